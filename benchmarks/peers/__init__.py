@@ -1,0 +1,32 @@
+"""The proxies that are compared, and how each is started as one single-threaded process.
+
+Every peer takes the same forwards (a port it listens on, a port it connects to), keeps
+no log, has a listen backlog of 4096 and timeouts that no measure reaches.
+"""
+
+from __future__ import annotations
+
+from . import native, python
+from .contract import Forward, Peer
+
+__all__ = ["ALL", "Forward", "Peer"]
+
+_TUNED_FOR = frozenset({"bulk-1", "bulk-4", "bulk-both", "mixed"})
+"""What the peers that are tuned for bulk are measured in."""
+
+ALL: tuple[Peer, ...] = (
+    Peer("evproxy", "evproxy, relay=auto", python.evproxy("auto")),
+    Peer("evproxy-stream", "evproxy, relay=stream", python.evproxy("stream")),
+    Peer("haproxy", "HAProxy, option splice-auto", native.haproxy(native.SPLICE_AUTO)),
+    Peer(
+        "haproxy-splice",
+        "HAProxy, always splicing",
+        native.haproxy(native.SPLICE_ALWAYS),
+        _TUNED_FOR,
+    ),
+    Peer("nginx", "nginx stream, one worker", native.nginx_stream("16k")),
+    Peer("nginx-64k", "nginx stream, buffers of 64 KiB", native.nginx_stream("64k"), _TUNED_FOR),
+    Peer("portforward", "twisted.protocols.portforward, epoll reactor", python.portforward),
+    Peer("asyncio", "asyncio streams", python.asyncio_streams("asyncio")),
+    Peer("uvloop", "asyncio streams on uvloop", python.asyncio_streams("uvloop")),
+)

@@ -1,0 +1,208 @@
+"""A run as Markdown: what the terminal shows and what RESULTS.md holds."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+
+from attrs import frozen
+
+from .bar import verdicts
+from .bench import Plan
+from .measures import ALL as MEASURES
+from .measures import Measure, Metric
+from .peers import Peer
+from .results import Results, Spread
+
+REFERENCES = ("haproxy", "haproxy-splice", "nginx", "nginx-64k")
+
+
+@frozen
+class Context:
+    """What a run was: when, on what, of what, and how much."""
+
+    date: str
+    machine: Mapping[str, str]
+    versions: Mapping[str, str]
+    plan: Plan
+    peers: Sequence[Peer]
+    disturbance: Spread | None = None
+
+
+def number(value: float) -> str:
+    """Three significant digits without an exponent; whole numbers from a thousand on."""
+    if value == 0:
+        return "0"
+    if abs(value) >= 1000:
+        return f"{value:,.0f}"
+    if abs(value) >= 100:
+        return f"{value:.0f}"
+    digits = 1 if abs(value) >= 10 else 2 if abs(value) >= 1 else 3
+    return f"{value:.{digits}f}"
+
+
+def ratio(spread: Spread | None) -> str:
+    """A ratio and, in brackets, the least and the greatest of the rounds."""
+    if spread is None:
+        return "n/a"
+    return f"{spread.median:.2f} ({spread.least:.2f} to {spread.greatest:.2f})"
+
+
+def table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    """A Markdown table: the first column to the left, the others to the right."""
+    lines = [head, ["---", *["---:"] * (len(head) - 1)], *rows]
+    return "\n".join("| " + " | ".join(line) + " |" for line in lines)
+
+
+def measured(results: Results) -> Iterator[tuple[Measure, Metric]]:
+    """Every metric of the measures that were run, in the order of the tables."""
+    for measure in MEASURES:
+        if measure.name in results.samples:
+            for metric in measure.metrics:
+                yield measure, metric
+
+
+def medians(results: Results, peers: Sequence[Peer]) -> str:
+    """The table of medians over the rounds; of the loop lags, the largest of all rounds."""
+    rows = []
+    for measure, metric in measured(results):
+        unit = f", {metric.unit}" if metric.unit else ""
+        row = [metric.title + unit]
+        for peer in peers:
+            spread = results.spread(measure.name, peer.name, metric.key)
+            if spread is None:
+                row.append("n/a")
+            else:
+                row.append(number(spread.greatest if metric.is_lag else spread.median))
+        rows.append(row)
+    return table(["", *(peer.name for peer in peers)], rows)
+
+
+def ratios(results: Results, peers: Sequence[Peer], reference: str) -> str:
+    """The table of ratios to one peer: the median, and the least and greatest, of the rounds."""
+    others = [peer for peer in peers if peer.name != reference]
+    rows = [
+        [
+            metric.title,
+            *(
+                ratio(results.ratio(measure.name, metric.key, peer.name, reference))
+                for peer in others
+            ),
+        ]
+        for measure, metric in measured(results)
+        if not metric.is_lag
+    ]
+    return table(["", *(peer.name for peer in others)], rows)
+
+
+def bar(results: Results) -> str:
+    """The bar, and whether the run met it; empty without evproxy's numbers."""
+    rows = [
+        [
+            verdict.line.title,
+            f"≤ {verdict.line.bar:g}",
+            f"≤ {verdict.line.stretch:g}",
+            ratio(verdict.value),
+            verdict.outcome,
+        ]
+        for verdict in verdicts(results)
+    ]
+    return table(["", "bar", "stretch", "evproxy", ""], rows) if rows else ""
+
+
+def troubles(results: Results) -> str:
+    """What went wrong, one line each; empty if nothing did."""
+    failed = [
+        f"* {measure}: {peer} failed in {rounds} round{'s' if rounds > 1 else ''}"
+        for measure, peer, rounds in results.failures()
+    ]
+    refused = [
+        f"* {measure}: {count} requests through {peer} failed"
+        for measure, peer, count in results.errors()
+    ]
+    return "\n".join(failed + refused)
+
+
+def document(results: Results, context: Context) -> str:
+    """RESULTS.md."""
+    peers = context.peers
+    names = {peer.name for peer in peers}
+    rounds = context.plan.rounds
+    parts = [
+        "# Results",
+        "Written by `python -m benchmarks`; README.md says what each measure is.",
+        f"{context.date}, {rounds} round{'s' if rounds > 1 else ''}, interleaved. "
+        + "; ".join(f"{key}: {value}" for key, value in context.machine.items())
+        + ".",
+        "Versions: "
+        + ", ".join(f"{name} {version}" for name, version in context.versions.items())
+        + ".",
+        "The proxy has one core to itself; load tools, upstream servers and the benchmark "
+        "share the others. That is the same for every peer. " + _disturbance(context.disturbance),
+        "\n".join(f"* {peer.name}: {peer.title}" for peer in peers),
+    ]
+    parts += _section("The bar", bar(results), "Median, least and greatest of the rounds.")
+    parts += _section("What went wrong", troubles(results))
+    parts += _section(
+        "Medians", medians(results, peers), "Of the loop lags, the largest of all rounds."
+    )
+    for reference in REFERENCES:
+        if reference in names:
+            parts += _section(
+                f"Ratios to {reference}",
+                ratios(results, peers, reference),
+                "Taken within each round: median, least and greatest.",
+            )
+    return "\n\n".join(parts) + "\n"
+
+
+def _disturbance(share: Spread | None) -> str:
+    if share is None:
+        return ""
+    return (
+        f"Anything else took {share.median:.1%} of the proxy's core (median over all measures; "
+        f"at most {share.greatest:.1%})."
+    )
+
+
+def _section(title: str, body: str, note: str = "") -> list[str]:
+    if not body:
+        return []
+    return [f"## {title}", *([note] if note else []), body]
+
+
+def summary(results: Results, peers: Sequence[Peer]) -> dict[str, object]:
+    """The medians, ratios and verdicts as plain values, for results.json."""
+
+    def plain(spread: Spread | None) -> list[float] | None:
+        return None if spread is None else [spread.median, spread.least, spread.greatest]
+
+    return {
+        "columns": ["median", "least", "greatest"],
+        "values": {
+            f"{measure.name}/{metric.key}": {
+                peer.name: plain(results.spread(measure.name, peer.name, metric.key))
+                for peer in peers
+            }
+            for measure, metric in measured(results)
+        },
+        "ratios": {
+            reference: {
+                f"{measure.name}/{metric.key}": {
+                    peer.name: plain(results.ratio(measure.name, metric.key, peer.name, reference))
+                    for peer in peers
+                }
+                for measure, metric in measured(results)
+            }
+            for reference in REFERENCES
+            if any(peer.name == reference for peer in peers)
+        },
+        "bar": {
+            verdict.line.title: {
+                "value": plain(verdict.value),
+                "bar": verdict.line.bar,
+                "stretch": verdict.line.stretch,
+                "outcome": verdict.outcome,
+            }
+            for verdict in verdicts(results)
+        },
+    }

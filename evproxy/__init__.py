@@ -1,0 +1,84 @@
+"""
+evproxy: an event-driven TCP proxy on Twisted.
+
+`ProxyService` is a proxy as a Twisted service.  `ProxyFactory` proxies what any server
+endpoint accepts to the servers of a `Pool`.
+
+What a pool does can be replaced by plain objects: a `Balancer`, a `Probe`, a `Discovery`
+and a `PoolObserver` of your own satisfy the protocols of these names, and inherit nothing.
+"""
+
+from evproxy.errors import EvproxyError, SettingsError
+from evproxy.interfaces import (
+    Balancer,
+    Candidate,
+    Discovery,
+    PoolObserver,
+    Probe,
+    SessionObserver,
+)
+from evproxy.model import (
+    CloseReason,
+    ConnectionInfo,
+    Ending,
+    Phase,
+    SessionRecord,
+    Side,
+    UpstreamServer,
+)
+from evproxy.policy.balance import (
+    LeastSessions,
+    LeastTime,
+    RandomTwo,
+    RoundRobin,
+    SourceHash,
+)
+from evproxy.proxy import ProxyFactory
+from evproxy.service import ProxyService
+from evproxy.settings import (
+    Discover,
+    Ejection,
+    HealthCheck,
+    Keepalive,
+    ListenerSettings,
+    PoolSettings,
+    Settings,
+    Timeouts,
+)
+from evproxy.upstream.pool import Pool
+from evproxy.upstream.server import ServerStatus
+
+__all__ = [
+    "Balancer",
+    "Candidate",
+    "CloseReason",
+    "ConnectionInfo",
+    "Discover",
+    "Discovery",
+    "Ejection",
+    "Ending",
+    "EvproxyError",
+    "HealthCheck",
+    "Keepalive",
+    "LeastSessions",
+    "LeastTime",
+    "ListenerSettings",
+    "Phase",
+    "Pool",
+    "PoolObserver",
+    "PoolSettings",
+    "Probe",
+    "ProxyFactory",
+    "ProxyService",
+    "RandomTwo",
+    "RoundRobin",
+    "ServerStatus",
+    "SessionObserver",
+    "SessionRecord",
+    "Settings",
+    "SettingsError",
+    "Side",
+    "SourceHash",
+    "Timeouts",
+    "UpstreamServer",
+]

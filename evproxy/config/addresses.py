@@ -1,0 +1,121 @@
+"""
+The addresses in a file, as far as they can be judged without looking anything up.
+
+An endpoint description is Twisted's own language, and plugins extend it; only what
+cannot be right in any of them is refused here.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+import posixpath
+import re
+from urllib.parse import urlsplit
+
+_HOST_AND_PORT = re.compile(
+    r"(?:tcp:)?(?:\[(?P<v6>[^\[\]]*)\]|(?P<host>(?!unix:)[^:\[\]=]+)):(?P<port>\d+)(?::.*)?"
+)
+_SERVER_PORT = re.compile(r"(?:tcp6?):(?:port=)?(?P<port>\d+)(?::.*)?")
+_UNIX_SOCKET = re.compile(
+    r"(?P<kind>unix:(?:(?:path|address)=)?)(?P<path>[^/:=][^:=]*)(?P<rest>(?::.*)?)"
+)
+_HIGHEST_PORT = 65535
+_LONGEST_PORT = len(str(_HIGHEST_PORT))
+_PRINTED = re.compile(r"[!-~]+")
+_URL_SCHEMES = ("http", "https")
+_UNTIDY = "it is empty, or has white space around it, or something in it that cannot be printed"
+
+
+def upstream_fault(description: str) -> str | None:
+    """Why `description` cannot be an upstream server's endpoint; ``None`` if it may be one."""
+    if ":" not in description:
+        return "there is no port"
+    if _is_untidy(description):
+        return _UNTIDY
+    if _is_address(description):
+        return "an IPv6 address goes in brackets, before the port"
+    return _host_and_port_fault(description)
+
+
+def listen_fault(description: str) -> str | None:
+    """Why `description` cannot be a server endpoint description; ``None`` if it may be one."""
+    if _is_untidy(description):
+        return _UNTIDY
+    found = _SERVER_PORT.fullmatch(description)
+    if found is not None and not _is_port(found["port"], lowest=0):
+        return "a port is a number from 0 to 65535"
+    return None
+
+
+def below(directory: str, description: str) -> str:
+    """
+    `description`, with `directory` before the path of a UNIX socket that is not absolute.
+
+    What endpoint descriptions give a meaning to is escaped in `directory`, as
+    `twisted.internet.endpoints.quoteStringArgument` does it.
+    """
+    found = _UNIX_SOCKET.fullmatch(description)
+    if found is None or not directory:
+        return description
+    escaped = re.sub(r"([\\:=])", r"\\\1", posixpath.join(directory, ""))
+    return f"{found['kind']}{escaped}{found['path']}{found['rest']}"
+
+
+def any_free_port(description: str) -> bool:
+    """Whether the server endpoint `description` leaves the port to the kernel."""
+    found = _SERVER_PORT.fullmatch(description)
+    return found is not None and not found["port"].strip("0")
+
+
+def nameserver_fault(text: str) -> str | None:
+    """Why `text` is not ``ADDRESS`` or ``ADDRESS:PORT`` (``[v6]:PORT``); ``None`` if it is."""
+    address, colon, port = (text, "", "") if _is_address(text) else text.rpartition(":")
+    if address.startswith("[") and address.endswith("]"):
+        address = address[1:-1]
+    elif ":" in address and colon:
+        return "an IPv6 address with a port goes in brackets"
+    if not _is_address(address):
+        return "a name server is given by its address"
+    if colon and not _is_port(port, lowest=1):
+        return "a port is a number from 1 to 65535"
+    return None
+
+
+def url_fault(text: str) -> str | None:
+    """Why `text` is not the URL of an etcd member; ``None`` if it may be one."""
+    try:
+        parts = urlsplit(text)
+        parts.port  # noqa: B018 - reading it is what checks it
+    except ValueError as error:
+        return str(error)
+    if parts.scheme not in _URL_SCHEMES or not parts.hostname or not _PRINTED.fullmatch(text):
+        return "it is not http:// or https:// and a host, in ASCII"
+    return None
+
+
+def _host_and_port_fault(description: str) -> str | None:
+    found = _HOST_AND_PORT.fullmatch(description)
+    if found is None:
+        return "there is no host" if description.startswith(":") else None
+    if found["v6"] is not None and not _is_address(found["v6"]):
+        return "there is no IPv6 address in the brackets"
+    if not _is_port(found["port"], lowest=1):
+        return "a port is a number from 1 to 65535"
+    return None
+
+
+def _is_port(digits: str, lowest: int) -> bool:
+    readable = digits.isascii() and digits.isdigit() and len(digits) <= _LONGEST_PORT
+    return readable and lowest <= int(digits) <= _HIGHEST_PORT
+
+
+def _is_address(text: str) -> bool:
+    try:
+        ipaddress.ip_address(text)
+    except ValueError:
+        return False
+    return True
+
+
+def _is_untidy(text: str) -> bool:
+    return not text or text != text.strip() or not text.isprintable()

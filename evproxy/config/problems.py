@@ -1,0 +1,109 @@
+"""
+What is wrong with a configuration file: one line for each problem, with the key's path.
+
+Knows how to show keys and values of a TOML document in one line, whatever is in them,
+and where in the document a path is.  Knows nothing of settings.
+"""
+
+from __future__ import annotations
+
+import difflib
+import json
+from collections.abc import Iterable
+from typing import Any
+
+from attrs import frozen
+
+Path = tuple[str | int, ...]
+"""Where a value is in the document: keys of tables and indices of arrays, from the top."""
+
+_LONGEST_SHOWN = 60
+_WIDEST_SHOWN_INTEGER = 64
+
+
+@frozen
+class Problem:
+    """One thing that is wrong, and the `path` of the key that it is about."""
+
+    path: Path
+    message: str
+
+    def __str__(self) -> str:
+        return f"{shown_path(self.path)}: {self.message}"
+
+
+def in_document_order(problems: Iterable[Problem], document: dict[str, Any]) -> list[Problem]:
+    """`problems` in the order of their keys in `document`; a missing key comes before its table."""
+    return sorted(problems, key=lambda problem: _position(problem.path, document))
+
+
+def _position(path: Path, document: dict[str, Any]) -> tuple[int, ...]:
+    position: list[int] = []
+    here: Any = document
+    for step in path:
+        if isinstance(here, dict) and step in here:
+            position.append(list(here).index(step))
+        elif isinstance(here, list) and isinstance(step, int) and step < len(here):
+            position.append(step)
+        else:
+            return (*position, -1)
+        here = here[step]
+    return tuple(position)
+
+
+def shown_path(path: Path) -> str:
+    """`path` as a user would write it: ``pools.web.upstreams[1].weight``."""
+    parts: list[str] = []
+    for step in path:
+        if isinstance(step, int):
+            parts.append(f"[{step}]")
+        else:
+            parts.append(("." if parts else "") + _shown_key(step))
+    return "".join(parts)
+
+
+def _shown_key(key: str) -> str:
+    bare = key.isascii() and key.replace("-", "").replace("_", "").isalnum()
+    return key if bare else quoted(key)
+
+
+def shown(value: object) -> str:
+    """`value` as the file has it, or what it is where it would be long."""
+    if isinstance(value, bool):
+        return "true" if value else "false"
+    if isinstance(value, str):
+        return quoted(value)
+    if isinstance(value, dict):
+        return "a table"
+    if isinstance(value, list):
+        return "an array"
+    if isinstance(value, int) and value.bit_length() > _WIDEST_SHOWN_INTEGER:
+        return "a huge number"
+    return str(value)
+
+
+def quoted(text: str) -> str:
+    """`text` in quotes on one line, cut where it is long."""
+    cut = text if len(text) <= _LONGEST_SHOWN else text[:_LONGEST_SHOWN] + "…"
+    return json.dumps(cut, ensure_ascii=not cut.isprintable())
+
+
+def one_line(message: str) -> str:
+    """`message` with everything escaped that a terminal or a log would not print as it is."""
+    return "".join(
+        character if character.isprintable() else character.encode("unicode_escape").decode()
+        for character in message
+    )
+
+
+def listed(words: Iterable[str], conjunction: str) -> str:
+    """`words` in quotes, as one lists them in a sentence: ``"a", "b" or "c"``."""
+    *first, last = [quoted(word) for word in words]
+    return f"{', '.join(first)} {conjunction} {last}" if first else last
+
+
+def did_you_mean(word: str, known: Iterable[str]) -> str:
+    """``, did you mean "balance"?`` where one of the `known` words is near, else nothing."""
+    by_lower_case = {other.lower(): other for other in known}
+    near = difflib.get_close_matches(word.lower(), by_lower_case, n=1)
+    return f", did you mean {quoted(by_lower_case[near[0]])}?" if near else ""

@@ -1,0 +1,297 @@
+"""
+The contracts between evproxy's layers, and with code of its users.
+
+A balancer, a health check, a discovery, a pool or an observer of your own is a plain
+object that satisfies the protocol here; nothing has to be inherited.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any, Protocol
+
+from twisted.internet.interfaces import IConnector
+from twisted.internet.protocol import ClientFactory
+from twisted.python.failure import Failure
+
+from evproxy.model import (
+    CloseReason,
+    ConnectionInfo,
+    Ending,
+    Phase,
+    SessionRecord,
+    Side,
+    UpstreamServer,
+)
+
+
+class PlainConnector(Protocol):
+    """Makes plain socket connections; `timeout` in seconds bounds the attempt."""
+
+    def connect_tcp(
+        self, host: str, port: int, factory: ClientFactory, timeout: float
+    ) -> IConnector:
+        """Connect to the IP address `host`."""
+
+    def connect_unix(self, path: str, factory: ClientFactory, timeout: float) -> IConnector:
+        """Connect to the UNIX socket at `path`."""
+
+
+class Dialer(Protocol):
+    """Makes connections to one upstream server, whatever its address is made of."""
+
+    def connect(
+        self, factory: ClientFactory, timeout: float, sockets: PlainConnector
+    ) -> IConnector:
+        """
+        Start to connect; `timeout` seconds bound the attempt, `sockets` makes plain sockets.
+
+        Ends in exactly one of ``factory.buildProtocol`` and
+        ``factory.clientConnectionFailed``, which may come before this returns.
+        ``stopConnecting`` of what is returned cancels the attempt: nothing is left of it.
+        """
+
+
+class Candidate(Protocol):
+    """What a balancer sees of an upstream server: who it is and how loaded it is."""
+
+    @property
+    def spec(self) -> UpstreamServer:
+        """Who it is, as configured or discovered; `spec.weight` is not what to balance by."""
+
+    @property
+    def weight(self) -> float:
+        """Its effective weight now: 0 while draining, growing during slow start."""
+
+    @property
+    def sessions(self) -> int:
+        """How many sessions hold a slot on it."""
+
+    @property
+    def connect_time(self) -> float:
+        """A decaying peak average (EWMA) of its connect times, in seconds; 0 if unknown."""
+
+
+class Balancer(Protocol):
+    """Orders the servers of a pool for each new session.  Pure: no I/O, no clock."""
+
+    def update(self, servers: Sequence[Candidate]) -> None:
+        """The servers to choose from, or their weights, have changed."""
+
+    def candidates(self, info: ConnectionInfo) -> Iterator[Candidate]:
+        """The servers of the last `update` in the order to try them, none twice."""
+
+
+class Server(Candidate, Protocol):
+    """An upstream server as the session that is to be connected sees it."""
+
+    @property
+    def name(self) -> str: ...
+
+    @property
+    def dialer(self) -> Dialer: ...
+
+
+class PoolSession(Protocol):
+    """What a pool sees of a session that holds one of its slots, and may do with it."""
+
+    @property
+    def phase(self) -> Phase:
+        """Where it is in its life; while it connects it may still go to another server."""
+
+    def end(self, by: Side, how: Ending) -> None:
+        """Reset both sides of the session now."""
+
+
+class Waiter(Protocol):
+    """A session's place in a pool's queue."""
+
+    def cancel(self) -> None:
+        """Give the place up; neither callback will come."""
+
+
+class Pool(Protocol):
+    """A named group of upstream servers and the policy that picks one."""
+
+    @property
+    def name(self) -> str: ...
+
+    @property
+    def connect_timeout(self) -> float: ...
+
+    @property
+    def connect_attempts(self) -> int: ...
+
+    def candidates(self, info: ConnectionInfo) -> Iterator[Server]:
+        """
+        The servers to try for one session, best first, none twice.
+
+        Walked lazily: a server that is down or full when its turn comes is skipped.
+        """
+
+    def wait(
+        self, ready: Callable[[], None], gave_up: Callable[[Exception], None]
+    ) -> Waiter | None:
+        """
+        Wait for a slot, when `candidates` gave nothing because every server is full.
+
+        Calls `ready` once a slot may be free, or `gave_up` after the queue timeout.
+        ``None`` if waiting is pointless: no server is usable, or the queue is full.
+        """
+
+    def claim(self, server: Server, session: PoolSession) -> None:
+        """`session` takes a slot of `server` and starts to connect."""
+
+    def connected(self, server: Server, seconds: float) -> None:
+        """The connect succeeded, `seconds` after it began."""
+
+    def connect_failed(self, server: Server, session: PoolSession, reason: Failure) -> None:
+        """The connect failed: the slot is free again."""
+
+    def abandoned(self, server: Server, session: PoolSession) -> None:
+        """The client left while connecting: the slot is free again; no blame."""
+
+    def ended(
+        self, server: Server, session: PoolSession, reason: CloseReason, answered: bool
+    ) -> None:
+        """The session ended: the slot is free again.  `answered`: the server sent a byte."""
+
+    def start(self) -> None:
+        """The service starts: begin health checks and discovery."""
+
+    def stop(self) -> None:
+        """The service has stopped: no timer, check or watch is left."""
+
+
+class Receiver(Protocol):
+    """What takes the bytes and the end of one peer's stream."""
+
+    def received(self, data: bytes) -> None:
+        """The peer sent `data`."""
+
+    def stream_ended(self) -> None:
+        """The peer ended its stream in order; its connection can still be written to."""
+
+    def peer_gone(self) -> None:
+        """The peer reset its connection while it was not read; what it sent is still there."""
+
+    def connection_lost(self, reason: Failure) -> None:
+        """The peer's connection is gone: ``ConnectionDone`` if in order."""
+
+
+class Half(Protocol):
+    """One half of a session: a Twisted protocol that hands on what comes to its receiver."""
+
+    transport: Any
+    receiver: Receiver
+
+
+class RelayListener(Protocol):
+    """Hears how a relay comes to its end.  Called by the relay, at most once each."""
+
+    def relay_half_closed(self, side: Side) -> None:
+        """`side` ended its stream in order; the other direction goes on."""
+
+    def relay_closing(self, by: Side, how: Ending) -> None:
+        """The end is decided, by `by` in the way `how`; only delivery is outstanding."""
+
+    def relay_closed(self, by: Side, how: Ending) -> None:
+        """Both connections are gone.  Nothing comes after this."""
+
+
+class Relay(Protocol):
+    """Moves the bytes of one session both ways until both sides are done."""
+
+    name: str
+
+    @property
+    def bytes_to_upstream(self) -> int: ...
+
+    @property
+    def bytes_to_downstream(self) -> int: ...
+
+    def idle_since(self, now: float) -> float:
+        """
+        When a byte last moved, as far as is known at `now`: seconds on the reactor's clock.
+
+        Bytes that a peer's kernel took since the last call count as moved.
+        """
+
+    def reset(self, by: Side, how: Ending) -> None:
+        """Reset both sides now; `relay_closed` follows."""
+
+
+class Joiner(Protocol):
+    """Turns two connected halves into a running relay."""
+
+    def join(
+        self,
+        downstream: Half,
+        upstream: Half,
+        received: bytes,
+        ended: bool,
+        listener: RelayListener,
+    ) -> Relay:
+        """
+        Relay between the two.  `received` is what the client sent before, and `ended`
+        whether it has ended its stream: both are passed to the upstream side first.
+        """
+
+
+class SessionObserver(Protocol):
+    """Hears of sessions that are over.  Logs and metrics subscribe; nothing below knows them."""
+
+    def session_ended(self, record: SessionRecord) -> None:
+        """A session is over; once for each session."""
+
+
+class TroubleObserver(Protocol):
+    """Hears what keeps sessions from being served."""
+
+    def connect_failed(self, upstream: str, error: str) -> None:
+        """One attempt to connect to the server named `upstream` failed."""
+
+    def accepting_paused(self, why: str) -> None:
+        """Accepting paused: at the bound on sessions, or out of descriptors."""
+
+    def accepting_resumed(self) -> None:
+        """Accepting goes on."""
+
+
+class PoolObserver(Protocol):
+    """Hears what happens to the servers of pools."""
+
+    def server_changed(self, pool: str, server: str, state: str, why: str) -> None:
+        """`server` became ``up``, ``down``, ``ejected``, ``draining``, ``added`` or ``removed``."""
+
+    def pool_exhausted(self, pool: str, why: str) -> None:
+        """`pool` cannot serve sessions; once for each such period."""
+
+    def discovery_failed(self, pool: str, why: str) -> None:
+        """A look-up failed; the last good set of servers stays.  Once for each such period."""
+
+
+class Probe(Protocol):
+    """An active health check: one question to one server."""
+
+    def check(
+        self, server: UpstreamServer, done: Callable[[str | None], None]
+    ) -> Callable[[], None]:
+        """
+        Ask `server` once.  `done` is called exactly once, with ``None`` if it is well or
+        a short reason if it is not, unless the returned cancel function is called before.
+        """
+
+
+class Discovery(Protocol):
+    """Where the servers of a pool come from at run time."""
+
+    def start(
+        self,
+        changed: Callable[[Sequence[UpstreamServer]], None],
+        failed: Callable[[str], None],
+    ) -> None:
+        """Begin: `changed` gets every new whole set, `failed` a reason when a look-up fails."""
+
+    def stop(self) -> None:
+        """End: no timer or connection is left."""

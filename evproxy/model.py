@@ -1,0 +1,143 @@
+"""
+The values that evproxy speaks in.  Frozen, comparable, without behaviour that
+touches the outside: no I/O, no reactor, no clock.
+
+The words are those of ``docs/architecture.md``: a *session* is one proxied
+connection between a *downstream* peer (the client) and an *upstream* peer (the
+server).
+"""
+
+from __future__ import annotations
+
+import enum
+from functools import lru_cache
+
+from attrs import field, frozen, validators
+
+
+class Phase(enum.Enum):
+    """Where a session is in its life.  `evproxy.session` alone moves it on."""
+
+    ACCEPTED = "accepted"
+    INSPECTING = "inspecting"
+    CONNECTING = "connecting"
+    RELAYING = "relaying"
+    CLOSING = "closing"
+    CLOSED = "closed"
+
+
+class Side(enum.Enum):
+    """Who did something: one of the two peers, or evproxy itself."""
+
+    DOWNSTREAM = "downstream"
+    UPSTREAM = "upstream"
+    PROXY = "proxy"
+
+
+class Ending(enum.Enum):
+    """How a session came to its end."""
+
+    FINISHED = "finished"
+    """Both streams ended in order; every byte was passed on."""
+    RESET = "reset"
+    """A peer reset its connection, or it broke."""
+    LEFT = "left"
+    """The client went away before an upstream server was connected."""
+    UNREACHABLE = "unreachable"
+    """No upstream server could be connected."""
+    IDLE = "idle"
+    """No byte moved for the idle timeout."""
+    HALF_CLOSE = "half-close"
+    """One stream had ended and no byte moved on the other for the half-close timeout."""
+    DRAIN = "drain"
+    """The session still ran when the drain deadline passed."""
+    SERVER_DOWN = "server-down"
+    """The upstream server was marked down and its pool resets such sessions."""
+    ERROR = "error"
+    """An exception in evproxy or in a user's hook."""
+
+
+@frozen(slots=True)
+class CloseReason:
+    """
+    Why a session ended.  Every session has exactly one.
+
+    `by` says who ended it, `how` in which way, and `phase` where the session was then.
+    """
+
+    by: Side
+    how: Ending
+    phase: Phase
+
+    def __str__(self) -> str:
+        return f"{self.by.value} {self.how.value} while {self.phase.value}"
+
+
+@lru_cache(maxsize=256)
+def close_reason(by: Side, how: Ending, phase: Phase) -> CloseReason:
+    """The shared `CloseReason` of these three: sessions end often, reasons are few."""
+    return CloseReason(by, how, phase)
+
+
+@frozen(slots=True)
+class ConnectionInfo:
+    """
+    What is known of a downstream connection when its upstream server is chosen.
+
+    `peer_host` and `peer_port` are the client's address (for a UNIX socket the path,
+    often empty, and 0); `listener` is the name of the listener that accepted it.
+    """
+
+    peer_host: str
+    peer_port: int
+    listener: str = ""
+
+
+@frozen(slots=True)
+class UpstreamServer:
+    """
+    One address that sessions may be connected to, as configured or discovered.
+
+    `endpoint`: ``HOST:PORT``, ``[v6]:PORT`` or a Twisted client endpoint description.
+    `weight`: its share of the sessions relative to the others, 0 to 256; 0 means no
+    new sessions.  `backup`: used only while no other server can be.  `max_sessions`:
+    the most sessions at once, 0 for no bound.  `priority`: the tier it belongs to;
+    a higher number is used only while no server of a lower one can be (as in DNS SRV).
+    """
+
+    endpoint: str
+    weight: int = field(default=1, validator=[validators.ge(0), validators.le(256)])
+    backup: bool = False
+    max_sessions: int = field(default=0, validator=validators.ge(0))
+    priority: int = 0
+
+    @property
+    def name(self) -> str:
+        """What logs and metrics call it: the endpoint without a leading ``tcp:``."""
+        return self.endpoint.removeprefix("tcp:")
+
+
+@frozen(slots=True, kw_only=True)
+class SessionRecord:
+    """
+    Everything that is worth telling of a session that has ended.
+
+    `started` is seconds on the reactor's clock; `connect_time` (from accept to the
+    upstream connection, ``None`` if there was none) and `duration` are in seconds.
+    `bytes_to_upstream` and `bytes_to_downstream` count what was handed to the kernel
+    for each side.  `upstream` is the server's name, empty if none was connected.
+    `relay` is ``"stream"``, ``"socket"``, or empty if nothing was relayed.
+    """
+
+    listener: str
+    peer: str
+    upstream: str
+    relay: str
+    attempts: int
+    started: float
+    connect_time: float | None
+    duration: float
+    bytes_to_upstream: int
+    bytes_to_downstream: int
+    reason: CloseReason
+    error: str = ""

@@ -1,0 +1,141 @@
+"""
+What only a process may do: end with one line, handle signals, raise its limits.
+
+Nothing else in evproxy does any of it, so that a service can be composed with others.
+"""
+
+from __future__ import annotations
+
+import gc
+import os
+import resource
+import signal
+import sys
+from collections.abc import Iterable
+from contextlib import suppress
+from typing import Any, NoReturn
+
+from twisted.application.service import MultiService, Service
+from twisted.internet.defer import Deferred
+from twisted.internet.error import CannotListenError
+from twisted.logger import Logger
+
+from evproxy.config.problems import one_line
+from evproxy.service import ProxyService
+
+_HANDLED = (signal.SIGTERM, signal.SIGINT, signal.SIGQUIT)
+
+_log = Logger()
+
+
+class CannotStart(SystemExit, Exception):
+    """
+    The end of a process that cannot start, with status 1.
+
+    An `Exception` too, so that ``twistd`` tells it to the shell that waits for its daemon
+    and removes its pid file.
+    """
+
+    def __init__(self, message: str) -> None:
+        super().__init__(message)
+        self.code = 1
+
+
+def cannot_start(lines: Iterable[str]) -> NoReturn:
+    """Print `lines`, each on one line of standard error, and raise `CannotStart`."""
+    lines = [one_line(line) for line in lines]
+    # Once twistd logs, sys.stderr is its log.
+    if sys.__stderr__ is not None:
+        sys.__stderr__.write("".join(f"{line}\n" for line in lines))
+        sys.__stderr__.flush()
+    raise CannotStart(lines[0])
+
+
+class Signals:
+    """
+    SIGTERM and SIGINT drain for the drain timeout, SIGQUIT for as long as it takes (as
+    nginx does); a second signal of any kind ends at once.
+    """
+
+    def __init__(self, reactor: Any, proxy: ProxyService) -> None:
+        self._reactor = reactor
+        self._proxy = proxy
+        self._stopping = False
+
+    def install(self) -> None:
+        """Handle them from now on.  The reactor must run: it installs its own when it starts."""
+        for number in _HANDLED:
+            signal.signal(number, self._handle)
+
+    def _handle(self, number: int, frame: object) -> None:
+        self._reactor.callFromThread(self.received, number)
+
+    def received(self, number: int) -> None:
+        """One of the signals came."""
+        if self._stopping:
+            self._proxy.abort()
+            return
+        self._stopping = True
+        if number == signal.SIGQUIT:
+            self._proxy.drain(None)
+        self._reactor.stop()
+
+
+class Process(Service):
+    """
+    What evproxy does to the process it runs in, and the errors that end it.
+
+    It wraps `services` so that a port that cannot be bound is one line, not a traceback.
+    `listen` is what that line begins with: the option or the file that says where to listen.
+    """
+
+    def __init__(
+        self, reactor: Any, proxy: ProxyService, services: MultiService, listen: str
+    ) -> None:
+        self._reactor = reactor
+        self._services = services
+        self._listen = listen
+        self._signals = Signals(reactor, proxy)
+        self._plane = proxy.plane
+
+    def privilegedStartService(self) -> None:
+        super().privilegedStartService()
+        try:
+            self._services.privilegedStartService()
+        except CannotListenError as error:
+            self._cannot_listen(error)
+
+    def startService(self) -> None:
+        super().startService()
+        try:
+            self._services.startService()
+        except CannotListenError as error:
+            self._cannot_listen(error)
+        self._reactor.callWhenRunning(self._signals.install)
+        self._plane.linger()
+        # What exists now stays, and sessions leave no cycles: look for garbage rarely.
+        gc.collect()
+        gc.freeze()
+        gc.set_threshold(50_000, 20, 100)
+
+    def stopService(self) -> Deferred[None] | None:
+        super().stopService()
+        stopped: Deferred[None] | None = self._services.stopService()
+        return stopped
+
+    def _cannot_listen(self, error: CannotListenError) -> NoReturn:
+        port = os.fsdecode(error.port) if isinstance(error.port, bytes) else error.port
+        where = port if error.interface is None else f"{error.interface or '*'}:{port}"
+        reason = getattr(error.socketError, "strerror", None) or error.socketError
+        line = f"{self._listen}: cannot listen on {where}: {reason}"
+        # A daemon has no standard error, only a log.
+        _log.critical("{line}", line=line)
+        cannot_start([line])
+
+
+def raise_open_file_limit() -> None:
+    """Allow as many open files as the process may have; two are needed for a session."""
+    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    # Some systems have a lower bound of their own than the limit that they tell.
+    with suppress(OSError, ValueError):
+        resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))

@@ -1,0 +1,204 @@
+"""
+The two halves of a session as Twisted knows them.
+
+A listener's `ProxyFactory` makes a `DownstreamProtocol` for each client; its session
+connects with an `UpstreamFactory`, which makes the `UpstreamProtocol`.  Neither has
+logic of its own: what comes in goes to the half's receiver, which is first the session
+and then the relay.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from twisted.internet.address import UNIXAddress
+from twisted.internet.interfaces import IAddress, IConnector, IHalfCloseableProtocol
+from twisted.internet.protocol import ClientFactory, Factory, Protocol, connectionDone
+from twisted.python.failure import Failure
+from zope.interface import implementer
+
+from evproxy.admission import Admission
+from evproxy.interfaces import Pool, Receiver, SessionObserver, TroubleObserver
+from evproxy.model import ConnectionInfo
+from evproxy.relay import DataPlane
+from evproxy.relay.queues import ended_in_order
+from evproxy.session import NOBODY, Session, SessionContext
+from evproxy.settings import Keepalive, Timeouts
+
+DEFAULT_MAX_SESSIONS = 4096
+"""The bound on sessions of a `ProxyFactory` that is used without a `ProxyService`."""
+
+
+@implementer(IHalfCloseableProtocol)
+class _Half(Protocol):
+    """One half of a session."""
+
+    transport: Any
+    receiver: Receiver
+
+    def dataReceived(self, data: bytes) -> None:
+        self.receiver.received(data)
+
+    def readConnectionLost(self) -> None:
+        if ended_in_order(self.transport):
+            self.receiver.stream_ended()
+        else:
+            self.transport.abortConnection()
+
+    def peer_gone(self) -> None:
+        """The transport tells this while it is not read: the peer reset its connection."""
+        self.receiver.peer_gone()
+
+    def writeConnectionLost(self) -> None:
+        """The end of the other peer's stream was passed on; whoever asked for it knows."""
+
+    def connectionLost(self, reason: Failure = connectionDone) -> None:
+        self.receiver.connection_lost(reason)
+
+
+class DownstreamProtocol(_Half):
+    """The client's half: it starts a session when it is connected."""
+
+    factory: ProxyFactory
+    receiver: Receiver = NOBODY
+
+    def __init__(self, info: ConnectionInfo) -> None:
+        self.info = info
+
+    def connectionMade(self) -> None:
+        self.factory.begin(self)
+
+
+class UpstreamProtocol(_Half):
+    """The server's half: it tells its session when it is connected."""
+
+    def __init__(self, session: Session) -> None:
+        self._session: Session | None = session
+
+    def connectionMade(self) -> None:
+        session, self._session = self._session, None
+        assert session is not None
+        session.upstream_connected(self)
+
+    def connectionLost(self, reason: Failure = connectionDone) -> None:
+        if self._session is not None:
+            # A subclass broke before the session heard that it is connected.
+            self._session.connect_failed(reason)
+        else:
+            self.receiver.connection_lost(reason)
+
+
+class UpstreamFactory(ClientFactory):
+    """
+    Connects one session upstream, once.
+
+    A subclass may name a subclass of `UpstreamProtocol` as its `protocol`.
+    """
+
+    noisy = False
+    protocol: Callable[[Session], Protocol] = UpstreamProtocol
+
+    def __init__(self, session: Session) -> None:
+        self.session = session
+
+    def buildProtocol(self, addr: IAddress | None) -> Any:
+        return self.protocol(self.session)
+
+    def clientConnectionFailed(self, connector: IConnector, reason: Failure) -> None:
+        self.session.connect_failed(reason)
+
+    def clientConnectionLost(self, connector: IConnector, reason: Failure) -> None:
+        # Twisted's connector would stay in a cycle with its transport.
+        connector.transport = None  # type: ignore[attr-defined]
+
+
+class ProxyFactory(Factory):
+    """
+    Proxies every connection that it is given to the servers of a pool.
+
+    Use it like any `Factory`: ``endpoint.listen(ProxyFactory(pool))``.  To bind, drain
+    and stop as a service, use `evproxy.ProxyService`, which makes these.
+
+    A subclass may name subclasses of `DownstreamProtocol` and of `UpstreamFactory` as its
+    `protocol` and its `upstream_factory`.
+
+    :param pool: where upstream servers come from.
+    :param reactor: tells the time and relays; by default the pool's own.
+    :param listener: the name of the listener in logs.
+    :param timeouts: seconds; `Timeouts()` by default.
+    :param relay: ``auto``, ``stream`` or ``socket``.
+    :param observers: hear of the ends of sessions.
+    :param troubles: hear of connects that failed, and of pauses.
+    :param max_sessions: the most sessions at once.  At the bound, ports that evproxy made
+        pause, and connections from others are refused.
+    :param admission: counts sessions; shared by the factories of a service, with `plane`.
+    :param plane: makes sockets and joins them.
+    """
+
+    noisy = False
+    protocol: Callable[[ConnectionInfo], Protocol] = DownstreamProtocol
+    upstream_factory: Callable[[Session], ClientFactory] = UpstreamFactory
+
+    def __init__(
+        self,
+        pool: Pool,
+        *,
+        reactor: Any = None,
+        listener: str = "",
+        timeouts: Timeouts | None = None,
+        relay: str = "auto",
+        observers: list[SessionObserver] | None = None,
+        troubles: list[TroubleObserver] | None = None,
+        max_sessions: int = DEFAULT_MAX_SESSIONS,
+        admission: Admission | None = None,
+        plane: DataPlane | None = None,
+    ) -> None:
+        if reactor is None:
+            owner: Any = pool if plane is None else plane
+            reactor = owner.reactor
+        troubles = [] if troubles is None else troubles
+        if admission is None:
+            admission = Admission(reactor, max_sessions, troubles)
+        if plane is None:
+            plane = DataPlane(reactor, relay, admission, Keepalive())
+        self.admission = admission
+        self.context = SessionContext(
+            clock=reactor,
+            pool=pool,
+            joiner=plane,
+            sockets=plane.sockets,
+            deadlines=plane.deadlines,
+            timeouts=Timeouts() if timeouts is None else timeouts,
+            upstream_factory=self.upstream_factory,
+            ended=admission.closed,
+            listener=listener,
+            observers=[] if observers is None else observers,
+            troubles=troubles,
+        )
+
+    def buildProtocol(self, addr: Any) -> Any:
+        """A half for the client at `addr`; ``None``, which closes it, at the bound on sessions."""
+        if self.admission.full:
+            return None
+        if isinstance(addr, UNIXAddress):
+            info = ConnectionInfo(_path(addr), 0, self.context.listener)
+        else:
+            info = ConnectionInfo(
+                getattr(addr, "host", ""), getattr(addr, "port", 0), self.context.listener
+            )
+        protocol = self.protocol(info)
+        protocol.factory = self
+        return protocol
+
+    def begin(self, downstream: DownstreamProtocol) -> Session:
+        """Start the session of a client that is connected."""
+        session = Session(self.context, downstream, downstream.info)
+        self.admission.opened(session)
+        session.start()
+        return session
+
+
+def _path(address: UNIXAddress) -> str:
+    name = address.name
+    return name.decode("utf-8", "backslashreplace") if name else ""

@@ -1,0 +1,123 @@
+"""
+The relay: the thing that moves a session's bytes, both ways.
+
+A `DataPlane` makes the sockets of one service and joins two connected halves; it picks
+the engine, and nothing above knows which one runs.
+"""
+
+from __future__ import annotations
+
+import select
+from typing import Any
+
+from twisted.internet import tcp
+
+from evproxy.errors import SettingsError
+from evproxy.interfaces import Half, Relay, RelayListener
+from evproxy.relay.deadlines import Deadlines
+from evproxy.relay.ends import AdoptedEnd, End
+from evproxy.relay.engine import SocketEngine
+from evproxy.relay.listening import Gate, ListeningReactor
+from evproxy.relay.options import set_transport_options, tcp_options
+from evproxy.relay.pipes import MOST, Pipes
+from evproxy.relay.plain import EngineSockets, PlainSockets, ReactorSockets
+from evproxy.relay.sockets import SocketRelay
+from evproxy.relay.streams import StreamRelay
+from evproxy.relay.transport import SocketTransport
+from evproxy.settings import Keepalive
+
+MODES = ("auto", "stream", "socket")
+"""``auto``: the socket relay where it can be, else the stream relay.  ``stream``: always the
+stream relay.  ``socket``: as ``auto``, but refuse to start where there is no socket relay."""
+
+
+class DataPlane:
+    """
+    The sockets and relays of one service.
+
+    :param reactor: tells the time, calls later, watches descriptors.
+    :param mode: one of `MODES`.
+    :param gate: hears of ports, and when descriptors run out.
+    :param keepalive: how idle TCP connections are probed.
+    :param most_pipes: how many pipes may be used for splicing at once.
+    :param transports: ``engine`` for `SocketTransport` where there is epoll, ``reactor`` for
+        Twisted's own transports.
+    :raises SettingsError: if the mode is unknown or cannot be had here.
+    """
+
+    def __init__(
+        self,
+        reactor: Any,
+        mode: str,
+        gate: Gate,
+        keepalive: Keepalive,
+        *,
+        most_pipes: int = MOST,
+        transports: str = "engine",
+    ) -> None:
+        if mode not in MODES:
+            raise SettingsError(f"relay: expected one of {', '.join(MODES)}, got {mode!r}")
+        self.reactor = reactor
+        self.deadlines = Deadlines(reactor)
+        self._options = tcp_options(keepalive)
+        self._joins_sockets = mode != "stream"
+        stock = ReactorSockets(reactor, gate)
+        self.pipes = Pipes(most_pipes)
+        self._engine: SocketEngine | None = None
+        self.sockets: PlainSockets = stock
+        if hasattr(select, "epoll"):
+            self._engine = SocketEngine(reactor, self.deadlines, self.pipes)
+            if transports == "engine":
+                self.sockets = EngineSockets(reactor, gate, self._options, self._engine)
+        elif mode == "socket":
+            raise SettingsError(
+                "relay: there is no socket relay on this system, which has no epoll"
+            )
+        self.listening = ListeningReactor(reactor, self.sockets, stock, self._options)
+
+    def join(
+        self,
+        downstream: Half,
+        upstream: Half,
+        received: bytes,
+        ended: bool,
+        listener: RelayListener,
+    ) -> Relay:
+        """Relay between the two; see `evproxy.interfaces.Joiner`."""
+        engine = self._engine
+        if engine is not None and self._joins_sockets:
+            client = self._end(engine, downstream)
+            server = self._end(engine, upstream) if client is not None else None
+            if client is not None and server is not None:
+                downstream.receiver, upstream.receiver = client, server
+                sockets = SocketRelay(engine, client, server, listener)
+                sockets.start(received, ended)
+                return sockets
+        for half in (downstream, upstream):
+            if not isinstance(half.transport, SocketTransport):
+                set_transport_options(half.transport, self._options)
+        streams = StreamRelay(self.reactor, downstream, upstream, listener)
+        streams.start(received, ended)
+        return streams
+
+    def linger(self) -> None:
+        """The process does nothing but proxy; see `SocketEngine`."""
+        if self._engine is not None:
+            self._engine.lingers = True
+
+    def close(self) -> None:
+        """The service has stopped: keep no descriptor."""
+        self.pipes.close()
+
+    def _end(self, engine: SocketEngine, half: Half) -> End | None:
+        """The end for `half`, if its transport is a plain socket with nothing left to send."""
+        transport: Any = half.transport
+        end: SocketTransport | AdoptedEnd
+        if isinstance(transport, SocketTransport) and transport.engine is engine:
+            end = transport
+        elif isinstance(transport, tcp.Connection) and not transport.TLS:
+            end = AdoptedEnd(engine, transport)
+            set_transport_options(transport, self._options)
+        else:
+            return None
+        return None if end.buffered else end

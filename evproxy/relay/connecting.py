@@ -1,0 +1,233 @@
+"""Connecting a plain socket on the engine: one attempt, bounded in time, cancelled whole."""
+
+from __future__ import annotations
+
+import errno
+import os
+import socket
+from functools import lru_cache
+from typing import Any
+
+from twisted.internet.error import UserError, getConnectError
+from twisted.internet.interfaces import IConnector, IDelayedCall
+from twisted.internet.protocol import ClientFactory
+from twisted.logger import Logger
+from twisted.python.failure import Failure
+from zope.interface import implementer
+
+from evproxy.errors import ConnectTimeout
+from evproxy.relay.engine import OUT, SocketEngine
+from evproxy.relay.listening import EXHAUSTED, Gate
+from evproxy.relay.options import Options, set_options
+from evproxy.relay.transport import SocketTransport, socket_address
+
+RETRY = 0.05
+"""Seconds between two tries to connect while descriptors, or the server's queue, are exhausted."""
+
+EPHEMERAL = 32768
+"""Ports from here on may be given to the connecting side, which can so connect to itself."""
+
+_IN_PROGRESS = {errno.EINPROGRESS, errno.EALREADY}
+
+_RESET = {errno.ECONNRESET, errno.EPIPE}
+
+_log = Logger()
+
+
+_destination = lru_cache(maxsize=1024)(socket_address)
+"""The Twisted address of a server: many sessions go to few servers."""
+
+
+@implementer(IConnector)
+class SocketConnector:
+    """
+    One attempt to connect a plain socket on the engine.
+
+    :param engine: watches it.
+    :param gate: hears when descriptors run out.
+    :param options: of the socket, if it is TCP.
+    :param family: of the socket.
+    :param address: as the socket module wants it.
+    :param factory: makes the protocol, or is told why not.
+    :param timeout: seconds for the attempt.
+    """
+
+    __slots__ = (
+        "_address",
+        "_bucket",
+        "_engine",
+        "_factory",
+        "_family",
+        "_gate",
+        "_options",
+        "_retry",
+        "_socket",
+        "_timeout",
+        "sink",
+    )
+
+    def __init__(
+        self,
+        engine: SocketEngine,
+        gate: Gate,
+        options: Options,
+        family: int,
+        address: Any,
+        factory: ClientFactory,
+        timeout: float,
+    ) -> None:
+        self._engine = engine
+        self._gate = gate
+        self._options = options
+        self._family = family
+        self._address = address
+        self._factory: ClientFactory | None = factory
+        self._timeout = timeout
+        self._socket: socket.socket | None = None
+        self._bucket = 0
+        self._retry: IDelayedCall | None = None
+        self.sink = None
+
+    def connect(self) -> None:
+        """Start; called once by who made this, and again while descriptors are exhausted."""
+        self._retry = None
+        sock = None
+        try:
+            sock = socket.socket(
+                self._family, socket.SOCK_STREAM | socket.SOCK_NONBLOCK | socket.SOCK_CLOEXEC
+            )
+            if self._family != socket.AF_UNIX:
+                set_options(sock, self._options)
+            error = sock.connect_ex(self._address)
+            if error == errno.EINPROGRESS and self._near:
+                # On one machine the answer comes before the call returns, and is seen by
+                # the next: that saves a registration, a deadline and a turn of the loop.
+                error = sock.connect_ex(self._address)
+        except OSError as failure:
+            error = failure.errno or errno.EIO
+        if error == 0:
+            assert sock is not None
+            self._connected(sock)
+        elif error in _IN_PROGRESS:
+            assert sock is not None
+            self._socket = sock
+            self._engine.watch(sock.fileno(), self, OUT)
+            self._set_deadline()
+        else:
+            if sock is not None:
+                sock.close()
+            if error in EXHAUSTED or (error == errno.EAGAIN and self._family == socket.AF_UNIX):
+                self._try_later(error)
+            else:
+                self._failed(getConnectError((error, os.strerror(error))))
+
+    def _try_later(self, error: int) -> None:
+        if error in EXHAUSTED:
+            self._gate.exhausted(OSError(error, os.strerror(error)))
+        self._set_deadline()
+        self._retry = self._engine.reactor.callLater(RETRY, self.connect)
+
+    def _set_deadline(self) -> None:
+        if not self._bucket:
+            engine = self._engine
+            self._bucket = engine.deadlines.add(self, engine.seconds(), self._timeout)
+
+    def event(self, mask: int) -> None:
+        """The kernel has an answer."""
+        sock, self._socket = self._socket, None
+        assert sock is not None
+        error = sock.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
+        if error in _RESET:
+            # It was connected and reset since.  What it sent is still to be read.
+            self._connected(sock, broken=True)
+        elif error:
+            self._drop(sock)
+            self._failed(getConnectError((error, os.strerror(error))))
+        else:
+            self._connected(sock)
+
+    def event_failed(self) -> None:
+        """The protocol broke while it was connected; its transport is closed already."""
+
+    def deadline_reached(self, now: float) -> None:
+        """The time is over."""
+        self._bucket = 0
+        self._give_up(ConnectTimeout(f"timed out after {self._timeout:g} s"))
+
+    def stopConnecting(self) -> None:
+        """Give up: nothing is left of the attempt."""
+        if self._factory is None:
+            return
+        self._give_up(UserError())
+
+    def disconnect(self) -> None:
+        """The same: a connection that is made belongs to its transport."""
+        self.stopConnecting()
+
+    def getDestination(self) -> Any:
+        """The address."""
+        return _destination(self._address)
+
+    def _give_up(self, error: Exception) -> None:
+        sock, self._socket = self._socket, None
+        if sock is not None:
+            self._drop(sock)
+        if self._retry is not None:
+            self._retry.cancel()
+            self._retry = None
+        self._failed(error)
+
+    def _drop(self, sock: socket.socket) -> None:
+        engine = self._engine
+        engine.unwatch(sock.fileno())
+        engine.after_batch(sock.close)
+
+    def _drop_deadline(self) -> None:
+        if self._bucket:
+            self._engine.deadlines.discard(self, self._bucket)
+            self._bucket = 0
+
+    def _failed(self, error: Exception) -> None:
+        self._drop_deadline()
+        factory, self._factory = self._factory, None
+        if factory is not None:
+            factory.clientConnectionFailed(self, Failure(error))
+
+    def _connected(self, sock: socket.socket, broken: bool = False) -> None:
+        self._drop_deadline()
+        if not broken and self._connected_to_itself(sock):
+            self._drop(sock)
+            self._failed(getConnectError((errno.ECONNREFUSED, "connected to itself")))
+            return
+        factory, self._factory = self._factory, None
+        assert factory is not None
+        try:
+            protocol = factory.buildProtocol(_destination(self._address))
+        except Exception:
+            self._drop(sock)
+            self._broken(factory)
+            return
+        transport = SocketTransport(self._engine, sock, protocol, self._address)
+        transport.broken = broken
+        try:
+            transport.start()
+        except Exception:
+            transport.abortConnection()
+            self._broken(factory)
+
+    def _broken(self, factory: ClientFactory) -> None:
+        failure = Failure()
+        _log.failure("The protocol of an upstream connection broke", failure)
+        factory.clientConnectionFailed(self, failure)
+
+    @property
+    def _near(self) -> bool:
+        return self._family != socket.AF_UNIX and self._address[0].startswith(("127.", "::1"))
+
+    def _connected_to_itself(self, sock: socket.socket) -> bool:
+        # Where nobody listens, the kernel can give out the very port (RFC 9293, 3.5).
+        return (
+            self._family != socket.AF_UNIX
+            and self._address[1] >= EPHEMERAL
+            and sock.getsockname()[:2] == sock.getpeername()[:2]
+        )

@@ -1,0 +1,238 @@
+"""
+Listening: Twisted's ports, with a pause, and no loss when descriptors run out.
+
+`ListeningReactor` stands in for the reactor where server endpoints listen, so that any
+endpoint description that ends in a plain port gets one of these.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import socket
+from typing import Any, Protocol
+
+from twisted.internet import tcp, unix
+from twisted.internet.interfaces import IListeningPort
+from twisted.internet.protocol import Factory
+from twisted.logger import Logger
+from twisted.protocols.tls import TLSMemoryBIOFactory
+from twisted.python.failure import Failure
+
+from evproxy.relay.options import Options, set_options
+
+MOST_ACCEPTS = 64
+"""The most connections accepted before other sockets get their turn."""
+
+PATIENCE = 4
+"""How often in a row as many connections as were looked for must come before more are."""
+
+EXHAUSTED = {errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM}
+"""The errors of accept(2) and socket(2) that say: not now, but later."""
+
+_log = Logger()
+
+
+class Gate(Protocol):
+    """Who is told of ports and of trouble with them; `evproxy.admission.Admission` is one."""
+
+    def watch(self, port: PlainPort) -> None: ...
+
+    def forget(self, port: PlainPort) -> None: ...
+
+    def exhausted(self, error: OSError) -> None: ...
+
+
+class Acceptor(Protocol):
+    """Who watches a port, and what becomes of those that it accepts."""
+
+    gate: Gate
+
+    def start_accepting(self, port: PlainPort) -> None: ...
+
+    def stop_accepting(self, port: PlainPort) -> None: ...
+
+    def accepted(self, sock: socket.socket, peer: Any, factory: Any) -> None: ...
+
+
+class PlainPort:
+    """
+    What evproxy's ports add to Twisted's: a pause, and no loss when descriptors run out.
+
+    Mixed into `tcp.Port` and `unix.Port`.
+    """
+
+    sink = None
+    socket: socket.socket
+    factory: Any
+    _acceptor: Acceptor
+    _accepts = 1
+    _filled = 0
+    _accepting = False
+
+    def prepare(self, acceptor: Acceptor) -> None:
+        """Belong to `acceptor`; called before anything else."""
+        self._acceptor = acceptor
+
+    def startReading(self) -> None:
+        if not self._accepting:
+            self._accepting = True
+            self._acceptor.start_accepting(self)
+
+    def stopReading(self) -> None:
+        if self._accepting:
+            self._accepting = False
+            self._acceptor.stop_accepting(self)
+
+    def pause_accepting(self) -> None:
+        """Leave clients in the accept queue."""
+        self.stopReading()
+
+    def resume_accepting(self) -> None:
+        """Accept again."""
+        if self.connected and not self.disconnecting:  # type: ignore[attr-defined]
+            self.startReading()
+
+    def connectionLost(self, reason: Failure) -> None:
+        """It listens no longer."""
+        super().connectionLost(reason)  # type: ignore[misc]
+        self._acceptor.gate.forget(self)
+
+    def event(self, mask: int) -> None:
+        """The engine tells that there is something to accept."""
+        self.doRead()
+
+    def event_failed(self) -> None:
+        """An error that was logged; the port goes on."""
+
+    def doRead(self) -> None:
+        """Accept what has come."""
+        accepted = 0
+        for _ in range(self._accepts):
+            if not self._accepting:
+                break
+            try:
+                sock, peer = self.socket.accept()
+            except BlockingIOError:
+                break
+            except OSError as error:
+                if error.errno in EXHAUSTED:
+                    self._acceptor.gate.exhausted(error)
+                    break
+                # A connection that is gone again (accept(2)): there may be others.
+                continue
+            accepted += 1
+            try:
+                self._acceptor.accepted(sock, peer, self.factory)
+            except Exception:
+                _log.failure("A connection that was accepted broke")
+        # One too many is a system call for nothing, one too few another turn of the loop.
+        if accepted < self._accepts:
+            self._accepts = max(1, accepted)
+            self._filled = 0
+        else:
+            self._filled += 1
+            if self._filled >= PATIENCE:
+                self._accepts = min(MOST_ACCEPTS, accepted * 2)
+
+
+class TCPPort(PlainPort, tcp.Port):
+    """A TCP listening port of evproxy."""
+
+
+class UNIXPort(PlainPort, unix.Port):
+    """A UNIX listening port of evproxy."""
+
+
+def listen_tcp(
+    acceptor: Acceptor,
+    reactor: Any,
+    options: Options,
+    port: int,
+    factory: Any,
+    backlog: int,
+    interface: str,
+) -> TCPPort:
+    """Listen on TCP; :raises twisted.internet.error.CannotListenError: if the kernel refuses."""
+    listening = TCPPort(port, factory, backlog, interface, reactor)
+    listening.prepare(acceptor)
+    listening.startListening()
+    # What is accepted inherits them.
+    set_options(listening.socket, options)
+    acceptor.gate.watch(listening)
+    return listening
+
+
+def listen_unix(
+    acceptor: Acceptor,
+    reactor: Any,
+    address: Any,
+    factory: Any,
+    backlog: int,
+    mode: int,
+    wants_pid: bool,
+) -> UNIXPort:
+    """Listen at a path; :raises twisted.internet.error.CannotListenError: if the kernel refuses."""
+    listening = UNIXPort(address, factory, backlog, mode, reactor, wants_pid)
+    listening.prepare(acceptor)
+    listening.startListening()
+    acceptor.gate.watch(listening)
+    return listening
+
+
+class ListeningReactor:
+    """
+    Stands in for the reactor where server endpoints listen, so that their ports are evproxy's.
+
+    :param reactor: what it stands in for.
+    :param plain: takes what plain ports accept.
+    :param stock: takes what is accepted beneath TLS, as Twisted's own transports.
+    :param options: of TCP sockets.
+    """
+
+    def __init__(self, reactor: Any, plain: Acceptor, stock: Acceptor, options: Options) -> None:
+        self._reactor = reactor
+        self._plain = plain
+        self._stock = stock
+        self._options = options
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._reactor, name)
+
+    def listenTCP(
+        self, port: int, factory: Factory, backlog: int = 50, interface: str = ""
+    ) -> IListeningPort:
+        return listen_tcp(
+            self._plain, self._reactor, self._options, port, factory, backlog, interface
+        )
+
+    def listenSSL(
+        self,
+        port: int,
+        factory: Factory,
+        contextFactory: Any,
+        backlog: int = 50,
+        interface: str = "",
+    ) -> IListeningPort:
+        secured = TLSMemoryBIOFactory(contextFactory, False, factory)
+        return listen_tcp(
+            self._stock, self._reactor, self._options, port, secured, backlog, interface
+        )
+
+    def listenUNIX(
+        self,
+        address: str,
+        factory: Factory,
+        backlog: int = 50,
+        mode: int = 0o666,
+        wantPID: bool = False,
+    ) -> IListeningPort:
+        return listen_unix(self._plain, self._reactor, address, factory, backlog, mode, wantPID)
+
+    def adoptStreamPort(
+        self, fileDescriptor: int, addressFamily: int, factory: Factory
+    ) -> IListeningPort:
+        # Twisted would accept from a blocking descriptor, and the whole loop would wait.
+        os.set_blocking(fileDescriptor, False)
+        port: IListeningPort = self._reactor.adoptStreamPort(fileDescriptor, addressFamily, factory)
+        return port

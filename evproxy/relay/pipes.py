@@ -1,0 +1,87 @@
+"""
+Kernel pipes for splicing, kept for reuse.
+
+Data that is spliced from one socket to another goes through a pipe.  A direction holds a
+pipe only while it is bulk; making one costs three system calls, so some are kept.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import os
+
+SIZE = 1024 * 1024
+"""The size in bytes asked for; ``fs.pipe-max-size`` allows it to anyone."""
+
+MOST = 256
+"""How many pipes (two descriptors each) may be in use and kept together."""
+
+KEPT = 16
+"""How many pipes that nobody uses are kept."""
+
+F_SETPIPE_SZ = getattr(fcntl, "F_SETPIPE_SZ", 1031)
+
+
+class Pipe:
+    """A pipe and how many bytes are in it."""
+
+    __slots__ = ("held", "read_end", "write_end")
+
+    def __init__(self) -> None:
+        self.read_end, self.write_end = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
+        self.held = 0
+        try:
+            fcntl.fcntl(self.write_end, F_SETPIPE_SZ, SIZE)
+        except OSError:
+            # Over fs.pipe-user-pages-soft pipes are small.  They work all the same.
+            return
+
+    def close(self) -> None:
+        """Close both ends; what is in it is gone."""
+        os.close(self.read_end)
+        os.close(self.write_end)
+
+
+class Pipes:
+    """
+    The pipes of one service.
+
+    :param most: how many there may be at once; 0 for none, so that everything is copied.
+    """
+
+    def __init__(self, most: int = MOST) -> None:
+        self._most = most
+        self._used = 0
+        self._free: list[Pipe] = []
+
+    @property
+    def in_use(self) -> int:
+        """How many were taken and not given back."""
+        return self._used
+
+    def take(self) -> Pipe | None:
+        """An empty pipe, or ``None`` if there is none to be had now."""
+        if self._free:
+            self._used += 1
+            return self._free.pop()
+        if self._used >= self._most:
+            return None
+        try:
+            pipe = Pipe()
+        except OSError:
+            return None
+        self._used += 1
+        return pipe
+
+    def give_back(self, pipe: Pipe) -> None:
+        """`pipe` is not needed any more."""
+        self._used -= 1
+        if pipe.held or len(self._free) >= KEPT:
+            pipe.close()
+        else:
+            self._free.append(pipe)
+
+    def close(self) -> None:
+        """Close those that nobody uses."""
+        while self._free:
+            self._free.pop().close()

@@ -1,0 +1,172 @@
+"""
+What the kernel still holds for a peer, and waiting until the peer has it.
+
+A reset throws away what the kernel has not delivered yet.  Where delivery matters, the
+reset waits for it: first for the transport's own buffer, then for the socket's send
+queue.  Whoever waits bounds the wait.
+"""
+
+from __future__ import annotations
+
+import array
+import fcntl
+import select
+import socket
+import termios
+from collections.abc import Callable
+from typing import Any
+
+from twisted.internet.interfaces import IDelayedCall, IPullProducer, IReactorTime
+from twisted.internet.tcp import Connection
+from twisted.protocols.policies import ProtocolWrapper
+from zope.interface import implementer
+
+FIRST_LOOK = 0.005
+SLOWEST_LOOK = 0.25
+"""Seconds between two looks at a send queue: the first, doubling up to the slowest."""
+
+
+def unsent(descriptor: int) -> int:
+    """
+    How many bytes the kernel holds that the peer's kernel has not taken (SIOCOUTQ of tcp(7)).
+
+    Zero for what is not a socket, or is closed.
+    """
+    count = array.array("i", [0])
+    try:
+        fcntl.ioctl(descriptor, termios.TIOCOUTQ, count)
+    except (OSError, ValueError):
+        return 0
+    return count[0]
+
+
+def gone(descriptor: int) -> bool:
+    """Whether the connection is reset, so that its peer will never take what is unsent."""
+    poll = select.poll()
+    poll.register(descriptor, 0)
+    return any(mask & select.POLLERR for _, mask in poll.poll(0))
+
+
+def ended_in_order(transport: Any) -> bool:
+    """
+    Whether the stream of `transport` has ended, when Twisted says so.
+
+    Its epoll and poll reactors say so of a reset too: if the transport waits to write, and is
+    read again in the very turn in which the reset comes.
+    """
+    if not isinstance(transport, Connection):
+        return True
+    try:
+        return not transport.getHandle().recv(1, socket.MSG_PEEK)
+    except OSError:
+        return False
+
+
+def innermost(transport: Any) -> Any:
+    """The transport beneath every protocol wrapper (TLS is one) of `transport`."""
+    while isinstance(transport, ProtocolWrapper) and transport.transport is not None:
+        transport = transport.transport
+    return transport
+
+
+def descriptor_of(transport: Any) -> int:
+    """The descriptor beneath `transport`, or -1 if there is none."""
+    try:
+        return int(innermost(transport).fileno())
+    except (AttributeError, OSError):
+        return -1
+
+
+class KernelDelivery:
+    """
+    Waits until a socket's peer has taken everything that was sent, or never will.
+
+    There is no event for it, so the send queue is looked at, ever more rarely.
+
+    :param clock: calls later.
+    :param descriptor: the socket's.
+    :param done: called once, never before the constructor returns; not after `cancel`.
+    """
+
+    __slots__ = ("_clock", "_descriptor", "_done", "_pause", "_timer")
+
+    def __init__(self, clock: IReactorTime, descriptor: int, done: Callable[[], None]) -> None:
+        self._clock = clock
+        self._descriptor = descriptor
+        self._done = done
+        self._pause = FIRST_LOOK
+        self._timer: IDelayedCall | None = clock.callLater(0, self._look)
+
+    def cancel(self) -> None:
+        """Stop waiting."""
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+
+    def _look(self) -> None:
+        self._timer = None
+        if unsent(self._descriptor) and not gone(self._descriptor):
+            self._timer = self._clock.callLater(self._pause, self._look)
+            self._pause = min(SLOWEST_LOOK, self._pause * 2)
+        else:
+            self._done()
+
+
+@implementer(IPullProducer)
+class Delivery:
+    """
+    Waits until what was written to a Twisted transport is with its peer.
+
+    No producer may be registered with the transport.
+
+    :param clock: calls later.
+    :param transport: what was written to.
+    :param done: called once, never before the constructor returns; not after `cancel`.
+    """
+
+    def __init__(self, clock: IReactorTime, transport: Any, done: Callable[[], None]) -> None:
+        self._clock = clock
+        self._done = done
+        self._transport = innermost(transport)
+        self._registered = False
+        self._in_kernel: KernelDelivery | None = None
+        # A wrapper may still hold small writes back until the reactor's next turn.
+        self._timer: IDelayedCall | None = clock.callLater(0, self._wait_for_buffer)
+
+    def cancel(self) -> None:
+        """Stop waiting."""
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+        if self._in_kernel is not None:
+            self._in_kernel.cancel()
+        if self._registered:
+            self._registered = False
+            self._transport.unregisterProducer()
+
+    def _wait_for_buffer(self) -> None:
+        self._timer = None
+        start_writing = getattr(self._transport, "startWriting", None)
+        if start_writing is None:
+            self._buffer_empty()
+        else:
+            # A pull producer is asked for more whenever the transport's buffer is empty:
+            # once when it is registered, and again after the next write, which is asked
+            # for here even if there is nothing to write.
+            self._transport.registerProducer(self, False)
+            self._registered = True
+            start_writing()
+
+    def resumeProducing(self) -> None:
+        """The transport's buffer is empty, unless it was just given this producer."""
+        if self._registered:
+            self._registered = False
+            self._transport.unregisterProducer()
+            self._buffer_empty()
+
+    def stopProducing(self) -> None:
+        """The transport is gone; its protocol hears of it."""
+        self._registered = False
+
+    def _buffer_empty(self) -> None:
+        self._in_kernel = KernelDelivery(self._clock, descriptor_of(self._transport), self._done)

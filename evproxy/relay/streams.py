@@ -1,0 +1,273 @@
+"""
+The stream relay: producers and consumers between any two Twisted transports.
+
+It is portable and asks nothing of a transport but `ITransport` and `IConsumer`; half-close
+and reset are used where the transport has them.  Each direction is a `_Direction`: the
+receiver of its source's bytes, and the producer that its sink pauses.
+
+Rules: a direction ends once, in order or not; only an end in order is passed on as one;
+the producer is unregistered before a sink is closed, or it would never close.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from twisted.internet.error import ConnectionDone
+from twisted.internet.interfaces import IHalfCloseableDescriptor, IPushProducer, IReactorTime
+from twisted.protocols.policies import ProtocolWrapper
+from twisted.python.failure import Failure
+from zope.interface import implementer
+
+from evproxy.interfaces import Half, RelayListener
+from evproxy.model import Ending, Side
+from evproxy.relay.queues import Delivery, descriptor_of, unsent
+
+
+def half_closeable(transport: Any) -> bool:
+    """
+    Whether one direction of `transport` can be ended alone.
+
+    Not through a protocol wrapper (TLS is one): it claims its transport's interfaces, but
+    would end the stream beneath the one that it carries.
+    """
+    return IHalfCloseableDescriptor.providedBy(transport) and not isinstance(
+        transport, ProtocolWrapper
+    )
+
+
+def reset(transport: Any) -> None:
+    """End `transport` at once, with a reset where it knows one."""
+    getattr(transport, "abortConnection", transport.loseConnection)()
+
+
+@implementer(IPushProducer)
+class _Direction:
+    """One direction of a stream relay, from `source` to `sink`."""
+
+    __slots__ = ("_relay", "side", "source", "sink", "moved", "ended", "lost", "gone", "_producing")
+
+    def __init__(self, relay: StreamRelay, side: Side, source: Any, sink: Any) -> None:
+        self._relay = relay
+        self.side = side
+        self.source = source
+        self.sink = sink
+        self.moved = 0
+        self.ended = False
+        self.lost = False
+        self.gone = False
+        self._producing = False
+
+    def start(self) -> None:
+        self._producing = True
+        self.sink.registerProducer(self, True)
+
+    def detach(self) -> None:
+        if self._producing:
+            self._producing = False
+            self.sink.unregisterProducer()
+
+    def part(self) -> None:
+        """The relay is over: be in no cycle with it."""
+        del self._relay
+
+    # What the source's half hands on.
+
+    def received(self, data: bytes) -> None:
+        if self._producing:
+            self.moved += len(data)
+            self._relay.moved()
+            self.sink.write(data)
+
+    def stream_ended(self) -> None:
+        if not self.ended:
+            self.ended = True
+            self._relay.stream_ended(self)
+
+    def peer_gone(self) -> None:
+        self.gone = True
+        self._relay.peer_gone(self)
+
+    def connection_lost(self, reason: Failure) -> None:
+        self.lost = True
+        self._relay.connection_lost(self, reason.check(ConnectionDone) is not None)
+
+    # What the sink asks for.
+
+    def pauseProducing(self) -> None:
+        self.source.pauseProducing()
+
+    def resumeProducing(self) -> None:
+        self.source.resumeProducing()
+
+    def stopProducing(self) -> None:
+        # The sink is gone.  Its own half tells so; there is nobody left to unregister from.
+        self._producing = False
+
+
+class StreamRelay:
+    """
+    Relays between two transports by producers and consumers.
+
+    :param clock: the reactor: tells the time, calls later.
+    :param downstream, upstream: the two halves.
+    :param listener: hears of the end.
+    """
+
+    __slots__ = (
+        "_clock",
+        "_by",
+        "_delivery",
+        "_down",
+        "_how",
+        "_last_active",
+        "_listener",
+        "_queued",
+        "_up",
+    )
+
+    name = "stream"
+
+    def __init__(
+        self,
+        clock: IReactorTime,
+        downstream: Half,
+        upstream: Half,
+        listener: RelayListener,
+    ) -> None:
+        self._clock = clock
+        self._listener = listener
+        self._up = _Direction(self, Side.DOWNSTREAM, downstream.transport, upstream.transport)
+        self._down = _Direction(self, Side.UPSTREAM, upstream.transport, downstream.transport)
+        self._by = Side.PROXY
+        self._how: Ending | None = None
+        self._delivery: Delivery | None = None
+        self._last_active = clock.seconds()
+        self._queued = 0
+        downstream.receiver = self._up
+        upstream.receiver = self._down
+
+    def start(self, received: bytes, ended: bool) -> None:
+        """Begin, with what the client sent before and whether it has ended its stream."""
+        self._up.start()
+        self._down.start()
+        if received:
+            self._up.received(received)
+        if ended:
+            self._up.stream_ended()
+        elif self._how is None:
+            self._up.source.resumeProducing()
+
+    @property
+    def bytes_to_upstream(self) -> int:
+        return self._up.moved
+
+    @property
+    def bytes_to_downstream(self) -> int:
+        return self._down.moved
+
+    def moved(self) -> None:
+        """A byte moved, or a stream ended."""
+        self._last_active = self._clock.seconds()
+
+    def idle_since(self, now: float) -> float:
+        """When a byte last moved; see `evproxy.interfaces.Relay`."""
+        queued = unsent(descriptor_of(self._up.sink)) + unsent(descriptor_of(self._down.sink))
+        if queued != self._queued:
+            self._queued = queued
+            self._last_active = now
+        return self._last_active
+
+    def reset(self, by: Side, how: Ending) -> None:
+        """Reset both sides now."""
+        if self._how is None:
+            self._by, self._how = by, how
+            self._listener.relay_closing(by, how)
+        if self._delivery is not None:
+            self._delivery.cancel()
+            self._delivery = None
+        for direction in (self._up, self._down):
+            direction.detach()
+            if not direction.lost:
+                reset(direction.source)
+
+    def stream_ended(self, direction: _Direction) -> None:
+        """The source of `direction` ended its stream in order: pass that on."""
+        other = self._opposite(direction)
+        direction.detach()
+        self.moved()
+        if other.lost:
+            return
+        if not half_closeable(direction.sink):
+            self._finish(direction.side)
+            direction.sink.loseConnection()
+        elif other.ended:
+            self._finish(other.side)
+            other.detach()
+            # The queued bytes and the end of the stream go out before the sockets close.
+            direction.sink.loseConnection()
+            if not direction.lost:
+                direction.source.loseConnection()
+        else:
+            direction.sink.loseWriteConnection()
+            self._listener.relay_half_closed(direction.side)
+
+    def connection_lost(self, direction: _Direction, in_order: bool) -> None:
+        """The source of `direction` is gone, and with it the sink of the other one."""
+        other = self._opposite(direction)
+        other.detach()
+        if other.lost:
+            self._closed()
+        elif self._how is Ending.FINISHED:
+            direction.detach()
+            if in_order or direction.ended:
+                direction.sink.loseConnection()
+            else:
+                self._deliver_and_reset(direction)
+        elif self._how is not None:
+            return
+        elif in_order:
+            # A transport that cannot half-close (TLS) ends both ways at once.
+            direction.ended = True
+            self._finish(direction.side)
+            direction.detach()
+            direction.sink.loseConnection()
+        else:
+            self._by, self._how = direction.side, Ending.RESET
+            self._listener.relay_closing(self._by, self._how)
+            direction.detach()
+            self._deliver_and_reset(direction)
+
+    def peer_gone(self, direction: _Direction) -> None:
+        """The source of `direction` is reset; what it sent is still read when the sink wants it."""
+        other = self._opposite(direction)
+        if self._delivery is not None or other.gone:
+            self.reset(other.side, Ending.RESET)
+
+    def _deliver_and_reset(self, direction: _Direction) -> None:
+        # What comes from the sink now has nowhere to go.
+        direction.sink.pauseProducing()
+        self._delivery = Delivery(self._clock, direction.sink, self._delivered)
+
+    def _delivered(self) -> None:
+        self._delivery = None
+        for direction in (self._up, self._down):
+            if not direction.lost:
+                reset(direction.source)
+
+    def _finish(self, by: Side) -> None:
+        if self._how is None:
+            self._by, self._how = by, Ending.FINISHED
+            self._listener.relay_closing(by, Ending.FINISHED)
+
+    def _closed(self) -> None:
+        if self._delivery is not None:
+            self._delivery.cancel()
+            self._delivery = None
+        assert self._how is not None
+        self._listener.relay_closed(self._by, self._how)
+        self._up.part()
+        self._down.part()
+
+    def _opposite(self, direction: _Direction) -> _Direction:
+        return self._down if direction is self._up else self._up

@@ -1,0 +1,321 @@
+"""
+A proxy as a Twisted service: listeners, pools, and their start and end.
+"""
+
+from __future__ import annotations
+
+import resource
+import sys
+from collections.abc import Iterator, Sequence
+from itertools import islice
+from typing import Any
+
+from twisted.application.service import Service
+from twisted.internet.defer import Deferred, DeferredList, maybeDeferred
+from twisted.internet.endpoints import serverFromString
+from twisted.internet.error import CannotListenError
+from twisted.internet.interfaces import IDelayedCall, IListeningPort, IStreamServerEndpoint
+from twisted.python.failure import Failure
+
+from evproxy.admission import Admission
+from evproxy.errors import SettingsError
+from evproxy.interfaces import Pool as PoolInterface
+from evproxy.interfaces import SessionObserver
+from evproxy.model import Ending, Side, UpstreamServer
+from evproxy.observe.log import SessionLog, TroubleLog
+from evproxy.proxy import ProxyFactory
+from evproxy.relay import DataPlane
+from evproxy.relay.pipes import MOST as MOST_PIPES
+from evproxy.session import Session
+from evproxy.settings import (
+    DEFAULT_BACKLOG,
+    DEFAULT_LISTEN,
+    ListenerSettings,
+    PoolSettings,
+    Settings,
+    Timeouts,
+)
+from evproxy.upstream.pool import Pool
+
+RESERVED_FILES = 64
+"""Descriptors left for everything but sessions and pipes: listeners, logs, health checks."""
+
+
+def open_file_limit() -> int:
+    """How many descriptors this process may have."""
+    limit = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
+    return sys.maxsize if limit == resource.RLIM_INFINITY else limit
+
+
+RESET_BATCH = 32
+"""How many sessions are reset before the reactor gets its turn: about a millisecond's worth."""
+
+
+def sessions_for(open_files: int) -> int:
+    """The bound on sessions that fits a limit of `open_files` descriptors: two for each."""
+    return max(1, (open_files - RESERVED_FILES - 2 * pipes_for(open_files)) // 2)
+
+
+def pipes_for(open_files: int) -> int:
+    """How many pipes fit a limit of `open_files` descriptors: at most an eighth of them all."""
+    return min(MOST_PIPES, open_files // 16)
+
+
+def server_endpoint(reactor: Any, description: str) -> IStreamServerEndpoint:
+    """
+    The endpoint for `description`, with a backlog of `DEFAULT_BACKLOG` if it names none.
+
+    :raises SettingsError: if there is no such endpoint.
+    """
+    with_backlog = description
+    kind = description.partition(":")[0]
+    if kind in ("tcp", "tcp6", "unix", "ssl", "tls") and ":backlog=" not in description:
+        with_backlog += f":backlog={DEFAULT_BACKLOG}"
+    try:
+        endpoint: IStreamServerEndpoint = serverFromString(reactor, with_backlog)
+    except Exception as error:
+        # Parsers of endpoint plugins raise what they like.
+        why = str(error) or type(error).__name__
+        if isinstance(error, TypeError | IndexError):
+            why = "its arguments are incomplete or unknown"
+        raise SettingsError(f"{description!r} cannot be listened on: {why}") from None
+    return endpoint
+
+
+def _raise_listen_error(description: str, failure: Failure) -> None:
+    """Raise it as Twisted does for most ports, but not for all (a UNIX socket's lock file)."""
+    error = failure.value
+    if isinstance(error, OSError | ValueError) and not isinstance(error, CannotListenError):
+        raise CannotListenError(None, description, error)
+    failure.raiseException()
+
+
+class ProxyService(Service):
+    """
+    Proxies what its listeners accept to the servers of its pools.
+
+    Listening ports bind in `privilegedStartService`, or else in `startService`.
+    `stopService` drains: it accepts nothing new, lets sessions come to their end for
+    `drain_timeout` seconds, and resets the rest; its Deferred fires when all are gone.
+
+    :param reactor: Twisted's.
+    :param listen: server endpoint descriptions.
+    :param upstreams: servers: ``HOST:PORT``, client endpoint descriptions, or `UpstreamServer`.
+    :param pool: a pool to use in place of `upstreams`, and of the options of a pool; what
+        happens to its servers is logged, unless it has an observer of its own.
+    :param balance: how a server is picked; see `PoolSettings`.
+    :param connect_timeout: seconds for one server.
+    :param connect_attempts: distinct servers tried for one session.
+    :param idle_timeout, half_close_timeout, drain_timeout: seconds; see `Timeouts`.
+    :param max_sessions: the most sessions at once; 0 derives it from the open-file limit.
+    :param relay: ``auto``, ``stream`` or ``socket``.
+    :param access_log: log the end of each session.
+    :param observers: hear of the ends of sessions, beside the logs.
+    :raises SettingsError: if a setting is wrong.
+    """
+
+    def __init__(
+        self,
+        reactor: Any,
+        listen: Sequence[str] = (DEFAULT_LISTEN,),
+        upstreams: Sequence[str | UpstreamServer] = (),
+        *,
+        pool: PoolInterface | None = None,
+        balance: str = "round-robin",
+        connect_timeout: float = 5.0,
+        connect_attempts: int = 3,
+        idle_timeout: float = 3600.0,
+        half_close_timeout: float = 30.0,
+        drain_timeout: float = 30.0,
+        max_sessions: int = 0,
+        relay: str = "auto",
+        access_log: bool = True,
+        observers: Sequence[SessionObserver] = (),
+    ) -> None:
+        settings = Settings(
+            listeners=tuple(ListenerSettings(description) for description in listen),
+            pools=(
+                PoolSettings(
+                    upstreams=tuple(
+                        UpstreamServer(server) if isinstance(server, str) else server
+                        for server in upstreams
+                    ),
+                    balance=balance,
+                    connect_timeout=connect_timeout,
+                    connect_attempts=connect_attempts,
+                ),
+            ),
+            timeouts=Timeouts(
+                idle=idle_timeout, half_close=half_close_timeout, drain=drain_timeout
+            ),
+            max_sessions=max_sessions,
+            relay=relay,
+            access_log=access_log,
+        )
+        self._set_up(reactor, settings, observers, pool)
+
+    @classmethod
+    def from_settings(
+        cls, reactor: Any, settings: Settings, observers: Sequence[SessionObserver] = ()
+    ) -> ProxyService:
+        """
+        The service that `settings` describe, as read from a configuration file.
+
+        :raises SettingsError: if a setting is wrong.
+        """
+        self = cls.__new__(cls)
+        self._set_up(reactor, settings, observers, None)
+        return self
+
+    def _set_up(
+        self,
+        reactor: Any,
+        settings: Settings,
+        observers: Sequence[SessionObserver],
+        pool: PoolInterface | None,
+    ) -> None:
+        self._reactor = reactor
+        self.settings = settings
+        trouble = TroubleLog()
+        # First, so that an observer that breaks costs no line of the log.
+        logs = [SessionLog()] if settings.access_log else []
+        hearing: list[SessionObserver] = [*logs, *observers]
+        open_files = open_file_limit()
+        self.admission = Admission(
+            reactor, settings.max_sessions or sessions_for(open_files), [trouble]
+        )
+        self.plane = DataPlane(
+            reactor,
+            settings.relay,
+            self.admission,
+            settings.keepalive,
+            most_pipes=pipes_for(open_files),
+        )
+        self.pools: dict[str, PoolInterface] = (
+            {
+                each.name: Pool.from_settings(reactor, each, observer=trouble)
+                for each in settings.pools
+            }
+            if pool is None
+            else {"default": pool}
+        )
+        if isinstance(pool, Pool):
+            pool.hear_if_nobody_does(trouble)
+        self._listeners = [
+            (
+                listener.listen,
+                server_endpoint(self.plane.listening, listener.listen),
+                self._factory(listener, hearing, trouble),
+            )
+            for listener in settings.listeners
+        ]
+        self._ports: list[IListeningPort] | None = None
+        self._deadline: IDelayedCall | None = None
+        self._drained: Deferred[None] | None = None
+
+    def _factory(
+        self,
+        listener: ListenerSettings,
+        observers: list[SessionObserver],
+        trouble: TroubleLog,
+    ) -> ProxyFactory:
+        return ProxyFactory(
+            self.pools[listener.pool],
+            reactor=self._reactor,
+            listener=listener.name or listener.listen,
+            timeouts=self.settings.timeouts,
+            observers=observers,
+            troubles=[trouble],
+            admission=self.admission,
+            plane=self.plane,
+        )
+
+    @property
+    def addresses(self) -> list[Any]:
+        """Where it listens now, as Twisted addresses in the order of the listeners."""
+        return [port.getHost() for port in self._ports or ()]
+
+    def privilegedStartService(self) -> None:
+        """
+        Bind every listener.
+
+        :raises twisted.internet.error.CannotListenError: if one cannot; none is bound then.
+        """
+        super().privilegedStartService()
+        if self._ports is not None:
+            return
+        ports: list[IListeningPort] = []
+        for description, endpoint, factory in self._listeners:
+            failures: list[Failure] = []
+            maybeDeferred(endpoint.listen, factory).addCallbacks(ports.append, failures.append)
+            if failures:
+                for port in ports:
+                    maybeDeferred(port.stopListening)
+                _raise_listen_error(description, failures[0])
+        self._ports = ports
+
+    def startService(self) -> None:
+        """
+        Bind what is not bound yet, and start health checks and discovery.
+
+        :raises RuntimeError: if it still drains: what `stopService` returned has to fire first.
+        """
+        if self._drained is not None and not self._drained.called:
+            raise RuntimeError("evproxy still drains, it cannot be started again yet")
+        super().startService()
+        self._drained = None
+        self.privilegedStartService()
+        for pool in self.pools.values():
+            pool.start()
+
+    def stopService(self) -> Deferred[None]:
+        """Drain for the drain timeout, or as `drain` was told; fires when no session is left."""
+        super().stopService()
+        return self.drain(self.settings.timeouts.drain)
+
+    def drain(self, deadline: float | None) -> Deferred[None]:
+        """
+        Accept nothing new, and let sessions come to their end.
+
+        :param deadline: seconds after which those left are reset; ``None``: never.
+        :return: fires when no session is left.  A drain in progress keeps its deadline.
+        """
+        drained: Deferred[None] = Deferred()
+        if self._drained is not None:
+            self._drained.addCallback(lambda _: drained.callback(None))
+            return drained
+        self._drained = Deferred()
+        self._drained.addCallback(lambda _: drained.callback(None))
+        ports, self._ports = self._ports or [], None
+        closing = DeferredList([maybeDeferred(port.stopListening) for port in ports])
+        if deadline is not None:
+            self._deadline = self._reactor.callLater(max(0.0, deadline), self._out_of_time)
+        closing.addCallback(lambda _: self.admission.when_empty())
+        closing.addCallback(self._gone)
+        return drained
+
+    def abort(self) -> None:
+        """Reset every session now, `RESET_BATCH` of them in a turn of the reactor."""
+        self._reset_next(iter(tuple(self.admission.sessions)))
+
+    def _reset_next(self, sessions: Iterator[Session]) -> None:
+        batch = tuple(islice(sessions, RESET_BATCH))
+        for session in batch:
+            session.end(Side.PROXY, Ending.DRAIN)
+        if len(batch) == RESET_BATCH:
+            self._reactor.callLater(0, self._reset_next, sessions)
+
+    def _out_of_time(self) -> None:
+        self._deadline = None
+        self.abort()
+
+    def _gone(self, _: object) -> None:
+        if self._deadline is not None:
+            self._deadline.cancel()
+            self._deadline = None
+        for pool in self.pools.values():
+            pool.stop()
+        self.admission.stop()
+        self.plane.close()
+        assert self._drained is not None
+        self._drained.callback(None)

@@ -1,0 +1,433 @@
+"""
+One session: from an accepted connection to the end of both sides.
+
+This is the one place where a session's phase changes::
+
+    accepted ─► connecting ─► relaying ─► closing ─► closed
+                    │                        ▲
+                    └────────────────────────┘   (client left, no server, error)
+
+A session decides; it does no I/O of its own.  Dialers connect, a joiner relays, a pool
+picks servers, and whoever observes is told at the end.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+
+from attrs import define, field
+from twisted.internet.interfaces import IConnector, IReactorTime
+from twisted.internet.protocol import ClientFactory
+from twisted.logger import Logger
+from twisted.python.failure import Failure
+
+from evproxy.errors import NoServerAvailable
+from evproxy.interfaces import (
+    Half,
+    Joiner,
+    PlainConnector,
+    Pool,
+    Relay,
+    Server,
+    SessionObserver,
+    TroubleObserver,
+    Waiter,
+)
+from evproxy.model import (
+    CloseReason,
+    ConnectionInfo,
+    Ending,
+    Phase,
+    SessionRecord,
+    Side,
+    close_reason,
+)
+from evproxy.relay.deadlines import Deadlines
+from evproxy.settings import Timeouts
+
+EARLY_BYTES = 64 * 1024
+"""How much of what a client sends before it is connected upstream is kept; then TCP pushes back."""
+
+_log = Logger()
+
+
+@define
+class SessionContext:
+    """
+    What the sessions of one listener share.
+
+    `clock` tells the time; `sockets` makes plain sockets; `upstream_factory` makes the
+    client factory that one session connects with; `ended` is called with each session
+    that is over.
+    """
+
+    clock: IReactorTime
+    pool: Pool
+    joiner: Joiner
+    sockets: PlainConnector
+    deadlines: Deadlines
+    timeouts: Timeouts
+    upstream_factory: Callable[[Session], ClientFactory]
+    ended: Callable[[Session], None]
+    listener: str = ""
+    observers: list[SessionObserver] = field(factory=list)
+    troubles: list[TroubleObserver] = field(factory=list)
+
+
+class _Discarding:
+    """Takes what still comes from a peer whose connection is being closed."""
+
+    __slots__ = ("_lost",)
+
+    def __init__(self, lost: Callable[[], None]) -> None:
+        self._lost = lost
+
+    def received(self, data: bytes) -> None:
+        """Nobody wants it any more."""
+
+    def stream_ended(self) -> None:
+        """It is being closed anyway."""
+
+    def peer_gone(self) -> None:
+        """It is being closed anyway."""
+
+    def connection_lost(self, reason: Failure) -> None:
+        self._lost()
+
+
+def _nothing() -> None:
+    """There is nothing to do."""
+
+
+NOBODY = _Discarding(_nothing)
+"""The receiver of a half that has no session, or none any more."""
+
+
+class Session:
+    """
+    One proxied connection.
+
+    :param context: what it shares with the other sessions of its listener.
+    :param downstream: the client's half.
+    :param info: what is known of the client.
+    """
+
+    __slots__ = (
+        "_attempt_started",
+        "_bucket",
+        "_candidates",
+        "_connecting",
+        "_context",
+        "_chunks",
+        "_ended",
+        "_size",
+        "_half_closed",
+        "_late",
+        "_waiting",
+        "attempts",
+        "connect_time",
+        "downstream",
+        "error",
+        "info",
+        "phase",
+        "reason",
+        "relay",
+        "server",
+        "started",
+    )
+
+    def __init__(self, context: SessionContext, downstream: Half, info: ConnectionInfo) -> None:
+        self._context = context
+        self.downstream = downstream
+        self.info = info
+        self.phase = Phase.ACCEPTED
+        self.started = context.clock.seconds()
+        self.attempts = 0
+        self.connect_time: float | None = None
+        self.error = ""
+        self.reason: CloseReason | None = None
+        self.relay: Relay | None = None
+        self.server: Server | None = None
+        self._candidates: Iterator[Server] | None = None
+        self._connecting: IConnector | None = None
+        self._waiting: Waiter | None = None
+        self._bucket = 0
+        self._half_closed = False
+        self._late = False
+        self._chunks: list[bytes] | None = None
+        self._size = 0
+        self._ended = False
+        downstream.receiver = self
+
+    def start(self) -> None:
+        """The client is connected: find it a server."""
+        self.phase = Phase.CONNECTING
+        try:
+            self._choose()
+        except Exception:
+            self._broken()
+
+    # Connecting.
+
+    def _choose(self) -> None:
+        self._candidates = self._context.pool.candidates(self.info)
+        self._connect_next()
+
+    def _connect_next(self) -> None:
+        pool = self._context.pool
+        assert self._candidates is not None
+        server = None
+        if self.attempts < pool.connect_attempts:
+            server = next(self._candidates, None)
+        if server is not None:
+            self.attempts = attempt = self.attempts + 1
+            self.server = server
+            pool.claim(server, self)
+            self._attempt_started = self._context.clock.seconds()
+            connecting = server.dialer.connect(
+                self._context.upstream_factory(self),
+                pool.connect_timeout,
+                self._context.sockets,
+            )
+            # The attempt may be over already, and even be followed by another one.
+            if attempt == self.attempts and self.phase is Phase.CONNECTING and self.server:
+                self._connecting = connecting
+            return
+        self._candidates = None
+        if not self.attempts:
+            self._waiting = pool.wait(self._slot_free, self._no_server)
+            if self._waiting is not None:
+                return
+            self._no_server(NoServerAvailable(f"no server of pool {pool.name} is available"))
+        else:
+            self._close_unconnected(Side.UPSTREAM, Ending.UNREACHABLE)
+
+    def _slot_free(self) -> None:
+        self._waiting = None
+        try:
+            self._choose()
+        except Exception:
+            self._broken()
+
+    def _no_server(self, error: Exception) -> None:
+        self._waiting = None
+        self.error = str(error)
+        self._close_unconnected(Side.PROXY, Ending.UNREACHABLE)
+
+    def connect_failed(self, reason: Failure) -> None:
+        """The connect under way failed; called by its client factory."""
+        server = self.server
+        if self.phase is not Phase.CONNECTING or server is None:
+            return
+        self._connecting = None
+        self.server = None
+        self.error = f"{server.name}: {reason.getErrorMessage()}"
+        try:
+            self._context.pool.connect_failed(server, self, reason)
+            self._tell_connect_failed(server.name, reason.getErrorMessage())
+            self._connect_next()
+        except Exception:
+            self._broken()
+
+    def upstream_connected(self, upstream: Half) -> None:
+        """The connect under way succeeded; called by the protocol that it made."""
+        context, server = self._context, self.server
+        upstream.receiver = NOBODY
+        if self.phase is not Phase.CONNECTING or server is None:
+            upstream.transport.abortConnection()
+            return
+        now = context.clock.seconds()
+        self.connect_time = now - self.started
+        self._connecting = self._candidates = None
+        chunks, self._chunks = self._chunks, None
+        self.phase = Phase.RELAYING
+        try:
+            context.pool.connected(server, now - self._attempt_started)
+            self._set_deadline(now, now, self._soonest())
+            self.relay = context.joiner.join(
+                self.downstream, upstream, b"".join(chunks) if chunks else b"", self._ended, self
+            )
+        except Exception:
+            upstream.transport.abortConnection()
+            self._broken()
+
+    # What the client does before it is connected.
+
+    def received(self, data: bytes) -> None:
+        """Keep what the client sends, a bounded amount of it; then TCP pushes back."""
+        if self._chunks is None:
+            self._chunks = []
+        self._chunks.append(data)
+        self._size += len(data)
+        if self._size >= EARLY_BYTES:
+            self.downstream.transport.pauseProducing()
+
+    def stream_ended(self) -> None:
+        """The client ended its stream: passed on after what is kept."""
+        self._ended = True
+        if self._chunks is None:
+            # Nothing was asked and nothing will be: as good as gone (HAProxy decides alike).
+            self._close_unconnected(Side.DOWNSTREAM, Ending.LEFT)
+
+    def peer_gone(self) -> None:
+        """The client reset its connection while it was not read."""
+        self._close_unconnected(Side.DOWNSTREAM, Ending.LEFT)
+
+    def connection_lost(self, reason: Failure) -> None:
+        """The client's connection is gone."""
+        self.downstream.receiver = NOBODY
+        if self.phase is Phase.CONNECTING:
+            self._stop_connecting(Side.DOWNSTREAM, Ending.LEFT)
+        self._closed()
+
+    def _stop_connecting(self, by: Side, how: Ending) -> None:
+        self.reason = close_reason(by, how, self.phase)
+        self.phase = Phase.CLOSING
+        self._candidates = None
+        server, self.server = self.server, None
+        connecting, self._connecting = self._connecting, None
+        waiting, self._waiting = self._waiting, None
+        if waiting is not None:
+            waiting.cancel()
+        if connecting is not None:
+            connecting.stopConnecting()
+        if server is not None:
+            self._context.pool.abandoned(server, self)
+
+    def _close_unconnected(self, by: Side, how: Ending) -> None:
+        if self.phase is Phase.CONNECTING:
+            self._stop_connecting(by, how)
+            self.downstream.receiver = _Discarding(self._closed)
+            self.downstream.transport.abortConnection()
+
+    # Relaying.
+
+    def relay_half_closed(self, side: Side) -> None:
+        """One side ended its stream; from now on the half-close timeout counts."""
+        self._half_closed = True
+        if self._late:
+            now = self._context.clock.seconds()
+            self._drop_deadline()
+            self._set_deadline(now, now, self._context.timeouts.half_close)
+
+    def relay_closing(self, by: Side, how: Ending) -> None:
+        """How the session ends is decided; what is queued is still delivered."""
+        self.reason = close_reason(by, how, self.phase)
+        self.phase = Phase.CLOSING
+        self.relay_half_closed(by)
+
+    def relay_closed(self, by: Side, how: Ending) -> None:
+        """Both connections are gone."""
+        if self.reason is None:
+            self.reason = close_reason(by, how, self.phase)
+        self._closed()
+
+    def deadline_reached(self, now: float) -> None:
+        """No byte may have moved for the timeout that counts now: look."""
+        self._bucket = 0
+        relay = self.relay
+        if relay is None:
+            return
+        timeouts = self._context.timeouts
+        active = relay.idle_since(now)
+        limit = timeouts.half_close if self._half_closed else timeouts.idle
+        if limit <= 0 or now - active < limit:
+            self._set_deadline(now, active, limit)
+            self._late = not self._half_closed
+        else:
+            self.end(Side.PROXY, Ending.HALF_CLOSE if self._half_closed else Ending.IDLE)
+
+    def _soonest(self) -> float:
+        # A session is looked at so early for the first time that its half-close, if it
+        # comes before, needs no other deadline: most sessions end without another.
+        timeouts = self._context.timeouts
+        return min(timeouts.idle, timeouts.half_close) if timeouts.idle > 0 else timeouts.half_close
+
+    def _set_deadline(self, now: float, active: float, limit: float) -> None:
+        if limit > 0:
+            self._bucket = self._context.deadlines.add(self, now, active + limit - now)
+
+    def _drop_deadline(self) -> None:
+        if self._bucket:
+            self._context.deadlines.discard(self, self._bucket)
+            self._bucket = 0
+
+    # The end.
+
+    def end(self, by: Side, how: Ending) -> None:
+        """Reset both sides now, for the reason that `how` says."""
+        if self.relay is not None:
+            if self.phase is not Phase.CLOSED:
+                self.relay.reset(by, how)
+        else:
+            self._close_unconnected(by, how)
+
+    def _broken(self) -> None:
+        """Called in an ``except`` clause: this session ends, no other notices."""
+        failure = Failure()
+        _log.failure("A session of {peer} broke", failure, peer=self.info.peer_host)
+        self.error = failure.getErrorMessage()
+        if self.phase is Phase.RELAYING and self.relay is None:
+            # It broke while it was joined: there is no relay to close it.
+            self.reason = close_reason(Side.PROXY, Ending.ERROR, Phase.CONNECTING)
+            self.phase = Phase.CLOSING
+            self.downstream.receiver = _Discarding(self._closed)
+            self.downstream.transport.abortConnection()
+        else:
+            self.end(Side.PROXY, Ending.ERROR)
+
+    def _closed(self) -> None:
+        if self.phase is Phase.CLOSED:
+            return
+        self._drop_deadline()
+        self.phase = Phase.CLOSED
+        assert self.reason is not None
+        server, context = self.server, self._context
+        try:
+            if server is not None:
+                answered = self.relay is not None and self.relay.bytes_to_downstream > 0
+                context.pool.ended(server, self, self.reason, answered)
+        except Exception:
+            _log.failure(
+                "The pool broke at the end of a session of {peer}", peer=self.info.peer_host
+            )
+        if context.observers:
+            self._tell_ended(self._record())
+        context.ended(self)
+        # The halves may outlive the session, which they would keep.
+        self.downstream.receiver = NOBODY
+        self.relay = None
+
+    def _tell_ended(self, record: SessionRecord) -> None:
+        for observer in self._context.observers:
+            try:
+                observer.session_ended(record)
+            except Exception:
+                _log.failure(
+                    "An observer broke at the end of a session of {peer}", peer=record.peer
+                )
+
+    def _tell_connect_failed(self, name: str, why: str) -> None:
+        for observer in self._context.troubles:
+            try:
+                observer.connect_failed(name, why)
+            except Exception:
+                _log.failure("An observer broke when {name} could not be connected", name=name)
+
+    def _record(self) -> SessionRecord:
+        relay, info = self.relay, self.info
+        assert self.reason is not None
+        return SessionRecord(
+            listener=info.listener,
+            peer=f"{info.peer_host}:{info.peer_port}" if info.peer_port else info.peer_host,
+            upstream=self.server.name if self.server is not None else "",
+            relay=relay.name if relay is not None else "",
+            attempts=self.attempts,
+            started=self.started,
+            connect_time=self.connect_time,
+            duration=self._context.clock.seconds() - self.started,
+            bytes_to_upstream=relay.bytes_to_upstream if relay is not None else 0,
+            bytes_to_downstream=relay.bytes_to_downstream if relay is not None else 0,
+            reason=self.reason,
+            error=self.error,
+        )

@@ -1,0 +1,130 @@
+"""
+From what is written as an upstream server to the dialer for it.
+
+``HOST:PORT``, ``[v6]:PORT``, ``tcp:HOST:PORT`` and ``unix:PATH`` are plain sockets, which
+the session's `PlainConnector` makes in its own way; every other Twisted client endpoint
+description is connected as Twisted does it.
+"""
+
+from __future__ import annotations
+
+import re
+from typing import Any
+
+from twisted.internet.abstract import isIPAddress, isIPv6Address
+from twisted.internet.endpoints import clientFromString
+from twisted.internet.interfaces import IStreamClientEndpoint
+
+from evproxy.errors import SettingsError
+from evproxy.interfaces import Dialer
+from evproxy.upstream.dialers import (
+    AddressDialer,
+    EndpointDialer,
+    NameDialer,
+    TCPAddress,
+    UNIXDialer,
+    UNIXPath,
+)
+from evproxy.upstream.names import Names
+
+_HOST_AND_PORT = re.compile(r"(?:tcp:)?(?:\[([0-9A-Fa-f:.%\w]+)\]|([^:/=\\\[\]]+)):(\d+)")
+_TCP6 = re.compile(r"tcp:((?:[0-9A-Fa-f]*\\:)+[0-9A-Fa-f.]*):(\d+)")
+_UNIX = re.compile(r"unix:(?:path=)?([^:=\\]+)")
+_ENDPOINT_NAMES = {"tcp", "unix", "ssl", "tls"}
+
+
+def parse_upstream(description: str) -> TCPAddress | UNIXPath | None:
+    """
+    What `description` says if it is a plain socket; ``None`` for any other endpoint.
+
+    :raises SettingsError: for a host or a port that is not one.
+    """
+    match = _HOST_AND_PORT.fullmatch(description)
+    if match is not None and match[2] not in _ENDPOINT_NAMES:
+        host, port = match[1] or match[2], int(match[3])
+    elif (match := _TCP6.fullmatch(description)) is not None:
+        host, port = match[1].replace("\\:", ":"), int(match[2])
+    elif (match := _UNIX.fullmatch(description)) is not None:
+        return UNIXPath(match[1])
+    else:
+        return None
+    if not _is_host(host):
+        raise SettingsError(f"{description!r}: {host!r} is not a host")
+    if not 1 <= port <= 65535:
+        raise SettingsError(f"{description!r}: the port must be from 1 to 65535, got {port}")
+    return TCPAddress(host, port)
+
+
+def _is_host(host: str) -> bool:
+    """Whether a resolver can be asked for `host`; it would raise what nobody expects of it."""
+    try:
+        host.encode("idna")
+    except UnicodeError:
+        return False
+    return host.isprintable() and " " not in host
+
+
+def client_endpoint(reactor: Any, description: str) -> IStreamClientEndpoint:
+    """
+    The Twisted client endpoint for `description`, as `parse_upstream` understands it or any other.
+
+    :raises SettingsError: if there is no such endpoint.
+    """
+    address = parse_upstream(description)
+    if isinstance(address, TCPAddress):
+        host = address.host.replace(":", "\\:")
+        description = f"tcp:{host}:{address.port}"
+    try:
+        endpoint: IStreamClientEndpoint = clientFromString(reactor, description)
+    except Exception as error:
+        # Parsers of endpoint plugins raise what they like.
+        raise SettingsError(
+            f"{description!r} is not an upstream server: {_reason(error)}"
+        ) from None
+    return endpoint
+
+
+def check_upstream(reactor: Any, description: str) -> None:
+    """
+    Whether `description` can be used as an upstream server.
+
+    :raises SettingsError: if it cannot; the message says why.
+    """
+    if parse_upstream(description) is None:
+        client_endpoint(reactor, description)
+
+
+def _reason(error: Exception) -> str:
+    if isinstance(error, TypeError | IndexError):
+        return "its arguments are incomplete or unknown"
+    return str(error) or type(error).__name__
+
+
+class Dialers:
+    """
+    Makes the dialers of one pool.
+
+    :param reactor: calls later, and connects what is not a plain socket.
+    :param names: resolves host names.
+    """
+
+    def __init__(self, reactor: Any, names: Names) -> None:
+        self._reactor = reactor
+        self._names = names
+
+    def dialer(self, description: str | IStreamClientEndpoint) -> Dialer:
+        """
+        The dialer for an upstream server: a description, or a Twisted client endpoint as it is.
+
+        :raises SettingsError: if the description is of no endpoint.
+        """
+        if not isinstance(description, str):
+            return EndpointDialer(self._reactor, description)
+        address = parse_upstream(description)
+        if isinstance(address, UNIXPath):
+            return UNIXDialer(address.path)
+        if address is None:
+            return EndpointDialer(self._reactor, client_endpoint(self._reactor, description))
+        if isIPAddress(address.host) or isIPv6Address(address.host):
+            return AddressDialer(address.host, address.port)
+        return NameDialer(self._reactor, self._names, address.host, address.port)

@@ -1,0 +1,261 @@
+"""
+The dialers: how a connection to each kind of upstream server is made.
+
+Each is an `evproxy.interfaces.Dialer`.  An attempt that is not a single socket's is an
+`_Attempt`, which its client factory sees as the connector.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from attrs import frozen
+from twisted.internet.defer import CancelledError, Deferred, maybeDeferred
+from twisted.internet.interfaces import (
+    IAddress,
+    IConnector,
+    IDelayedCall,
+    IProtocol,
+    IStreamClientEndpoint,
+)
+from twisted.internet.protocol import ClientFactory
+from twisted.python.failure import Failure
+from zope.interface import implementer
+
+from evproxy.errors import ConnectTimeout
+from evproxy.interfaces import PlainConnector
+from evproxy.upstream.names import Names
+
+
+@frozen
+class TCPAddress:
+    """An upstream server at a host, by name or IP address, and a port."""
+
+    host: str
+    port: int
+
+
+@frozen
+class UNIXPath:
+    """An upstream server at a UNIX socket."""
+
+    path: str
+
+
+@frozen
+class AddressDialer:
+    """Connects to an IP address."""
+
+    host: str
+    port: int
+
+    def connect(
+        self, factory: ClientFactory, timeout: float, sockets: PlainConnector
+    ) -> IConnector:
+        return sockets.connect_tcp(self.host, self.port, factory, timeout)
+
+
+@frozen
+class UNIXDialer:
+    """Connects to a UNIX socket."""
+
+    path: str
+
+    def connect(
+        self, factory: ClientFactory, timeout: float, sockets: PlainConnector
+    ) -> IConnector:
+        return sockets.connect_unix(self.path, factory, timeout)
+
+
+class NameDialer:
+    """Connects to a host by its name: to its addresses in turn, from the one that last answered."""
+
+    def __init__(self, reactor: Any, names: Names, host: str, port: int) -> None:
+        self.reactor = reactor
+        self.names = names
+        self.host = host
+        self.port = port
+        self.preferred = ""
+
+    def connect(
+        self, factory: ClientFactory, timeout: float, sockets: PlainConnector
+    ) -> IConnector:
+        addresses = self.names.known(self.host)
+        if len(addresses) == 1:
+            return sockets.connect_tcp(addresses[0], self.port, factory, timeout)
+        attempt = _NameAttempt(self, factory, timeout, sockets)
+        attempt.start(addresses)
+        return attempt
+
+
+@implementer(IConnector)
+class _Attempt:
+    """A connect that is not a single socket's: what its client factory sees as the connector."""
+
+    def __init__(self, factory: ClientFactory) -> None:
+        self.factory = factory
+
+    def connect(self) -> None:
+        raise RuntimeError("a session connects once")
+
+    def disconnect(self) -> None:
+        self.stopConnecting()
+
+    def stopConnecting(self) -> None:
+        raise NotImplementedError
+
+    def getDestination(self) -> Any:
+        raise NotImplementedError
+
+
+class _NameAttempt(_Attempt, ClientFactory):
+    """One attempt of a `NameDialer`: also the client factory of its connect to each address."""
+
+    noisy = False
+
+    def __init__(
+        self,
+        dialer: NameDialer,
+        factory: ClientFactory,
+        timeout: float,
+        sockets: PlainConnector,
+    ) -> None:
+        super().__init__(factory)
+        self._dialer = dialer
+        self._sockets = sockets
+        self._deadline = dialer.reactor.seconds() + timeout
+        self._timeout = timeout
+        self._timer: IDelayedCall | None = None
+        self._left: list[str] = []
+        self._trying = ""
+        self._resolving: Deferred[tuple[str, ...]] | None = None
+        self._connecting: IConnector | None = None
+        self._stopped = False
+
+    def start(self, addresses: tuple[str, ...]) -> None:
+        """Connect to `addresses`, or to those that the name resolves to if there are none."""
+        if addresses:
+            self._resolved(addresses)
+            return
+        dialer = self._dialer
+        self._timer = dialer.reactor.callLater(self._timeout, self._out_of_time)
+        self._resolving = dialer.names.resolve(dialer.host)
+        self._resolving.addCallbacks(self._resolved, self._unresolved)
+
+    def _resolved(self, addresses: tuple[str, ...]) -> None:
+        self._end_resolving()
+        preferred = self._dialer.preferred
+        self._left = sorted(addresses, key=preferred.__ne__)
+        self._next()
+
+    def _unresolved(self, reason: Failure) -> None:
+        if not reason.check(CancelledError):
+            self._end_resolving()
+            self.factory.clientConnectionFailed(self, reason)
+
+    def _out_of_time(self) -> None:
+        self._timer = None
+        self.stopConnecting()
+        name = self._dialer.host
+        error = ConnectTimeout(f"{name!r} was not resolved within {self._timeout:g} s")
+        self.factory.clientConnectionFailed(self, Failure(error))
+
+    def _end_resolving(self) -> None:
+        self._resolving = None
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+
+    def _next(self) -> None:
+        dialer = self._dialer
+        self._trying = self._left.pop(0)
+        # An address that never answers must leave time for those after it.
+        left = max(0.0, self._deadline - dialer.reactor.seconds()) / (len(self._left) + 1)
+        self._connecting = None
+        connecting = self._sockets.connect_tcp(self._trying, dialer.port, self, left)
+        if self._connecting is None:
+            self._connecting = connecting
+
+    def buildProtocol(self, addr: IAddress | None) -> Any:
+        self._dialer.preferred = self._trying
+        return self.factory.buildProtocol(addr)
+
+    def clientConnectionFailed(self, connector: IConnector, reason: Failure) -> None:
+        if self._stopped:
+            return
+        if self._left:
+            self._next()
+        else:
+            self.factory.clientConnectionFailed(self, reason)
+
+    def stopConnecting(self) -> None:
+        self._stopped = True
+        resolving, connecting = self._resolving, self._connecting
+        self._end_resolving()
+        if resolving is not None:
+            resolving.cancel()
+        elif connecting is not None:
+            connecting.stopConnecting()
+
+    def getDestination(self) -> Any:
+        return TCPAddress(self._dialer.host, self._dialer.port)
+
+
+class EndpointDialer:
+    """Connects as a Twisted client endpoint does."""
+
+    def __init__(self, reactor: Any, endpoint: IStreamClientEndpoint) -> None:
+        self._reactor = reactor
+        self._endpoint = endpoint
+
+    def connect(
+        self, factory: ClientFactory, timeout: float, sockets: PlainConnector
+    ) -> IConnector:
+        attempt = _EndpointAttempt(factory, self._endpoint)
+        attempt.start(self._reactor, timeout)
+        return attempt
+
+
+class _EndpointAttempt(_Attempt):
+    """One attempt of an `EndpointDialer`."""
+
+    def __init__(self, factory: ClientFactory, endpoint: IStreamClientEndpoint) -> None:
+        super().__init__(factory)
+        self._endpoint = endpoint
+        self._deferred: Deferred[IProtocol] | None = None
+        self._timer: IDelayedCall | None = None
+        self._stopped = False
+
+    def start(self, reactor: Any, timeout: float) -> None:
+        self._timer = reactor.callLater(timeout, self._out_of_time, timeout)
+        self._deferred = maybeDeferred(self._endpoint.connect, self.factory)
+        self._deferred.addCallbacks(self._connected, self._failed)
+
+    def _connected(self, protocol: IProtocol) -> None:
+        # The protocol told its session itself when its connection was made.
+        self._cancel_timer()
+
+    def _failed(self, reason: Failure) -> None:
+        self._cancel_timer()
+        if not self._stopped:
+            self.factory.clientConnectionFailed(self, reason)
+
+    def _out_of_time(self, timeout: float) -> None:
+        self._timer = None
+        self.stopConnecting()
+        error = ConnectTimeout(f"timed out after {timeout:g} s")
+        self.factory.clientConnectionFailed(self, Failure(error))
+
+    def _cancel_timer(self) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+
+    def stopConnecting(self) -> None:
+        self._stopped = True
+        self._cancel_timer()
+        if self._deferred is not None:
+            self._deferred.cancel()
+
+    def getDestination(self) -> Any:
+        return self._endpoint

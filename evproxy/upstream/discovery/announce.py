@@ -1,0 +1,80 @@
+"""
+When a pool is told of a set of servers or of a failure: the same rules for every discovery.
+
+No I/O; a pool's callbacks are called from here only.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+from twisted.logger import Logger, LogLevel
+
+from evproxy.model import UpstreamServer
+
+Changed = Callable[[Sequence[UpstreamServer]], None]
+Failed = Callable[[str], None]
+
+UNABLE = "a pool raised an exception when it was told what was discovered"
+
+_log = Logger()
+
+
+class Announcer:
+    """
+    Tells a pool what is new.
+
+    A set is told when it differs from the last one, or when it is the first good news
+    after a failure or problem, so that the pool knows that this is over.  What a callback
+    raises is logged, and does not stop a discovery.
+    """
+
+    def __init__(self) -> None:
+        self._changed: Changed | None = None
+        self._failed: Failed | None = None
+        self._servers: tuple[UpstreamServer, ...] | None = None
+        self._problem = ""
+        self._missed = False
+
+    def start(self, changed: Changed, failed: Failed) -> None:
+        """From now on, tell these."""
+        self._changed = changed
+        self._failed = failed
+
+    def stop(self) -> None:
+        """From now on, tell nobody."""
+        self._changed = self._failed = None
+
+    def found(self, servers: tuple[UpstreamServer, ...], problem: str = "") -> None:
+        """A look-up gave `servers`; `problem` is what was wrong with a part of it."""
+        recovered = self._missed or (self._problem != "" and not problem)
+        is_news = problem != self._problem or self._missed
+        self._missed = False
+        self._problem = problem
+        if servers != self._servers or recovered:
+            self._servers = servers
+            self._tell_changed(servers)
+        if problem and is_news:
+            self._tell_failed(problem)
+
+    def missed(self, reason: str) -> None:
+        """A look-up failed; the last set stays."""
+        self._missed = True
+        self._tell_failed(reason)
+
+    def broken(self, problem: str) -> None:
+        """What was found cannot be used, and the last set stays; told once for each `problem`."""
+        is_news = problem != self._problem
+        self._problem = problem
+        if is_news:
+            self._tell_failed(problem)
+
+    def _tell_changed(self, servers: tuple[UpstreamServer, ...]) -> None:
+        if self._changed is not None:
+            with _log.failuresHandled(UNABLE, LogLevel.error):
+                self._changed(servers)
+
+    def _tell_failed(self, reason: str) -> None:
+        if self._failed is not None:
+            with _log.failuresHandled(UNABLE, LogLevel.error):
+                self._failed(reason)

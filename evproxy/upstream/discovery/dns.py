@@ -1,0 +1,204 @@
+"""
+Servers from DNS: the addresses of a name, or the service records of a name.
+
+A name is asked again when its records' time to live is over, within bounds.  Names are
+absolute (the search list is not used), and ``/etc/hosts`` is not read: it knows neither
+a time to live nor service records, and who wants a fixed list has the file kind.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from random import Random
+from typing import Any
+
+from attrs import frozen
+from twisted.internet.defer import Deferred, DeferredList, DeferredSemaphore
+from twisted.names import dns
+
+from evproxy.errors import SettingsError
+from evproxy.interfaces import Discovery
+from evproxy.model import UpstreamServer
+from evproxy.settings import Discover
+from evproxy.upstream.discovery.backoff import Backoff
+from evproxy.upstream.discovery.polling import Look, LookFailed, PollingDiscovery
+from evproxy.upstream.discovery.records import (
+    Addresses,
+    addresses_in,
+    endpoint,
+    nameserver,
+    question_problem,
+    servers_of,
+    services_in,
+)
+from evproxy.upstream.discovery.resolver import Nameserver, Resolver
+from evproxy.upstream.reasons import reason_of
+
+FAMILIES = (dns.A, dns.AAAA)
+
+AT_ONCE = 16
+"""How many targets of service records are asked for at the same time."""
+
+
+@frozen
+class Found:
+    """The addresses of one name; `problem`: why those of one family are not new, if so."""
+
+    addresses: tuple[str, ...]
+    ttl: float
+    problem: str = ""
+
+
+class AddressBook:
+    """Addresses of names.  While the look-up of a family fails, its last ones stay."""
+
+    def __init__(self, resolver: Resolver) -> None:
+        self._resolver = resolver
+        self._last: dict[tuple[str, int], Addresses] = {}
+
+    async def find(self, servers: Sequence[Nameserver], name: str) -> Found:
+        """
+        The IPv4 and IPv6 addresses of `name`.
+
+        `LookFailed` if there are none, or if neither family's look-up gave any.
+        """
+        looks = [Deferred.fromCoroutine(self._ask(servers, name, kind)) for kind in FAMILIES]
+        results: list[tuple[bool, Any]] = await DeferredList(looks, consumeErrors=True)
+        problem = ""
+        fresh = []
+        for kind, (succeeded, result) in zip(FAMILIES, results, strict=True):
+            if succeeded:
+                fresh.append(result)
+                self._last[name, kind] = result
+                continue
+            if result.check(LookFailed) is None:
+                result.raiseException()
+            problem = problem or reason_of(result)
+        if not any(family.addresses for family in fresh):
+            raise LookFailed(problem or f"{name} has no address")
+        known = [self._last[name, kind] for kind in FAMILIES if (name, kind) in self._last]
+        return Found(
+            addresses=tuple(address for family in known for address in family.addresses),
+            ttl=min(family.ttl for family in fresh),
+            problem=problem,
+        )
+
+    async def _ask(self, servers: Sequence[Nameserver], name: str, kind: int) -> Addresses:
+        answer = await self._resolver.ask(servers, name, kind)
+        return addresses_in(answer.answers, name, kind)
+
+    def last(self, name: str) -> tuple[str, ...]:
+        """The addresses that `name` last had."""
+        known = [self._last[name, kind] for kind in FAMILIES if (name, kind) in self._last]
+        return tuple(address for family in known for address in family.addresses)
+
+    def keep_only(self, names: Iterable[str]) -> None:
+        """Forget all but `names`."""
+        kept = set(names)
+        self._last = {key: known for key, known in self._last.items() if key[0] in kept}
+
+
+@frozen
+class AddressLook:
+    """Every address of `name` is a server, at `port`."""
+
+    resolver: Resolver
+    book: AddressBook
+    name: str
+    port: int
+    shortest: float
+    longest: float
+
+    async def __call__(self) -> Look:
+        """Look once."""
+        found = await self.book.find(await self.resolver.nameservers(), self.name)
+        servers = tuple(UpstreamServer(endpoint(each, self.port)) for each in found.addresses)
+        return Look(servers, clamped(found.ttl, self.shortest, self.longest), found.problem)
+
+
+@frozen
+class ServiceLook:
+    """Every address of every target of the service records of `name` is a server."""
+
+    resolver: Resolver
+    book: AddressBook
+    name: str
+    shortest: float
+    longest: float
+
+    async def __call__(self) -> Look:
+        """Look once."""
+        nameservers = await self.resolver.nameservers()
+        answer = await self.resolver.ask(nameservers, self.name, dns.SRV)
+        found = services_in(answer, self.name)
+        if not found.services:
+            raise LookFailed(f"{self.name} has no SRV record")
+        targets = sorted({service.target for service in found.services} - {""})
+        if not targets:
+            raise LookFailed(f"{self.name}: the service is not offered (its target is the root)")
+        # With one target missing, the answer may have been cut before any of the others.
+        if found.known.keys() >= set(targets):
+            known = {name: Found(each.addresses, each.ttl) for name, each in found.known.items()}
+        else:
+            known = await self._find(nameservers, targets)
+        servers = servers_of(
+            found.services, {target: each.addresses for target, each in known.items()}
+        )
+        if not servers:
+            raise LookFailed(next(each.problem for each in known.values()))
+        ttl = min([found.ttl, *(each.ttl for each in known.values())])
+        problem = next((each.problem for each in known.values() if each.problem), "")
+        return Look(servers, clamped(ttl, self.shortest, self.longest), problem)
+
+    async def _find(self, servers: Sequence[Nameserver], targets: list[str]) -> dict[str, Found]:
+        """The addresses of `targets`; of one whose look-up fails the last ones, with the reason."""
+        self.book.keep_only(targets)
+        slots = DeferredSemaphore(AT_ONCE)
+        looks = [slots.run(self._find_one, servers, target) for target in targets]
+        found = {}
+        results: list[tuple[bool, Any]] = await DeferredList(looks, consumeErrors=True)
+        for target, (succeeded, result) in zip(targets, results, strict=True):
+            if succeeded:
+                found[target] = result
+            elif result.check(LookFailed) is None:
+                result.raiseException()
+            else:
+                found[target] = Found(self.book.last(target), self.longest, reason_of(result))
+        return found
+
+    def _find_one(self, servers: Sequence[Nameserver], target: str) -> Deferred[Found]:
+        return Deferred.fromCoroutine(self.book.find(servers, target))
+
+
+def clamped(seconds: float, shortest: float, longest: float) -> float:
+    """`seconds`, but not outside of the bounds."""
+    return max(shortest, min(seconds, longest))
+
+
+def dns_discovery(reactor: Any, settings: Discover, random: Random) -> Discovery:
+    """The discovery of kind ``dns`` or ``dns-srv`` that `settings` describe."""
+    problem = question_problem(settings.name)
+    if problem is not None:
+        raise SettingsError(f"discover.name: {settings.name!r}: {problem}")
+    resolver = Resolver(reactor, [_nameserver(text) for text in settings.nameservers])
+    book = AddressBook(resolver)
+    shortest, longest = settings.min_interval, settings.interval
+    look: AddressLook | ServiceLook
+    if settings.kind == "dns-srv":
+        look = ServiceLook(resolver, book, settings.name, shortest, longest)
+    else:
+        if not 1 <= settings.port <= 65535:
+            raise SettingsError(f"discover.port: expected 1 to 65535, got {settings.port}")
+        look = AddressLook(resolver, book, settings.name, settings.port, shortest, longest)
+    return PollingDiscovery(
+        reactor,
+        lambda: Deferred.fromCoroutine(look()),
+        Backoff(shortest, longest, random),
+    )
+
+
+def _nameserver(text: str) -> Nameserver:
+    server = nameserver(text)
+    if server is None:
+        raise SettingsError(f"discover.nameservers: expected ADDRESS or ADDRESS:PORT, got {text!r}")
+    return server

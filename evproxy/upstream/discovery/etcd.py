@@ -1,0 +1,187 @@
+"""
+Servers from etcd v3: one for each key under a prefix, followed as they change.
+
+A value is JSON, in the forms of ``upstreams`` in the configuration file: ``"10.0.0.1:80"``
+with its quotes, or ``{"endpoint": "10.0.0.1:80", "weight": 2}``.
+
+All keys are read (``/v3/kv/range``), then changes are watched from the next revision on
+(``/v3/watch``).  A watch lasts for `Discover.interval` seconds, and then everything is
+read again: so a connection that died unseen, and whatever a watch may have missed, is
+found in that time.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from random import Random
+from typing import Any
+
+from twisted.internet.defer import Deferred
+from twisted.internet.interfaces import IDelayedCall
+from twisted.logger import Logger
+from twisted.python.failure import Failure
+
+from evproxy.errors import SettingsError
+from evproxy.model import UpstreamServer
+from evproxy.settings import Discover
+from evproxy.upstream.discovery.announce import Announcer
+from evproxy.upstream.discovery.backoff import Backoff
+from evproxy.upstream.discovery.etcd_client import EtcdClient
+from evproxy.upstream.discovery.etcd_wire import (
+    EtcdError,
+    Lines,
+    Registry,
+    Snapshot,
+    read_update,
+)
+from evproxy.upstream.discovery.items import ValidateEndpoint
+from evproxy.upstream.reasons import one_line, reason_of
+
+_log = Logger()
+
+
+class EtcdDiscovery:
+    """
+    Follows the keys under a prefix.
+
+    :param clients: one for each member of the cluster; one that fails is left for the next.
+    :param interval: seconds after which all keys are read again.
+    :param shortest: a watch that ends sooner than this many seconds counts as failed.
+    """
+
+    def __init__(
+        self,
+        reactor: Any,
+        clients: Sequence[EtcdClient],
+        registry: Registry,
+        backoff: Backoff,
+        interval: float,
+        shortest: float,
+    ) -> None:
+        self._reactor = reactor
+        self._clients = list(clients)
+        self._registry = registry
+        self._backoff = backoff
+        self._interval = interval
+        self._shortest = shortest
+        self._announcer = Announcer()
+        self._watch_problem = ""
+        self._running = False
+        self._step: Deferred[None] | None = None
+        self._timer: IDelayedCall | None = None
+
+    def start(
+        self, changed: Callable[[Sequence[UpstreamServer]], None], failed: Callable[[str], None]
+    ) -> None:
+        """See `evproxy.interfaces.Discovery`."""
+        self._announcer.start(changed, failed)
+        self._running = True
+        self._begin()
+
+    def stop(self) -> None:
+        """See `evproxy.interfaces.Discovery`."""
+        self._running = False
+        self._announcer.stop()
+        timer, self._timer = self._timer, None
+        if timer is not None:
+            timer.cancel()
+        step, self._step = self._step, None
+        if step is not None:
+            step.cancel()
+
+    def _begin(self) -> None:
+        self._timer = None
+        reading = Deferred.fromCoroutine(self._read())
+        self._step = reading.addCallback(self._known).addErrback(self._missed)
+
+    # Each step begins the next one before it announces, so that a pool may call `stop`
+    # when it is told something.
+
+    def _known(self, snapshot: Snapshot) -> None:
+        self._registry.replace(snapshot.values)
+        watching = Deferred.fromCoroutine(self._watch(snapshot.revision + 1))
+        self._step = watching.addCallback(self._watched, self._reactor.seconds())
+        self._step.addErrback(self._missed)
+        self._announce()
+
+    def _watched(self, problem: str, began: float) -> None:
+        if self._reactor.seconds() - began >= self._shortest:
+            self._watch_problem = ""
+            self._backoff.reset()
+            self._begin()
+        else:
+            self._watch_problem = problem
+            self._to_next_member()
+            self._pause()
+
+    def _missed(self, failure: Failure) -> None:
+        if not self._running:
+            return
+        if failure.check(EtcdError) is None:
+            _log.failure("following etcd failed in an unforeseen way", failure=failure)
+        self._pause()
+        self._announcer.missed(reason_of(failure))
+
+    def _pause(self) -> None:
+        self._step = None
+        self._timer = self._reactor.callLater(self._backoff.next(), self._begin)
+
+    async def _read(self) -> Snapshot:
+        """All keys, from the first member that gives them; `EtcdError` if none does."""
+        reasons = []
+        for _ in self._clients:
+            try:
+                return await self._clients[0].read()
+            except EtcdError as error:
+                if not self._running:
+                    raise
+                reasons.append(f"{self._clients[0].url}: {error}")
+                self._to_next_member()
+        raise EtcdError(one_line("; ".join(reasons)))
+
+    async def _watch(self, revision: int) -> str:
+        """Take changes from `revision` on, for the interval; why it ended before, if it did."""
+        lines = Lines()
+
+        def received(data: bytes) -> None:
+            updates = [read_update(line) for line in lines.receive(data)]
+            changes = [change for update in updates for change in update.changes]
+            if changes:
+                self._registry.apply(changes)
+                self._announce()
+            for update in updates:
+                if update.ended:
+                    raise EtcdError(update.ended)
+
+        try:
+            await self._clients[0].watch(revision, received, self._interval)
+        except EtcdError as error:
+            return f"{self._clients[0].url}: {error}"
+        return ""
+
+    def _announce(self) -> None:
+        servers, problem = self._registry.servers()
+        if not servers and not problem:
+            problem = f"there is no key with the prefix {self._clients[0].prefix!r}"
+        self._announcer.found(servers, problem or self._watch_problem)
+
+    def _to_next_member(self) -> None:
+        self._clients.append(self._clients.pop(0))
+
+
+def etcd_discovery(
+    reactor: Any, settings: Discover, random: Random, validate: ValidateEndpoint | None = None
+) -> EtcdDiscovery:
+    """The discovery of kind ``etcd`` that `settings` describe."""
+    if not settings.prefix:
+        raise SettingsError("discover.prefix: expected a string that is not empty")
+    if not settings.endpoints:
+        raise SettingsError("discover.endpoints: expected at least one URL")
+    return EtcdDiscovery(
+        reactor,
+        [EtcdClient(reactor, url, settings.prefix) for url in settings.endpoints],
+        Registry(validate),
+        Backoff(settings.min_interval, settings.interval, random),
+        settings.interval,
+        settings.min_interval,
+    )

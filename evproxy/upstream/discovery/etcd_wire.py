@@ -1,0 +1,219 @@
+"""
+What is said to etcd and what it answers, and the keys that come of it.
+
+Pure.  etcd's HTTP gateway takes and gives the gRPC messages of its v3 API as JSON, with
+bytes in base64 and 64-bit numbers as strings; a watch answers with one JSON text a line
+(etcd manual, "gRPC gateway"; ``api/etcdserverpb/rpc.proto``).
+"""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import json
+from collections.abc import Iterable, Iterator, Mapping
+from typing import Any
+
+from attrs import frozen
+
+from evproxy.errors import EvproxyError
+from evproxy.model import UpstreamServer
+from evproxy.upstream.discovery.items import (
+    ItemReader,
+    Unreadable,
+    ValidateEndpoint,
+    read_json,
+    shown_fault,
+)
+from evproxy.upstream.reasons import one_line
+
+SIZE_LIMIT = 4 * 1024 * 1024
+"""Bytes of one answer, of one line of a watch, and of all keys and values together."""
+
+
+class EtcdError(EvproxyError):
+    """etcd cannot be used as it should be now.  The message is a short reason."""
+
+
+@frozen
+class Snapshot:
+    """All keys under a prefix, with their values, at one `revision`."""
+
+    revision: int
+    values: Mapping[bytes, bytes]
+
+
+@frozen
+class Update:
+    """
+    What one line of a watch says.
+
+    `changes`: the new value of each key that changed, ``None`` if it was deleted.
+    `ended`: why the watch is over, empty if it goes on.
+    """
+
+    changes: tuple[tuple[bytes, bytes | None], ...] = ()
+    ended: str = ""
+
+
+def range_request(prefix: str) -> bytes:
+    """The body that asks for every key that begins with `prefix`."""
+    return json.dumps(_keys(prefix)).encode()
+
+
+def watch_request(prefix: str, revision: int) -> bytes:
+    """The body that asks for every change under `prefix` from `revision` on."""
+    create = {**_keys(prefix), "start_revision": str(revision)}
+    return json.dumps({"create_request": create}).encode()
+
+
+def _keys(prefix: str) -> dict[str, str]:
+    key = prefix.encode()
+    return {"key": _base64(key), "range_end": _base64(end_of_range(key))}
+
+
+def end_of_range(prefix: bytes) -> bytes:
+    """The first key after all that begin with `prefix`; NUL for "to the end" (`RangeRequest`)."""
+    shortened = prefix.rstrip(b"\xff")
+    return shortened[:-1] + bytes([shortened[-1] + 1]) if shortened else b"\0"
+
+
+def read_snapshot(body: bytes) -> Snapshot:
+    """The answer to a `range_request`."""
+    try:
+        answer = read_json(body)
+        values = dict(_key_and_value(entry) for entry in answer.get("kvs", ()))
+        return Snapshot(int(answer["header"]["revision"]), values)
+    except (Unreadable, *NOT_AS_DOCUMENTED):
+        raise EtcdError("the answer is not etcd's") from None
+
+
+def read_update(line: bytes) -> Update:
+    """One line of the answer to a `watch_request`."""
+    try:
+        message = read_json(line)
+        if "error" in message:
+            return Update(ended=f"the watch failed: {error_in(message)}")
+        result = message["result"]
+        changes = tuple(_change(event) for event in result.get("events", ()))
+        if int(result.get("compact_revision", 0)):
+            return Update(changes, "the revision is compacted")
+        if result.get("canceled"):
+            return Update(changes, f"the watch was canceled: {result.get('cancel_reason', '')}")
+        return Update(changes)
+    except (Unreadable, *NOT_AS_DOCUMENTED):
+        raise EtcdError("the watch does not speak as etcd does") from None
+
+
+NOT_AS_DOCUMENTED = (AttributeError, KeyError, TypeError, ValueError, binascii.Error)
+"""What reading a message raises that is JSON, but of another shape."""
+
+
+def error_in(message: Mapping[str, Any]) -> str:
+    """The reason in an error message, of which the gateway has several forms."""
+    error = message.get("error", "")
+    text = error.get("message", "") if isinstance(error, dict) else error
+    return one_line(str(text))
+
+
+def refusal(status: int, body: bytes) -> str:
+    """The reason in an answer whose HTTP status is not 200."""
+    try:
+        return one_line(f"status {status}: {error_in(read_json(body))}")
+    except (Unreadable, AttributeError):
+        return f"status {status}"
+
+
+def _change(event: Mapping[str, Any]) -> tuple[bytes, bytes | None]:
+    key, value = _key_and_value(event["kv"])
+    return key, None if event.get("type") == "DELETE" else value
+
+
+def _key_and_value(entry: Mapping[str, str]) -> tuple[bytes, bytes]:
+    # Neither default values nor empty ones are sent.
+    key = base64.b64decode(entry.get("key", ""), validate=True)
+    return key, base64.b64decode(entry.get("value", ""), validate=True)
+
+
+def _base64(data: bytes) -> str:
+    return base64.b64encode(data).decode("ascii")
+
+
+class Lines:
+    """Cuts what comes in pieces into lines; `EtcdError` for a line longer than `limit` bytes."""
+
+    def __init__(self, limit: int = SIZE_LIMIT) -> None:
+        self._limit = limit
+        self._rest = bytearray()
+
+    def receive(self, data: bytes) -> Iterator[bytes]:
+        """The lines that `data` completes, without empty ones."""
+        *whole, rest = data.split(b"\n")
+        for line in whole:
+            complete = bytes(self._rest) + line
+            self._rest.clear()
+            if complete.strip():
+                yield complete
+        self._rest += rest
+        if len(self._rest) > self._limit:
+            raise EtcdError(f"a line of the watch is longer than {self._limit} bytes")
+
+
+@frozen
+class _Value:
+    data: bytes
+    item: object = None
+    fault: str = ""
+
+
+class Registry:
+    """The keys under a prefix and the servers that their values stand for."""
+
+    def __init__(self, validate: ValidateEndpoint | None = None, limit: int = SIZE_LIMIT) -> None:
+        self._read = ItemReader(validate).items
+        self._limit = limit
+        self._values: dict[bytes, _Value] = {}
+        self._size = 0
+
+    def replace(self, values: Mapping[bytes, bytes]) -> None:
+        """These are all keys now."""
+        self._values = {key: known for key, known in self._values.items() if key in values}
+        self._size = sum(len(key) + len(known.data) for key, known in self._values.items())
+        self.apply(values.items())
+
+    def apply(self, changes: Iterable[tuple[bytes, bytes | None]]) -> None:
+        """These keys have new values, or are gone (``None``).  `EtcdError` beyond the limit."""
+        for key, data in changes:
+            known = self._values.get(key)
+            if known is not None:
+                if known.data == data:
+                    continue
+                self._size -= len(key) + len(known.data)
+                del self._values[key]
+            if data is not None:
+                self._size += len(key) + len(data)
+                self._values[key] = _read_value(data)
+        if self._size > self._limit:
+            raise EtcdError(f"the keys and values are longer than {self._limit} bytes")
+
+    def servers(self) -> tuple[tuple[UpstreamServer, ...], str]:
+        """The servers in the order of their keys, and what is wrong with other values, if any."""
+        keys = sorted(self._values)
+        readable = [key for key in keys if not self._values[key].fault]
+        items = self._read([self._values[key].item for key in readable])
+        faults = {key: self._values[key].fault for key in keys if self._values[key].fault}
+        for index, fault in items.faults.items():
+            faults[readable[index]] = shown_fault((), fault) if fault.path else fault.message
+        servers = tuple(server for server in items.servers if server is not None)
+        if not faults:
+            return servers, ""
+        first, others = min(faults), len(faults) - 1
+        problem = f"{first.decode('utf-8', 'replace')}: {faults[first]}"
+        return servers, one_line(problem + (f" (and {others} more)" if others else ""))
+
+
+def _read_value(data: bytes) -> _Value:
+    try:
+        return _Value(data, read_json(data))
+    except Unreadable as error:
+        return _Value(data, fault=str(error))

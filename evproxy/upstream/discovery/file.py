@@ -1,0 +1,173 @@
+"""
+Servers from a file that another program writes, read again whenever it changes.
+
+The file is TOML or JSON by its name's end (``.toml``, ``.json``), with one key::
+
+    upstreams = ["10.0.0.1:80", {endpoint = "10.0.0.2:80", weight = 2, backup = true}]
+
+    {"upstreams": ["10.0.0.1:80", {"endpoint": "10.0.0.2:80", "weight": 2, "backup": true}]}
+
+An empty array means that there are no servers.  Writers replace the file whole (write
+another one beside it, then rename): half a file may look like a shorter list.
+"""
+
+from __future__ import annotations
+
+import os
+import stat
+import time
+from collections.abc import Callable, Sequence
+from functools import partial
+from typing import Any
+
+from attrs import frozen
+from twisted.internet.defer import Deferred
+from twisted.internet.interfaces import IDelayedCall
+from twisted.internet.threads import deferToThreadPool
+from twisted.logger import Logger
+from twisted.python.failure import Failure
+
+from evproxy.errors import SettingsError
+from evproxy.model import UpstreamServer
+from evproxy.settings import Discover
+from evproxy.upstream.discovery.announce import Announcer
+from evproxy.upstream.discovery.items import ItemReader, Unreadable, ValidateEndpoint
+from evproxy.upstream.reasons import one_line, reason_of
+
+SIZE_LIMIT = 1024 * 1024
+"""Bytes; a file that is larger is broken."""
+
+SETTLED = 0.1
+"""
+Seconds after its last change until a file's times can be trusted to tell the next one:
+a file system's clock may tick as coarsely as 10 ms (a kernel's jiffy).
+"""
+
+READERS = {".toml": ItemReader.toml_file, ".json": ItemReader.json_file}
+
+Signature = tuple[int, ...]
+
+_log = Logger()
+
+
+@frozen
+class Content:
+    """What a file had in it; `signature` tells it from others, ``None`` if it may not."""
+
+    data: bytes
+    signature: Signature | None
+
+
+def read_if_changed(path: str, known: Signature | None) -> Content | None:
+    """
+    What is in the file at `path`, or ``None`` if it still is what `known` says.
+
+    `OSError` or `Unreadable` if it cannot be read.  Blocks: for threads only.
+    """
+    if known is not None and signature_of(os.stat(path)) == known:
+        return None
+    with open(path, "rb", opener=open_at_once) as file:
+        before = os.fstat(file.fileno())
+        if not stat.S_ISREG(before.st_mode):
+            raise Unreadable("it is not a file")
+        data = file.read(SIZE_LIMIT + 1)
+        after = os.fstat(file.fileno())
+    if len(data) > SIZE_LIMIT:
+        raise Unreadable(f"it is longer than {SIZE_LIMIT} bytes")
+    settled = time.time() - after.st_mtime > SETTLED and signature_of(before) == signature_of(after)
+    return Content(data, signature_of(after) if settled else None)
+
+
+def open_at_once(path: str, flags: int) -> int:
+    """An opener for `open` that does not wait for the writer of a FIFO."""
+    return os.open(path, flags | os.O_NONBLOCK)
+
+
+def signature_of(status: os.stat_result) -> Signature:
+    """What tells a file from a changed or another one."""
+    return (status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns, status.st_ctime_ns)
+
+
+class FileDiscovery:
+    """
+    Looks at the file at `path` every `interval` seconds, in the reactor's thread pool.
+
+    What is wrong is told once: again only when something else is wrong.
+
+    :param reactor: provides `IReactorTime` and `IReactorThreads`.
+    """
+
+    def __init__(
+        self, reactor: Any, path: str, interval: float, validate: ValidateEndpoint | None = None
+    ) -> None:
+        read = READERS.get(os.path.splitext(path)[1])
+        if read is None:
+            raise SettingsError(f"discover.path: expected a name in .toml or .json, got {path!r}")
+        self._reactor = reactor
+        self._path = path
+        self._interval = interval
+        self._read = partial(read, ItemReader(validate))
+        self._announcer = Announcer()
+        self._signature: Signature | None = None
+        self._looking: Deferred[Any] | None = None
+        self._timer: IDelayedCall | None = None
+
+    def start(
+        self, changed: Callable[[Sequence[UpstreamServer]], None], failed: Callable[[str], None]
+    ) -> None:
+        """See `evproxy.interfaces.Discovery`."""
+        self._announcer.start(changed, failed)
+        self._look()
+
+    def stop(self) -> None:
+        """See `evproxy.interfaces.Discovery`.  A read that runs in a thread is not waited for."""
+        self._announcer.stop()
+        timer, self._timer = self._timer, None
+        if timer is not None:
+            timer.cancel()
+        looking, self._looking = self._looking, None
+        if looking is not None:
+            looking.cancel()
+
+    def _look(self) -> None:
+        self._timer = None
+        pool = self._reactor.getThreadPool()
+        self._looking = looking = deferToThreadPool(
+            self._reactor, pool, read_if_changed, self._path, self._signature
+        )
+        looking.addCallbacks(self._taken, self._broken)
+
+    def _taken(self, content: Content | None) -> None:
+        self._again()
+        if content is None:
+            return
+        self._signature = content.signature
+        try:
+            servers = self._read(content.data)
+        except Unreadable as error:
+            self._announcer.broken(self._shown(str(error)))
+        else:
+            self._announcer.found(servers)
+
+    def _broken(self, failure: Failure) -> None:
+        if self._looking is None:
+            return
+        self._again()
+        self._signature = None
+        if failure.check(OSError, Unreadable) is None:
+            _log.failure("a file could not be read in an unforeseen way", failure=failure)
+        self._announcer.broken(self._shown(reason_of(failure)))
+
+    def _again(self) -> None:
+        self._looking = None
+        self._timer = self._reactor.callLater(self._interval, self._look)
+
+    def _shown(self, reason: str) -> str:
+        return one_line(f"{self._path}: {reason}")
+
+
+def file_discovery(
+    reactor: Any, settings: Discover, validate: ValidateEndpoint | None = None
+) -> FileDiscovery:
+    """The discovery of kind ``file`` that `settings` describe; looks every `min_interval`."""
+    return FileDiscovery(reactor, settings.path, settings.min_interval, validate)

@@ -1,0 +1,214 @@
+"""
+DNS answers as servers: addresses (RFC 1035, RFC 3596) and service records (RFC 2782).
+
+Pure: messages in, values out.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from fractions import Fraction
+from itertools import groupby
+from typing import Any
+
+from attrs import frozen
+from twisted.names import dns
+
+from evproxy.model import UpstreamServer
+
+LONGEST_CHAIN = 16
+"""How many CNAME records are followed in one answer."""
+
+HEAVIEST = 256
+"""The highest weight of an `UpstreamServer`."""
+
+DNS_PORT = 53
+
+MOST_NAMESERVERS = 3
+"""How many ``nameserver`` lines count (resolv.conf(5), MAXNS)."""
+
+
+@frozen
+class Addresses:
+    """IP addresses in order, and the seconds for which they may be used."""
+
+    addresses: tuple[str, ...]
+    ttl: float
+
+
+@frozen
+class Service:
+    """One SRV record: the host and port of a server, and when it is to be chosen."""
+
+    target: str
+    port: int
+    priority: int
+    weight: int
+
+
+@frozen
+class Services:
+    """
+    SRV records, and the seconds for which they may be used.
+
+    `known` has the addresses of the targets that the answer brought along.
+    """
+
+    services: tuple[Service, ...]
+    ttl: float
+    known: Mapping[str, Addresses]
+
+
+def data_of(record: dns.RRHeader) -> Any:
+    """The data of `record`: what `twisted.names.dns` has for its type."""
+    return record.payload
+
+
+def canonical(name: bytes | str) -> str:
+    """A domain name as names are compared: lower case, without the final dot."""
+    text = name.decode("ascii", "backslashreplace") if isinstance(name, bytes) else name
+    return text.lower().removesuffix(".")
+
+
+def question_problem(name: str) -> str | None:
+    """Why `name` cannot be asked for; ``None`` if it can (RFC 1035, 2.3.4)."""
+    plain = name.removesuffix(".")
+    try:
+        encoded = plain if plain.isascii() else plain.encode("idna").decode()
+    except UnicodeError:
+        return "it is not a domain name"
+    if len(encoded) > 253 or not all(1 <= len(label) <= 63 for label in encoded.split(".")):
+        return "a label has 1 to 63 characters, and the whole name at most 253"
+    return None
+
+
+def addresses_in(records: Iterable[dns.RRHeader], name: str, kind: int) -> Addresses:
+    """The addresses of `kind` (`dns.A`, `dns.AAAA`) that `records` have for `name`."""
+    found: dict[str, None] = {}
+    lifetimes = [float("inf")]
+    aliases: dict[str, dns.RRHeader] = {}
+    by_name: dict[str, list[dns.RRHeader]] = {}
+    for record in records:
+        owner = canonical(record.name.name)
+        if record.type == dns.CNAME:
+            aliases.setdefault(owner, record)
+        elif record.type == kind:
+            by_name.setdefault(owner, []).append(record)
+    owner = canonical(name)
+    for _ in range(LONGEST_CHAIN):
+        for record in by_name.get(owner, ()):
+            found[str(ipaddress.ip_address(data_of(record).address))] = None
+            lifetimes.append(record.ttl)
+        alias = aliases.get(owner)
+        if alias is None or found:
+            break
+        lifetimes.append(alias.ttl)
+        owner = canonical(data_of(alias).name.name)
+    return Addresses(tuple(sorted(found)), min(lifetimes))
+
+
+def services_in(message: dns.Message, name: str) -> Services:
+    """The SRV records that `message` has for `name`, which may be an alias."""
+    owners = {canonical(name)}
+    for record in message.answers:
+        if record.type == dns.CNAME and canonical(record.name.name) in owners:
+            owners.add(canonical(data_of(record).name.name))
+    records = [
+        record
+        for record in message.answers
+        if record.type == dns.SRV and canonical(record.name.name) in owners
+    ]
+    services = {
+        Service(
+            canonical(data_of(record).target.name),
+            data_of(record).port,
+            data_of(record).priority,
+            data_of(record).weight,
+        )
+        for record in records
+    }
+    known = {}
+    for target in {service.target for service in services}:
+        four = addresses_in(message.additional, target, dns.A)
+        six = addresses_in(message.additional, target, dns.AAAA)
+        if four.addresses or six.addresses:
+            known[target] = Addresses(four.addresses + six.addresses, min(four.ttl, six.ttl))
+    ordered = sorted(services, key=lambda each: (each.priority, each.target, each.port))
+    return Services(tuple(ordered), min((record.ttl for record in records), default=0), known)
+
+
+def endpoint(address: str, port: int) -> str:
+    """The endpoint of `port` at the IP address `address`."""
+    return f"[{address}]:{port}" if ":" in address else f"{address}:{port}"
+
+
+def servers_of(
+    services: Sequence[Service], addresses: Mapping[str, Sequence[str]]
+) -> tuple[UpstreamServer, ...]:
+    """
+    Every address of every target as a server.
+
+    A target's weight is divided among its addresses.  Weights are as in DNS where a
+    tier's fit 1 to 256; else they are scaled so that the heaviest has 256, and none has
+    less than 1: an SRV weight of 0 asks for "a very small chance" (RFC 2782).
+    """
+    servers: dict[str, UpstreamServer] = {}
+    for priority, tier in groupby(services, key=lambda service: service.priority):
+        shares: dict[str, Fraction] = {}
+        for service in tier:
+            hosts = addresses.get(service.target, ())
+            for host in hosts:
+                shares.setdefault(
+                    endpoint(host, service.port), Fraction(service.weight, len(hosts))
+                )
+        weights = fitted(list(shares.values()))
+        for where, weight in zip(shares, weights, strict=True):
+            server = UpstreamServer(where, weight=weight, priority=priority)
+            servers.setdefault(where, server)
+    return tuple(servers.values())
+
+
+def fitted(shares: Sequence[Fraction]) -> list[int]:
+    """`shares` as whole numbers from 1 to `HEAVIEST`, in the same proportions where possible."""
+    if all(share.denominator == 1 and 1 <= share <= HEAVIEST for share in shares):
+        return [int(share) for share in shares]
+    most = max(shares)
+    if not most:
+        return [1 for _ in shares]
+    return [max(1, round(share * HEAVIEST / most)) for share in shares]
+
+
+_NAMESERVER = re.compile(r"\[([^\]]*)\](?::(\d+))?|([^:]*)(?::(\d+))?")
+
+
+def nameserver(text: str) -> tuple[str, int] | None:
+    """The address and port in ``ADDRESS``, ``ADDRESS:PORT`` or ``[v6]:PORT``, if it is one."""
+    if is_address(text):
+        return text, DNS_PORT
+    found = _NAMESERVER.fullmatch(text)
+    if found is None:
+        return None
+    host, port = found[1] or found[3] or "", int(found[2] or found[4] or DNS_PORT)
+    return (host, port) if is_address(host) and 1 <= port <= 65535 else None
+
+
+def nameservers_in(resolv_conf: str) -> tuple[tuple[str, int], ...]:
+    """The name servers in the text of a resolv.conf(5); without any, the one on this host."""
+    words = [line.split() for line in resolv_conf.splitlines()]
+    found = [
+        (line[1], DNS_PORT)
+        for line in words
+        if len(line) > 1 and line[0] == "nameserver" and is_address(line[1])
+    ]
+    return tuple(found[:MOST_NAMESERVERS]) or (("127.0.0.1", DNS_PORT),)
+
+
+def is_address(text: str) -> bool:
+    """Whether `text` is an IP address."""
+    try:
+        ipaddress.ip_address(text)
+    except ValueError:
+        return False
+    return True

@@ -1,0 +1,238 @@
+"""
+One DNS question to one of some servers, over UDP and, for a truncated answer, over TCP.
+
+Messages are `twisted.names.dns`'s.  `twisted.names.client.Resolver` is not used: it cannot
+be cancelled, keeps TCP connections and timers after the answer, asks any server for the
+rest of a truncated answer, reads resolv.conf in the reactor's thread, and waits out the
+whole timeout where the kernel knows that nobody listens.
+"""
+
+from __future__ import annotations
+
+import os
+import socket
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from twisted.internet.defer import CancelledError, Deferred, TimeoutError
+from twisted.internet.error import ConnectError
+from twisted.internet.interfaces import IReadDescriptor
+from twisted.internet.protocol import ClientFactory, Protocol, connectionDone
+from twisted.internet.threads import deferToThreadPool
+from twisted.names import dns
+from twisted.protocols.basic import Int16StringReceiver
+from twisted.python.failure import Failure
+from zope.interface import implementer
+
+from evproxy.upstream.discovery.polling import LookFailed
+from evproxy.upstream.discovery.records import canonical, nameservers_in
+from evproxy.upstream.reasons import reason_of
+
+ATTEMPT_TIMEOUTS = (1.0, 2.0)
+"""Seconds to wait for an answer; all servers are asked with the first, then with the next."""
+
+TCP_TIMEOUT = 5.0
+"""Seconds for the whole answer over TCP."""
+
+RESOLV_CONF = "/etc/resolv.conf"
+RESOLV_CONF_LIMIT = 64 * 1024
+
+DATAGRAM_LIMIT = 4096
+"""Bytes of one answer over UDP; without EDNS a server sends at most 512 (RFC 1035, 2.3.4)."""
+
+RESPONSES = {
+    dns.EFORMAT: "FORMERR",
+    dns.ESERVER: "SERVFAIL",
+    dns.ENAME: "NXDOMAIN",
+    dns.ENOTIMP: "NOTIMP",
+    dns.EREFUSED: "REFUSED",
+}
+
+Nameserver = tuple[str, int]
+
+
+class Resolver:
+    """
+    Asks DNS servers.
+
+    :param reactor: provides `IReactorTime`, `IReactorFDSet`, `IReactorTCP`, `IReactorThreads`.
+    :param nameservers: addresses and ports; empty for those of resolv.conf(5), which is
+        read again, in a thread, before each look-up.
+    """
+
+    def __init__(
+        self, reactor: Any, nameservers: Sequence[Nameserver] = (), resolv_conf: str = RESOLV_CONF
+    ) -> None:
+        self._reactor = reactor
+        self._nameservers = tuple(nameservers)
+        self._resolv_conf = resolv_conf
+
+    async def nameservers(self) -> tuple[Nameserver, ...]:
+        """The servers to ask now."""
+        if self._nameservers:
+            return self._nameservers
+        pool = self._reactor.getThreadPool()
+        text: str = await deferToThreadPool(self._reactor, pool, read_text, self._resolv_conf)
+        return nameservers_in(text)
+
+    async def ask(self, servers: Sequence[Nameserver], name: str, kind: int) -> dns.Message:
+        """
+        The answer to the question for the records of `kind` that `name` has.
+
+        `LookFailed` if there is no such name, or no server gives a good answer.
+        """
+        query = dns.Message(dns.randomSource(), recDes=1)
+        query.addQuery(name.removesuffix(".").encode("idna"), kind)
+        what = f"{dns.QUERY_TYPES[kind]} of {name}"
+        reason = ""
+        for timeout in ATTEMPT_TIMEOUTS:
+            for server in servers:
+                try:
+                    answer = await self._exchange(server, query, timeout)
+                except (OSError, ConnectError, TimeoutError) as error:
+                    reason = f"{what}: {reason_of(error)} (asked {server[0]}:{server[1]})"
+                    continue
+                if answer.rCode == dns.OK:
+                    return answer
+                code = RESPONSES.get(answer.rCode, f"response code {answer.rCode}")
+                reason = f"{what}: {code}"
+                if answer.rCode == dns.ENAME:
+                    raise LookFailed(reason)
+        raise LookFailed(reason)
+
+    async def _exchange(
+        self, server: Nameserver, query: dns.Message, timeout: float
+    ) -> dns.Message:
+        answer = await ask_over_udp(self._reactor, server, query).addTimeout(timeout, self._reactor)
+        if answer.trunc:
+            asking = ask_over_tcp(self._reactor, server, query)
+            answer = await asking.addTimeout(TCP_TIMEOUT, self._reactor)
+        return answer
+
+
+def read_text(path: str) -> str:
+    """The beginning of the file at `path`, empty if there is none.  Blocks: for threads only."""
+    try:
+        with open(path, "rb") as file:
+            return file.read(RESOLV_CONF_LIMIT).decode("utf-8", "replace")
+    except OSError:
+        return ""
+
+
+def answer_to(query: dns.Message, data: bytes) -> dns.Message | None:
+    """The message in `data` if it is an answer to `query` (RFC 5452, 9.1), else ``None``."""
+    answer = dns.Message()
+    try:
+        answer.fromStr(data)
+    except (EOFError, ValueError):
+        return None
+    if not answer.answer or answer.id != query.id or len(answer.queries) != 1:
+        return None
+    asked, told = query.queries[0], answer.queries[0]
+    same = canonical(asked.name.name) == canonical(told.name.name) and asked.type == told.type
+    return answer if same else None
+
+
+@implementer(IReadDescriptor)
+class _Datagram:
+    """
+    One question over UDP, on a socket and port of its own.
+
+    The socket is connected, so that the kernel drops what others send, and tells at once
+    when nobody listens.  (`IReactorUDP` writes two log lines for each port it opens.)
+    """
+
+    def __init__(self, reactor: Any, server: Nameserver, query: dns.Message) -> None:
+        self._reactor = reactor
+        self._query = query
+        self.answered: Deferred[dns.Message] = Deferred()
+        self.answered.addBoth(self._close)
+        family = socket.AF_INET6 if ":" in server[0] else socket.AF_INET
+        self._socket = socket.socket(family, socket.SOCK_DGRAM | socket.SOCK_NONBLOCK)
+        reactor.addReader(self)
+        try:
+            self._socket.connect(server)
+            self._socket.send(query.toStr())
+        except OSError as error:
+            self.answered.errback(error)
+
+    def fileno(self) -> int:
+        return self._socket.fileno()
+
+    def logPrefix(self) -> str:
+        return "DNS"
+
+    def doRead(self) -> None:
+        try:
+            data = self._socket.recv(DATAGRAM_LIMIT)
+        except BlockingIOError:
+            return
+        except OSError as error:
+            self.answered.errback(error)
+            return
+        answer = answer_to(self._query, data)
+        if answer is not None:
+            self.answered.callback(answer)
+
+    def connectionLost(self, reason: Failure) -> None:
+        # Reactors that poll call this for a pending error, those that select call doRead.
+        if not self.answered.called:
+            number = self._socket.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
+            self.answered.errback(OSError(number, os.strerror(number)))
+
+    def _close(self, result: Any) -> Any:
+        self._reactor.removeReader(self)
+        self._socket.close()
+        return result
+
+
+def ask_over_udp(reactor: Any, server: Nameserver, query: dns.Message) -> Deferred[dns.Message]:
+    """The answer of `server` to `query`; `OSError` if it cannot be asked."""
+    return _Datagram(reactor, server, query).answered
+
+
+class _Stream(Int16StringReceiver):
+    factory: _StreamFactory
+
+    def connectionMade(self) -> None:
+        self.sendString(self.factory.query.toStr())
+
+    def stringReceived(self, data: bytes) -> None:
+        answer = answer_to(self.factory.query, data)
+        if answer is not None:
+            self.factory.finish(answer)
+        assert self.transport is not None
+        self.transport.loseConnection()
+
+    def connectionLost(self, reason: Failure = connectionDone) -> None:
+        self.factory.finish(Failure(ConnectError(string="closed by the server")))
+
+
+class _StreamFactory(ClientFactory):
+    noisy = False
+    protocol: Callable[[], Protocol] = _Stream
+
+    def __init__(self, query: dns.Message, answered: Deferred[dns.Message]) -> None:
+        self.query = query
+        self._answered = answered
+
+    def finish(self, result: dns.Message | Failure) -> None:
+        """The result is known; only the first one counts."""
+        if not self._answered.called:
+            self._answered.callback(result)
+
+    def clientConnectionFailed(self, connector: object, reason: Failure) -> None:
+        self.finish(reason)
+
+
+def ask_over_tcp(reactor: Any, server: Nameserver, query: dns.Message) -> Deferred[dns.Message]:
+    """The answer of `server` to `query` over a TCP connection of its own (RFC 7766)."""
+    answered: Deferred[dns.Message] = Deferred()
+    connector = reactor.connectTCP(*server, _StreamFactory(query, answered), timeout=TCP_TIMEOUT)
+
+    def close(result: Any) -> Any:
+        if isinstance(result, Failure) and result.check(CancelledError, TimeoutError):
+            connector.disconnect()
+        return result
+
+    return answered.addBoth(close)

@@ -1,0 +1,87 @@
+"""Passive health: ejects servers by what their sessions meet, and lets them back in."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from twisted.internet.interfaces import IDelayedCall, IReactorTime
+
+from evproxy.policy.health import may_eject
+from evproxy.settings import Ejection
+from evproxy.upstream.server import PoolServer
+
+
+class Ejector:
+    """
+    Keeps the `EjectionRecord` of each server of a pool.
+
+    :param reactor: tells the time and calls later.
+    :param settings: how many failures eject, and for how long.
+    :param total: says how many servers the pool has.
+    :param changed: called with a server that was ejected or let back in, and why.
+    """
+
+    def __init__(
+        self,
+        reactor: IReactorTime,
+        settings: Ejection,
+        total: Callable[[], int],
+        changed: Callable[[PoolServer, str], None],
+    ) -> None:
+        self._reactor = reactor
+        self._settings = settings
+        self._total = total
+        self._changed = changed
+        self._timers: dict[PoolServer, IDelayedCall] = {}
+        self._stopped = False
+
+    def connect_failed(self, server: PoolServer, why: str) -> None:
+        """A connect to `server` failed."""
+        self._judge(server, server.ejection.connect_failed(), why)
+
+    def reset_early(self, server: PoolServer) -> None:
+        """`server` reset a session before it sent a byte."""
+        self._judge(server, server.ejection.reset_early(), "reset before any answer")
+
+    def connected(self, server: PoolServer) -> None:
+        """A connect to `server` succeeded."""
+        server.ejection.connected(self._reactor.seconds(), self._settings)
+
+    def answered(self, server: PoolServer) -> None:
+        """A session ended in which `server` sent something."""
+        server.ejection.answered(self._reactor.seconds(), self._settings)
+
+    def forget(self, server: PoolServer) -> None:
+        """`server` has left the pool: end its ejection without a word."""
+        timer = self._timers.pop(server, None)
+        if timer is not None:
+            timer.cancel()
+            server.ejection.readmit(self._reactor.seconds(), self._settings)
+
+    def start(self) -> None:
+        """Eject again, after `stop`; a new one does so from the beginning."""
+        self._stopped = False
+
+    def stop(self) -> None:
+        """End all ejections without a word, and begin none."""
+        self._stopped = True
+        for server in list(self._timers):
+            self.forget(server)
+
+    def _judge(self, server: PoolServer, failures: int, why: str) -> None:
+        settings = self._settings
+        if failures < settings.failures or server in self._timers:
+            return
+        if self._stopped or server.leaving:
+            return
+        if not may_eject(len(self._timers), self._total(), settings.max_percent):
+            return
+        seconds = server.ejection.eject(self._reactor.seconds(), settings)
+        server.ejections += 1
+        self._timers[server] = self._reactor.callLater(seconds, self._readmit, server)
+        self._changed(server, f"{why} ({failures} of {settings.failures}), for {seconds:g} s")
+
+    def _readmit(self, server: PoolServer) -> None:
+        del self._timers[server]
+        server.ejection.readmit(self._reactor.seconds(), self._settings)
+        self._changed(server, "the ejection is over")

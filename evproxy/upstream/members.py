@@ -1,0 +1,201 @@
+"""
+The servers of a pool: who is in it, and how each of them is.
+
+Takes servers in and lets them go, by request and by discovery, and joins what checks,
+ejection, draining and slow start say into one state that is announced when it changes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from random import Random
+
+from attrs import evolve
+from twisted.internet.interfaces import IReactorTime
+
+from evproxy.errors import SettingsError
+from evproxy.interfaces import Probe
+from evproxy.model import UpstreamServer
+from evproxy.policy.health import Verdict
+from evproxy.settings import Ejection, HealthCheck
+from evproxy.upstream.checks import Checks
+from evproxy.upstream.ejecting import Ejector
+from evproxy.upstream.server import PoolServer
+
+_REMEMBERED = 1024
+"""Of at least so many servers that left, the last ones, the statistics are kept."""
+
+
+class Members:
+    """
+    The servers of one pool; iterating gives those that are in it.
+
+    :param reactor: tells the time and calls later.
+    :param make: makes the state of a server that was not in the pool before.
+    :param slow_start: seconds in which a server that came up grows to its full weight.
+    :param announce: called with a server, its new state and why.
+    :param changed: called with a server whose usability or weight may have changed.
+    """
+
+    def __init__(
+        self,
+        reactor: IReactorTime,
+        make: Callable[[UpstreamServer], PoolServer],
+        slow_start: float,
+        announce: Callable[[PoolServer, str, str], None],
+        changed: Callable[[PoolServer], None],
+    ) -> None:
+        self._reactor = reactor
+        self._make = make
+        self._slow_start = slow_start
+        self._tell = announce
+        self._notify = changed
+        self._servers: dict[str, PoolServer] = {}
+        self._gone: dict[str, PoolServer] = {}
+        self._checks: Checks | None = None
+        self._running = False
+        self.ejector: Ejector | None = None
+
+    def check(self, probe: Probe, timing: HealthCheck, random: Random) -> None:
+        """Have the servers checked by `probe`, once it is started."""
+        self._checks = Checks(self._reactor, probe, timing, random, self._checked)
+
+    def eject(self, settings: Ejection) -> None:
+        """Have the servers ejected by what their sessions meet."""
+        self.ejector = Ejector(self._reactor, settings, self.__len__, self.changed)
+
+    def __iter__(self) -> Iterator[PoolServer]:
+        return iter(self._servers.values())
+
+    def __len__(self) -> int:
+        return len(self._servers)
+
+    def leaving(self) -> list[PoolServer]:
+        """Those that have left, but still have sessions."""
+        return [server for server in self._gone.values() if server.sessions]
+
+    def start(self) -> None:
+        """Begin the checks."""
+        self._running = True
+        if self._checks is not None:
+            for server in self:
+                self._checks.add(server, self._checks.settings.interval)
+        if self.ejector is not None:
+            self.ejector.start()
+
+    def stop(self) -> None:
+        """No timer or check is left."""
+        self._running = False
+        if self._checks is not None:
+            self._checks.stop()
+        if self.ejector is not None:
+            self.ejector.stop()
+
+    # Who is in the pool.
+
+    def found(self, spec: UpstreamServer) -> None:
+        """A pool is made with the server `spec`: nothing to announce."""
+        if spec.name in self._servers:
+            raise SettingsError(f"upstreams: {spec.name} is there twice")
+        self._servers[spec.name] = self._make(spec)
+
+    def join(self, spec: UpstreamServer, discovered: bool, why: str) -> None:
+        """The server `spec` joins a pool that runs, or comes back."""
+        if spec.name in self._servers:
+            raise SettingsError(f"upstreams: {spec.name} is there already")
+        server = self._gone.pop(spec.name, None) or self._make(spec)
+        server.given = spec
+        server.discovered = discovered
+        server.leaving = server.draining = server.down = False
+        server.respecify(spec)
+        self._servers[spec.name] = server
+        if self._checks is not None and self._running:
+            self._checks.add(server, self._checks.fast_interval)
+        self._announce(server, "added", why)
+        self.changed(server, why)
+
+    def leave(self, name: str, why: str) -> None:
+        """The server called `name` leaves; it is gone when its last session is."""
+        server = self[name]
+        del self._servers[name]
+        self._gone[name] = server
+        server.leaving = True
+        if self._checks is not None:
+            self._checks.remove(server)
+        if self.ejector is not None:
+            self.ejector.forget(server)
+        if server.sessions:
+            self.changed(server, why)
+        else:
+            server.settle(self._reactor.seconds(), self._slow_start)
+            self._notify(server)
+            self.left(server, why)
+
+    def left(self, server: PoolServer, why: str) -> None:
+        """`server` has left, and has no session any more."""
+        self._announce(server, "removed", why)
+        if len(self._gone) > 2 * _REMEMBERED:
+            idle = [name for name, gone in self._gone.items() if not gone.sessions]
+            for name in idle[: max(0, len(idle) - _REMEMBERED)]:
+                del self._gone[name]
+
+    def discovered(self, servers: Sequence[UpstreamServer]) -> None:
+        """`servers` are all that discovery knows now."""
+        wanted = {spec.name: spec for spec in servers}
+        for name, spec in wanted.items():
+            known = self._servers.get(name)
+            if known is None:
+                self.join(spec, True, "discovered")
+            elif known.discovered and known.given != spec:
+                known.given = spec
+                known.respecify(spec)
+                self.changed(known, "discovered")
+        for server in list(self):
+            if server.discovered and server.name not in wanted:
+                self.leave(server.name, "no longer discovered")
+
+    def __getitem__(self, name: str) -> PoolServer:
+        try:
+            return self._servers[name]
+        except KeyError:
+            raise LookupError(f"there is no server {name} in the pool") from None
+
+    # How they are.
+
+    def drain(self, name: str, draining: bool) -> None:
+        """The server called `name` gets no new sessions, or gets them again."""
+        server = self[name]
+        server.draining = draining
+        self.changed(server, "by request")
+
+    def weigh(self, name: str, weight: int) -> None:
+        """The server called `name` has another weight."""
+        if not (isinstance(weight, int) and 0 <= weight <= 256):
+            raise SettingsError(f"weight: expected a whole number from 0 to 256, got {weight!r}")
+        server = self[name]
+        server.respecify(evolve(server.spec, weight=weight))
+        self.changed(server, "by request")
+
+    def changed(self, server: PoolServer, why: str) -> None:
+        """Something that decides whether, or how much, `server` is used has changed."""
+        state, before = server.state, server.announced
+        now = self._reactor.seconds()
+        if state == "up" and before != "up" and self._slow_start > 0:
+            server.slow_since = now
+        server.settle(now, self._slow_start)
+        if state != before:
+            if before == "added" and state == "up":
+                server.announced = state
+            else:
+                self._announce(server, state, why)
+        self._notify(server)
+
+    def _checked(self, server: PoolServer, verdict: Verdict) -> None:
+        server.down = not verdict.up
+        self.changed(server, verdict.why)
+
+    def _announce(self, server: PoolServer, state: str, why: str) -> None:
+        server.announced = state
+        server.why = why
+        server.since = self._reactor.seconds()
+        self._tell(server, state, why)

@@ -1,0 +1,127 @@
+"""
+Active health checks: one question to one server, one short answer.
+
+`probe_for` makes a check of its settings.  A check of your own is any object that
+satisfies `evproxy.interfaces.Probe`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, Protocol
+
+from twisted.internet.defer import Deferred
+from twisted.internet.interfaces import IStreamClientEndpoint
+
+from evproxy.errors import SettingsError
+from evproxy.interfaces import Probe
+from evproxy.model import UpstreamServer
+from evproxy.settings import HealthCheck
+from evproxy.upstream.probes import scripts
+from evproxy.upstream.probes.address import with_port
+from evproxy.upstream.probes.attempt import Attempt
+from evproxy.upstream.probes.http import HttpQuestion
+from evproxy.upstream.probes.kinds import Conversation, ask_tcp
+from evproxy.upstream.probes.tls import TlsQuestion
+
+KINDS = ("tcp", "tls", "http", "send-expect", "redis", "smtp", "postgresql")
+
+__all__ = ["KINDS", "EndpointProbe", "Question", "probe_for"]
+
+
+class Question(Protocol):
+    """What a check asks once it may connect."""
+
+    def __call__(
+        self, attempt: Attempt, endpoint: IStreamClientEndpoint, server: UpstreamServer
+    ) -> Deferred[Any]:
+        """
+        Connect by `endpoint`, ask, and tell ``attempt.decide`` what `server` is.
+
+        A failure of what is returned is the check's; cancelling it cancels the connect.
+        """
+
+
+class EndpointProbe:
+    """
+    A check that connects to a server by its endpoint.
+
+    :param timeout: seconds for the whole check.
+    :param port: check this port (0: the server's own).
+    :param endpoint_for: makes the client endpoint of an address.
+    """
+
+    def __init__(
+        self,
+        reactor: Any,
+        question: Question,
+        endpoint_for: Callable[[str], IStreamClientEndpoint],
+        timeout: float,
+        port: int = 0,
+    ) -> None:
+        self._reactor = reactor
+        self._question = question
+        self._endpoint_for = endpoint_for
+        self._timeout = timeout
+        self._port = port
+
+    def check(
+        self, server: UpstreamServer, done: Callable[[str | None], None]
+    ) -> Callable[[], None]:
+        """See `evproxy.interfaces.Probe`.  `done` is never called from within."""
+        attempt = Attempt(self._reactor, self._timeout, done)
+
+        def ask() -> Deferred[Any]:
+            address = server.endpoint
+            if self._port:
+                changed = with_port(address, self._port)
+                if changed is None:
+                    raise SettingsError(
+                        f"cannot check port {self._port}: {address} is not a host and a port"
+                    )
+                address = changed
+            endpoint = attempt.watched(self._endpoint_for(address))
+            return self._question(attempt, endpoint, server)
+
+        attempt.begin(ask)
+        return attempt.cancel
+
+
+def probe_for(
+    reactor: Any, check: HealthCheck, endpoint_for: Callable[[str], IStreamClientEndpoint]
+) -> Probe:
+    """
+    The probe that `check` describes.
+
+    :param reactor: tells the time; for ``http`` anything that Twisted's `Agent` takes.
+    :param endpoint_for: makes the client endpoint of an address (``HOST:PORT`` or a
+        Twisted client endpoint description).
+
+    `SettingsError`, with the key's name, for what cannot be checked.
+    """
+    if not check.timeout > 0:
+        raise SettingsError(f"health_check.timeout: expected more than 0, got {check.timeout!r}")
+    question = question_for(reactor, check)
+    return EndpointProbe(reactor, question, endpoint_for, check.timeout, check.port)
+
+
+def question_for(reactor: Any, check: HealthCheck) -> Question:
+    """What `check` asks a server."""
+    match check.kind:
+        case "tcp":
+            return ask_tcp
+        case "tls":
+            return TlsQuestion(check)
+        case "http":
+            return HttpQuestion(reactor, check)
+        case "send-expect":
+            return Conversation(scripts.send_expect(check))
+        case "redis":
+            return Conversation(scripts.REDIS)
+        case "smtp":
+            return Conversation(scripts.SMTP)
+        case "postgresql":
+            return Conversation(scripts.POSTGRESQL)
+    raise SettingsError(
+        f"health_check.kind: expected one of {', '.join(KINDS)}, got {check.kind!r}"
+    )

@@ -1,0 +1,35 @@
+"""
+The address that a check goes to, which may differ from the server's in its port.
+
+Pure: text in, text out.
+"""
+
+from __future__ import annotations
+
+from evproxy.upstream.connect import parse_upstream
+from evproxy.upstream.dialers import TCPAddress
+
+
+def with_port(endpoint: str, port: int) -> str | None:
+    """`endpoint` with `port` in the place of its own; ``None`` if it is not a host and a port."""
+    address = parse_upstream(endpoint)
+    return host_with_port(address.host, port) if isinstance(address, TCPAddress) else None
+
+
+def host_of(endpoint: str) -> str:
+    """The host name or IP address in `endpoint`; empty if it has none."""
+    address = parse_upstream(endpoint)
+    return address.host if isinstance(address, TCPAddress) else ""
+
+
+def host_header(endpoint: str) -> str:
+    """The ``Host`` header (RFC 9110, 7.2) for `endpoint`: HOST:PORT, or ``localhost``."""
+    address = parse_upstream(endpoint)
+    if not isinstance(address, TCPAddress):
+        return "localhost"
+    return host_with_port(address.host, address.port)
+
+
+def host_with_port(host: str, port: int) -> str:
+    """``HOST:PORT``, with brackets around an IPv6 address."""
+    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"

@@ -1,0 +1,118 @@
+"""
+The ``http`` check: one HTTP/1.1 request, one answer, one connection.
+
+Twisted's `Agent` speaks HTTP; redirects are not followed and nothing is decompressed.
+"""
+
+from __future__ import annotations
+
+import re
+from typing import Any
+
+from twisted.internet.defer import Deferred
+from twisted.internet.interfaces import IStreamClientEndpoint
+from twisted.internet.protocol import Protocol, connectionDone
+from twisted.python.failure import Failure
+from twisted.web.client import URI, Agent, HTTPConnectionPool
+from twisted.web.http_headers import Headers
+from twisted.web.iweb import IAgentEndpointFactory, IResponse
+from zope.interface import implementer
+
+from evproxy.errors import SettingsError
+from evproxy.model import UpstreamServer
+from evproxy.settings import HealthCheck
+from evproxy.upstream.probes.address import host_header
+from evproxy.upstream.probes.attempt import Attempt
+from evproxy.upstream.reasons import one_line
+
+BODY_LIMIT = 64 * 1024
+"""`expect_text` has to be in this many first bytes of the body."""
+
+
+class HttpQuestion:
+    """
+    A server that answers with an expected status, and text if asked for, is well.
+
+    An empty `expect_status` accepts every status from 200 to 399.  Without `host`, the
+    ``Host`` header is the server's address, or ``localhost`` where it has none.
+    """
+
+    def __init__(self, reactor: Any, check: HealthCheck) -> None:
+        if re.fullmatch(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+", check.method) is None:
+            raise SettingsError(f"health_check.method: expected a word, got {check.method!r}")
+        if re.fullmatch(r"/[!-~]*", check.path) is None:
+            raise SettingsError(
+                "health_check.path: expected a path from / in ASCII, without spaces, "
+                f"got {check.path!r}"
+            )
+        if re.fullmatch(r"[!-~]*", check.host) is None or set("/?#@") & set(check.host):
+            raise SettingsError(f"health_check.host: expected a host name, got {check.host!r}")
+        self._reactor = reactor
+        self._method = check.method.encode("ascii")
+        self._path = check.path.partition("#")[0].encode("ascii")
+        self._host = check.host
+        self._expect_status = check.expect_status
+        self._expect_text = check.expect_text.encode()
+        self._connections = HTTPConnectionPool(reactor, persistent=False)
+
+    def __call__(
+        self, attempt: Attempt, endpoint: IStreamClientEndpoint, server: UpstreamServer
+    ) -> Deferred[Any]:
+        agent = Agent.usingEndpointFactory(self._reactor, _Always(endpoint), pool=self._connections)
+        host = self._host or host_header(server.endpoint)
+        request: Deferred[Any] = agent.request(
+            self._method,
+            b"http://localhost" + self._path,
+            Headers({"Host": [host], "User-Agent": ["evproxy health check"]}),
+        )
+        return request.addCallback(self._answered, attempt)
+
+    def _answered(self, response: IResponse, attempt: Attempt) -> None:
+        reason = unexpected_status(response.code, self._expect_status)
+        if reason is not None or not self._expect_text:
+            attempt.decide(reason)
+        else:
+            response.deliverBody(_TextSearch(self._expect_text, attempt))
+
+
+def unexpected_status(status: int, expected: tuple[int, ...]) -> str | None:
+    """``None`` if `status` is as `expected` (empty: 200 to 399), else the reason."""
+    if status in expected or (not expected and 200 <= status < 400):
+        return None
+    wanted = " or ".join(map(str, expected)) if expected else "200 to 399"
+    return f"status {status}, expected {wanted}"
+
+
+class _TextSearch(Protocol):
+    """Looks for `text` in the first `BODY_LIMIT` bytes of a body."""
+
+    def __init__(self, text: bytes, attempt: Attempt) -> None:
+        self._text = text
+        self._attempt = attempt
+        self._received = bytearray()
+        attempt.missing = self._missing
+
+    def dataReceived(self, data: bytes) -> None:
+        searched = max(0, len(self._received) - len(self._text) + 1)
+        self._received += data[: BODY_LIMIT - len(self._received)]
+        if self._received.find(self._text, searched) >= 0:
+            self._attempt.decide(None)
+        elif len(self._received) >= BODY_LIMIT:
+            self._attempt.decide(f"{self._missing()} in the first {BODY_LIMIT} bytes")
+
+    def connectionLost(self, reason: Failure = connectionDone) -> None:
+        self._attempt.decide(self._missing())
+
+    def _missing(self) -> str:
+        return f"the body does not contain {one_line(repr(self._text.decode()))}"
+
+
+@implementer(IAgentEndpointFactory)
+class _Always:
+    """Whatever the URI says, the connection goes to `endpoint`."""
+
+    def __init__(self, endpoint: IStreamClientEndpoint) -> None:
+        self._endpoint = endpoint
+
+    def endpointForURI(self, uri: URI) -> IStreamClientEndpoint:
+        return self._endpoint

@@ -1,0 +1,88 @@
+"""
+The thin edge of the checks that need no more than a connection: ``tcp`` and the dialogues.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from twisted.internet.defer import Deferred
+from twisted.internet.interfaces import IStreamClientEndpoint
+from twisted.internet.protocol import Factory, Protocol, connectionDone
+from twisted.python.failure import Failure
+
+from evproxy.model import UpstreamServer
+from evproxy.upstream.probes.attempt import Attempt, abort
+from evproxy.upstream.probes.dialogue import Dialogue, Exchange
+
+
+class _Knock(Protocol):
+    def __init__(self, attempt: Attempt) -> None:
+        self._attempt = attempt
+
+    def connectionMade(self) -> None:
+        transport = self.transport
+        assert transport is not None
+        self._attempt.decide(None, lambda: abort(transport))
+
+
+def ask_tcp(
+    attempt: Attempt, endpoint: IStreamClientEndpoint, server: UpstreamServer
+) -> Deferred[Any]:
+    """
+    A server that takes the connection is well.
+
+    The connection is reset at once, as HAProxy does (its ``tcp-check connect`` without
+    ``linger``): the server is left with nothing to wait for, and neither side with a
+    TIME_WAIT entry for each check.
+    """
+    return endpoint.connect(_factory(_Knock(attempt)))
+
+
+class _Talk(Protocol):
+    def __init__(self, attempt: Attempt, dialogue: Dialogue) -> None:
+        self._attempt = attempt
+        self._dialogue = dialogue
+
+    def connectionMade(self) -> None:
+        self._attempt.missing = self._dialogue.missing
+        self._say(self._dialogue.begin())
+
+    def dataReceived(self, data: bytes) -> None:
+        if self._dialogue.outcome is None:
+            self._say(self._dialogue.receive(data))
+
+    def connectionLost(self, reason: Failure = connectionDone) -> None:
+        if reason.check(type(connectionDone.value)):
+            self._dialogue.end()
+            self._report()
+
+    def _say(self, data: bytes) -> None:
+        if data:
+            assert self.transport is not None
+            self.transport.write(data)
+        self._report()
+
+    def _report(self) -> None:
+        outcome = self._dialogue.outcome
+        if outcome is not None:
+            self._attempt.decide(outcome.reason)
+
+
+class Conversation:
+    """A server that gives the expected answers is well; the connection is closed in order."""
+
+    def __init__(self, exchanges: Sequence[Exchange]) -> None:
+        self._exchanges = exchanges
+
+    def __call__(
+        self, attempt: Attempt, endpoint: IStreamClientEndpoint, server: UpstreamServer
+    ) -> Deferred[Any]:
+        return endpoint.connect(_factory(_Talk(attempt, Dialogue(self._exchanges))))
+
+
+def _factory(protocol: Protocol) -> Factory[Protocol]:
+    factory: Factory[Protocol] = Factory.forProtocol(lambda: protocol)
+    factory.noisy = False
+    return factory

@@ -1,0 +1,165 @@
+"""
+The dialogues by name: ``redis``, ``smtp``, ``postgresql``, and the one that the settings spell out.
+
+Pure.  Each is what HAProxy's check of the same name does (``src/tcpcheck.c``:
+``redis-check``, ``smtpchk``, ``pgsql-check``), with the differences said here.
+"""
+
+from __future__ import annotations
+
+import re
+import struct
+
+from attrs import frozen
+
+from evproxy.errors import SettingsError
+from evproxy.settings import HealthCheck
+from evproxy.upstream.probes.dialogue import (
+    Contains,
+    Exchange,
+    Expectation,
+    Line,
+    Matched,
+    Matches,
+    Refused,
+    unexpected,
+)
+from evproxy.upstream.reasons import one_line
+
+REDIS_PING = b"*1\r\n$4\r\nPING\r\n"
+REDIS = (Exchange(REDIS_PING, Line(b"+PONG")),)
+"""
+PING, and nothing but ``+PONG`` is well: like HAProxy, a server that asks for a password
+(``-NOAUTH``) or still loads its data (``-LOADING``) is not.  For the former, spell out a
+``send-expect`` check that authenticates.
+"""
+
+
+@frozen
+class SmtpReply:
+    """A whole SMTP reply, perhaps of several lines, with the status `code` (RFC 5321, 4.2)."""
+
+    code: int
+
+    @property
+    def wanted(self) -> str:
+        return f"reply {self.code}"
+
+    def judge(self, received: bytes) -> Matched | Refused | None:
+        start = 0
+        while (end := received.find(b"\n", start)) >= 0:
+            line = received[start:end]
+            if re.match(rb"\d{3}(?:[ -]|\r?$)", line) is None or int(line[:3]) != self.code:
+                return Refused(unexpected(self.wanted, line.rstrip(b"\r")))
+            start = end + 1
+            if line[3:4] != b"-":
+                return Matched(start)
+        return None
+
+
+SMTP = (
+    Exchange(b"", SmtpReply(220)),
+    Exchange(b"EHLO localhost\r\n", SmtpReply(250)),
+    Exchange(b"QUIT\r\n", SmtpReply(221)),
+)
+"""The banner, then EHLO and QUIT, so that the server sees a whole short visit."""
+
+_STARTUP = b"user\0postgres\0application_name\0evproxy\0\0"
+POSTGRESQL_STARTUP = struct.pack("!II", 8 + len(_STARTUP), 196608) + _STARTUP
+"""StartupMessage, protocol 3.0 (PostgreSQL manual, "Message Formats")."""
+
+POSTGRESQL_TERMINATE = b"X\0\0\0\4"
+
+_SERVER_DECIDED = ("28", "3D")
+"""
+SQLSTATE classes that only a server in working order answers with: no such role, no such
+database, refused by pg_hba.conf (libpq's ``PQping`` calls these well too).
+"""
+
+
+@frozen
+class PostgresqlAnswer:
+    """
+    The server asks for authentication (or needs none), so it takes sessions.
+
+    An error means that it does not: starting up, shutting down, too many clients.
+    Errors of authorization are the exception, as they say nothing of its health.
+    """
+
+    wanted = "an authentication request"
+
+    def judge(self, received: bytes) -> Matched | Refused | None:
+        if received[:1] not in (b"", b"R", b"E"):
+            return Refused(unexpected(self.wanted, received))
+        if len(received) < 5:
+            return None
+        end = 1 + int.from_bytes(received[1:5], "big")
+        if end < 9:
+            return Refused(unexpected(self.wanted, received))
+        if len(received) < end:
+            return None
+        if received[:1] == b"R":
+            needs_nothing = received[5:9] == b"\0\0\0\0"
+            return Matched(end, POSTGRESQL_TERMINATE if needs_nothing else b"")
+        fields = {entry[:1]: entry[1:] for entry in received[5:end].split(b"\0")}
+        code = fields.get(b"C", b"").decode("ascii", "replace")
+        if code.startswith(_SERVER_DECIDED):
+            return Matched(end)
+        message = fields.get(b"M", b"").decode("utf-8", "replace")
+        return Refused(one_line(f"PostgreSQL error {code}: {message}"))
+
+
+POSTGRESQL = (Exchange(POSTGRESQL_STARTUP, PostgresqlAnswer()),)
+
+
+def send_expect(check: HealthCheck) -> tuple[Exchange, ...]:
+    """
+    The one exchange that `check` spells out.
+
+    `send` and `expect` know the escapes of `unescape`.  `expect` may be anywhere in the
+    answer; so may a match of `expect_pattern`, a regular expression (`re`) for bytes.
+
+    `SettingsError` for both, for neither, or for one that cannot be read.
+    """
+    if bool(check.expect) == bool(check.expect_pattern):
+        raise SettingsError("health_check.expect: expected exactly one of expect, expect_pattern")
+    expect: Expectation
+    if check.expect:
+        expect = Contains(unescape(check.expect, "expect"))
+    else:
+        expect = Matches(_compiled(check.expect_pattern))
+    return (Exchange(unescape(check.send, "send"), expect),)
+
+
+def _compiled(pattern: str) -> re.Pattern[bytes]:
+    try:
+        return re.compile(pattern.encode())
+    except (re.error, ValueError, OverflowError, RecursionError) as error:
+        raise SettingsError(
+            f"health_check.expect_pattern: expected a regular expression, got {pattern!r}: {error}"
+        ) from None
+
+
+_ESCAPE = re.compile(rb"\\(?:x([0-9a-fA-F]{2})|([rnt0\\])|)", re.DOTALL)
+_LETTERS = {b"r": b"\r", b"n": b"\n", b"t": b"\t", b"0": b"\0", b"\\": b"\\"}
+
+
+def unescape(text: str, key: str) -> bytes:
+    r"""
+    The UTF-8 bytes of `text` with ``\r \n \t \0 \\`` and ``\xHH`` replaced by what they mean.
+
+    `SettingsError`, which names `key`, for any other backslash.
+    """
+
+    def replaced(found: re.Match[bytes]) -> bytes:
+        digits, letter = found.groups()
+        if digits:
+            return bytes.fromhex(digits.decode())
+        if letter:
+            return _LETTERS[letter]
+        raise SettingsError(
+            rf"health_check.{key}: expected \r, \n, \t, \0, \\ or \xHH after a backslash, "
+            f"got {text!r}"
+        )
+
+    return _ESCAPE.sub(replaced, text.encode())

@@ -1,0 +1,151 @@
+"""
+The ``tls`` check: a TLS handshake, and the server's certificate verified if asked.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+from typing import Any
+
+from OpenSSL import SSL
+from OpenSSL.crypto import X509
+from service_identity import CertificateError, VerificationError
+from service_identity.pyopenssl import verify_hostname, verify_ip_address
+from twisted.internet.defer import Deferred
+from twisted.internet.endpoints import wrapClientTLS
+from twisted.internet.error import ConnectionDone, ConnectionLost
+from twisted.internet.interfaces import (
+    IHandshakeListener,
+    IOpenSSLClientConnectionCreator,
+    IStreamClientEndpoint,
+)
+from twisted.internet.protocol import Factory, Protocol, connectionDone
+from twisted.internet.ssl import CertificateOptions, platformTrust
+from twisted.protocols.tls import TLSMemoryBIOProtocol
+from twisted.python.failure import Failure
+from zope.interface import implementer
+
+from evproxy.errors import SettingsError
+from evproxy.model import UpstreamServer
+from evproxy.settings import HealthCheck
+from evproxy.upstream.probes.address import host_of
+from evproxy.upstream.probes.attempt import Attempt
+from evproxy.upstream.reasons import reason_of
+
+VERIFY_ERRORS = {
+    9: "it is not valid yet",
+    10: "it has expired",
+    18: "it is self-signed",
+    19: "its chain ends in a self-signed certificate that is not trusted",
+    20: "its issuer is not known",
+    21: "its issuer is not known",
+    23: "it is revoked",
+    24: "its issuer is not a certificate authority",
+}
+"""The common ones of OpenSSL's ``X509_V_ERR_*`` (``openssl/x509_vfy.h``)."""
+
+
+class TlsQuestion:
+    """
+    A server that completes a TLS handshake is well.
+
+    With `verify`, its certificate has to lead to a root that the system trusts, or to one
+    in the PEM file `ca`, and to be for `server_name`, by default the host of its address.
+    `server_name` is also sent in the handshake (SNI).  `ca` is read here, once.
+    """
+
+    def __init__(self, check: HealthCheck) -> None:
+        self._verify = check.verify
+        self._server_name = check.server_name
+        self._trust = CertificateOptions(trustRoot=platformTrust() if check.verify else None)
+        if check.ca:
+            if not check.verify:
+                raise SettingsError("health_check.ca: has no use without verify = true")
+            try:
+                self._trust.getContext().load_verify_locations(check.ca)
+            except SSL.Error:
+                raise SettingsError(
+                    f"health_check.ca: expected a file of PEM certificates, got {check.ca!r}"
+                ) from None
+
+    def __call__(
+        self, attempt: Attempt, endpoint: IStreamClientEndpoint, server: UpstreamServer
+    ) -> Deferred[Any]:
+        name = self._server_name or host_of(server.endpoint)
+        handshake = _Handshake(attempt, name if self._verify else None)
+        creator = _ConnectionCreator(self._trust.getContext(), name, handshake)
+        factory = Factory.forProtocol(lambda: handshake)
+        factory.noisy = False
+        return wrapClientTLS(creator, endpoint).connect(factory)
+
+
+@implementer(IHandshakeListener)
+class _Handshake(Protocol):
+    """Decides once the handshake is complete; `name` is who the certificate has to be for."""
+
+    def __init__(self, attempt: Attempt, name: str | None) -> None:
+        self._attempt = attempt
+        self._name = name
+
+    def handshakeCompleted(self) -> None:
+        transport: Any = self.transport
+        reason = None
+        if self._name is not None:
+            reason = identity_problem(transport.getHandle(), self._name)
+        self._attempt.decide(reason, transport.loseConnection)
+
+    def connectionLost(self, reason: Failure = connectionDone) -> None:
+        # The TLS layer knows why; the connection below it only knows that it is closed.
+        if reason.check(ConnectionDone, ConnectionLost):
+            self._attempt.decide("closed by the server during the TLS handshake")
+        else:
+            self._attempt.decide(reason_of(reason))
+
+    def certificate_refused(self, number: int) -> None:
+        """OpenSSL refuses the certificate because of its error `number`."""
+        what = VERIFY_ERRORS.get(number, f"OpenSSL error {number}")
+        # Not closed here: OpenSSL is on the stack, and fails the handshake with an alert.
+        self._attempt.decide(f"certificate verify failed: {what}", lambda: None)
+
+
+@implementer(IOpenSSLClientConnectionCreator)
+class _ConnectionCreator:
+    def __init__(self, context: SSL.Context, name: str, handshake: _Handshake) -> None:
+        self._context = context
+        self._name = name
+        self._handshake = handshake
+
+    def clientConnectionForTLS(self, tlsProtocol: TLSMemoryBIOProtocol) -> SSL.Connection:
+        connection = SSL.Connection(self._context, None)
+        connection.set_connect_state()
+        if self._name and not is_ip_address(self._name):
+            connection.set_tlsext_host_name(self._name.encode("idna"))
+        if connection.get_verify_mode() != SSL.VERIFY_NONE:
+            connection.set_verify(SSL.VERIFY_PEER, self._judged)
+        return connection
+
+    def _judged(
+        self, connection: SSL.Connection, certificate: X509, number: int, depth: int, ok: int
+    ) -> bool:
+        if not ok:
+            self._handshake.certificate_refused(number)
+        return bool(ok)
+
+
+def identity_problem(connection: SSL.Connection, name: str) -> str | None:
+    """``None`` if the peer's certificate is for `name` (RFC 9525), else the reason."""
+    verify = verify_ip_address if is_ip_address(name) else verify_hostname
+    try:
+        verify(connection, name)
+    except (CertificateError, VerificationError):
+        return f"certificate verify failed: it is not for {name!r}"
+    return None
+
+
+def is_ip_address(name: str) -> bool:
+    """Whether `name` is an IPv4 or IPv6 address."""
+    try:
+        ipaddress.ip_address(name)
+    except ValueError:
+        return False
+    return True

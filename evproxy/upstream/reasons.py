@@ -1,0 +1,69 @@
+"""
+What went wrong with a connection, in the few words that a log line has room for.
+
+Pure: an exception in, a short lower-case reason out, without class names and numbers.
+"""
+
+from __future__ import annotations
+
+import os
+
+from OpenSSL import SSL
+from twisted.internet.defer import TimeoutError
+from twisted.internet.error import (
+    ConnectError,
+    ConnectionDone,
+    ConnectionLost,
+    DNSLookupError,
+)
+from twisted.python.failure import Failure
+from twisted.web.client import ResponseDone, ResponseFailed, ResponseNeverReceived
+
+LONGEST = 200
+"""Characters of a reason that are kept."""
+
+
+def reason_of(error: BaseException | Failure | None) -> str:
+    """`error` as a short human reason: ``connection refused``, ``closed by the server``."""
+    match error:
+        case None:
+            return "unknown"
+        case Failure():
+            return reason_of(error.value)
+        case SSL.Error():
+            return _handshake_reason(error)
+        case ResponseNeverReceived() | ResponseFailed():
+            return _answer_reason(error)
+        case TimeoutError():
+            return "timed out"
+        case DNSLookupError():
+            return "the name cannot be resolved"
+        case ConnectionDone():
+            return "closed by the server"
+        case ConnectionLost():
+            return "connection reset"
+    number = error.osError if isinstance(error, ConnectError) else getattr(error, "errno", None)
+    if isinstance(number, int):
+        return os.strerror(number).lower()
+    return one_line(str(error) or type(error).__name__)
+
+
+def one_line(text: str) -> str:
+    """`text` on one line, cut at `LONGEST` characters."""
+    joined = " ".join(text.split())
+    return joined if len(joined) <= LONGEST else joined[: LONGEST - 1] + "…"
+
+
+def _handshake_reason(error: SSL.Error) -> str:
+    entries = error.args[0] if error.args and isinstance(error.args[0], list) else []
+    reasons = dict.fromkeys(entry[2] for entry in entries if entry[2])
+    return one_line("TLS: " + (", ".join(reasons) or "the handshake failed"))
+
+
+def _answer_reason(error: ResponseNeverReceived | ResponseFailed) -> str:
+    """Of all that happened to one request of an `Agent`, what was not just the end."""
+    for failure in error.reasons:
+        if failure.check(ConnectionDone, ResponseDone) is None:
+            unreadable = type(failure.value).__module__.startswith("twisted.web.")
+            return "the answer is not HTTP" if unreadable else reason_of(failure)
+    return "closed by the server before a whole answer"

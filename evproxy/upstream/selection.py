@@ -1,0 +1,140 @@
+"""
+Which servers new sessions may go to now, in tiers, and the walk over them.
+
+The balancer is given the servers of the first tier that has a usable one; the tiers after
+it are only walked on to.  All of this is worked out anew when something has changed and
+the next session comes, never for each session.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from typing import Any
+
+from twisted.internet.interfaces import IDelayedCall, IReactorTime
+
+from evproxy.interfaces import Balancer
+from evproxy.model import ConnectionInfo
+from evproxy.policy.balance import Incremental, LoadAware, RoundRobin
+from evproxy.upstream.server import PoolServer
+
+_SLOW_START_STEPS = 10
+"""How often the weight of a server grows during slow start."""
+
+
+class Selection:
+    """
+    The servers of a pool as its balancer sees them.
+
+    :param reactor: tells the time and calls later.
+    :param balancer: orders the first usable tier.
+    :param slow_start: seconds in which a server grows to its full weight.
+    :param try_all: whether all servers are tried while none is usable.
+    """
+
+    def __init__(
+        self,
+        reactor: IReactorTime,
+        balancer: Balancer,
+        slow_start: float,
+        try_all: bool,
+    ) -> None:
+        self._reactor = reactor
+        self._balancer = balancer
+        self._slow_start = slow_start
+        self._try_all = try_all
+        self._incremental = balancer if isinstance(balancer, Incremental) else None
+        self._advancing: IDelayedCall | None = None
+        self._growing: IDelayedCall | None = None
+        self._further: list[RoundRobin] = []
+        self._order: tuple[Balancer, ...] = ()
+        self.load_changed = balancer.load_changed if isinstance(balancer, LoadAware) else None
+        self.stale = True
+        self.usable = 0
+        self.panic = False
+
+    def refresh(self, servers: Iterable[PoolServer]) -> None:
+        """Work out the tiers of `servers`, and tell the balancers."""
+        self.stale = False
+        now = self._reactor.seconds()
+        available: list[PoolServer] = []
+        open_ones: list[PoolServer] = []
+        growing = False
+        for server in servers:
+            server.settle(now, self._slow_start)
+            growing = growing or server.slow_since is not None
+            if server.usable:
+                available.append(server)
+            elif server.open:
+                open_ones.append(server)
+        self.usable = len(available)
+        self.panic = self._try_all and not available and bool(open_ones)
+        if self.panic:
+            available = open_ones
+        if growing and self._growing is None:
+            self._growing = self._reactor.callLater(
+                self._slow_start / _SLOW_START_STEPS, self._grow
+            )
+        self._tell(available)
+
+    def _tell(self, available: list[PoolServer]) -> None:
+        tiers: dict[tuple[bool, int], list[PoolServer]] = {}
+        for server in available:
+            tiers.setdefault((server.spec.backup, server.spec.priority), []).append(server)
+        in_order = [tiers[tier] for tier in sorted(tiers)] or [[]]
+        while len(self._further) < len(in_order) - 1:
+            self._further.append(RoundRobin())
+        self._order = (self._balancer, *self._further[: len(in_order) - 1])
+        for balancer, tier in zip(self._order, in_order, strict=True):
+            balancer.update(tier)
+        if self._incremental is not None and self._advancing is None:
+            self._advancing = self._reactor.callLater(0, self._advance)
+
+    def complete(self) -> None:
+        """Finish at once what the balancer would do in slices."""
+        if self._incremental is not None:
+            while self._incremental.advance():
+                pass
+        if self._advancing is not None:
+            self._advancing.cancel()
+            self._advancing = None
+
+    def walk(self, info: ConnectionInfo) -> Iterator[PoolServer]:
+        """The servers with a free slot that may be tried, best first, none twice."""
+        seen: set[PoolServer] | None = None
+        for balancer in self._order:
+            # A balancer of the user's own yields what it was given, but cannot say so.
+            candidates: Iterator[Any] = balancer.candidates(info)
+            for server in candidates:
+                # An update during the walk may bring back a server that had its turn.
+                if seen is not None and server in seen:
+                    continue
+                if not server.usable and not (self.panic and server.open):
+                    continue
+                if 0 < server.max_sessions <= server.sessions:
+                    continue
+                yield server
+                if seen is None:
+                    seen = set()
+                seen.add(server)
+
+    def has_room(self, server: PoolServer) -> bool:
+        """Whether a new session could go to `server`."""
+        return (server.usable or (self.panic and server.open)) and not server.full
+
+    def stop(self) -> None:
+        """No timer is left; the next `refresh` goes on with what they did."""
+        for timer in (self._advancing, self._growing):
+            if timer is not None:
+                timer.cancel()
+        self._advancing = self._growing = None
+        self.stale = True
+
+    def _grow(self) -> None:
+        self._growing = None
+        self.stale = True
+
+    def _advance(self) -> None:
+        self._advancing = None
+        if self._incremental is not None and self._incremental.advance():
+            self._advancing = self._reactor.callLater(0, self._advance)

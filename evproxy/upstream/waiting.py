@@ -1,0 +1,122 @@
+"""
+The sessions that wait for a slot, first come, first served.
+
+All wait for the same time, so they time out in the order they came in, and one timer for
+the first of them is enough.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable
+from typing import Any
+
+from attrs import define
+from twisted.internet.interfaces import IDelayedCall, IReactorTime
+from twisted.logger import Logger
+
+from evproxy.errors import NoServerAvailable
+
+_log = Logger()
+
+
+@define(slots=True, eq=False)
+class _Place:
+    """A session's place in the line; an `evproxy.interfaces.Waiter`."""
+
+    line: WaitingLine
+    ready: Callable[[], None]
+    gave_up: Callable[[Exception], None]
+    deadline: float
+    waits: bool = True
+
+    def cancel(self) -> None:
+        """Give the place up; neither callback will come."""
+        self.line.leave(self)
+
+
+class WaitingLine:
+    """
+    A bounded line.
+
+    :param reactor: tells the time and calls later.
+    :param timeout: seconds that a session waits at the most; 0 or less: none waits.
+    :param size: how many may wait; 0 or less: none.
+    """
+
+    def __init__(self, reactor: IReactorTime, timeout: float, size: int) -> None:
+        self._reactor = reactor
+        self._timeout = timeout
+        self._size = size
+        self._places: deque[_Place] = deque()
+        self._waiting = 0
+        self._timer: IDelayedCall | None = None
+
+    def __len__(self) -> int:
+        return self._waiting
+
+    def join(
+        self, ready: Callable[[], None], gave_up: Callable[[Exception], None]
+    ) -> _Place | None:
+        """A place at the end of the line, ``None`` if it is full."""
+        if self._timeout <= 0 or self._waiting >= self._size:
+            return None
+        place = _Place(self, ready, gave_up, self._reactor.seconds() + self._timeout)
+        self._places.append(place)
+        self._waiting += 1
+        if self._timer is None:
+            self._timer = self._reactor.callLater(self._timeout, self._time_out)
+        return place
+
+    def leave(self, place: _Place) -> None:
+        """`place` waits no more."""
+        if place.waits:
+            place.waits = False
+            self._waiting -= 1
+            self._tidy()
+
+    def wake(self) -> None:
+        """Tell the first of the line, if there is one, that a slot may be free."""
+        first = self._first()
+        if first is not None:
+            self.leave(first)
+            _call(first.ready)
+
+    def dissolve(self, why: str) -> None:
+        """Everyone gives up, told `why`."""
+        while (first := self._first()) is not None:
+            self.leave(first)
+            _call(first.gave_up, NoServerAvailable(why))
+
+    def _first(self) -> _Place | None:
+        while self._places and not self._places[0].waits:
+            self._places.popleft()
+        return self._places[0] if self._places else None
+
+    def _tidy(self) -> None:
+        """Forget the gone once they are the most, and the timer with the last."""
+        if not self._waiting:
+            self._places.clear()
+            if self._timer is not None:
+                self._timer.cancel()
+                self._timer = None
+        elif len(self._places) > 2 * self._waiting + 64:
+            self._places = deque(place for place in self._places if place.waits)
+
+    def _time_out(self) -> None:
+        self._timer = None
+        now = self._reactor.seconds()
+        while (first := self._first()) is not None and first.deadline <= now:
+            self.leave(first)
+            why = f"every server is full; waited {self._timeout:g} s"
+            _call(first.gave_up, NoServerAvailable(why))
+        if first is not None and self._timer is None:
+            self._timer = self._reactor.callLater(first.deadline - now, self._time_out)
+
+
+def _call(callback: Callable[..., None], *arguments: Any) -> None:
+    """Call `callback`; that it breaks is of no concern to the next in the line."""
+    try:
+        callback(*arguments)
+    except Exception:
+        _log.failure("A session that waited for a slot broke")

@@ -1,0 +1,37 @@
+# A web site, and evproxy in front of it, in one process:
+#
+#     twistd -noy examples/composed.tac
+#
+# http://127.0.0.1:8080 then shows the site through the proxy.  LISTEN in the environment is
+# another place to listen, as a Twisted server endpoint description.
+
+import os
+from pathlib import Path
+from tempfile import mkdtemp
+
+from twisted.application.internet import StreamServerEndpointService
+from twisted.application.service import Application
+from twisted.internet import reactor
+from twisted.internet.endpoints import serverFromString
+from twisted.web.resource import Resource
+from twisted.web.server import Site
+from twisted.web.static import Data
+
+from evproxy import ProxyService
+
+application = Application("composed")
+
+# The site listens where only the proxy finds it.
+socket = Path(mkdtemp(), "site.socket")
+root = Resource()
+root.putChild(b"", Data(b"This page came through evproxy.\n", "text/plain"))
+endpoint = serverFromString(reactor, f"unix:{socket}")
+StreamServerEndpointService(endpoint, Site(root)).setServiceParent(application)
+
+# When twistd is told to stop, sessions may go on for ten seconds.
+ProxyService(
+    reactor,
+    listen=[os.environ.get("LISTEN", "tcp:8080:interface=127.0.0.1")],
+    upstreams=[f"unix:{socket}"],
+    drain_timeout=10,
+).setServiceParent(application)

@@ -1,0 +1,52 @@
+"""
+A balancer of your own: fill the first server, then the second, and so on.
+
+Few servers do the work, and those at the end of the list can be switched off at night.
+
+    python examples/own_balancer.py tcp:8080 127.0.0.1:8001 127.0.0.1:8002
+
+Each server takes at most 100 sessions here.  The servers that are down, or full, are left
+out by the pool: a balancer only says in which order it would like them.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+from twisted.internet.defer import Deferred
+from twisted.internet.task import react
+
+from evproxy import Candidate, ConnectionInfo, Pool, ProxyService, UpstreamServer
+
+
+class FillFirst:
+    """An `evproxy.Balancer`."""
+
+    def __init__(self) -> None:
+        self._servers: Sequence[Candidate] = ()
+
+    def update(self, servers: Sequence[Candidate]) -> None:
+        """Called when the servers, or their weights, have changed."""
+        self._servers = sorted(servers, key=lambda server: server.spec.name)
+
+    def candidates(self, info: ConnectionInfo) -> Iterator[Candidate]:
+        """Called for each new session, and walked on only if the first ones cannot take it."""
+        return (server for server in self._servers if server.weight > 0)
+
+
+def main(reactor: Any, listen: str, *servers: str) -> Deferred[None]:
+    pool = Pool(
+        reactor,
+        [UpstreamServer(server, max_sessions=100) for server in servers],
+        balance=FillFirst(),
+    )
+    proxy = ProxyService(reactor, [listen], pool=pool)
+    proxy.startService()
+    reactor.addSystemEventTrigger("before", "shutdown", proxy.stopService)
+    return Deferred()
+
+
+if __name__ == "__main__":
+    react(main, sys.argv[1:])

@@ -1,0 +1,1 @@
+Between plain TCP and UNIX sockets on Linux, sessions are moved by the socket relay: an epoll object of its own inside the reactor, bulk spliced in the kernel, and transports that need no other registration. `--relay` chooses (`auto`, `stream`, `socket`), the log says for each session which relay it had, and `benchmarks/` measures both next to other proxies.

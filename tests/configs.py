@@ -1,0 +1,62 @@
+"""
+Configuration files to test with.
+"""
+
+from __future__ import annotations
+
+from evproxy import config
+
+LISTENERS = "[[listeners]]\n"
+POOLS = '[pools.web]\nupstreams = ["a:1"]\n'
+SOUND = LISTENERS + POOLS
+
+EVERYTHING = """
+max_sessions = 1000
+relay = "stream"
+
+[[listeners]]
+name = "front"
+listen = "unix:front.sock:mode=600"
+pool = "web"
+
+[[listeners]]
+pool = "found"
+
+[pools.web]
+balance = "least-time"
+upstreams = [
+  "tcp:10.0.0.1:80",
+  {endpoint = "[2001:db8::1]:80", weight = 0, backup = true, max_sessions = 5, priority = 2},
+  "unix:app.sock",
+]
+connect_timeout = 1
+connect_attempts = 4
+queue_timeout = 0
+queue_size = 0
+slow_start = 30
+on_down = "reset"
+all_down = "try"
+health_check = {kind = "tls", verify = true, server_name = "web", ca = "ca.pem", port = 443}
+ejection = {}
+
+[pools.found]
+discover = {kind = "file", path = "servers.json"}
+
+[timeouts]
+idle = 0
+half_close = 1.5
+drain = 0
+"""
+
+
+def problems(
+    text: str,
+    validate_endpoint: config.Validate | None = None,
+    validate_listen: config.Validate | None = None,
+) -> list[str]:
+    """The lines that `text` is told; none if it is good."""
+    try:
+        config.parse(text, "", validate_endpoint, validate_listen)
+    except config.ConfigErrors as errors:
+        return list(errors.problems)
+    return []

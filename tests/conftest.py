@@ -1,0 +1,156 @@
+"""
+The ground every test stands on.
+
+* ``async def`` tests run in the reactor as they are, with a deadline: 120 seconds, or what
+  ``@pytest.mark.deadline(seconds)`` says.
+* A test that leaves a delayed call, a reader, a writer, a socket, a pipe, a logged error or an
+  unhandled failure behind fails.  One that expects logged errors takes them out of the fixture
+  `logged_errors`.
+* ``@pytest.mark.peers("redis-server", "redis-cli")`` names the real programs a test needs.
+"""
+
+from __future__ import annotations
+
+import functools
+import gc
+import inspect
+import os
+from collections.abc import Callable, Generator, Iterator
+from importlib import metadata
+from typing import Any
+
+import pytest
+import pytest_twisted
+from twisted.internet.defer import CancelledError, Deferred
+from twisted.internet.task import deferLater
+from twisted.logger import globalLogPublisher
+from twisted.python.failure import Failure
+
+from tests.leaks import Holdings, LoggedErrors
+from tests.programs import requires_program
+from tests.reactors import choose_reactor
+
+pytest_plugins = ["tests.collector", "tests.proxies", "tests.pools"]
+
+DEADLINE = 120.0
+SETTLING_TURNS = 100
+SETTLING_PAUSE = 0.01
+
+FAILED = pytest.StashKey[bool]()
+
+if "EVPROXY_TEST_REACTOR" in os.environ:
+    choose_reactor(os.environ["EVPROXY_TEST_REACTOR"])
+
+
+def pytest_report_header() -> str:
+    from twisted.internet import reactor
+
+    return f"Twisted {metadata.version('twisted')}, {type(reactor).__name__}"
+
+
+def pytest_collection_finish() -> None:
+    """What is alive now stays; not looking at it again makes the collections after tests fast."""
+    gc.collect()
+    gc.freeze()
+
+
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    for marker in item.iter_markers("peers"):
+        for program in marker.args:
+            requires_program(program)
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(
+    item: pytest.Item,
+) -> Generator[None, pytest.TestReport, pytest.TestReport]:
+    report = yield
+    if report.failed:
+        item.stash[FAILED] = True
+    return report
+
+
+@pytest.hookimpl(wrapper=True, tryfirst=True)
+def pytest_pyfunc_call(pyfuncitem: pytest.Function) -> Generator[None, object, object]:
+    if not hasattr(pyfuncitem.obj, "hypothesis"):
+        marker = pyfuncitem.get_closest_marker("deadline")
+        pyfuncitem.obj = with_deadline(pyfuncitem.obj, marker.args[0] if marker else DEADLINE)
+    return (yield)
+
+
+def with_deadline(test: Callable[..., Any], seconds: float) -> Callable[..., Any]:
+    """`test`, cancelled and failed if the coroutine or Deferred it returns takes `seconds`."""
+
+    @functools.wraps(test)
+    def run(**fixtures: Any) -> Any:
+        from twisted.internet import reactor
+
+        result = test(**fixtures)
+        if inspect.iscoroutine(result):
+            result = Deferred.fromCoroutine(result)
+        if isinstance(result, Deferred):
+            result.addTimeout(seconds, reactor, too_late)
+        return result
+
+    return run
+
+
+def too_late(result: object, seconds: float) -> object:
+    """Say that a test was cancelled, with the place where it waited as the cause."""
+    if isinstance(result, Failure):
+        result.trap(CancelledError)
+        raise TimeoutError(f"still not done after {seconds} s") from result.value
+    return result
+
+
+@pytest.fixture
+def reactor() -> Any:
+    """The reactor the tests run on, for passing in."""
+    from twisted.internet import reactor
+
+    return reactor
+
+
+@pytest.fixture
+def logged_errors() -> Iterator[LoggedErrors]:
+    """The errors logged during the test; ``flush`` takes the expected ones out."""
+    errors = LoggedErrors()
+    globalLogPublisher.addObserver(errors)
+    yield errors
+    globalLogPublisher.removeObserver(errors)
+
+
+@pytest.fixture(autouse=True)
+def nothing_left_behind(
+    request: pytest.FixtureRequest, reactor: Any, logged_errors: LoggedErrors
+) -> Iterator[None]:
+    """Fails a test that would otherwise pass, but leaves something behind."""
+    turn_reactor(reactor, 0)
+    before = Holdings.of(reactor)
+    yield
+    left = settle(reactor, before) + logged_errors.describe()
+    for call in frozenset(reactor.getDelayedCalls()) - before.delayed_calls:
+        call.cancel()
+    if left and not request.node.stash.get(FAILED, False):
+        pytest.fail("left behind: " + "\n".join(left), pytrace=False)
+
+
+def settle(reactor: Any, before: Holdings) -> list[str]:
+    """What is held beyond `before` once the reactor had its bounded time to let go of it."""
+    gc.collect()
+    turn_reactor(reactor, 0)
+    left = Holdings.of(reactor).beyond(before)
+    if not left:
+        return left
+    for _ in range(SETTLING_TURNS):
+        turn_reactor(reactor, SETTLING_PAUSE)
+        left = Holdings.of(reactor).beyond(before)
+        if not left:
+            break
+    gc.collect()
+    return left
+
+
+def turn_reactor(reactor: Any, seconds: float) -> None:
+    """Let the reactor run for one turn and `seconds`."""
+    pytest_twisted.blockon(deferLater(reactor, seconds))

@@ -1,0 +1,196 @@
+"""
+Clients and servers whose every packet a test decides: raw sockets, awaited on the reactor.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import socket
+import struct
+from typing import Any
+
+from twisted.internet.defer import Deferred
+from twisted.internet.interfaces import IReadWriteDescriptor
+from twisted.python.failure import Failure
+from zope.interface import implementer
+
+END = "end"
+RESET = "reset"
+
+
+@implementer(IReadWriteDescriptor)
+class _Readiness:
+    """Fires once, when a socket can be read or written."""
+
+    def __init__(self, reactor: Any, sock: socket.socket) -> None:
+        self._reactor = reactor
+        self._socket = sock
+        self._ready: Deferred[None] = Deferred(lambda _: self._forget())
+
+    def fileno(self) -> int:
+        return self._socket.fileno()
+
+    def logPrefix(self) -> str:
+        return "test peer"
+
+    def connectionLost(self, reason: Failure) -> None:
+        self._fire()
+
+    def readable(self) -> Deferred[None]:
+        self._reactor.addReader(self)
+        return self._ready
+
+    def writable(self) -> Deferred[None]:
+        self._reactor.addWriter(self)
+        return self._ready
+
+    def doRead(self) -> None:
+        self._fire()
+
+    doWrite = doRead
+
+    def _forget(self) -> None:
+        self._reactor.removeReader(self)
+        self._reactor.removeWriter(self)
+
+    def _fire(self) -> None:
+        self._forget()
+        if not self._ready.called:
+            self._ready.callback(None)
+
+
+class Peer:
+    """One end of a connection."""
+
+    def __init__(self, reactor: Any, sock: socket.socket) -> None:
+        sock.setblocking(False)
+        self._reactor = reactor
+        self.socket = sock
+
+    async def send(self, data: bytes | memoryview) -> None:
+        """Send all of `data`."""
+        rest = memoryview(data)
+        while rest:
+            try:
+                rest = rest[self.socket.send(rest) :]
+            except BlockingIOError:
+                await _Readiness(self._reactor, self.socket).writable()
+
+    def send_now(self, data: bytes | memoryview) -> int:
+        """Send what the kernel takes of `data` at once, and say how much that was."""
+        try:
+            return self.socket.send(data)
+        except BlockingIOError:
+            return 0
+
+    async def some(self, most: int = 65536) -> bytes:
+        """The next bytes; none at the end of the stream."""
+        while True:
+            try:
+                return self.socket.recv(most)
+            except BlockingIOError:
+                await _Readiness(self._reactor, self.socket).readable()
+
+    async def receive(self, count: int) -> bytes:
+        """Exactly `count` bytes."""
+        received = bytearray()
+        while len(received) < count:
+            data = await self.some(min(65536, count - len(received)))
+            if not data:
+                raise EOFError(f"the stream ended after {len(received)} of {count} bytes")
+            received += data
+        return bytes(received)
+
+    async def rest(self) -> tuple[bytes, str]:
+        """Everything up to the end, and how it ended: `END` or `RESET`."""
+        received = bytearray()
+        while True:
+            try:
+                data = await self.some()
+            except ConnectionResetError:
+                return bytes(received), RESET
+            if not data:
+                return bytes(received), END
+            received += data
+
+    def end(self) -> None:
+        """End the stream (FIN)."""
+        self.socket.shutdown(socket.SHUT_WR)
+
+    def close(self) -> None:
+        """Close both ways; a FIN if everything was read."""
+        self.socket.close()
+
+    def reset(self) -> None:
+        """Reset the connection (RST)."""
+        with contextlib.suppress(OSError):
+            self.socket.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+        self.socket.close()
+
+
+class Listening:
+    """A server socket on 127.0.0.1, or wherever it is said to be."""
+
+    def __init__(self, reactor: Any, sock: socket.socket) -> None:
+        sock.setblocking(False)
+        self._reactor = reactor
+        self.socket = sock
+        self.accepted: list[Peer] = []
+
+    @classmethod
+    def tcp(cls, reactor: Any, host: str = "127.0.0.1", backlog: int = 4096) -> Listening:
+        family = socket.AF_INET6 if ":" in host else socket.AF_INET
+        sock = socket.socket(family)
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        sock.bind((host, 0))
+        sock.listen(backlog)
+        return cls(reactor, sock)
+
+    @classmethod
+    def unix(cls, reactor: Any, path: str) -> Listening:
+        sock = socket.socket(socket.AF_UNIX)
+        sock.bind(path)
+        sock.listen(4096)
+        return cls(reactor, sock)
+
+    @property
+    def port(self) -> int:
+        port: int = self.socket.getsockname()[1]
+        return port
+
+    async def accept(self) -> Peer:
+        """The next connection."""
+        while True:
+            try:
+                sock, _ = self.socket.accept()
+            except BlockingIOError:
+                await _Readiness(self._reactor, self.socket).readable()
+            else:
+                peer = Peer(self._reactor, sock)
+                self.accepted.append(peer)
+                return peer
+
+    def nobody_waits(self) -> bool:
+        """Whether no connection waits to be accepted."""
+        try:
+            sock, _ = self.socket.accept()
+        except BlockingIOError:
+            return True
+        sock.close()
+        return False
+
+    def close(self) -> None:
+        self.socket.close()
+        for peer in self.accepted:
+            peer.close()
+
+
+def connect(reactor: Any, address: Any) -> Peer:
+    """A client connected to `address`, on loopback where that takes no time."""
+    if isinstance(address, str):
+        family = socket.AF_UNIX
+    else:
+        family = socket.AF_INET6 if ":" in address[0] else socket.AF_INET
+    sock = socket.socket(family)
+    sock.connect(address)
+    return Peer(reactor, sock)

@@ -1,0 +1,150 @@
+"""What stands in for the neighbours of a pool, and what is often asked of one."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable
+from typing import Any
+
+from attrs import define, field
+from twisted.internet.error import ConnectionRefusedError
+from twisted.internet.interfaces import IConnector
+from twisted.internet.task import Clock
+from twisted.python.failure import Failure
+
+from evproxy.model import (
+    ConnectionInfo,
+    Ending,
+    Phase,
+    Side,
+    UpstreamServer,
+    close_reason,
+)
+from evproxy.upstream.pool import Pool
+from evproxy.upstream.server import PoolServer
+
+CLIENT = ConnectionInfo("192.0.2.1", 40000)
+FINISHED = close_reason(Side.DOWNSTREAM, Ending.FINISHED, Phase.RELAYING)
+RESET = close_reason(Side.UPSTREAM, Ending.RESET, Phase.RELAYING)
+REFUSED = Failure(ConnectionRefusedError(osError=111))
+A, B, C, D = (f"10.0.0.{number}:80" for number in (1, 2, 3, 4))
+
+
+class NoDialer:
+    """Pools only hand dialers on."""
+
+    def connect(self, *arguments: object) -> IConnector:
+        raise AssertionError("a pool does not connect")
+
+
+@define
+class Events:
+    """A pool observer that keeps what it hears as the lines of a log."""
+
+    lines: list[str] = field(factory=list)
+
+    def server_changed(self, pool: str, server: str, state: str, why: str) -> None:
+        self.lines.append(f"{pool}/{server} {state}: {why}")
+
+    def pool_exhausted(self, pool: str, why: str) -> None:
+        self.lines.append(f"{pool} exhausted: {why}")
+
+    def discovery_failed(self, pool: str, why: str) -> None:
+        self.lines.append(f"{pool} discovery: {why}")
+
+    def flush(self) -> list[str]:
+        lines, self.lines = self.lines, []
+        return lines
+
+
+@define(eq=False)
+class Caller:
+    """A session as a pool sees it: takes slots and gives them back."""
+
+    pool: Pool
+    server: PoolServer | None = None
+    phase: Phase = Phase.RELAYING
+    ends: list[tuple[Side, Ending]] = field(factory=list)
+
+    def open(self) -> Caller:
+        """Claim the first candidate."""
+        self.server = next(self.pool.candidates(CLIENT))
+        self.pool.claim(self.server, self)
+        return self
+
+    def close(self, reason: Any = FINISHED, answered: bool = True) -> None:
+        assert self.server is not None
+        self.pool.ended(self.server, self, reason, answered)
+
+    def end(self, by: Side, how: Ending) -> None:
+        self.ends.append((by, how))
+        self.close(close_reason(by, how, Phase.RELAYING))
+
+
+@define(eq=False)
+class Doctor:
+    """A probe whose answers the test gives; `sick` servers fail, `mute` ones never answer."""
+
+    sick: set[str] = field(factory=set)
+    mute: set[str] = field(factory=set)
+    asked: list[tuple[str, float]] = field(factory=list)
+    cancelled: int = 0
+    seconds: Callable[[], float] = float
+
+    def check(
+        self, server: UpstreamServer, done: Callable[[str | None], None]
+    ) -> Callable[[], None]:
+        self.asked.append((server.name, self.seconds()))
+        if server.name not in self.mute:
+            done("connection refused" if server.name in self.sick else None)
+        return self.cancel
+
+    def cancel(self) -> None:
+        self.cancelled += 1
+
+
+PoolMaker = Callable[..., Pool]
+
+
+def never(*arguments: object) -> None:
+    """A callback that must not come."""
+    raise AssertionError(f"called with {arguments}")
+
+
+def nothing(*arguments: object) -> None:
+    """A callback that may come."""
+
+
+def walk(pool: Pool) -> list[str]:
+    return [server.name for server in pool.candidates(CLIENT)]
+
+
+def share(pool: Pool, sessions: int = 1000) -> Counter[str]:
+    """Which servers `sessions` in a row are given first."""
+    return Counter(next(pool.candidates(CLIENT)).name for _ in range(sessions))
+
+
+def states(pool: Pool) -> dict[str, str]:
+    return {server.name: server.state for server in pool.servers}
+
+
+def fail(pool: Pool, name: str, times: int = 1) -> None:
+    """Connects to the server called `name` fail."""
+    for _ in range(times):
+        caller = Caller(pool)
+        server = next(server for server in pool.candidates(CLIENT) if server.name == name)
+        pool.claim(server, caller)
+        pool.connect_failed(server, caller, REFUSED)
+
+
+def advance(clock: Clock, seconds: float) -> None:
+    """Let `seconds` pass, in steps small enough for every timer to come in its time."""
+    end = clock.seconds() + seconds
+    while clock.seconds() < end - 1e-9:
+        clock.advance(min(0.05, end - clock.seconds()))
+
+
+def down(pool: Pool, clock: Clock, doctor: Doctor, *names: str) -> None:
+    """Let active checks find the servers called `names` down."""
+    doctor.sick.update(names)
+    advance(clock, 10)

@@ -1,0 +1,224 @@
+"""Servers come, go and change while a pool runs."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+import pytest
+from attrs import evolve
+from twisted.internet.task import Clock
+
+from evproxy.errors import SettingsError
+from evproxy.model import (
+    UpstreamServer,
+)
+from evproxy.settings import Discover, Ejection
+from tests.pool.doubles import (
+    A,
+    B,
+    C,
+    Caller,
+    Doctor,
+    Events,
+    PoolMaker,
+    advance,
+    fail,
+    share,
+    states,
+    walk,
+)
+
+
+def test_add_and_remove(make: PoolMaker, events: Events) -> None:
+    """Servers join and leave a pool that runs."""
+    pool = make(A)
+    pool.add(UpstreamServer(f"tcp:{B}", weight=3))
+    assert share(pool) == {A: 250, B: 750}
+    pool.remove(A)
+    assert share(pool) == {B: 1000}
+    assert events.flush() == [f"web/{B} added: by request", f"web/{A} removed: by request"]
+
+
+def test_removed_server_drains(make: PoolMaker, events: Events) -> None:
+    """The sessions of a server that leaves go on; it is gone when the last has ended."""
+    pool = make(A)
+    caller = Caller(pool).open()
+    pool.add(B)
+    events.flush()
+    pool.remove(A)
+    assert events.flush() == [f"web/{A} draining: by request"]
+    assert states(pool) == {B: "up", A: "draining"}
+    caller.close()
+    assert events.flush() == [f"web/{A} removed: its last session has ended"]
+    assert states(pool) == {B: "up"}
+
+
+def test_returning_server_keeps_statistics(make: PoolMaker) -> None:
+    """A server that left and comes back, even with sessions still on it, is the one it was."""
+    pool = make(A)
+    callers = [Caller(pool).open() for _ in range(3)]
+    pool.remove(A)
+    pool.add(UpstreamServer(A, weight=2))
+    [status] = pool.servers
+    assert (status.sessions, status.sessions_total, status.weight) == (3, 3, 2)
+    for caller in callers:
+        caller.close()
+    pool.remove(A)
+    pool.add(A)
+    assert [(s.sessions, s.sessions_total, s.state) for s in pool.servers] == [(0, 3, "up")]
+
+
+def test_statistics_do_not_pile_up(make: PoolMaker) -> None:
+    """Of servers that come and go without end only the last ones are remembered."""
+    pool = make()
+    for number in range(3000):
+        pool.set_servers([UpstreamServer(f"10.1.{number // 250}.{number % 250}:80")])
+        Caller(pool).open().close()
+    first, last = "10.1.0.0:80", "10.1.11.200:80"
+    pool.set_servers([UpstreamServer(first), UpstreamServer(last)])
+    assert [status.sessions_total for status in pool.servers] == [0, 1]
+
+
+def test_drain_and_resume(make: PoolMaker, events: Events) -> None:
+    """A drained server gets no new sessions until it is resumed."""
+    pool = make(A, B)
+    pool.drain(A)
+    assert share(pool) == {B: 1000}
+    pool.resume(A)
+    assert share(pool) == {A: 500, B: 500}
+    assert events.flush() == [f"web/{A} draining: by request", f"web/{A} up: by request"]
+
+
+def test_set_weight(make: PoolMaker) -> None:
+    """Weights change at once; 0 means no new sessions."""
+    pool = make(A, B)
+    pool.set_weight(A, 3)
+    assert share(pool) == {A: 750, B: 250}
+    pool.set_weight(A, 0)
+    assert share(pool) == {B: 1000}
+
+
+def test_set_servers(make: PoolMaker, events: Events) -> None:
+    """A discovered set replaces the one before; servers given by hand stay."""
+    pool = make(A)
+    pool.set_servers([UpstreamServer(B), UpstreamServer(C, weight=2)])
+    assert sorted(walk(pool)) == [A, B, C]
+    pool.set_servers([UpstreamServer(A, weight=9), UpstreamServer(C, weight=3)])
+    assert share(pool) == {A: 250, C: 750}
+    pool.set_servers([])
+    assert walk(pool) == [A]
+    assert events.flush() == [
+        f"web/{B} added: discovered",
+        f"web/{C} added: discovered",
+        f"web/{B} removed: no longer discovered",
+        f"web/{C} removed: no longer discovered",
+    ]
+
+
+def test_weight_outlives_discovery(make: PoolMaker) -> None:
+    """A weight set by hand stays until discovery has another opinion than before."""
+    pool = make()
+    found = UpstreamServer(A, weight=2)
+    pool.set_servers([found])
+    pool.set_weight(A, 5)
+    pool.set_servers([found])
+    assert pool.servers[0].weight == 5
+    pool.set_servers([evolve(found, weight=4)])
+    assert pool.servers[0].weight == 4
+
+
+def test_discovery(make: PoolMaker, events: Events) -> None:
+    """A discovery is started and stopped with the pool; its failures are told once a period."""
+
+    class Registry:
+        running = False
+
+        def start(
+            self,
+            changed: Callable[[Sequence[UpstreamServer]], None],
+            failed: Callable[[str], None],
+        ) -> None:
+            self.running, self.changed, self.failed = True, changed, failed
+
+        def stop(self) -> None:
+            self.running = False
+
+    registry = Registry()
+    settings = Discover("file", path="servers.toml")
+    pool = make(discover=settings, discovery_for=lambda discover: registry)
+    pool.start()
+    registry.changed([UpstreamServer(A)])
+    for _ in range(2):
+        registry.failed("no such file")
+        registry.failed("no such file")
+        assert walk(pool) == [A]
+        registry.changed([UpstreamServer(A)])
+    assert events.flush() == [
+        f"web/{A} added: discovered",
+        "web discovery: no such file",
+        "web discovery: no such file",
+    ]
+    pool.stop()
+    assert not registry.running
+
+
+def test_new_server_is_checked(make: PoolMaker, clock: Clock, doctor: Doctor) -> None:
+    """A server that joins is checked soon, one that leaves no more."""
+    pool = make(health_check=doctor)
+    pool.start()
+    pool.add(A)
+    advance(clock, 0.6)
+    assert {name for name, _ in doctor.asked} == {A}
+    pool.remove(A)
+    doctor.asked.clear()
+    advance(clock, 10)
+    assert doctor.asked == []
+
+
+def test_status(make: PoolMaker, clock: Clock) -> None:
+    """A snapshot says what people ask about a server; connect times decay."""
+    pool = make(UpstreamServer(A, weight=2), B, ejection=Ejection(failures=1))
+    caller = Caller(pool).open()
+    assert caller.server is not None
+    pool.connected(caller.server, 0.25)
+    fail(pool, B)
+    first, second = pool.servers
+    assert (first.name, first.state, first.weight, first.sessions) == (A, "up", 2, 1)
+    assert first.connect_time == 0.25
+    assert (second.state, second.connect_failures, second.ejections) == ("ejected", 1, 1)
+    assert second.why == "connection refused (1 of 1), for 10 s"
+    clock.advance(10)
+    assert pool.servers[0].connect_time == pytest.approx(0.25 / 2.71828, rel=0.01)
+    pool.connected(caller.server, 0.5)
+    assert pool.servers[0].connect_time == 0.5
+    pool.connected(caller.server, 0.1)
+    assert 0.1 < pool.servers[0].connect_time <= 0.5
+    caller.close()
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"balance": "fastest"}, "balance: expected one of"),
+        ({"on_down": "kill"}, "on_down: expected keep or reset, got 'kill'"),
+        ({"all_down": "panic"}, "all_down: expected refuse or try"),
+    ],
+)
+def test_wrong_options(make: PoolMaker, options: dict[str, str], message: str) -> None:
+    """What an option cannot be is refused by its name."""
+    with pytest.raises(SettingsError, match=message):
+        make(A, **options)
+
+
+def test_wrong_servers(make: PoolMaker) -> None:
+    """A server cannot be there twice, nor be changed when it is not there."""
+    with pytest.raises(SettingsError, match="twice"):
+        make(A, f"tcp:{A}")
+    pool = make(A)
+    with pytest.raises(SettingsError, match="already"):
+        pool.add(f"tcp:{A}")
+    with pytest.raises(SettingsError, match="from 0 to 256, got 300"):
+        pool.set_weight(A, 300)
+    for change in (pool.remove, pool.drain, pool.resume, lambda name: pool.set_weight(name, 1)):
+        with pytest.raises(LookupError, match=f"no server {B}"):
+            change(B)

@@ -1,0 +1,184 @@
+"""Who waits for a slot, for how long, and who is next."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from twisted.internet.task import Clock
+
+from evproxy.errors import NoServerAvailable
+from evproxy.model import (
+    UpstreamServer,
+)
+from tests.leaks import LoggedErrors
+from tests.pool.doubles import (
+    A,
+    B,
+    Caller,
+    Events,
+    PoolMaker,
+    advance,
+    fail,
+    never,
+    nothing,
+    walk,
+)
+
+
+def test_queue_is_first_come_first_served(make: PoolMaker) -> None:
+    """Each slot that frees wakes the one who waited longest."""
+    pool = make(UpstreamServer(A, max_sessions=2))
+    callers = [Caller(pool).open(), Caller(pool).open()]
+    woken: list[int] = []
+
+    def ready(number: int) -> Callable[[], None]:
+        def wake() -> None:
+            woken.append(number)
+            callers.append(Caller(pool).open())
+
+        return wake
+
+    assert walk(pool) == []
+    for number in range(4):
+        assert pool.wait(ready(number), nothing) is not None
+    callers.pop(0).close()
+    assert woken == [0]
+    callers.pop(0).close()
+    callers.pop(0).close()
+    assert woken == [0, 1, 2]
+
+
+def test_queue_timeout(make: PoolMaker, clock: Clock) -> None:
+    """Each waits for the queue timeout, counted from when it came, and then gives up."""
+    pool = make(UpstreamServer(A, max_sessions=1), queue_timeout=5.0)
+    Caller(pool).open()
+    gave_up: list[tuple[float, str]] = []
+    for _ in range(3):
+        pool.wait(never, lambda error: gave_up.append((clock.seconds(), str(error))))
+        clock.advance(1.0)
+    advance(clock, 10)
+    assert [round(when, 1) for when, _ in gave_up] == [5, 6, 7]
+    assert gave_up[0][1] == "every server is full; waited 5 s"
+
+
+def test_queue_needs_one_timer(make: PoolMaker, clock: Clock) -> None:
+    """However many wait, one timer runs, and none once they are gone."""
+    pool = make(UpstreamServer(A, max_sessions=1))
+    Caller(pool).open()
+    places = [pool.wait(never, never) for _ in range(500)]
+    assert len(clock.getDelayedCalls()) == 1
+    for place in places:
+        assert place is not None
+        place.cancel()
+    assert clock.getDelayedCalls() == []
+
+
+def test_cancelled_waiters_are_passed_over(make: PoolMaker, clock: Clock) -> None:
+    """One that gave its place up is neither woken nor timed out."""
+    pool = make(UpstreamServer(A, max_sessions=1))
+    first = Caller(pool).open()
+    gone = pool.wait(never, never)
+    woken: list[bool] = []
+    pool.wait(lambda: woken.append(True), never)
+    assert gone is not None
+    gone.cancel()
+    gone.cancel()
+    first.close()
+    assert woken == [True]
+    advance(clock, 10)
+
+
+def test_unused_slot_goes_to_the_next(make: PoolMaker) -> None:
+    """If one that is woken takes no slot, the next in the line is woken."""
+    pool = make(UpstreamServer(A, max_sessions=1))
+    first = Caller(pool).open()
+    woken: list[str] = []
+
+    def opens() -> None:
+        woken.append("opens")
+        Caller(pool).open()
+
+    pool.wait(lambda: woken.append("does nothing"), never)
+    pool.wait(opens, never)
+    pool.wait(lambda: woken.append("too late"), nothing)
+    first.close()
+    assert woken == ["does nothing", "opens"]
+
+
+def test_waiters_that_fail_at_once(make: PoolMaker, clock: Clock) -> None:
+    """A long line whose connects fail within the wake-up itself is worked off all the same."""
+    pool = make(UpstreamServer(A, max_sessions=1), queue_size=3000)
+    first = Caller(pool).open()
+    woken: list[bool] = []
+
+    def fails() -> None:
+        woken.append(True)
+        fail(pool, A)
+
+    for _ in range(3000):
+        assert pool.wait(fails, never)
+    first.close()
+    advance(clock, 4)
+    assert len(woken) == 3000
+
+
+def test_broken_waiter(make: PoolMaker, logged_errors: LoggedErrors) -> None:
+    """An exception in one that is woken is logged, and concerns nobody else."""
+    pool = make(UpstreamServer(A, max_sessions=1))
+    first = Caller(pool).open()
+    woken: list[bool] = []
+    pool.wait(lambda: never("woken"), never)
+    pool.wait(lambda: woken.append(True), never)
+    first.close()
+    assert woken == [True]
+    assert len(logged_errors.flush()) == 1
+
+
+def test_no_place(make: PoolMaker, clock: Clock, events: Events) -> None:
+    """A line that is full takes nobody, and says so once for each period."""
+    pool = make(UpstreamServer(A, max_sessions=1), queue_size=1, queue_timeout=60)
+    Caller(pool).open()
+    assert pool.wait(nothing, nothing)
+    for _ in range(20):
+        clock.advance(1)
+        assert pool.wait(never, never) is None
+    assert events.flush() == [
+        "web exhausted: every server is full, and so is the queue (1 waiting)"
+    ]
+    clock.advance(11)
+    pool.wait(never, never)
+    assert len(events.flush()) == 1
+
+
+def test_waiting_is_pointless(make: PoolMaker) -> None:
+    """Nobody waits where no server is usable, or no line is wanted."""
+    pool = make(A)
+    pool.drain(A)
+    assert pool.wait(never, never) is None
+    assert make(A, queue_size=0).wait(never, never) is None
+    assert make(A, queue_timeout=0).wait(never, never) is None
+
+
+def test_new_server_wakes(make: PoolMaker, clock: Clock) -> None:
+    """A server that is added takes those who wait, but not within the call that adds it."""
+    pool = make(UpstreamServer(A, max_sessions=1))
+    Caller(pool).open()
+    opened: list[Caller] = []
+    for _ in range(100):
+        pool.wait(lambda: opened.append(Caller(pool).open()), never)
+    pool.add(B)
+    assert opened == []
+    advance(clock, 1)
+    assert {caller.server.name for caller in opened if caller.server} == {B}
+    assert len(opened) == 100
+
+
+def test_stop_dissolves_the_line(make: PoolMaker) -> None:
+    """When the pool stops, those who wait give up, and nobody else may wait."""
+    pool = make(UpstreamServer(A, max_sessions=1))
+    Caller(pool).open()
+    errors: list[Exception] = []
+    pool.wait(never, errors.append)
+    pool.stop()
+    assert [type(error) for error in errors] == [NoServerAvailable]
+    assert pool.wait(never, never) is None

@@ -1,0 +1,90 @@
+"""Peers that speak TLS, and tell a stream that was ended from one that was cut."""
+
+from __future__ import annotations
+
+import ssl
+from collections.abc import Callable
+from functools import partial
+from typing import Any, TypeVar
+
+from tests.peers import RESET, Peer
+
+CLOSED = "close_notify"
+CUT = "cut"
+
+T = TypeVar("T")
+
+
+class SecuredPeer:
+    """
+    TLS on top of a `Peer`.
+
+    :param context: an `ssl.SSLContext` for clients, or for servers if `serves`.
+    """
+
+    def __init__(self, peer: Peer, context: ssl.SSLContext, serves: bool = False) -> None:
+        self.peer = peer
+        self._incoming, self._outgoing = ssl.MemoryBIO(), ssl.MemoryBIO()
+        self._tls = context.wrap_bio(
+            self._incoming, self._outgoing, serves, None if serves else "127.0.0.1"
+        )
+
+    async def handshake(self) -> None:
+        """Shake hands."""
+        await self._do(self._tls.do_handshake)
+
+    async def send(self, data: bytes) -> None:
+        """Send all of `data`."""
+        for start in range(0, len(data), 65536):
+            await self._do(partial(self._tls.write, data[start : start + 65536]))
+
+    async def receive(self, count: int) -> bytes:
+        """Exactly `count` bytes."""
+        received = b""
+        while len(received) < count:
+            data = await self._do(partial(self._tls.read, count - len(received)))
+            if not data:
+                raise EOFError(f"the stream ended after {len(received)} of {count} bytes")
+            received += data
+        return received
+
+    async def rest(self) -> tuple[bytes, str]:
+        """Everything up to the end, and how it ended: `CLOSED`, `CUT` or `RESET`."""
+        received = bytearray()
+        while True:
+            try:
+                data = await self._do(partial(self._tls.read, 65536))
+            except ssl.SSLEOFError:
+                return bytes(received), CUT
+            except ConnectionResetError:
+                return bytes(received), RESET
+            if not data:
+                return bytes(received), CLOSED
+            received += data
+
+    async def close(self) -> None:
+        """End the stream with a close_notify, and close the connection."""
+        try:
+            self._tls.unwrap()
+        except ssl.SSLError:
+            """The other peer's close_notify is not awaited."""
+        await self._flush()
+        self.peer.end()
+
+    async def _do(self, step: Callable[[], T]) -> T:
+        while True:
+            try:
+                result = step()
+            except ssl.SSLWantReadError:
+                await self._flush()
+                data: Any = await self.peer.some()
+                if data:
+                    self._incoming.write(data)
+                else:
+                    self._incoming.write_eof()
+            else:
+                await self._flush()
+                return result
+
+    async def _flush(self) -> None:
+        await self.peer.send(self._outgoing.read())

@@ -1,0 +1,134 @@
+"""
+``python -m evproxy check FILE``, as it is run from a shell.
+"""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from evproxy.__main__ import main
+from tests.configs import SOUND
+
+ROOT = Path(__file__).resolve().parent.parent
+
+
+def run(*arguments: str | bytes) -> tuple[int, str, str]:
+    """Exit status, standard output and standard error of ``python -m evproxy``."""
+    done = subprocess.run(
+        [sys.executable, "-m", "evproxy", *arguments],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+    return done.returncode, done.stdout, done.stderr
+
+
+def written(directory: Path, text: str) -> str:
+    path = directory / "evproxy.toml"
+    path.write_text(text)
+    return str(path)
+
+
+def test_good_file() -> None:
+    """A good file is one line on standard output and exit status 0."""
+    assert run("check", "examples/evproxy.toml") == (
+        0,
+        "examples/evproxy.toml: good: 2 listeners, 2 pools, 3 upstream servers,"
+        " discovery for 1 pool\n",
+        "",
+    )
+
+
+def test_bad_file(tmp_path: Path) -> None:
+    """Every problem is one line on standard error, with the file's name, and exit status 1."""
+    path = written(tmp_path, SOUND + "wieght = 3\n[timeouts]\nidle = true\n")
+    assert run("check", path) == (
+        1,
+        "",
+        f"{path}: pools.web.wieght: unknown key\n"
+        f"{path}: timeouts.idle: expected a number of seconds from 0 to 31536000,"
+        " got true\n",
+    )
+
+
+def test_closer_look_at_endpoints(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Endpoints are looked at as closely as the proxy does it, as far as a shell can."""
+    path = written(
+        tmp_path,
+        '[[listeners]]\nlisten = "nosuch:1"\n'
+        '[[listeners]]\nlisten = "systemd:domain=INET:index=0"\n'
+        '[pools.web]\nupstreams = ["nosuch:x", "tls:a:443"]\n',
+    )
+    assert main(["check", path]) == 1
+    out, err = capsys.readouterr()
+    assert out == ""
+    listen, upstream = err.splitlines()
+    assert listen.startswith(f"{path}: listeners[0].listen: 'nosuch:1")
+    assert upstream.startswith(f"{path}: pools.web.upstreams[0]: 'nosuch:x' is not an upstream")
+
+
+def test_singular(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """One of a thing is told as one."""
+    path = written(tmp_path, SOUND)
+    assert main(["check", path]) == 0
+    assert capsys.readouterr().out == f"{path}: good: 1 listener, 1 pool, 1 upstream server\n"
+
+
+@pytest.mark.parametrize(
+    ("content", "expected"),
+    [
+        (None, "cannot be read: No such file or directory"),
+        (b"a = '\xff'", "not UTF-8 at byte 6"),
+        (b"a =", "line 1, column 4: Invalid value"),
+    ],
+)
+def test_unreadable_file(
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    content: bytes | None,
+    expected: str,
+) -> None:
+    """A file that cannot be read, or is not TOML, is one line on standard error."""
+    path = tmp_path / "evproxy.toml"
+    if content is not None:
+        path.write_bytes(content)
+    assert main(["check", str(path)]) == 1
+    assert capsys.readouterr() == ("", f"{path}: {expected}\n")
+
+
+def test_directory(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """A directory is not a file."""
+    assert main(["check", str(tmp_path)]) == 1
+    assert capsys.readouterr().err == f"{tmp_path}: cannot be read: Is a directory\n"
+
+
+def test_name_that_is_not_text(tmp_path: Path) -> None:
+    """A file name that no terminal can show is shown escaped."""
+    path = os.fsencode(tmp_path) + b"/\xff\n.toml"
+    Path(os.fsdecode(path)).write_text(SOUND)
+    status, out, err = run("check", path)
+    assert (status, err) == (0, "")
+    assert out.startswith(f"{tmp_path}/\\udcff\\n.toml: good: ")
+    assert out.count("\n") == 1
+
+
+def test_help() -> None:
+    """The help says what the commands are."""
+    status, out, _ = run("--help")
+    assert status == 0
+    assert "check     say what is wrong with a configuration file" in out
+
+
+@pytest.mark.parametrize("arguments", [[], ["check"], ["chekc", "x"], ["check", "x", "y"]])
+def test_wrong_usage(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    """A wrong command line is told how it goes, and exits with 2."""
+    with pytest.raises(SystemExit) as stopped:
+        main(arguments)
+    assert stopped.value.code == 2
+    assert capsys.readouterr().err.startswith("usage: python -m evproxy")

@@ -1,0 +1,264 @@
+"""
+The keys of a pool's tables: every line that a wrong value is told.
+"""
+
+from __future__ import annotations
+
+import pytest
+
+from tests.configs import LISTENERS, SOUND, problems
+
+SECONDS = "expected a number of seconds from 0.001 to 31536000"
+SERVERS = "HOST:PORT, [v6]:PORT or a client endpoint description"
+
+
+@pytest.mark.parametrize(
+    ("key", "expected"),
+    [
+        ('weight = "two"', 'expected a whole number from 0 to 256, got "two"'),
+        ("weight = 257", "expected a whole number from 0 to 256, got 257"),
+        ("weight = -1", "expected a whole number from 0 to 256, got -1"),
+        ("weight = 1.0", "expected a whole number from 0 to 256, got 1.0"),
+        ("weight = true", "expected a whole number from 0 to 256, got true"),
+        (f"weight = 0x{'f' * 6000}", "expected a whole number from 0 to 256, got a huge number"),
+        ("weight = []", "expected a whole number from 0 to 256, got an array"),
+        ("weight = {}", "expected a whole number from 0 to 256, got a table"),
+        ("weight = 1979-05-27", "expected a whole number from 0 to 256, got 1979-05-27"),
+        ("backup = 1", "expected true or false, got 1"),
+        ('backup = "true"', 'expected true or false, got "true"'),
+        ("priority = 65536", "expected a whole number from 0 to 65535, got 65536"),
+        ("max_sessions = 1e3", "expected a whole number from 0 to 1000000000, got 1000.0"),
+        ("wieght = 1", 'unknown key, did you mean "weight"?'),
+        ("zone = 1", "unknown key"),
+    ],
+)
+def test_upstream_keys(key: str, expected: str) -> None:
+    """Every wrong key of an upstream server is told by its path."""
+    text = f'{LISTENERS}[pools.web]\nupstreams = [{{endpoint = "a:1", {key}}}]\n'
+    name = key.partition(" ")[0]
+    assert problems(text) == [f"pools.web.upstreams[0].{name}: {expected}"]
+
+
+@pytest.mark.parametrize(
+    ("endpoint", "fault"),
+    [
+        ("", "there is no port"),
+        ("localhost", "there is no port"),
+        ("::1", "an IPv6 address goes in brackets, before the port"),
+        (":80", "there is no host"),
+        ("[::x]:80", "there is no IPv6 address in the brackets"),
+        ("a:0", "a port is a number from 1 to 65535"),
+        ("tcp:a:65536:timeout=3", "a port is a number from 1 to 65535"),
+        (
+            " a:1",
+            "it is empty, or has white space around it, or something in it that cannot be printed",
+        ),
+    ],
+)
+def test_endpoints(endpoint: str, fault: str) -> None:
+    """What cannot be an endpoint is refused without looking anything up."""
+    text = f'{LISTENERS}[pools.web]\nupstreams = ["{endpoint}"]\n'
+    assert problems(text) == [
+        f'pools.web.upstreams[0]: expected {SERVERS}, got "{endpoint}": {fault}'
+    ]
+
+
+@pytest.mark.parametrize(
+    "endpoint",
+    ["a:1", "a:65535", "[fe80::1%eth0]:80", "tcp:a:1:timeout=3", "tls:a:443", "unix:/a b"],
+)
+def test_possible_endpoints(endpoint: str) -> None:
+    """What may be an endpoint is left to whoever knows the plugins."""
+    assert problems(f'{LISTENERS}[pools.web]\nupstreams = ["{endpoint}"]\n') == []
+
+
+@pytest.mark.parametrize(
+    ("key", "expected"),
+    [
+        ("connect_timeout = nan", f"{SECONDS}, got nan"),
+        ("connect_timeout = inf", f"{SECONDS}, got inf"),
+        ("connect_timeout = -inf", f"{SECONDS}, got -inf"),
+        ("connect_timeout = 0", f"{SECONDS}, got 0"),
+        ("connect_timeout = 31536001", f"{SECONDS}, got 31536001"),
+        ("connect_timeout = true", f"{SECONDS}, got true"),
+        ('connect_timeout = "5"', f'{SECONDS}, got "5"'),
+        (f"connect_timeout = 0x{'f' * 500}", f"{SECONDS}, got a huge number"),
+        ('on_down = "stop"', 'expected one of "keep" or "reset", got "stop"'),
+        (
+            'on_down = "rest"',
+            'expected one of "keep" or "reset", got "rest", did you mean "reset"?',
+        ),
+        ("all_down = 3", 'expected one of "refuse" or "try", got 3'),
+        ("health_check = 3", "expected a table, got 3"),
+        ("ejection = []", "expected a table, got an array"),
+        ("balanse = 3", 'unknown key, did you mean "balance"?'),
+        ('"a.b" = 3', "unknown key"),
+        ("tls = {}", "unknown key"),
+        ("send_proxy_protocol = 2", "unknown key"),
+        ('name = "web"', "unknown key"),
+    ],
+)
+def test_pool_keys(key: str, expected: str) -> None:
+    """Every wrong key of a pool is told by its path."""
+    name = key.partition(" ")[0]
+    assert problems(f"{SOUND}{key}\n") == [f"pools.web.{name}: {expected}"]
+
+
+@pytest.mark.parametrize(
+    ("check", "expected"),
+    [
+        ('kind = "https"', None),
+        ("interval = 0", [f".interval: {SECONDS}, got 0"]),
+        ("rise = 0", [".rise: expected a whole number from 1 to 1000, got 0"]),
+        ("port = 65536", [".port: expected a whole number from 0 to 65535, got 65536"]),
+        ('path = "/"', ['.path: belongs to kind "http", and this is "tcp"']),
+        (
+            'kind = "redis", send = "x"',
+            ['.send: belongs to kind "send-expect", and this is "redis"'],
+        ),
+        ("fast_interval = 3", [".fast_interval: fast_interval (3) is more than interval (2.0)"]),
+        ('kind = "tls", ca = "x"', [".ca: of no use without verify = true"]),
+        (
+            'kind = "http", path = "healthz"',
+            ['.path: expected a path that starts with /, in ASCII, without spaces, got "healthz"'],
+        ),
+        (
+            'kind = "http", expect_status = [200, 99, "x"]',
+            [
+                ".expect_status[1]: expected a whole number from 100 to 599, got 99",
+                '.expect_status[2]: expected a whole number from 100 to 599, got "x"',
+            ],
+        ),
+        (
+            'kind = "http", expect_status = 200',
+            [".expect_status: expected an array of whole numbers from 100 to 599, got 200"],
+        ),
+        ('kind = "http", host = "a/b"', ['.host: expected HOST or HOST:PORT, in ASCII, got "a/b"']),
+        (
+            'kind = "http", method = "GET /"',
+            ['.method: expected an HTTP method, got "GET /"'],
+        ),
+        (
+            'kind = "send-expect", expect = "a", expect_pattern = "b"',
+            [".expect_pattern: there is expect too: only one of them can be"],
+        ),
+        (
+            'kind = "send-expect", expect_pattern = "("',
+            [
+                '.expect_pattern: expected a regular expression, got "(":'
+                " missing ), unterminated subpattern"
+            ],
+        ),
+        (
+            "kind = 'send-expect', expect_pattern = '\\N{DASH}'",
+            ['.expect_pattern: expected a regular expression, got "\\\\N{DASH}": bad escape \\N'],
+        ),
+        (
+            f"kind = 'send-expect', expect_pattern = '{'(' * 5000}'",
+            [
+                f'.expect_pattern: expected a regular expression, got "{"(" * 60}…":'
+                " it is nested too deeply"
+            ],
+        ),
+        (
+            r"kind = 'send-expect', send = 'QUIT\q'",
+            [
+                r".send: expected a string, with \r, \n, \t, \0, \\ and \xHH as its only"
+                r' backslashes, got "QUIT\\q"'
+            ],
+        ),
+        (r"kind = 'send-expect', send = 'QUIT\r\n', expect = '\x00\\'", []),
+        ('kind = "http", expect_status = [], expect_text = "ok", method = "HEAD"', []),
+        ('kind = "postgresql", fast_interval = 0.5', []),
+        ("", []),
+    ],
+)
+def test_health_check_keys(check: str, expected: list[str] | None) -> None:
+    """Every wrong key of a health check is told, and every one that belongs to another kind."""
+    if expected is None:
+        expected = [
+            '.kind: expected one of "tcp", "tls", "http", "send-expect", "redis", "smtp" or'
+            ' "postgresql", got "https", did you mean "http"?'
+        ]
+    told = problems(f"{SOUND}health_check = {{{check}}}\n")
+    assert told == ["pools.web.health_check" + line for line in expected]
+
+
+@pytest.mark.parametrize(
+    ("discover", "expected"),
+    [
+        ("", [".kind: required, but missing"]),
+        ('kind = "dns"', ['.name: required for kind "dns"', '.port: required for kind "dns"']),
+        ('kind = "dns-srv"', ['.name: required for kind "dns-srv"']),
+        ('kind = "file"', ['.path: required for kind "file"']),
+        ('kind = "etcd"', ['.prefix: required for kind "etcd"']),
+        (
+            'kind = "srv"',
+            [
+                '.kind: expected one of "dns", "dns-srv", "file" or "etcd", got "srv", did you mean'
+                ' "dns-srv"?'
+            ],
+        ),
+        (
+            'kind = "dns-srv", name = "_a._tcp.b", port = 3',
+            ['.port: belongs to kind "dns", and this is "dns-srv"'],
+        ),
+        (
+            'kind = "file", path = "x.json", nameservers = []',
+            ['.nameservers: belongs to kind "dns" and "dns-srv", and this is "file"'],
+        ),
+        (
+            'kind = "file", path = ""',
+            ['.path: expected a path that ends in .toml or .json, got ""'],
+        ),
+        (
+            'kind = "dns", name = "a b", port = 0',
+            [
+                '.name: expected a domain name, got "a b"',
+                ".port: expected a whole number from 1 to 65535, got 0",
+            ],
+        ),
+        (
+            'kind = "dns-srv", name = "a", interval = 0.5',
+            [".interval: min_interval (1.0) is more than interval (0.5)"],
+        ),
+        (
+            'kind = "dns-srv", name = "a", nameservers = ["1.2.3.4:53", "ns.org", "::1", "[::1]"]',
+            [
+                '.nameservers[1]: expected ADDRESS or ADDRESS:PORT, got "ns.org": a name server is'
+                " given by its address",
+                '.nameservers[3]: expected ADDRESS or ADDRESS:PORT, got "[::1]": an IPv6 address'
+                " with a port goes in brackets",
+            ],
+        ),
+        (
+            'kind = "etcd", prefix = "/x", endpoints = []',
+            [".endpoints: expected an array of URLs, at least one, got an array that is empty"],
+        ),
+        (
+            'kind = "etcd", prefix = "/x", endpoints = ["http://a:1", "a:1", "http://a:x"]',
+            [
+                '.endpoints[1]: expected a URL, got "a:1": it is not http:// or https:// and a'
+                " host, in ASCII",
+                '.endpoints[2]: expected a URL, got "http://a:x": Port could not be cast to integer'
+                " value as 'x'",
+            ],
+        ),
+        (
+            'kind = "dns-srv", name = "a..b"',
+            ['.name: expected a domain name, got "a..b"'],
+        ),
+        (
+            'kind = "file", path = "servers.txt"',
+            ['.path: expected a path that ends in .toml or .json, got "servers.txt"'],
+        ),
+        ('kind = "file", path = "a.toml", min_interval = 2', []),
+        ('kind = "dns-srv", name = "_pg._tcp.example.org."', []),
+        ('kind = "dns", name = "a.b", port = 80, nameservers = ["[::1]:53"]', []),
+        ('kind = "etcd", prefix = "/x", interval = 3', []),
+    ],
+)
+def test_discover_keys(discover: str, expected: list[str]) -> None:
+    """Every wrong key of a discovery is told, what is missing, and what belongs to another kind."""
+    told = problems(f"{LISTENERS}[pools.web]\ndiscover = {{{discover}}}\n")
+    assert told == ["pools.web.discover" + line for line in expected]

@@ -1,0 +1,223 @@
+"""Servers from DNS, with a real DNS server whose zone changes."""
+
+from __future__ import annotations
+
+import signal
+import socket
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from random import Random
+from typing import Any
+
+import pytest
+
+from evproxy.model import UpstreamServer
+from evproxy.settings import Discover
+from evproxy.upstream.discovery import discovery_for
+from evproxy.upstream.discovery.resolver import Resolver
+from tests.name_servers import name_server
+from tests.real_servers import RealServers, free_port
+from tests.told import Told
+
+OFTEN = 0.05
+"""The lower bound between look-ups: all records' time to live is 0."""
+
+
+@pytest.fixture
+def real_servers() -> Iterator[RealServers]:
+    made = RealServers()
+    yield made
+    made.end()
+
+
+def watching(
+    reactor: Any, kind: str, name: str, ports: Sequence[int], **settings: Any
+) -> tuple[Told, Any]:
+    """A discovery that has started, and what it tells."""
+    told = Told()
+    discover = Discover(
+        kind,
+        name=name,
+        nameservers=tuple(f"127.0.0.1:{port}" for port in ports),
+        min_interval=OFTEN,
+        **{"interval": 10 * OFTEN, **settings},
+    )
+    discovery = discovery_for(reactor, discover, Random(1))
+    discovery.start(told.changed, told.failed)
+    return told, discovery
+
+
+@pytest.mark.peers("knotd", "knotc")
+async def test_addresses_change(reactor: Any, real_servers: RealServers) -> None:
+    """A and AAAA records are servers; a changed zone is a new set."""
+    dns = await name_server(reactor, real_servers, "web A 10.0.0.1\nweb A 10.0.0.2")
+    told, discovery = watching(reactor, "dns", "web.example.test", [dns.port], port=80)
+    await told.servers("10.0.0.1:80", "10.0.0.2:80")
+    dns.change("web A 10.0.0.2\nweb AAAA fd00::1")
+    assert await told.servers("10.0.0.2:80", "[fd00::1]:80") == (
+        UpstreamServer("10.0.0.2:80"),
+        UpstreamServer("[fd00::1]:80"),
+    )
+    dns.change("web CNAME other\nother AAAA fd00::2")
+    await told.servers("[fd00::2]:80")
+    discovery.stop()
+    assert told.failures == []
+
+
+@pytest.mark.peers("knotd", "knotc")
+async def test_names_go_away(reactor: Any, real_servers: RealServers) -> None:
+    """A name that is gone, or has no address, is a failure; the last set stays until it is back."""
+    dns = await name_server(reactor, real_servers, "web A 10.0.0.1")
+    told, discovery = watching(reactor, "dns", "web.example.test", [dns.port], port=80)
+    await told.servers("10.0.0.1:80")
+    dns.change("")
+    await told.until(lambda: "A of web.example.test: NXDOMAIN" in told.failures)
+    dns.change("web TXT nothing")
+    await told.until(lambda: "web.example.test has no address" in told.failures)
+    assert len(told.sets) == 1
+    dns.change("web A 10.0.0.1")
+    await told.until(lambda: len(told.sets) == 2)
+    discovery.stop()
+    assert told.endpoints() == ["10.0.0.1:80"]
+
+
+@pytest.mark.peers("knotd", "knotc")
+async def test_server_goes_away(reactor: Any, real_servers: RealServers) -> None:
+    """While the name server is stopped or gone the last set stays, and the reason is told."""
+    dns = await name_server(reactor, real_servers, "web A 10.0.0.1")
+    told, discovery = watching(reactor, "dns", "web.example.test", [dns.port], port=80)
+    await told.servers("10.0.0.1:80")
+    dns.server.signal(signal.SIGSTOP)
+    asked = f"(asked 127.0.0.1:{dns.port})"
+    assert await told.failure() == f"A of web.example.test: timed out {asked}"
+    dns.server.stop()
+    refused = f"A of web.example.test: connection refused {asked}"
+    await told.until(lambda: refused in told.failures)
+    assert len(told.sets) == 1
+    dns.write("web A 10.0.0.9")
+    await dns.server.started(reactor, dns.port)
+    await told.servers("10.0.0.9:80")
+    discovery.stop()
+
+
+@pytest.mark.peers("knotd", "knotc")
+async def test_other_name_server(reactor: Any, real_servers: RealServers) -> None:
+    """Where the first name server is away, or will not answer, the next one is asked."""
+    dns = await name_server(reactor, real_servers, "web A 10.0.0.1")
+    ports = [free_port(socket.SOCK_DGRAM), dns.port]
+    told, discovery = watching(reactor, "dns", "web.example.test", ports, port=80)
+    await told.servers("10.0.0.1:80")
+    discovery.stop()
+    told, discovery = watching(reactor, "dns", "web.elsewhere.test", [dns.port], port=80)
+    assert await told.failure() == "A of web.elsewhere.test: REFUSED"
+    discovery.stop()
+
+
+@pytest.mark.peers("knotd", "knotc")
+async def test_over_ipv6(reactor: Any, real_servers: RealServers) -> None:
+    """A name server may have an IPv6 address."""
+    dns = await name_server(reactor, real_servers, "web A 10.0.0.1")
+    told = Told()
+    nameservers = (f"[::1]:{dns.port}",)
+    discover = Discover("dns", name="web.example.test", port=80, nameservers=nameservers)
+    discovery = discovery_for(reactor, discover, Random(1))
+    discovery.start(told.changed, told.failed)
+    await told.servers("10.0.0.1:80")
+    discovery.stop()
+
+
+@pytest.mark.peers("knotd", "knotc")
+async def test_long_answer(reactor: Any, real_servers: RealServers) -> None:
+    """An answer that does not fit a datagram comes over TCP."""
+    addresses = [f"10.0.0.{number}" for number in range(1, 101)]
+    records = "\n".join(f"web A {address}" for address in addresses)
+    dns = await name_server(reactor, real_servers, records)
+    told, discovery = watching(reactor, "dns", "web.example.test", [dns.port], port=80)
+    await told.servers(*(f"{address}:80" for address in addresses))
+    discovery.stop()
+    assert told.failures == []
+
+
+@pytest.mark.peers("knotd", "knotc")
+async def test_services_change(reactor: Any, real_servers: RealServers) -> None:
+    """SRV records give ports, weights and tiers; a changed zone is a new set."""
+    hosts = "a A 10.0.0.1\nb A 10.0.0.2\nb AAAA fd00::2\n"
+    records = "_x._tcp SRV 0 10 8001 a\n_x._tcp SRV 5 4 8002 b"
+    dns = await name_server(reactor, real_servers, hosts + records)
+    told, discovery = watching(reactor, "dns-srv", "_x._tcp.example.test", [dns.port])
+    await told.until(lambda: len(told.sets) == 1)
+    assert told.sets[0] == (
+        UpstreamServer("10.0.0.1:8001", weight=10),
+        UpstreamServer("10.0.0.2:8002", weight=2, priority=5),
+        UpstreamServer("[fd00::2]:8002", weight=2, priority=5),
+    )
+    dns.change(hosts + "_x._tcp SRV 0 0 8003 a\n_x._tcp SRV 0 65535 8004 a")
+    servers = await told.servers("10.0.0.1:8003", "10.0.0.1:8004")
+    assert [server.weight for server in servers] == [1, 256]
+    dns.change(hosts + "_x._tcp SRV 0 0 0 .")
+    assert "not offered" in await told.failure()
+    dns.change(hosts)
+    await told.until(lambda: told.failures[-1].endswith("NXDOMAIN"))
+    dns.change(hosts + "_x._tcp TXT nothing")
+    await told.until(lambda: told.failures[-1] == "_x._tcp.example.test has no SRV record")
+    discovery.stop()
+    assert len(told.sets) == 2
+
+
+@pytest.mark.peers("knotd", "knotc")
+async def test_services_without_addresses(reactor: Any, real_servers: RealServers) -> None:
+    """A target that cannot be resolved is told; the others count, and so does what it last had."""
+    records = "_x._tcp SRV 0 1 80 a\n_x._tcp SRV 0 1 80 b\n"
+    dns = await name_server(reactor, real_servers, records + "a A 10.0.0.1")
+    told, discovery = watching(reactor, "dns-srv", "_x._tcp.example.test", [dns.port])
+    await told.servers("10.0.0.1:80")
+    assert await told.failure() == "A of b.example.test: NXDOMAIN"
+    dns.change(records + "b A 10.0.0.2")
+    await told.servers("10.0.0.1:80", "10.0.0.2:80")
+    discovery.stop()
+
+
+@pytest.mark.peers("knotd", "knotc")
+async def test_many_services(reactor: Any, real_servers: RealServers) -> None:
+    """More targets than are asked for at once, without their addresses in the answer."""
+    names = [f"h{number}" for number in range(1, 101)]
+    records = "\n".join(
+        f"_x._tcp SRV 0 1 80 {name}\n{name} A 10.0.0.{number}" for number, name in enumerate(names)
+    )
+    dns = await name_server(reactor, real_servers, records)
+    told, discovery = watching(reactor, "dns-srv", "_x._tcp.example.test", [dns.port], interval=5.0)
+    await told.servers(*(f"10.0.0.{number}:80" for number in range(100)))
+    discovery.stop()
+
+
+@pytest.mark.parametrize("kind", ["dns", "dns-srv"])
+async def test_stop_while_asking(reactor: Any, kind: str) -> None:
+    """Stopped in the middle of a look-up, it leaves nothing and tells nothing."""
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as silent:
+        silent.bind(("127.0.0.1", 0))
+        port = silent.getsockname()[1]
+        settings = {"port": 80} if kind == "dns" else {}
+        told, discovery = watching(reactor, kind, "web.example.test", [port], **settings)
+        silent.settimeout(5)
+        silent.recv(512)
+        discovery.stop()
+        discovery.stop()
+        assert told == Told()
+
+
+async def test_stop_while_waiting(reactor: Any) -> None:
+    """Stopped between look-ups, it leaves nothing."""
+    told, discovery = watching(
+        reactor, "dns", "web.test", [free_port(socket.SOCK_DGRAM)], port=80, interval=100.0
+    )
+    await told.failure()
+    discovery.stop()
+
+
+async def test_system_name_servers(reactor: Any, tmp_path: Path) -> None:
+    """Without given name servers those of resolv.conf are asked, as it is at the time."""
+    path = tmp_path / "resolv.conf"
+    resolver = Resolver(reactor, resolv_conf=str(path))
+    assert await resolver.nameservers() == (("127.0.0.1", 53),)
+    path.write_text("nameserver 10.9.8.7\n")
+    assert await resolver.nameservers() == (("10.9.8.7", 53),)

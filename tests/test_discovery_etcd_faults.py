@@ -1,0 +1,160 @@
+"""Servers from an etcd that misbehaves, and stopping at every moment."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import pytest
+from twisted.internet.defer import Deferred
+from twisted.internet.interfaces import IListeningPort
+from twisted.web.server import NOT_DONE_YET, Request
+
+from evproxy.upstream.discovery.etcd_wire import SIZE_LIMIT
+from tests.etcd_gateway import OFTEN, PREFIX, Gateway, encoded, watching
+from tests.real_servers import free_port
+from tests.told import Told
+
+Serve = Callable[[Gateway], str]
+
+
+@pytest.fixture
+def serve(reactor: Any) -> Iterator[Serve]:
+    """Serves a gateway on a loopback port and tells its URL."""
+    ports: list[IListeningPort] = []
+
+    def serving(gateway: Gateway) -> str:
+        port = reactor.listenTCP(0, gateway.site(), interface="127.0.0.1")
+        ports.append(port)
+        return f"http://127.0.0.1:{port.getHost().port}/"
+
+    yield serving
+    for port in ports:
+        port.stopListening()
+
+
+def put(name: str, endpoint: str) -> bytes:
+    """A line of a watch that says that a key was put."""
+    kv = {"key": encoded(PREFIX + name), "value": encoded(json.dumps(endpoint))}
+    return json.dumps({"result": {"events": [{"kv": kv}]}}).encode() + b"\n"
+
+
+async def test_byte_by_byte(reactor: Any, serve: Serve) -> None:
+    """Changes arrive whole, however they are cut."""
+    gateway = Gateway({"a": "a:1"})
+    told, discovery = watching(reactor, [serve(gateway)])
+    await gateway.until(lambda: bool(gateway.watches))
+    for byte in put("b", "b:1") + put("c", "c:1"):
+        gateway.watches[0].write(bytes([byte]))
+        turned: Deferred[None] = Deferred()
+        reactor.callLater(0, turned.callback, None)
+        await turned
+    await told.servers("a:1", "b:1", "c:1")
+    discovery.stop()
+    assert told.failures == []
+
+
+async def test_compaction_reads_again(reactor: Any, serve: Serve) -> None:
+    """When the revision to watch from is compacted, all keys are read again."""
+    gateway = Gateway({"a": "a:1"})
+
+    def compacted(request: Request) -> bytes:
+        gateway.keys = {"b": "b:1"}
+        gateway.on_watch = None
+        return b'{"result": {"canceled": true, "compact_revision": "9"}}\n'
+
+    gateway.on_watch = compacted
+    told, discovery = watching(reactor, [serve(gateway)])
+    await told.servers("b:1")
+    discovery.stop()
+
+
+async def test_watch_ends_at_once(reactor: Any, serve: Serve) -> None:
+    """Where watches do not work keys are still read, ever more rarely, and it is told once."""
+    gateway = Gateway({"a": "a:1"}, on_watch=lambda request: b"")
+    url = serve(gateway)
+    told, discovery = watching(reactor, [url])
+    assert await told.failure() == f"{url}: the watch ended"
+    began, ranges = reactor.seconds(), gateway.ranges
+    gateway.keys["b"] = "b:1"
+    await told.servers("a:1", "b:1")
+    await gateway.until(lambda: gateway.ranges == ranges + 3)
+    assert reactor.seconds() - began >= 3 * OFTEN
+    discovery.stop()
+    assert len(told.failures) == 1
+
+
+@pytest.mark.parametrize(
+    ("answer", "reason"),
+    [
+        (b"<html>", "the answer is not etcd's"),
+        (b"{}", "the answer is not etcd's"),
+        (b" " * (SIZE_LIMIT + 1), f"the answer is longer than {SIZE_LIMIT} bytes"),
+    ],
+)
+async def test_bad_answer(reactor: Any, serve: Serve, answer: bytes, reason: str) -> None:
+    """An answer that is not etcd's, or never ends, is a failure."""
+    url = serve(Gateway(on_range=lambda request: answer))
+    told, discovery = watching(reactor, [url])
+    assert await told.failure() == f"{url}: {reason}"
+    discovery.stop()
+
+
+async def test_refused(reactor: Any, serve: Serve) -> None:
+    """A member that cannot answer now says why, and the next is asked."""
+
+    def no_leader(request: Request) -> bytes:
+        request.setResponseCode(503)
+        return b'{"error": "etcdserver: no leader"}'
+
+    first, second = serve(Gateway(on_range=no_leader)), serve(Gateway(on_range=no_leader))
+    told, discovery = watching(reactor, [first, second])
+    reason = "status 503: etcdserver: no leader"
+    assert await told.failure() == f"{first}: {reason}; {second}: {reason}"
+    discovery.stop()
+
+
+async def test_nonsense_while_watching(reactor: Any, serve: Serve) -> None:
+    """A watch that speaks nonsense is left, and the keys are read again."""
+    gateway = Gateway({"a": "a:1"})
+    gateway.on_watch = lambda request: b"nonsense\n"
+    url = serve(gateway)
+    told, discovery = watching(reactor, [url], interval=4 * OFTEN)
+    assert await told.failure() == f"{url}: the watch does not speak as etcd does"
+    gateway.on_watch = None
+    await told.until(lambda: len(told.sets) == 2)
+    discovery.stop()
+
+
+async def test_stop_while_reading(reactor: Any, serve: Serve) -> None:
+    """Stopped while it waits for the keys, it leaves nothing and tells nothing."""
+    gateway = Gateway(on_range=lambda request: NOT_DONE_YET)
+    told, discovery = watching(reactor, [serve(gateway)])
+    await gateway.until(lambda: gateway.ranges == 1)
+    discovery.stop()
+    discovery.stop()
+    assert told == Told()
+
+
+async def test_stop_while_watching(reactor: Any, serve: Serve) -> None:
+    """Stopped while it watches, it closes the connection and tells nothing more."""
+    gateway = Gateway({"a": "a:1"})
+    told, discovery = watching(reactor, [serve(gateway)])
+    await gateway.until(lambda: bool(gateway.watches))
+    gateway.watches[0].write(put("b", "b:1"))
+    await told.servers("a:1", "b:1")
+    discovery.stop()
+    await gateway.until(lambda: gateway.left == 1)
+    assert len(told.sets) == 2
+
+
+async def test_stop_while_connecting(reactor: Any) -> None:
+    """Stopped before it is connected, or between two tries, it leaves nothing."""
+    url = f"http://127.0.0.1:{free_port()}"
+    told, discovery = watching(reactor, [url], interval=100.0, min_interval=100.0)
+    discovery.stop()
+    assert told == Told()
+    told, discovery = watching(reactor, [url], interval=100.0, min_interval=100.0)
+    await told.failure()
+    discovery.stop()

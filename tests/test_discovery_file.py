@@ -1,0 +1,117 @@
+"""Servers from a file: changes arrive, a broken file changes nothing."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from random import Random
+from typing import Any
+
+import pytest
+
+from evproxy.settings import Discover
+from evproxy.upstream.discovery import discovery_for
+from evproxy.upstream.discovery.file import SIZE_LIMIT
+from tests.told import Told
+
+OFTEN = 0.02
+
+
+def replace(path: Path, text: str) -> None:
+    """Write the file whole, as writers should."""
+    beside = path.with_name("new")
+    beside.write_text(text)
+    beside.rename(path)
+
+
+def watching(reactor: Any, path: Path) -> tuple[Told, Any]:
+    """A discovery of the file at `path` that has started, and what it tells."""
+    told = Told()
+    discovery = discovery_for(
+        reactor, Discover("file", path=str(path), min_interval=OFTEN), Random(1)
+    )
+    discovery.start(told.changed, told.failed)
+    return told, discovery
+
+
+async def test_changes(reactor: Any, tmp_path: Path) -> None:
+    """A file that is replaced, or written in place, is read again, however fast."""
+    path = tmp_path / "servers.json"
+    replace(path, '{"upstreams": ["a:1"]}')
+    told, discovery = watching(reactor, path)
+    await told.servers("a:1")
+    replace(path, '{"upstreams": ["b:1"]}')
+    await told.servers("b:1")
+    path.write_text('{"upstreams": ["c:1"]}')
+    await told.servers("c:1")
+    path.write_text('{"upstreams": ["d:1"]}')
+    await told.servers("d:1")
+    replace(path, '{"upstreams": []}')
+    await told.servers()
+    discovery.stop()
+    assert told.failures == []
+
+
+async def test_toml(reactor: Any, tmp_path: Path) -> None:
+    """The name's end tells the format."""
+    path = tmp_path / "servers.toml"
+    path.write_text('upstreams = ["a:1", {endpoint = "b:1", weight = 3}]')
+    told, discovery = watching(reactor, path)
+    servers = await told.servers("a:1", "b:1")
+    discovery.stop()
+    assert [server.weight for server in servers] == [1, 3]
+
+
+async def test_broken(reactor: Any, tmp_path: Path) -> None:
+    """A broken file is told once for each way in which it is broken; the last set stays."""
+    path = tmp_path / "servers.toml"
+    replace(path, 'upstreams = ["a:1"]')
+    told, discovery = watching(reactor, path)
+    await told.servers("a:1")
+    for text in ["upstreams = [", "upstreams = 1", "upstreams = 2"]:
+        replace(path, text)
+        if text != "upstreams = 2":
+            await told.failure()
+    path.unlink()
+    assert (await told.failure()).endswith("no such file or directory")
+    path.mkdir()
+    assert (await told.failure()).endswith("is a directory")
+    path.rmdir()
+    assert (await told.failure()).endswith("no such file or directory")
+    assert len(told.sets) == 1
+    replace(path, 'upstreams = ["a:1"]')
+    await told.until(lambda: len(told.sets) == 2)
+    discovery.stop()
+    assert len(told.failures) == 5
+    assert all(failure.startswith(f"{path}: ") for failure in told.failures)
+
+
+@pytest.mark.parametrize(
+    "make", [os.mkfifo, lambda path: path.write_bytes(b"#" * (SIZE_LIMIT + 1))]
+)
+async def test_unreadable(reactor: Any, tmp_path: Path, make: Any) -> None:
+    """A FIFO without a writer, or a huge file, is broken and blocks nothing."""
+    path = tmp_path / "servers.toml"
+    make(path)
+    told, discovery = watching(reactor, path)
+    reason = await told.failure()
+    discovery.stop()
+    assert reason.endswith(("it is not a file", f"it is longer than {SIZE_LIMIT} bytes"))
+
+
+async def test_unusable_endpoint(reactor: Any, tmp_path: Path) -> None:
+    """An endpoint that nobody could connect to breaks the file."""
+    path = tmp_path / "servers.toml"
+    path.write_text('upstreams = ["carrier:pigeon"]')
+    told, discovery = watching(reactor, path)
+    assert "upstreams[0]: " in await told.failure()
+    discovery.stop()
+
+
+async def test_stop_at_once(reactor: Any, tmp_path: Path) -> None:
+    """Stopped before the first look is over, it tells nothing."""
+    path = tmp_path / "servers.toml"
+    path.write_text('upstreams = ["a:1"]')
+    told, discovery = watching(reactor, path)
+    discovery.stop()
+    assert told == Told()

@@ -1,0 +1,197 @@
+"""DNS answers as servers, without a server."""
+
+from __future__ import annotations
+
+import random
+from fractions import Fraction
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from twisted.names import dns
+
+from evproxy.model import UpstreamServer
+from evproxy.upstream.discovery.records import (
+    HEAVIEST,
+    Service,
+    addresses_in,
+    fitted,
+    nameserver,
+    nameservers_in,
+    question_problem,
+    servers_of,
+    services_in,
+)
+from evproxy.upstream.discovery.resolver import answer_to
+
+
+def a(name: str, address: str, ttl: int = 60) -> dns.RRHeader:
+    return dns.RRHeader(name, dns.A, dns.IN, ttl, dns.Record_A(address, ttl))
+
+
+def aaaa(name: str, address: str, ttl: int = 60) -> dns.RRHeader:
+    return dns.RRHeader(name, dns.AAAA, dns.IN, ttl, dns.Record_AAAA(address, ttl))
+
+
+def alias(name: str, target: str, ttl: int = 60) -> dns.RRHeader:
+    return dns.RRHeader(name, dns.CNAME, dns.IN, ttl, dns.Record_CNAME(target, ttl))
+
+
+def srv(name: str, target: str, port: int, priority: int = 0, weight: int = 1) -> dns.RRHeader:
+    return dns.RRHeader(
+        name, dns.SRV, dns.IN, 60, dns.Record_SRV(priority, weight, port, target, 60)
+    )
+
+
+def decoded(message: dns.Message) -> dns.Message:
+    """`message` after a journey over the wire."""
+    arrived = dns.Message()
+    arrived.fromStr(message.toStr())
+    return arrived
+
+
+def answer(
+    answers: list[dns.RRHeader], additional: list[dns.RRHeader] | None = None
+) -> dns.Message:
+    message = dns.Message(1, answer=1)
+    message.answers = answers
+    message.additional = additional or []
+    return decoded(message)
+
+
+def test_addresses() -> None:
+    """The addresses of the name, whatever its case, in order, with the shortest time."""
+    found = addresses_in(
+        answer(
+            [a("Web.test", "10.0.0.2", 9), a("web.test", "10.0.0.1"), a("x.test", "1.1.1.1")]
+        ).answers,
+        "web.TEST.",
+        dns.A,
+    )
+    assert (found.addresses, found.ttl) == (("10.0.0.1", "10.0.0.2"), 9)
+
+
+def test_aliases() -> None:
+    """Aliases are followed, and their time counts; a circle ends."""
+    records = [alias("web.test", "b.test", 5), aaaa("c.test", "::1"), alias("b.test", "c.test")]
+    found = addresses_in(answer(records).answers, "web.test", dns.AAAA)
+    assert (found.addresses, found.ttl) == (("::1",), 5)
+    circle = [alias("a.test", "b.test"), alias("b.test", "a.test")]
+    assert addresses_in(answer(circle).answers, "a.test", dns.A).addresses == ()
+
+
+def test_services() -> None:
+    """Service records with what the answer knows of their targets."""
+    message = answer(
+        [srv("_x._tcp.test", "B.test", 80, 1), srv("_x._tcp.test", "a.test", 81)],
+        [a("a.test", "10.0.0.1", 3), aaaa("a.test", "::1")],
+    )
+    found = services_in(message, "_X._tcp.test")
+    assert found.services == (Service("a.test", 81, 0, 1), Service("b.test", 80, 1, 1))
+    assert found.ttl == 60
+    assert {name: (each.addresses, each.ttl) for name, each in found.known.items()} == {
+        "a.test": (("10.0.0.1", "::1"), 3)
+    }
+
+
+def test_tiers_and_weights() -> None:
+    """A priority is a tier; a weight is divided among addresses, and scaled in its tier only."""
+    services = [
+        Service("a", 1, 0, 10),
+        Service("b", 2, 0, 60),
+        Service("c", 3, 5, 0),
+        Service("d", 4, 5, 40000),
+        Service("d", 5, 5, 20000),
+        Service("gone", 6, 5, 1),
+    ]
+    addresses = {"a": ["10.0.0.1"], "b": ["10.0.0.2", "::2"], "c": ["10.0.0.3"], "d": ["10.0.0.4"]}
+    assert servers_of(services, addresses) == (
+        UpstreamServer("10.0.0.1:1", weight=10),
+        UpstreamServer("10.0.0.2:2", weight=30),
+        UpstreamServer("[::2]:2", weight=30),
+        UpstreamServer("10.0.0.3:3", weight=1, priority=5),
+        UpstreamServer("10.0.0.4:4", weight=256, priority=5),
+        UpstreamServer("10.0.0.4:5", weight=128, priority=5),
+    )
+
+
+@given(st.lists(st.integers(0, 65535), min_size=1), st.integers(1, 4))
+def test_fitted(weights: list[int], divisor: int) -> None:
+    """Weights fit, keep their order, and all zeros are equal."""
+    shares = [Fraction(weight, divisor) for weight in weights]
+    found = fitted(shares)
+    assert all(1 <= weight <= HEAVIEST for weight in found)
+    assert [found[i] for i in sorted(range(len(found)), key=lambda i: shares[i])] == sorted(found)
+
+
+@pytest.mark.parametrize(
+    ("text", "server"),
+    [
+        ("10.0.0.1", ("10.0.0.1", 53)),
+        ("10.0.0.1:5353", ("10.0.0.1", 5353)),
+        ("::1", ("::1", 53)),
+        ("[::1]", ("::1", 53)),
+        ("[::1]:5353", ("::1", 5353)),
+        ("ns.test", None),
+        ("10.0.0.1:0", None),
+        ("10.0.0.1:66666", None),
+        ("10.0.0.1:", None),
+        ("", None),
+    ],
+)
+def test_nameserver(text: str, server: tuple[str, int] | None) -> None:
+    """A name server is an address, perhaps with a port."""
+    assert nameserver(text) == server
+
+
+def test_resolv_conf() -> None:
+    """The first three name servers count; without any, it is this host."""
+    text = "# comment\nsearch a.test\nnameserver 10.0.0.1\nnameserver\nnameserver ::1 # x\n"
+    assert nameservers_in(text) == (("10.0.0.1", 53), ("::1", 53))
+    assert len(nameservers_in("nameserver 10.0.0.1\n" * 9)) == 3
+    assert nameservers_in("") == (("127.0.0.1", 53),)
+
+
+def test_question_problem() -> None:
+    """Names that DNS cannot carry are known before they are asked for."""
+    for good in ("a", "_pg._tcp.example.org.", "bücher.example", "a" * 63):
+        assert question_problem(good) is None
+    for bad in ("", ".", "a..b", "a" * 64, ".".join(["a" * 60] * 5), "ü" * 64):
+        assert question_problem(bad) is not None
+
+
+def test_answers_to_other_questions() -> None:
+    """Only an answer to the very question is one."""
+    query = dns.Message(7, recDes=1)
+    query.addQuery(b"web.test", dns.A)
+    right = dns.Message(7, answer=1)
+    right.addQuery(b"WEB.test", dns.A)
+    assert answer_to(query, right.toStr()) is not None
+    assert answer_to(query, query.toStr()) is None
+    for identity, name, kind in [
+        (8, b"web.test", dns.A),
+        (7, b"x.test", dns.A),
+        (7, b"web.test", 28),
+    ]:
+        wrong = dns.Message(identity, answer=1)
+        wrong.addQuery(name, kind)
+        assert answer_to(query, wrong.toStr()) is None
+
+
+@given(st.binary(max_size=100), st.integers())
+def test_any_datagram(data: bytes, seed: int) -> None:
+    """Whatever comes is an answer or none, and an answer can be read."""
+    query = dns.Message(1, recDes=1)
+    query.addQuery(b"_x._tcp.test", dns.SRV)
+    whole = dns.Message(1, answer=1)
+    whole.addQuery(b"_x._tcp.test", dns.SRV)
+    whole.answers = [srv("_x._tcp.test", "a.test", 80), alias("_x._tcp.test", "b.test")]
+    whole.additional = [a("a.test", "10.0.0.1"), aaaa("a.test", "::1")]
+    chance, damaged = random.Random(seed), bytearray(whole.toStr())
+    for _ in range(chance.randrange(6)):
+        damaged[chance.randrange(len(damaged))] = chance.randrange(256)
+    assert answer_to(query, data) is None or len(data) >= 12
+    message = answer_to(query, bytes(damaged[: chance.randrange(len(damaged) + 1)]))
+    if message is not None:
+        services_in(message, "_x._tcp.test")
+        addresses_in(message.answers, "a.test", dns.A)

@@ -1,0 +1,198 @@
+"""Every kind of endpoint, on both sides: families, TLS, adopted descriptors, plugins."""
+
+from __future__ import annotations
+
+import os
+import socket
+from pathlib import Path
+from typing import Any
+
+import pytest
+from twisted.internet import endpoints
+from twisted.internet.defer import Deferred, fail
+from twisted.internet.endpoints import TCP4ClientEndpoint
+from twisted.internet.interfaces import IStreamClientEndpoint
+from twisted.python.systemd import ListenFDs
+from zope.interface import implementer
+
+from evproxy.model import Ending
+from evproxy.upstream.connect import Dialers
+from evproxy.upstream.names import Names
+from tests.peers import END, RESET, Listening, Peer
+from tests.proxies import Proxied
+from tests.test_session_ends import MANY, converse, refused_address, turn
+
+pytestmark = pytest.mark.deadline(15)
+
+IPV6 = socket.has_ipv6 and Path("/proc/net/if_inet6").exists()
+
+
+@pytest.mark.skipif(not IPV6, reason="there is no IPv6 here")
+async def test_ipv6_on_both_sides(proxied: Proxied) -> None:
+    """A client on ::1 gets to a server on ::1, and the record names both as they are written."""
+    upstream = proxied.closes(Listening.tcp(proxied.reactor, "::1"))
+    await proxied.start(listen="tcp6:0:interface=\\:\\:1", upstreams=[f"[::1]:{upstream.port}"])
+    client = proxied.client()
+    server = await upstream.accept()
+    await ends_in_order(client, server)
+    await proxied.observed.ended()
+    record = proxied.observed.records[0]
+    assert (record.upstream, record.relay) == (f"[::1]:{upstream.port}", proxied.relay)
+
+
+async def test_unix_sockets_on_both_sides(proxied: Proxied, tmp_path: Path) -> None:
+    """A client at a path gets to a server at a path."""
+    upstream = proxied.closes(Listening.unix(proxied.reactor, str(tmp_path / "up")))
+    await proxied.start(listen=f"unix:{tmp_path}/down", upstreams=[f"unix:{tmp_path}/up"])
+    client = proxied.client()
+    server = await upstream.accept()
+    await ends_in_order(client, server)
+    await proxied.observed.ended()
+    assert proxied.observed.records[0].relay == proxied.relay
+
+
+async def test_a_unix_socket_that_breaks(proxied: Proxied, tmp_path: Path) -> None:
+    """A peer at a path that closes with bytes unread has reset its connection (unix(7))."""
+    await proxied.start(listen=f"unix:{tmp_path}/down")
+    client, server = await proxied.pair()
+    await converse(client, server)
+    await server.send(b"unread")
+    while not readable(client):
+        await turn(proxied.reactor)
+    client.close()
+    assert await server.rest() == (b"", RESET)
+
+
+def readable(peer: Peer) -> bool:
+    """Whether bytes have come that `peer` has not taken."""
+    try:
+        return bool(peer.socket.recv(1, socket.MSG_PEEK))
+    except BlockingIOError:
+        return False
+
+
+async def passes(one: Any, other: Any) -> None:
+    """Much that is sent by the one arrives at the other."""
+    sending = Deferred.fromCoroutine(one.send(MANY))
+    assert await other.receive(len(MANY)) == MANY
+    await sending
+
+
+async def ends_in_order(client: Peer, server: Peer) -> None:
+    """Much both ways, and an end in order of each direction."""
+    await passes(client, server)
+    await passes(server, client)
+    client.end()
+    assert await server.rest() == (b"", END)
+    await server.send(b"last")
+    server.end()
+    assert await client.rest() == (b"last", END)
+
+
+@pytest.fixture
+def adopted(monkeypatch: pytest.MonkeyPatch) -> Any:
+    """A listening, blocking socket, as systemd hands it over; who adopts it closes it."""
+    with socket.create_server(("127.0.0.1", 0)) as sock:
+        descriptor = os.dup(sock.fileno())
+        environ = {"LISTEN_PID": str(os.getpid()), "LISTEN_FDS": "1", "LISTEN_FDNAMES": "web"}
+        monkeypatch.setattr(
+            endpoints._SystemdParser,
+            "_sddaemon",
+            ListenFDs.fromEnvironment(environ, start=descriptor),
+        )
+        yield sock.getsockname()
+
+
+@pytest.mark.parametrize("which", ["index=0", "name=web"])
+async def test_a_descriptor_of_systemd(proxied: Proxied, adopted: Any, which: str) -> None:
+    """A listening socket that was inherited serves, and stopping does not block."""
+    await proxied.start(listen=f"systemd:domain=INET:{which}")
+    assert proxied.address == adopted
+    for _ in range(2):
+        client, server = await proxied.pair()
+        await ends_in_order(client, server)
+
+
+@implementer(IStreamClientEndpoint)
+class Broken:
+    """An endpoint of somebody who does not know that endpoints return Deferreds."""
+
+    def connect(self, factory: Any) -> Deferred[Any]:
+        raise RuntimeError("no Deferred")
+
+
+@implementer(IStreamClientEndpoint)
+class Endless:
+    """An endpoint that never connects; it remembers whether it was told to give up."""
+
+    cancelled = False
+
+    def connect(self, factory: Any) -> Deferred[Any]:
+        def cancel(_: Any) -> None:
+            self.cancelled = True
+
+        return Deferred(cancel)
+
+
+@implementer(IStreamClientEndpoint)
+class Failing:
+    """An endpoint that fails at once."""
+
+    def connect(self, factory: Any) -> Deferred[Any]:
+        return fail(ConnectionError("out of order"))
+
+
+async def through(proxied: Proxied, endpoint: Any, **pool: Any) -> None:
+    """Start `proxied` with all servers connected through `endpoint`."""
+    await proxied.start(**pool)
+    dialers = Dialers(proxied.reactor, Names(proxied.reactor))
+    for server in proxied.pool.candidates(info=None):  # type: ignore[arg-type]
+        server.dialer = dialers.dialer(endpoint)
+
+
+async def test_any_client_endpoint(proxied: Proxied) -> None:
+    """A server can be any Twisted client endpoint."""
+    endpoint = TCP4ClientEndpoint(proxied.reactor, "127.0.0.1", proxied.upstream.port)
+    await through(proxied, endpoint)
+    client, server = await proxied.pair()
+    await ends_in_order(client, server)
+
+
+async def test_an_endpoint_that_refuses(proxied: Proxied) -> None:
+    """A description that Twisted connects fails as a plain one does."""
+    host, port = refused_address().split(":")
+    await proxied.start(upstreams=[f"tcp:host={host}:port={port}"])
+    assert await proxied.client().rest() == (b"", RESET)
+    await proxied.observed.ended()
+    assert "refused" in proxied.observed.records[0].error
+
+
+@pytest.mark.parametrize(("endpoint", "error"), [(Failing(), "out of order"), (Broken(), "no Def")])
+async def test_an_endpoint_that_fails(proxied: Proxied, endpoint: Any, error: str) -> None:
+    """However an endpoint fails, the client is reset and the record says why."""
+    await through(proxied, endpoint)
+    assert await proxied.client().rest() == (b"", RESET)
+    await proxied.observed.ended()
+    assert error in proxied.observed.records[0].error
+
+
+async def test_an_endpoint_that_never_connects(proxied: Proxied) -> None:
+    """The connect timeout bounds it, and it is told to give up."""
+    endpoint = Endless()
+    await through(proxied, endpoint, connect_timeout=0.1)
+    assert await proxied.client().rest() == (b"", RESET)
+    await proxied.observed.ended()
+    assert "timed out after 0.1 s" in proxied.observed.records[0].error
+    assert endpoint.cancelled
+
+
+async def test_a_client_that_leaves_an_endpoint_that_connects(proxied: Proxied) -> None:
+    """When the client leaves, the endpoint is told to give up at once."""
+    endpoint = Endless()
+    await through(proxied, endpoint)
+    client = proxied.client()
+    await client.send(b"x")
+    client.reset()
+    await proxied.observed.ended()
+    assert proxied.observed.records[0].reason.how is Ending.LEFT
+    assert endpoint.cancelled

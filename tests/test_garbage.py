@@ -1,0 +1,187 @@
+"""A session that ends leaves nothing to the collector, which the library leaves alone."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+import pytest
+from twisted.internet.task import deferLater
+
+from evproxy.model import Ending
+from evproxy.proxy import ProxyFactory, UpstreamFactory
+from evproxy.settings import Timeouts
+from tests.collector import alive, garbage
+from tests.leaks import LoggedErrors
+from tests.peers import END, RESET
+from tests.proxies import Proxied
+from tests.test_session_ends import MANY, Unanswered, refused_address, unanswered
+
+__all__ = ["unanswered"]
+
+pytestmark = pytest.mark.usefixtures("no_collector")
+
+
+async def over(proxied: Proxied, count: int) -> None:
+    """Wait until `count` sessions have ended, and are not being closed any more."""
+    await proxied.observed.ended(count)
+    await deferLater(proxied.reactor, 0)
+
+
+async def nothing_is_left(
+    proxied: Proxied, session: Callable[[Proxied], Awaitable[None]], how: Ending
+) -> None:
+    """Whatever is made for one `session` is gone when it has ended as `how` says."""
+    await session(proxied)
+    await over(proxied, 1)
+    assert not garbage()
+    # The first one may have made what stays, such as imports.
+    before = alive()
+    await session(proxied)
+    await over(proxied, 2)
+    assert [record.reason.how for record in proxied.observed.records] == [how, how]
+    assert not alive() - before
+    assert not garbage()
+
+
+async def test_after_a_session_that_finished(proxied: Proxied) -> None:
+    """Bytes and an end both ways leave nothing."""
+
+    async def session(proxied: Proxied) -> None:
+        client, server = await proxied.pair()
+        await client.send(MANY)
+        client.end()
+        assert await server.rest() == (MANY, END)
+        await server.send(MANY)
+        server.end()
+        assert await client.rest() == (MANY, END)
+
+    await proxied.start()
+    await nothing_is_left(proxied, session, Ending.FINISHED)
+
+
+@pytest.mark.parametrize("by_client", [True, False])
+async def test_after_a_reset(proxied: Proxied, by_client: bool) -> None:
+    """A reset by either peer leaves nothing."""
+
+    async def session(proxied: Proxied) -> None:
+        client, server = await proxied.pair()
+        await client.send(b"question")
+        await server.receive(8)
+        one, other = (client, server) if by_client else (server, client)
+        one.reset()
+        assert await other.rest() == (b"", RESET)
+
+    await proxied.start()
+    await nothing_is_left(proxied, session, Ending.RESET)
+
+
+async def test_after_a_client_that_left(proxied: Proxied, unanswered: Unanswered) -> None:
+    """A connect that was cancelled leaves nothing."""
+
+    async def session(proxied: Proxied) -> None:
+        client = proxied.client()
+        await client.send(b"hello")
+        client.reset()
+
+    await proxied.start(upstreams=[unanswered.name])
+    await nothing_is_left(proxied, session, Ending.LEFT)
+
+
+async def test_after_servers_that_refused(proxied: Proxied) -> None:
+    """Connects that failed leave nothing."""
+
+    async def session(proxied: Proxied) -> None:
+        assert await proxied.client().rest() == (b"", RESET)
+
+    await proxied.start(upstreams=[refused_address(), refused_address()])
+    await nothing_is_left(proxied, session, Ending.UNREACHABLE)
+
+
+async def test_after_a_connect_that_timed_out(proxied: Proxied, unanswered: Unanswered) -> None:
+    """A connect that took too long leaves nothing."""
+
+    async def session(proxied: Proxied) -> None:
+        assert await proxied.client().rest() == (b"", RESET)
+
+    await proxied.start(upstreams=[unanswered.name], connect_timeout=0.1)
+    await nothing_is_left(proxied, session, Ending.UNREACHABLE)
+
+
+async def test_after_an_idle_session(proxied: Proxied) -> None:
+    """A session that a deadline ended leaves nothing."""
+
+    async def session(proxied: Proxied) -> None:
+        client, server = await proxied.pair()
+        assert await client.rest() == (b"", RESET)
+        assert await server.rest() == (b"", RESET)
+
+    await proxied.start(timeouts=Timeouts(idle=0.1, half_close=0.1))
+    await nothing_is_left(proxied, session, Ending.IDLE)
+
+
+async def test_after_an_exception_in_a_users_code(
+    proxied: Proxied, logged_errors: LoggedErrors
+) -> None:
+    """A traceback that was logged and dropped keeps nothing."""
+
+    class Broken(UpstreamFactory):
+        def buildProtocol(self, addr: object) -> Any:
+            raise LookupError("a user's mistake")
+
+    class Factory(ProxyFactory):
+        upstream_factory = Broken
+
+    await proxied.start(factory=Factory)
+    client = proxied.client()
+    server = await proxied.upstream.accept()
+    assert await client.rest() == (b"", RESET)
+    await server.rest()
+    await over(proxied, 1)
+    assert len(logged_errors.flush()) == 1
+    # What Twisted keeps of the log for observers to come is alive, with the traceback.
+    assert not garbage()
+
+
+LEAVES_THE_COLLECTOR_ALONE = """
+import gc
+
+gc.disable()
+before = gc.get_threshold(), gc.get_freeze_count(), gc.isenabled()
+from twisted.internet import reactor
+from twisted.internet.endpoints import clientFromString, connectProtocol
+from twisted.internet.protocol import Factory, Protocol
+from twisted.web.server import Site
+from twisted.web.static import Data
+from evproxy import ProxyService
+
+class Visit(Protocol):
+    def connectionMade(self):
+        self.transport.write(b"GET / HTTP/1.0\\r\\n\\r\\n")
+
+    def connectionLost(self, reason):
+        proxy.stopService().addBoth(lambda _: web.stopListening()).addBoth(
+            lambda _: reactor.stop()
+        )
+
+web = reactor.listenTCP(0, Site(Data(b"page", "text/plain")), interface="127.0.0.1")
+proxy = ProxyService(
+    reactor, ["tcp:0:interface=127.0.0.1"], [f"127.0.0.1:{web.getHost().port}"], access_log=False
+)
+proxy.startService()
+port = proxy.addresses[0].port
+connectProtocol(clientFromString(reactor, f"tcp:127.0.0.1:{port}"), Visit())
+reactor.run()
+assert before == (gc.get_threshold(), gc.get_freeze_count(), gc.isenabled()), before
+print("unchanged")
+"""
+
+
+def test_the_library_leaves_the_collector_alone() -> None:
+    """Neither the import nor a service that runs changes how the collector is set."""
+    run = subprocess.run(
+        [sys.executable, "-c", LEAVES_THE_COLLECTOR_ALONE], capture_output=True, text=True
+    )
+    assert (run.stdout, run.returncode) == ("unchanged\n", 0), run.stderr

@@ -1,0 +1,244 @@
+"""An exception in code of a user ends the session that it happens in, and is no other's matter."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import pytest
+
+from evproxy.model import ConnectionInfo, Ending, SessionRecord
+from evproxy.proxy import ProxyFactory, UpstreamFactory
+from tests.leaks import LoggedErrors
+from tests.peers import END, RESET
+from tests.proxies import Proxied
+from tests.test_session_ends import converse
+
+
+class Broken(Exception):
+    """What a hook of these tests raises."""
+
+
+class Switch:
+    """Makes hooks that work until it is turned on, and raise `Broken` then."""
+
+    def __init__(self) -> None:
+        self.on = False
+
+    def look(self) -> None:
+        if self.on:
+            raise Broken("on purpose")
+
+    def before(self, method: Callable[..., Any]) -> Callable[..., Any]:
+        """`method`, which breaks before it has done anything."""
+
+        def broken(*arguments: Any) -> Any:
+            self.look()
+            return method(*arguments)
+
+        return broken
+
+    def after(self, method: Callable[..., Any]) -> Callable[..., Any]:
+        """`method`, which breaks when it has done its work."""
+
+        def broken(*arguments: Any) -> Any:
+            result = method(*arguments)
+            self.look()
+            return result
+
+        return broken
+
+
+Breaks = Callable[[Callable[..., Any]], Callable[..., Any]]
+
+
+def downstream_build(breaks: Breaks) -> type[ProxyFactory]:
+    """A factory whose ``buildProtocol`` breaks."""
+
+    class Custom(ProxyFactory):
+        buildProtocol = breaks(ProxyFactory.buildProtocol)
+
+    return Custom
+
+
+def downstream_made(breaks: Breaks) -> type[ProxyFactory]:
+    """A factory whose protocols' ``connectionMade`` breaks."""
+
+    class Custom(ProxyFactory):
+        def buildProtocol(self, addr: Any) -> Any:
+            protocol = super().buildProtocol(addr)
+            protocol.connectionMade = breaks(protocol.connectionMade)
+            return protocol
+
+    return Custom
+
+
+def upstream_factory(breaks: Breaks) -> type[ProxyFactory]:
+    """A factory whose upstream factory cannot be made."""
+
+    class Custom(ProxyFactory):
+        upstream_factory = staticmethod(breaks(UpstreamFactory))
+
+    return Custom
+
+
+def upstream_build(breaks: Breaks) -> type[ProxyFactory]:
+    """A factory whose upstream factory's ``buildProtocol`` breaks."""
+
+    class Upstreams(UpstreamFactory):
+        buildProtocol = breaks(UpstreamFactory.buildProtocol)
+
+    class Custom(ProxyFactory):
+        upstream_factory = Upstreams
+
+    return Custom
+
+
+def upstream_made(breaks: Breaks) -> type[ProxyFactory]:
+    """A factory whose upstream protocols' ``connectionMade`` breaks."""
+
+    class Upstreams(UpstreamFactory):
+        def buildProtocol(self, addr: Any) -> Any:
+            protocol = super().buildProtocol(addr)
+            protocol.connectionMade = breaks(protocol.connectionMade)
+            return protocol
+
+    class Custom(ProxyFactory):
+        upstream_factory = Upstreams
+
+    return Custom
+
+
+@pytest.mark.parametrize("when", ["before", "after"])
+@pytest.mark.parametrize(
+    "hook", [downstream_build, downstream_made, upstream_factory, upstream_build, upstream_made]
+)
+async def test_a_broken_protocol_or_factory(
+    proxied: Proxied,
+    logged_errors: LoggedErrors,
+    hook: Callable[[Breaks], type[ProxyFactory]],
+    when: str,
+) -> None:
+    """The client is reset, the traceback is logged, and every other session is unharmed."""
+    switch = Switch()
+    await proxied.start(factory=hook(getattr(switch, when)))
+    await breaks_alone(proxied, switch, logged_errors)
+
+
+async def test_a_broken_pool(proxied: Proxied, logged_errors: LoggedErrors) -> None:
+    """A pool that breaks when it is asked for servers is a broken hook as any other."""
+    switch = Switch()
+    await proxied.start()
+    pool: Any = proxied.pool
+    pool.candidates = switch.before(pool.candidates)
+    await breaks_alone(proxied, switch, logged_errors)
+    assert [each.reason.how for each in proxied.observed.records] == [Ending.ERROR]
+
+
+async def test_a_broken_balancer(proxied: Proxied, logged_errors: LoggedErrors) -> None:
+    """So is a balancer, even one that breaks at a candidate that is asked for late."""
+    switch = Switch()
+    await proxied.start(balance=BrokenBalancer(switch))
+    await breaks_alone(proxied, switch, logged_errors)
+    assert [each.reason.how for each in proxied.observed.records] == [Ending.ERROR]
+
+
+async def test_a_broken_observer(proxied: Proxied, logged_errors: LoggedErrors) -> None:
+    """An observer that breaks when a session ends is logged, and the session ends as ever."""
+    switch = Switch()
+    await proxied.start()
+    proxied.factory.context.observers.append(BrokenObserver(switch))
+    client, server = await proxied.pair()
+    one, other = await proxied.pair()
+    switch.on = True
+    client.end()
+    assert await server.rest() == (b"", END)
+    server.end()
+    assert await client.rest() == (b"", END)
+    await proxied.observed.ended()
+    assert len(logged_errors.flush(Broken)) == 1
+    await converse(one, other)
+    one.reset()
+    await other.rest()
+    await proxied.admission.when_empty()
+    assert len(logged_errors.flush(Broken)) == 1
+
+
+async def test_a_broken_observer_is_no_matter_of_the_others(
+    proxied: Proxied, logged_errors: LoggedErrors
+) -> None:
+    """Observers after one that breaks hear of the session's end too."""
+    switch = Switch()
+    await proxied.start()
+    proxied.factory.context.observers.insert(0, BrokenObserver(switch))
+    client, server = await proxied.pair()
+    switch.on = True
+    client.reset()
+    await server.rest()
+    await proxied.admission.when_empty()
+    logged_errors.flush(Broken)
+    assert len(proxied.observed.records) == 1
+
+
+async def test_a_broken_observer_of_troubles(proxied: Proxied, logged_errors: LoggedErrors) -> None:
+    """One that breaks when accepting pauses keeps nobody from being served."""
+    switch = Switch()
+    switch.on = True
+    await proxied.start(max_sessions=1)
+    proxied.factory.context.troubles.insert(0, BrokenObserver(switch))
+    proxied.admission.troubles.insert(0, BrokenObserver(switch))
+    client, server = await proxied.pair()
+    await converse(client, server)
+    assert len(logged_errors.flush(Broken)) == 1
+    assert len(proxied.observed.pressure) == 1
+
+
+async def breaks_alone(proxied: Proxied, switch: Switch, logged_errors: LoggedErrors) -> None:
+    """Of three sessions, only the one that begins while the hook is broken notices."""
+    client, server = await proxied.pair()
+    await converse(client, server)
+    switch.on = True
+    assert await proxied.client().rest() == (b"", RESET)
+    assert "raise Broken" in "\n".join(logged_errors.describe())
+    logged_errors.flush()
+    switch.on = False
+    while not proxied.upstream.nobody_waits():
+        """The broken session may have been connected."""
+    await converse(client, server)
+    another, another_server = await proxied.pair()
+    await converse(another, another_server)
+    assert len(proxied.admission.sessions) == 2
+
+
+class BrokenBalancer:
+    """Takes servers as they come."""
+
+    def __init__(self, switch: Switch) -> None:
+        self._switch = switch
+        self._servers: list[Any] = []
+
+    def update(self, servers: Any) -> None:
+        self._servers = list(servers)
+
+    def candidates(self, info: ConnectionInfo) -> Iterator[Any]:
+        self._switch.look()
+        yield from self._servers
+
+
+class BrokenObserver:
+    """Observes nothing."""
+
+    def __init__(self, switch: Switch) -> None:
+        self._switch = switch
+
+    def session_ended(self, record: SessionRecord) -> None:
+        self._switch.look()
+
+    def connect_failed(self, upstream: str, error: str) -> None:
+        self._switch.look()
+
+    def accepting_paused(self, why: str) -> None:
+        self._switch.look()
+
+    def accepting_resumed(self) -> None:
+        self._switch.look()

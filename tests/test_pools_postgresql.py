@@ -1,0 +1,164 @@
+"""A pool of real PostgreSQL servers under load from pgbench and psql."""
+
+from __future__ import annotations
+
+import re
+import signal
+from typing import Any
+
+import pytest
+
+from evproxy.settings import Ejection, HealthCheck
+from tests.loads import Load
+from tests.pools import Blackhole, Pooled
+from tests.real_servers import RealServer, free_port, until
+from tests.server_kinds import postgresql
+
+CLIENTS = 6
+"""Sessions that pgbench keeps open."""
+
+CHECK = HealthCheck("postgresql", interval=0.2, timeout=0.5, rise=1, fall=2)
+
+pytestmark = pytest.mark.peers("postgres", "initdb", "pgbench", "psql")
+
+
+async def running(reactor: Any, pooled: Pooled, count: int) -> tuple[list[RealServer], list[str]]:
+    """PostgreSQL servers that take sessions, and their addresses."""
+    ports = [free_port() for _ in range(count)]
+    servers = [postgresql(pooled.servers, ports[0])]
+    for port in ports[1:]:
+        servers.append(postgresql(pooled.servers, port, like=servers[0].directory))
+    for server in servers:
+        server.start()
+    for server, port in zip(servers, ports, strict=True):
+        await server.listening(reactor, port)
+        await takes_sessions(pooled, port)
+    return servers, [f"127.0.0.1:{port}" for port in ports]
+
+
+async def takes_sessions(pooled: Pooled, port: int) -> None:
+    """Wait until the server at `port` is done with starting."""
+
+    async def holds() -> bool:
+        load = psql(pooled, port)
+        await load.until(lambda: bool(load.good or load.bad))
+        await load.stop()
+        return bool(load.good)
+
+    await until(pooled.reactor, holds, f"a session on port {port}")
+
+
+def connection(port: int) -> tuple[str, ...]:
+    return ("-h", "127.0.0.1", "-p", str(port), "-U", "postgres")
+
+
+def psql(pooled: Pooled, port: int, width: int = 1) -> Load:
+    """Clients that come, ask one thing and go."""
+    return pooled.load("psql", *connection(port), "-c", "select 1", "postgres", width=width)
+
+
+def pgbench(pooled: Pooled, port: int) -> Load:
+    """Clients that stay for as long as they can; the script needs no tables."""
+    script = pooled.servers.directory() / "script.sql"
+    script.write_text("select 1;\n")
+    return pooled.load(
+        *("pgbench", *connection(port), "-n", "-c", str(CLIENTS), "-T", "60", "-f", str(script)),
+        "postgres",
+    )
+
+
+def aborted(load: Load) -> int:
+    """How many of pgbench's clients lost their session."""
+    return len(re.findall(r"client \d+ aborted", "".join([load.last, *load.bad])))
+
+
+async def sessions(pooled: Pooled, address: str, wanted: int) -> None:
+    """Wait until the server at `address` has at least `wanted` sessions."""
+
+    async def holds() -> bool:
+        return sessions_on(pooled, address) >= wanted
+
+    await until(pooled.reactor, holds, f"{wanted} sessions on {address}")
+
+
+def sessions_on(pooled: Pooled, address: str) -> int:
+    return next(each.sessions for each in pooled.pool.servers if each.name == address)
+
+
+async def test_killed_and_restarted(reactor: Any, pooled: Pooled) -> None:
+    """A server that is killed costs the sessions that it had, and not one of those that come."""
+    servers, (first, second) = await running(reactor, pooled, 2)
+    pooled.start(
+        first,
+        second,
+        balance="least-sessions",
+        health_check=CHECK,
+        ejection=Ejection(failures=1, base_time=0.5),
+    )
+    staying = pgbench(pooled, pooled.port)
+    await sessions(pooled, first, CLIENTS // 2)
+    await sessions(pooled, second, CLIENTS // 2)
+    coming = psql(pooled, pooled.port, width=2)
+    await coming.more(10)
+    had = sessions_on(pooled, first)
+    servers[0].stop(signal.SIGQUIT)
+    assert re.fullmatch(
+        rf"{first} ejected: connection refused \(1 of 1\), for 0\.5 s",
+        await pooled.heard.line(f"{first} ejected"),
+    )
+    # Its very first check, if that comes only now, decides alone: then it is (1 of 1).
+    await pooled.heard.line(f"{first} down: connection refused")
+    await coming.more(10)
+    servers[0].start()
+    await pooled.heard.line(f"{first} up: check passed (1 of 1)")
+    before = len(pooled.observed.records)
+    await coming.more(10)
+    assert first in {each.upstream for each in pooled.since(before)}
+    await coming.stop()
+    await staying.stop("INT")
+    # Of those that come and go, so many can have been on it when it was killed.
+    pooled.errors(len(coming.bad), allowed=coming.width, wrote=coming.bad)
+    seen = aborted(staying)
+    pooled.errors(seen, allowed=had, wrote=[staying.last])
+    assert seen >= 1
+
+
+async def test_stopped_keeps_sessions(reactor: Any, pooled: Pooled) -> None:
+    """A stopped postmaster takes no new session; those that its server has go on, as kept."""
+    servers, (first, second) = await running(reactor, pooled, 2)
+    pooled.start(first, second, balance="least-sessions", health_check=CHECK)
+    staying = pgbench(pooled, pooled.port)
+    await sessions(pooled, first, CLIENTS // 2)
+    coming = psql(pooled, pooled.port)
+    await coming.more(10)
+    servers[0].signal(signal.SIGSTOP)
+    down = await pooled.heard.line(f"{first} down")
+    assert down == f"{first} down: timed out after 0.5 s (2 of 2)"
+    before = len(pooled.observed.records)
+    fresh = psql(pooled, pooled.port, width=2)
+    await fresh.more(10)
+    assert {each.upstream for each in pooled.since(before)} == {second}
+    assert sessions_on(pooled, first) >= CLIENTS // 2
+    servers[0].signal(signal.SIGCONT)
+    await pooled.heard.line(f"{first} up")
+    await coming.more(5)
+    await coming.stop()
+    await fresh.stop()
+    await staying.stop("INT")
+    seen = len(coming.bad) + len(fresh.bad) + aborted(staying)
+    pooled.errors(seen, allowed=0, wrote=[*coming.bad, *fresh.bad, staying.last])
+
+
+async def test_blackholed(reactor: Any, pooled: Pooled) -> None:
+    """A server that answers no connect is found down; whoever tried it got another one."""
+    _, (good,) = await running(reactor, pooled, 1)
+    port = free_port()
+    pooled.closes(Blackhole(port))
+    pooled.start(
+        f"127.0.0.1:{port}", good, connect_timeout=0.5, health_check=CHECK, on_down="reset"
+    )
+    coming = psql(pooled, pooled.port, width=4)
+    await pooled.heard.line(f"127.0.0.1:{port} down: timed out after 0.5 s")
+    await coming.more(20)
+    await coming.stop()
+    pooled.errors(len(coming.bad), allowed=0, wrote=coming.bad)

@@ -1,0 +1,219 @@
+"""The ``tls`` check against servers with good and bad certificates."""
+
+from __future__ import annotations
+
+import datetime
+import ipaddress
+from collections.abc import Callable, Iterator
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import pytest
+from attrs import frozen
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import ec
+from OpenSSL import SSL
+from twisted.internet.defer import Deferred
+from twisted.internet.interfaces import IOpenSSLServerConnectionCreator
+from twisted.internet.protocol import Factory, Protocol
+from twisted.protocols.tls import TLSMemoryBIOProtocol
+from zope.interface import implementer
+
+from evproxy.model import UpstreamServer
+from evproxy.settings import HealthCheck
+from evproxy.upstream.connect import client_endpoint
+from evproxy.upstream.probes import probe_for
+
+DAY = datetime.timedelta(days=1)
+
+
+@frozen
+class Authority:
+    """A certificate authority of one test."""
+
+    key: ec.EllipticCurvePrivateKey
+    certificate: x509.Certificate
+
+    @classmethod
+    def new(cls) -> Authority:
+        """A new one."""
+        key = ec.generate_private_key(ec.SECP256R1())
+        name = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, "Test authority")])
+        return cls(key, certificate(name, name, key, key, True, [], DAY))
+
+    def issue(self, names: list[x509.GeneralName], lasts: datetime.timedelta) -> Identity:
+        """A certificate for `names` that ends `lasts` from now."""
+        key = ec.generate_private_key(ec.SECP256R1())
+        subject = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, "Test server")])
+        issuer = self.certificate.subject
+        return Identity(key, certificate(subject, issuer, key, self.key, False, names, lasts))
+
+    def save(self, directory: Path) -> str:
+        """The path of a PEM file with its certificate."""
+        path = directory / "ca.pem"
+        path.write_bytes(self.certificate.public_bytes(serialization.Encoding.PEM))
+        return str(path)
+
+
+@frozen
+class Identity:
+    """A certificate with its key."""
+
+    key: ec.EllipticCurvePrivateKey
+    certificate: x509.Certificate
+
+
+def certificate(
+    subject: x509.Name,
+    issuer: x509.Name,
+    key: ec.EllipticCurvePrivateKey,
+    issuer_key: ec.EllipticCurvePrivateKey,
+    is_authority: bool,
+    names: list[x509.GeneralName],
+    lasts: datetime.timedelta,
+) -> x509.Certificate:
+    now = datetime.datetime.now(datetime.UTC)
+    return (
+        x509.CertificateBuilder()
+        .subject_name(subject)
+        .issuer_name(issuer)
+        .public_key(key.public_key())
+        .serial_number(x509.random_serial_number())
+        .not_valid_before(now - 10 * DAY)
+        .not_valid_after(now + lasts)
+        .add_extension(x509.BasicConstraints(ca=is_authority, path_length=None), critical=True)
+        .add_extension(x509.SubjectAlternativeName(names), critical=False)
+        .sign(issuer_key, hashes.SHA256())
+    )
+
+
+@implementer(IOpenSSLServerConnectionCreator)
+@frozen
+class ServerContext:
+    """What Twisted's ``listenSSL`` takes."""
+
+    context: SSL.Context
+
+    def serverConnectionForTLS(self, tlsProtocol: TLSMemoryBIOProtocol) -> SSL.Connection:
+        connection = SSL.Connection(self.context, None)
+        connection.set_accept_state()
+        return connection
+
+
+WEB: list[x509.GeneralName] = [x509.DNSName("web.internal")]
+LOOPBACK: list[x509.GeneralName] = [x509.IPAddress(ipaddress.ip_address("127.0.0.1"))]
+
+Listen = Callable[[Identity], tuple[str, Deferred[str]]]
+
+
+@pytest.fixture
+def listen(reactor: Any) -> Iterator[Listen]:
+    """A TLS server with an identity: its address, and the name it is asked for (SNI)."""
+    ports: list[Any] = []
+
+    def listening(identity: Identity) -> tuple[str, Deferred[str]]:
+        asked: Deferred[str] = Deferred()
+        context = SSL.Context(SSL.TLS_SERVER_METHOD)
+        context.use_certificate(identity.certificate)
+        context.use_privatekey(identity.key)
+
+        def named(connection: SSL.Connection) -> None:
+            if not asked.called:
+                asked.callback((connection.get_servername() or b"").decode())
+
+        context.set_tlsext_servername_callback(named)
+        factory = Factory.forProtocol(Protocol)
+        factory.noisy = False
+        port = reactor.listenSSL(0, factory, ServerContext(context), interface="127.0.0.1")
+        ports.append(port)
+        return f"127.0.0.1:{port.getHost().port}", asked
+
+    yield listening
+    for port in ports:
+        port.stopListening()
+
+
+async def checked(reactor: Any, address: str, check: HealthCheck) -> str | None:
+    """What one check of the server at `address` finds."""
+    result: Deferred[str | None] = Deferred()
+    probe = probe_for(reactor, check, partial(client_endpoint, reactor))
+    probe.check(UpstreamServer(address), result.callback)
+    return await result
+
+
+async def test_handshake(reactor: Any, listen: Listen) -> None:
+    """Without verify, any certificate will do."""
+    address, _ = listen(Authority.new().issue(WEB, -DAY))
+    assert await checked(reactor, address, HealthCheck(kind="tls")) is None
+
+
+async def test_verified(reactor: Any, listen: Listen, tmp_path: Path) -> None:
+    """A certificate of the given authority, for the given name, is good; the name is sent."""
+    authority = Authority.new()
+    address, asked = listen(authority.issue(WEB, DAY))
+    check = HealthCheck(
+        kind="tls", verify=True, server_name="web.internal", ca=authority.save(tmp_path)
+    )
+    assert await checked(reactor, address, check) is None
+    assert await asked == "web.internal"
+
+
+async def test_verified_address(reactor: Any, listen: Listen, tmp_path: Path) -> None:
+    """Without a name, the certificate has to be for the address."""
+    authority = Authority.new()
+    check = HealthCheck(kind="tls", verify=True, ca=authority.save(tmp_path))
+    address, _ = listen(authority.issue(LOOPBACK, DAY))
+    assert await checked(reactor, address, check) is None
+    address, _ = listen(authority.issue(WEB, DAY))
+    reason = "certificate verify failed: it is not for '127.0.0.1'"
+    assert await checked(reactor, address, check) == reason
+
+
+async def test_wrong_name(reactor: Any, listen: Listen, tmp_path: Path) -> None:
+    """A certificate for another name is refused."""
+    authority = Authority.new()
+    address, _ = listen(authority.issue(WEB, DAY))
+    check = HealthCheck(
+        kind="tls", verify=True, server_name="db.internal", ca=authority.save(tmp_path)
+    )
+    reason = "certificate verify failed: it is not for 'db.internal'"
+    assert await checked(reactor, address, check) == reason
+
+
+async def test_unknown_authority(reactor: Any, listen: Listen) -> None:
+    """A certificate that nobody known issued is refused."""
+    address, _ = listen(Authority.new().issue(WEB, DAY))
+    check = HealthCheck(kind="tls", verify=True, server_name="web.internal")
+    reason = "certificate verify failed: its issuer is not known"
+    assert await checked(reactor, address, check) == reason
+
+
+async def test_expired(reactor: Any, listen: Listen, tmp_path: Path) -> None:
+    """A certificate that has expired is refused."""
+    authority = Authority.new()
+    address, _ = listen(authority.issue(WEB, -DAY))
+    check = HealthCheck(
+        kind="tls", verify=True, server_name="web.internal", ca=authority.save(tmp_path)
+    )
+    reason = "certificate verify failed: it has expired"
+    assert await checked(reactor, address, check) == reason
+
+
+async def test_not_tls(reactor: Any) -> None:
+    """A server that speaks something else is found."""
+
+    class Chatty(Protocol):
+        def connectionMade(self) -> None:
+            self.transport.write(b"220 mail.example.org ready\r\n")  # type: ignore[union-attr]
+
+    factory = Factory.forProtocol(Chatty)
+    factory.noisy = False
+    port = reactor.listenTCP(0, factory, interface="127.0.0.1")
+    try:
+        address = f"127.0.0.1:{port.getHost().port}"
+        reason = await checked(reactor, address, HealthCheck(kind="tls"))
+        assert reason == "TLS: wrong version number"
+    finally:
+        port.stopListening()

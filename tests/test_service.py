@@ -1,0 +1,286 @@
+"""`ProxyService` in a process of others: its start, its stop, and what it does not share."""
+
+from __future__ import annotations
+
+import socket
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import pytest_twisted
+from twisted.application.service import MultiService
+from twisted.internet.address import IPv4Address, UNIXAddress
+from twisted.internet.defer import Deferred, maybeDeferred
+from twisted.internet.error import CannotListenError
+
+from evproxy import ProxyService, SettingsError
+from evproxy.model import Ending
+from tests.peers import END, RESET, Listening, Peer, connect
+from tests.proxies import Observed
+
+ANY_PORT = "tcp:0:interface=127.0.0.1"
+
+
+class Ground:
+    """A server, services in front of it, and clients; all gone when the test is over."""
+
+    def __init__(self, reactor: Any) -> None:
+        self.reactor = reactor
+        self.upstream = Listening.tcp(reactor)
+        self.services: list[ProxyService] = []
+        self._peers: list[Peer] = []
+
+    def service(self, *listen: str, **settings: Any) -> ProxyService:
+        """A service in front of the server; it is not started."""
+        settings.setdefault("upstreams", [f"127.0.0.1:{self.upstream.port}"])
+        service = ProxyService(self.reactor, listen or (ANY_PORT,), **settings)
+        self.services.append(service)
+        return service
+
+    def client(self, service: ProxyService, listener: int = 0) -> Peer:
+        """A client of the service."""
+        address = service.addresses[listener]
+        where = (address.host, address.port) if hasattr(address, "host") else address.name.decode()
+        peer = connect(self.reactor, where)
+        self._peers.append(peer)
+        return peer
+
+    async def session(self, service: ProxyService, listener: int = 0) -> tuple[Peer, Peer]:
+        """A client, and the server that it is connected to through the service."""
+        client = self.client(service, listener)
+        server = await self.upstream.accept()
+        await client.send(b"?")
+        await server.receive(1)
+        await server.send(b"!")
+        await client.receive(1)
+        return client, server
+
+    async def close(self) -> None:
+        for peer in self._peers:
+            peer.close()
+        self.upstream.close()
+        for service in self.services:
+            await service.drain(0)
+
+
+@pytest.fixture
+def ground(reactor: Any) -> Iterator[Ground]:
+    """What a test of services stands on."""
+    ground = Ground(reactor)
+    yield ground
+    pytest_twisted.blockon(Deferred.fromCoroutine(ground.close()).addTimeout(20, reactor))
+
+
+async def test_it_composes(ground: Ground) -> None:
+    """In a `MultiService` it binds while there are privileges, and starts and stops with it."""
+    parent = MultiService()
+    service = ground.service()
+    service.setServiceParent(parent)
+    parent.privilegedStartService()
+    [address] = service.addresses
+    parent.startService()
+    assert service.addresses == [address]
+    client, server = await ground.session(service)
+    client.end()
+    assert await server.rest() == (b"", END)
+    server.end()
+    assert await client.rest() == (b"", END)
+    await maybeDeferred(parent.stopService)
+    assert service.addresses == []
+    assert not listens(address)
+
+
+async def test_it_binds_without_privileges_too(ground: Ground) -> None:
+    """A parent that runs already only starts it; the ports are bound all the same."""
+    parent = MultiService()
+    parent.startService()
+    service = ground.service()
+    service.setServiceParent(parent)
+    await ground.session(service)
+    assert service.running
+
+
+async def test_the_addresses_are_in_the_order_of_the_listeners(
+    ground: Ground, tmp_path: Path
+) -> None:
+    """Each listener's address is known as soon as it is bound, and serves."""
+    path = str(tmp_path / "socket")
+    service = ground.service(ANY_PORT, f"unix:{path}", "tcp:0:interface=127.0.0.1")
+    assert service.addresses == []
+    service.startService()
+    one, two, three = service.addresses
+    assert isinstance(one, IPv4Address)
+    assert two == UNIXAddress(path.encode())
+    assert one.port != three.port
+    for listener in range(3):
+        await ground.session(service, listener)
+
+
+async def test_the_stop_waits_for_the_last_session(ground: Ground) -> None:
+    """What `stopService` returns fires when the last session is over, not before."""
+    observed = Observed()
+    service = ground.service(drain_timeout=3600, observers=[observed])
+    service.startService()
+    [address] = service.addresses
+    one, first = await ground.session(service)
+    two, second = await ground.session(service)
+    stopped = service.stopService()
+    fired = called(stopped)
+    await until(ground.reactor, lambda: not listens(address))
+    one.end()
+    await first.rest()
+    first.end()
+    await observed.ended()
+    assert not fired()
+    await two.send(b"still here")
+    assert await second.receive(10) == b"still here"
+    two.end()
+    await second.rest()
+    second.end()
+    await stopped
+    assert [record.reason.how for record in observed.records] == [Ending.FINISHED] * 2
+
+
+async def test_the_sessions_that_are_left_are_reset(ground: Ground) -> None:
+    """At the drain deadline, here at once, both sides of each session are reset."""
+    observed = Observed()
+    service = ground.service(drain_timeout=0, observers=[observed])
+    service.startService()
+    sessions = [await ground.session(service) for _ in range(3)]
+    await service.stopService()
+    assert [record.reason.how for record in observed.records] == [Ending.DRAIN] * 3
+    for client, server in sessions:
+        assert await client.rest() == (b"", RESET)
+        assert await server.rest() == (b"", RESET)
+
+
+async def test_the_deadline_is_for_those_that_are_left(ground: Ground) -> None:
+    """A drain has its time, and whoever asks for it again gets the end of the same one."""
+    service = ground.service(drain_timeout=0.3)
+    service.startService()
+    started = ground.reactor.seconds()
+    client, _ = await ground.session(service)
+    first, second = service.stopService(), service.drain(3600)
+    await first
+    assert 0.29 < ground.reactor.seconds() - started < 20
+    await second
+    assert await client.rest() == (b"", RESET)
+
+
+async def test_a_stop_without_a_start_is_over_at_once(ground: Ground) -> None:
+    """A service that never ran has nothing to wait for."""
+    await ground.service().stopService()
+
+
+async def test_it_starts_again_after_a_stop(ground: Ground) -> None:
+    """A service that was stopped can be started again, and serves on a port of its own."""
+    service = ground.service(drain_timeout=0)
+    for _ in range(3):
+        service.startService()
+        client, server = await ground.session(service)
+        await service.stopService()
+        assert await client.rest() == (b"", RESET)
+        assert await server.rest() == (b"", RESET)
+
+
+async def test_it_accepts_again_after_a_stop_at_the_bound(ground: Ground) -> None:
+    """A pause does not outlive the stop."""
+    service = ground.service(drain_timeout=0, max_sessions=1)
+    for _ in range(2):
+        service.startService()
+        await ground.session(service)
+        await service.stopService()
+
+
+async def test_it_is_not_started_while_it_drains(ground: Ground) -> None:
+    """To start a service before its stop is over is refused, and the stop goes on."""
+    service = ground.service(drain_timeout=3600)
+    service.startService()
+    client, server = await ground.session(service)
+    stopped = service.stopService()
+    with pytest.raises(RuntimeError, match="still drains"):
+        service.startService()
+    client.close()
+    await server.rest()
+    server.close()
+    await stopped
+    service.startService()
+    await ground.session(service)
+
+
+async def test_two_services_share_nothing(ground: Ground) -> None:
+    """The bound, the sessions and the end of one are no matter of the other."""
+    one, two = ground.service(max_sessions=1, drain_timeout=0), ground.service()
+    one.startService()
+    two.startService()
+    mine, _ = await ground.session(one)
+    sessions = [await ground.session(two) for _ in range(3)]
+    await one.stopService()
+    assert await mine.rest() == (b"", RESET)
+    for client, server in sessions:
+        await client.send(b"x")
+        assert await server.receive(1) == b"x"
+    await ground.session(two)
+
+
+async def test_all_listeners_or_none(ground: Ground) -> None:
+    """When one of two listeners cannot be bound the error is raised, and the other is closed."""
+    taken = ground.upstream.port
+    free = Listening.tcp(ground.reactor)
+    port = free.port
+    free.close()
+    service = ground.service(f"tcp:{port}:interface=127.0.0.1", f"tcp:{taken}:interface=127.0.0.1")
+    with pytest.raises(CannotListenError) as raised:
+        service.privilegedStartService()
+    assert (raised.value.interface, raised.value.port) == ("127.0.0.1", taken)
+    assert service.addresses == []
+    await until(ground.reactor, lambda: not listens(IPv4Address("TCP", "127.0.0.1", port)))
+
+
+async def test_what_cannot_be_listened_on_is_always_told_alike(
+    ground: Ground, tmp_path: Path
+) -> None:
+    """A UNIX socket whose lock file cannot be made is a `CannotListenError` too."""
+    description = f"unix:{tmp_path}/missing/socket"
+    service = ground.service(description)
+    with pytest.raises(CannotListenError) as raised:
+        service.startService()
+    assert raised.value.port == description
+    assert isinstance(raised.value.socketError, FileNotFoundError)
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {"upstreams": ["nosuch:x"]},
+        {"upstreams": ["a:0"]},
+        {"balance": "fair"},
+        {"relay": "fast"},
+        {"listen": ["nosuch:1"]},
+        {"listen": ["tcp:x"]},
+    ],
+)
+def test_a_wrong_setting_is_refused(reactor: Any, settings: dict[str, Any]) -> None:
+    """What is wrong with a setting is told when the service is made."""
+    with pytest.raises(SettingsError):
+        ProxyService(reactor, **{"upstreams": ["127.0.0.1:1"], **settings})
+
+
+def listens(address: Any) -> bool:
+    """Whether somebody listens at `address`."""
+    with socket.socket() as sock:
+        return sock.connect_ex((address.host, address.port)) == 0
+
+
+def called(deferred: Deferred[None]) -> Callable[[], bool]:
+    """Whether `deferred` has fired."""
+    return lambda: bool(deferred.called)
+
+
+async def until(reactor: Any, true: Callable[[], bool]) -> None:
+    """Let the reactor run until something that tells no event is `true`."""
+    from twisted.internet.task import deferLater
+
+    while not true():
+        await deferLater(reactor, 0)

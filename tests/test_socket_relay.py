@@ -1,0 +1,75 @@
+"""The socket relay alone, told of events in an order that takes many sessions to come about."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+from twisted.internet.defer import Deferred
+
+from evproxy.model import Ending, Side
+from evproxy.relay.engine import ERR, GONE, IN
+from evproxy.relay.sockets import SocketRelay
+from tests.peers import END
+from tests.transports import Ground, HalfCloseable, Plain
+
+pytestmark = pytest.mark.deadline(10)
+
+
+class Listener:
+    """A `RelayListener` that counts half-closes and waits for the end."""
+
+    def __init__(self) -> None:
+        self.half_closed: list[Side] = []
+        self.closed: Deferred[tuple[Side, Ending]] = Deferred()
+
+    def relay_half_closed(self, side: Side) -> None:
+        self.half_closed.append(side)
+
+    def relay_closing(self, by: Side, how: Ending) -> None:
+        """Only delivery is outstanding."""
+
+    def relay_closed(self, by: Side, how: Ending) -> None:
+        self.closed.callback((by, how))
+
+
+@pytest.fixture
+def ground(reactor: Any) -> Iterator[Ground]:
+    """Where transports come from; they are gone after the test."""
+    ground = Ground(reactor)
+    yield ground
+    ground.end()
+
+
+async def test_both_are_reset_and_are_told_of_in_different_batches(ground: Ground) -> None:
+    """
+    One end finds that nothing can be sent to the other, and hangs up itself before the other
+    is looked at: nobody has anybody to deliver to, so it is over.
+    """
+    (down, client), (up, server) = ground.connect(Plain()), ground.connect(Plain())
+    listener = Listener()
+    relay = SocketRelay(ground.engine, down, up, listener)
+    relay.start(b"", False)
+    client.send_now(b"x")
+    server.send_now(b"y")
+    client.reset()
+    server.reset()
+    down.event(IN | ERR | GONE)
+    down.event(ERR | GONE)
+    up.event(IN | ERR | GONE)
+    assert await listener.closed == (Side.UPSTREAM, Ending.RESET)
+
+
+async def test_an_end_that_came_before_is_passed_on_once(ground: Ground) -> None:
+    """A client that ended its stream before it was joined is half-closed once."""
+    (down, client), (up, server) = ground.connect(HalfCloseable()), ground.connect(Plain())
+    client.end()
+    await ground.turns()
+    listener = Listener()
+    relay = SocketRelay(ground.engine, down, up, listener)
+    relay.start(b"question", True)
+    assert await server.rest() == (b"question", END)
+    assert listener.half_closed == [Side.DOWNSTREAM]
+    server.end()
+    assert await listener.closed == (Side.DOWNSTREAM, Ending.FINISHED)

@@ -1,0 +1,56 @@
+"""Stands in for a pool that is told of servers and failures, and for who waits for them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+from attrs import define, field
+from twisted.internet.defer import Deferred
+
+from evproxy.model import UpstreamServer
+
+
+@define
+class Told:
+    """All that a discovery told, in order."""
+
+    sets: list[tuple[UpstreamServer, ...]] = field(factory=list)
+    failures: list[str] = field(factory=list)
+    _waiting: list[Deferred[None]] = field(factory=list, init=False)
+
+    def changed(self, servers: Sequence[UpstreamServer]) -> None:
+        """A discovery's first callback."""
+        self.sets.append(tuple(servers))
+        self._wake()
+
+    def failed(self, reason: str) -> None:
+        """A discovery's second callback."""
+        self.failures.append(reason)
+        self._wake()
+
+    async def until(self, holds: Callable[[], bool]) -> None:
+        """Wait until `holds` of what has been told; the test's deadline bounds it."""
+        while not holds():
+            waiting: Deferred[None] = Deferred()
+            self._waiting.append(waiting)
+            await waiting
+
+    async def servers(self, *endpoints: str) -> tuple[UpstreamServer, ...]:
+        """Wait until the last set is that of `endpoints`, in any order."""
+        await self.until(lambda: bool(self.sets) and self.endpoints() == sorted(endpoints))
+        return self.sets[-1]
+
+    async def failure(self) -> str:
+        """Wait for one more failure than there is now."""
+        before = len(self.failures)
+        await self.until(lambda: len(self.failures) > before)
+        return self.failures[-1]
+
+    def endpoints(self) -> list[str]:
+        """The endpoints of the last set, sorted."""
+        return sorted(server.endpoint for server in self.sets[-1])
+
+    def _wake(self) -> None:
+        waiting, self._waiting = self._waiting, []
+        for deferred in waiting:
+            deferred.callback(None)

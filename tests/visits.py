@@ -1,0 +1,108 @@
+"""A loopback server that tells how it was visited, and what a check of a server finds."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from functools import partial
+from typing import Any
+
+from attrs import define, field
+from twisted.internet.defer import Deferred
+from twisted.internet.error import ConnectionDone
+from twisted.internet.interfaces import IListeningPort, IProtocolFactory
+from twisted.internet.protocol import Factory, Protocol
+from twisted.python.failure import Failure
+
+from evproxy.model import UpstreamServer
+from evproxy.settings import HealthCheck
+from evproxy.upstream.connect import client_endpoint
+from evproxy.upstream.probes import probe_for
+
+
+async def checked(reactor: Any, address: str, check: HealthCheck) -> str | None:
+    """What one check of the server at `address` finds."""
+    result: Deferred[str | None] = Deferred()
+    probe = probe_for(reactor, check, partial(client_endpoint, reactor))
+    probe.check(UpstreamServer(address), result.callback)
+    assert not result.called, "done came before the one who asked could cancel"
+    return await result
+
+
+@define
+class Visits(Factory):
+    """Listens, says `greeting`, and tells how each connection went."""
+
+    greeting: bytes = b""
+    answer: bytes = b""
+    then_close: bool = False
+    received: bytes = b""
+    ends: list[Failure] = field(factory=list)
+    made: int = 0
+    _waiting: list[Deferred[None]] = field(factory=list)
+    noisy = False
+
+    def buildProtocol(self, addr: object) -> Protocol:
+        self.made += 1
+        return Visit(self)
+
+    async def ended(self) -> Failure:
+        """How the first connection ended."""
+        while not self.ends:
+            await self._news()
+        return self.ends[0]
+
+    async def connected(self) -> None:
+        """Wait for the first connection."""
+        while not self.made:
+            await self._news()
+
+    def _news(self) -> Deferred[None]:
+        waiting: Deferred[None] = Deferred()
+        self._waiting.append(waiting)
+        return waiting
+
+    def note(self) -> None:
+        """Wake up who waits."""
+        waiting, self._waiting = self._waiting, []
+        for deferred in waiting:
+            deferred.callback(None)
+
+
+class Visit(Protocol):
+    def __init__(self, visits: Visits) -> None:
+        self.visits = visits
+
+    def connectionMade(self) -> None:
+        assert self.transport is not None
+        self.transport.write(self.visits.greeting)
+        self.visits.note()
+
+    def dataReceived(self, data: bytes) -> None:
+        assert self.transport is not None
+        self.visits.received += data
+        self.transport.write(self.visits.answer)
+        if self.visits.then_close:
+            self.transport.loseConnection()
+
+    def connectionLost(self, reason: Failure = Failure(ConnectionDone())) -> None:  # noqa: B008
+        self.visits.ends.append(reason)
+        self.visits.note()
+
+
+Listen = Callable[[IProtocolFactory], str]
+
+
+@contextmanager
+def listening(reactor: Any) -> Iterator[Listen]:
+    """Listens with a factory on a loopback port and tells the address; stops at the end."""
+    ports: list[IListeningPort] = []
+
+    def listen(factory: IProtocolFactory) -> str:
+        port = reactor.listenTCP(0, factory, interface="127.0.0.1")
+        ports.append(port)
+        return f"127.0.0.1:{port.getHost().port}"
+
+    yield listen
+    for port in ports:
+        port.stopListening()
