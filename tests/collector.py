@@ -8,9 +8,11 @@ from collections.abc import Iterable, Iterator
 
 import pytest
 
+from evproxy.relay.connecting import Destination
 from evproxy.relay.pipes import Pipe
 
 OF_SESSIONS = ("evproxy.session", "evproxy.proxy", "evproxy.relay", "evproxy.upstream")
+KEPT = (Destination, Pipe)
 
 
 @pytest.fixture
@@ -23,7 +25,7 @@ def no_collector() -> Iterator[None]:
 
 
 def alive() -> Counter[str]:
-    """How many objects there are of each type of evproxy's but pipes, which are kept for reuse."""
+    """How many objects there are of each type of evproxy's but those that are kept for reuse."""
     return _of_sessions(gc.get_objects())
 
 
@@ -42,5 +44,5 @@ def _of_sessions(objects: Iterable[object]) -> Counter[str]:
     return Counter(
         f"{kind.__module__}.{kind.__qualname__}"
         for kind in map(type, objects)
-        if kind.__module__.startswith(OF_SESSIONS) and kind is not Pipe
+        if kind.__module__.startswith(OF_SESSIONS) and kind not in KEPT
     )

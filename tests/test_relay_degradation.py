@@ -94,6 +94,32 @@ async def test_bulk_goes_through_pipes_and_calm_does_not(proxied: Proxied) -> No
     assert counted(proxied) == (5, 2 * (len(BULK) + 20), Ending.FINISHED)
 
 
+@socket_relay
+async def test_bulk_whose_reads_are_not_all_full_goes_through_a_pipe(proxied: Proxied) -> None:
+    """Where evproxy is faster than the sender, every other read is a short one."""
+    await proxied.start()
+    client, server = await proxied.pair()
+    burst = BULK[: 96 * 1024]
+    for _ in range(20):
+        await server.send(burst)
+        assert await client.receive(len(burst)) == burst
+    assert proxied.plane.pipes.in_use == 1
+
+
+@socket_relay
+async def test_now_and_then_a_full_read_is_not_bulk(proxied: Proxied) -> None:
+    """Answers that fill the buffer, with many small ones between them, are copied."""
+    await proxied.start()
+    client, server = await proxied.pair()
+    for _ in range(8):
+        await server.send(BULK[: 64 * 1024])
+        assert await client.receive(64 * 1024) == BULK[: 64 * 1024]
+        for _ in range(10):
+            await server.send(BULK[: 10 * 1024])
+            assert await client.receive(10 * 1024) == BULK[: 10 * 1024]
+        assert proxied.plane.pipes.in_use == 0
+
+
 async def test_bulk_both_ways_at_once(proxied: Proxied) -> None:
     """Both directions can be full at the same time."""
     await proxied.start()

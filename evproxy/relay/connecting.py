@@ -8,8 +8,9 @@ import socket
 from functools import lru_cache
 from typing import Any
 
+from attrs import frozen
 from twisted.internet.error import UserError, getConnectError
-from twisted.internet.interfaces import IConnector, IDelayedCall
+from twisted.internet.interfaces import IAddress, IConnector, IDelayedCall
 from twisted.internet.protocol import ClientFactory
 from twisted.logger import Logger
 from twisted.python.failure import Failure
@@ -25,17 +26,45 @@ RETRY = 0.05
 """Seconds between two tries to connect while descriptors, or the server's queue, are exhausted."""
 
 EPHEMERAL = 32768
-"""Ports from here on may be given to the connecting side, which can so connect to itself."""
+"""Ports from here on may be given to the side that connects (Linux's default range)."""
 
 _IN_PROGRESS = {errno.EINPROGRESS, errno.EALREADY}
 
 _RESET = {errno.ECONNRESET, errno.EPIPE}
 
+_KIND = socket.SOCK_STREAM | socket.SOCK_NONBLOCK | socket.SOCK_CLOEXEC
+
 _log = Logger()
 
 
-_destination = lru_cache(maxsize=1024)(socket_address)
-"""The Twisted address of a server: many sessions go to few servers."""
+@frozen
+class Destination:
+    """
+    Where sockets connect to, and what follows from that.
+
+    `name` is the address as the socket module has it, `address` as Twisted has it.
+    `near`: on this machine.  `ephemeral`: the kernel may give the same port to the socket
+    that connects, which can so connect to itself (RFC 9293, 3.5).
+    """
+
+    family: int
+    name: Any
+    address: IAddress
+    near: bool
+    ephemeral: bool
+
+
+@lru_cache(maxsize=1024)
+def destination(family: int, name: Any) -> Destination:
+    """The `Destination` with that name: many sessions go to few servers."""
+    plain = family != socket.AF_UNIX
+    return Destination(
+        family,
+        name,
+        socket_address(name),
+        near=plain and name[0].startswith(("127.", "::1")),
+        ephemeral=plain and name[1] >= EPHEMERAL,
+    )
 
 
 @implementer(IConnector)
@@ -46,23 +75,21 @@ class SocketConnector:
     :param engine: watches it.
     :param gate: hears when descriptors run out.
     :param options: of the socket, if it is TCP.
-    :param family: of the socket.
-    :param address: as the socket module wants it.
+    :param to: where to.
     :param factory: makes the protocol, or is told why not.
     :param timeout: seconds for the attempt.
     """
 
     __slots__ = (
-        "_address",
         "_bucket",
         "_engine",
         "_factory",
-        "_family",
         "_gate",
         "_options",
         "_retry",
         "_socket",
         "_timeout",
+        "_to",
         "sink",
     )
 
@@ -71,16 +98,14 @@ class SocketConnector:
         engine: SocketEngine,
         gate: Gate,
         options: Options,
-        family: int,
-        address: Any,
+        to: Destination,
         factory: ClientFactory,
         timeout: float,
     ) -> None:
         self._engine = engine
         self._gate = gate
         self._options = options
-        self._family = family
-        self._address = address
+        self._to = to
         self._factory: ClientFactory | None = factory
         self._timeout = timeout
         self._socket: socket.socket | None = None
@@ -91,18 +116,16 @@ class SocketConnector:
     def connect(self) -> None:
         """Start; called once by who made this, and again while descriptors are exhausted."""
         self._retry = None
-        sock = None
+        to, sock = self._to, None
         try:
-            sock = socket.socket(
-                self._family, socket.SOCK_STREAM | socket.SOCK_NONBLOCK | socket.SOCK_CLOEXEC
-            )
-            if self._family != socket.AF_UNIX:
+            sock = socket.socket(to.family, _KIND)
+            if to.family != socket.AF_UNIX:
                 set_options(sock, self._options)
-            error = sock.connect_ex(self._address)
-            if error == errno.EINPROGRESS and self._near:
+            error = sock.connect_ex(to.name)
+            if error == errno.EINPROGRESS and to.near:
                 # On one machine the answer comes before the call returns, and is seen by
                 # the next: that saves a registration, a deadline and a turn of the loop.
-                error = sock.connect_ex(self._address)
+                error = sock.connect_ex(to.name)
         except OSError as failure:
             error = failure.errno or errno.EIO
         if error == 0:
@@ -116,7 +139,7 @@ class SocketConnector:
         else:
             if sock is not None:
                 sock.close()
-            if error in EXHAUSTED or (error == errno.EAGAIN and self._family == socket.AF_UNIX):
+            if error in EXHAUSTED or (error == errno.EAGAIN and to.family == socket.AF_UNIX):
                 self._try_later(error)
             else:
                 self._failed(getConnectError((error, os.strerror(error))))
@@ -166,7 +189,7 @@ class SocketConnector:
 
     def getDestination(self) -> Any:
         """The address."""
-        return _destination(self._address)
+        return self._to.address
 
     def _give_up(self, error: Exception) -> None:
         sock, self._socket = self._socket, None
@@ -195,19 +218,19 @@ class SocketConnector:
 
     def _connected(self, sock: socket.socket, broken: bool = False) -> None:
         self._drop_deadline()
-        if not broken and self._connected_to_itself(sock):
+        if not broken and self._to.ephemeral and sock.getsockname() == sock.getpeername():
             self._drop(sock)
             self._failed(getConnectError((errno.ECONNREFUSED, "connected to itself")))
             return
         factory, self._factory = self._factory, None
         assert factory is not None
         try:
-            protocol = factory.buildProtocol(_destination(self._address))
+            protocol = factory.buildProtocol(self._to.address)
         except Exception:
             self._drop(sock)
             self._broken(factory)
             return
-        transport = SocketTransport(self._engine, sock, protocol, self._address)
+        transport = SocketTransport(self._engine, sock, protocol, self._to.name)
         transport.broken = broken
         try:
             transport.start()
@@ -219,15 +242,3 @@ class SocketConnector:
         failure = Failure()
         _log.failure("The protocol of an upstream connection broke", failure)
         factory.clientConnectionFailed(self, failure)
-
-    @property
-    def _near(self) -> bool:
-        return self._family != socket.AF_UNIX and self._address[0].startswith(("127.", "::1"))
-
-    def _connected_to_itself(self, sock: socket.socket) -> bool:
-        # Where nobody listens, the kernel can give out the very port (RFC 9293, 3.5).
-        return (
-            self._family != socket.AF_UNIX
-            and self._address[1] >= EPHEMERAL
-            and sock.getsockname()[:2] == sock.getpeername()[:2]
-        )

@@ -29,7 +29,7 @@ SPLICE_CHUNK = 1024 * 1024
 """The most bytes spliced for one event."""
 
 BULK_AFTER = 3
-"""A direction that filled the buffer this many times in a row is spliced."""
+"""A direction that filled the buffer so many times, with less than that in between, is spliced."""
 
 CALM_AFTER = 8
 """A direction that moved less than a buffer this many times in a row is copied again."""
@@ -159,7 +159,7 @@ class End:
 
     def filled(self) -> None:
         """One read filled the buffer: is this direction bulk?"""
-        if self.moved - self.mark == CHUNK:
+        if self.moved - self.mark < 2 * CHUNK:
             self.streak += 1
         else:
             self.streak = 1

@@ -10,6 +10,7 @@ from __future__ import annotations
 import errno
 import os
 import socket
+from functools import cached_property
 from typing import Any, Protocol
 
 from twisted.internet import tcp, unix
@@ -55,6 +56,23 @@ class Acceptor(Protocol):
     def accepted(self, sock: socket.socket, peer: Any, factory: Any) -> None: ...
 
 
+class ListeningSocket(socket.socket):
+    """
+    A listening socket that remembers its kind.
+
+    ``accept`` asks for both each time, and `socket.socket` makes an enumeration's member
+    of a number each time it is asked.
+    """
+
+    @cached_property
+    def family(self) -> socket.AddressFamily:
+        return super().family
+
+    @cached_property
+    def type(self) -> socket.SocketKind:
+        return super().type
+
+
 class PlainPort:
     """
     What evproxy's ports add to Twisted's: a pause, and no loss when descriptors run out.
@@ -73,6 +91,13 @@ class PlainPort:
     def prepare(self, acceptor: Acceptor) -> None:
         """Belong to `acceptor`; called before anything else."""
         self._acceptor = acceptor
+
+    def createInternetSocket(self) -> ListeningSocket:
+        """Twisted's own, as a `ListeningSocket`."""
+        made = super().createInternetSocket()  # type: ignore[misc]
+        listening = ListeningSocket(made.family, made.type, made.proto, made.detach())
+        listening.setblocking(False)
+        return listening
 
     def startReading(self) -> None:
         if not self._accepting:

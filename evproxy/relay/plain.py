@@ -15,7 +15,7 @@ from twisted.internet import tcp, unix
 from twisted.internet.interfaces import IConnector
 from twisted.internet.protocol import ClientFactory
 
-from evproxy.relay.connecting import SocketConnector
+from evproxy.relay.connecting import SocketConnector, destination
 from evproxy.relay.engine import IN, SocketEngine
 from evproxy.relay.listening import Gate
 from evproxy.relay.options import Options
@@ -151,7 +151,7 @@ class EngineSockets(PlainSockets):
         self, family: int, address: Any, factory: ClientFactory, timeout: float
     ) -> IConnector:
         connector = SocketConnector(
-            self.engine, self.gate, self.options, family, address, factory, timeout
+            self.engine, self.gate, self.options, destination(family, address), factory, timeout
         )
         connector.connect()
         return connector
