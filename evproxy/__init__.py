@@ -11,7 +11,6 @@ and a `PoolObserver` of your own satisfy the protocols of these names, and inher
 from evproxy.errors import EvproxyError, SettingsError
 from evproxy.interfaces import (
     Balancer,
-    Candidate,
     Discovery,
     PoolObserver,
     Probe,
@@ -27,6 +26,7 @@ from evproxy.model import (
     UpstreamServer,
 )
 from evproxy.policy.balance import (
+    Candidate,
     LeastSessions,
     LeastTime,
     RandomTwo,

@@ -74,13 +74,13 @@ class Admission:
     def opened(self, session: Session) -> None:
         """A session begins."""
         self.sessions.add(session)
-        if len(self.sessions) >= self.limit:
+        if self.full:
             self._pause(f"{self.limit} sessions, as many as are allowed")
 
     def closed(self, session: Session) -> None:
         """A session is over."""
         self.sessions.discard(session)
-        if self._paused and len(self.sessions) < self.limit:
+        if self._paused and not self.full:
             self._resume()
         if not self.sessions:
             waiting, self._empty = self._empty, []
@@ -123,7 +123,7 @@ class Admission:
 
     def _try_again(self) -> None:
         self._retry = None
-        if self._paused and len(self.sessions) < self.limit:
+        if self._paused and not self.full:
             self._resume()
 
     def _resume(self) -> None:

@@ -23,6 +23,7 @@ from evproxy.model import (
     Side,
     UpstreamServer,
 )
+from evproxy.policy.balance.candidate import Candidate as Candidate
 
 
 class PlainConnector(Protocol):
@@ -50,26 +51,6 @@ class Dialer(Protocol):
         ``factory.clientConnectionFailed``, which may come before this returns.
         ``stopConnecting`` of what is returned cancels the attempt: nothing is left of it.
         """
-
-
-class Candidate(Protocol):
-    """What a balancer sees of an upstream server: who it is and how loaded it is."""
-
-    @property
-    def spec(self) -> UpstreamServer:
-        """Who it is, as configured or discovered; `spec.weight` is not what to balance by."""
-
-    @property
-    def weight(self) -> float:
-        """Its effective weight now: 0 while draining, growing during slow start."""
-
-    @property
-    def sessions(self) -> int:
-        """How many sessions hold a slot on it."""
-
-    @property
-    def connect_time(self) -> float:
-        """A decaying peak average (EWMA) of its connect times, in seconds; 0 if unknown."""
 
 
 class Balancer(Protocol):

@@ -15,6 +15,7 @@ from twisted.internet.defer import Deferred, DeferredList, maybeDeferred
 from twisted.internet.endpoints import serverFromString
 from twisted.internet.error import CannotListenError
 from twisted.internet.interfaces import IDelayedCall, IListeningPort, IStreamServerEndpoint
+from twisted.logger import Logger
 from twisted.python.failure import Failure
 
 from evproxy.admission import Admission
@@ -36,6 +37,8 @@ from evproxy.settings import (
     Timeouts,
 )
 from evproxy.upstream.pool import Pool
+
+_log = Logger()
 
 RESERVED_FILES = 64
 """Descriptors left for everything but sessions and pipes: listeners, logs, health checks."""
@@ -88,6 +91,10 @@ def _raise_listen_error(description: str, failure: Failure) -> None:
     if isinstance(error, OSError | ValueError) and not isinstance(error, CannotListenError):
         raise CannotListenError(None, description, error)
     failure.raiseException()
+
+
+def _log_listen_error(failure: Failure, description: str) -> None:
+    _log.failure("Cannot listen on {description}", failure, description=description)
 
 
 class ProxyService(Service):
@@ -245,14 +252,27 @@ class ProxyService(Service):
         if self._ports is not None:
             return
         ports: list[IListeningPort] = []
+        self._ports = ports
         for description, endpoint, factory in self._listeners:
             failures: list[Failure] = []
-            maybeDeferred(endpoint.listen, factory).addCallbacks(ports.append, failures.append)
+            listening: Deferred[Any] = maybeDeferred(endpoint.listen, factory)
+            listening.addCallback(self._bound, ports)
+            if listening.called:
+                listening.addErrback(failures.append)
+            else:
+                listening.addErrback(_log_listen_error, description)
             if failures:
+                self._ports = None
                 for port in ports:
                     maybeDeferred(port.stopListening)
                 _raise_listen_error(description, failures[0])
-        self._ports = ports
+
+    def _bound(self, port: IListeningPort, ports: list[IListeningPort]) -> Any:
+        if self._ports is ports:
+            ports.append(port)
+            return None
+        # An endpoint that took its time, and the service was stopped meanwhile.
+        return port.stopListening()
 
     def startService(self) -> None:
         """
@@ -280,19 +300,20 @@ class ProxyService(Service):
         :param deadline: seconds after which those left are reset; ``None``: never.
         :return: fires when no session is left.  A drain in progress keeps its deadline.
         """
+        if self._drained is None:
+            self._drained = Deferred()
+            self._begin_drain(deadline)
         drained: Deferred[None] = Deferred()
-        if self._drained is not None:
-            self._drained.addCallback(lambda _: drained.callback(None))
-            return drained
-        self._drained = Deferred()
         self._drained.addCallback(lambda _: drained.callback(None))
+        return drained
+
+    def _begin_drain(self, deadline: float | None) -> None:
         ports, self._ports = self._ports or [], None
         closing = DeferredList([maybeDeferred(port.stopListening) for port in ports])
         if deadline is not None:
             self._deadline = self._reactor.callLater(max(0.0, deadline), self._out_of_time)
         closing.addCallback(lambda _: self.admission.when_empty())
         closing.addCallback(self._gone)
-        return drained
 
     def abort(self) -> None:
         """Reset every session now, `RESET_BATCH` of them in a turn of the reactor."""

@@ -238,6 +238,7 @@ class Session:
             return
         now = context.clock.seconds()
         self.connect_time = now - self.started
+        self.error = ""
         self._connecting = self._candidates = None
         chunks, self._chunks = self._chunks, None
         self.phase = Phase.RELAYING
@@ -304,6 +305,9 @@ class Session:
 
     def relay_half_closed(self, side: Side) -> None:
         """One side ended its stream; from now on the half-close timeout counts."""
+        self._count_half_close()
+
+    def _count_half_close(self) -> None:
         self._half_closed = True
         if self._late:
             now = self._context.clock.seconds()
@@ -314,7 +318,7 @@ class Session:
         """How the session ends is decided; what is queued is still delivered."""
         self.reason = close_reason(by, how, self.phase)
         self.phase = Phase.CLOSING
-        self.relay_half_closed(by)
+        self._count_half_close()
 
     def relay_closed(self, by: Side, how: Ending) -> None:
         """Both connections are gone."""

@@ -14,6 +14,9 @@ from evproxy.model import UpstreamServer
 DEFAULT_LISTEN = "tcp:8080:interface=127.0.0.1"
 DEFAULT_BACKLOG = 4096
 """The accept queue asked of the kernel, which caps it at ``net.core.somaxconn``."""
+RELAYS = ("auto", "stream", "socket")
+"""``auto``: the socket relay where it can be, else the stream relay.  ``stream``: always the
+stream relay.  ``socket``: as ``auto``, but refuse to start where there is no socket relay."""
 
 
 @frozen

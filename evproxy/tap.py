@@ -19,20 +19,19 @@ from evproxy.config.rules import MILLISECOND, YEAR
 from evproxy.demo import DemoService
 from evproxy.errors import SettingsError
 from evproxy.model import UpstreamServer
+from evproxy.policy.balance import NAMES
 from evproxy.process import Process, cannot_start, raise_open_file_limit
 from evproxy.reading import listen_fault, read_settings, upstream_fault
-from evproxy.relay import MODES
 from evproxy.service import ProxyService
 from evproxy.settings import (
     DEFAULT_LISTEN,
+    RELAYS,
     Keepalive,
     ListenerSettings,
     PoolSettings,
     Settings,
     Timeouts,
 )
-
-_POLICIES = ("round-robin", "least-sessions", "random-two", "source-hash", "least-time")
 
 
 class _Default(str):
@@ -89,7 +88,7 @@ class Option:
 
 
 OPTIONS = (
-    Option("balance", _one_of(*_POLICIES), "round-robin", "How a server is picked"),
+    Option("balance", _one_of(*NAMES), "round-robin", "How a server is picked"),
     Option("connect-timeout", _seconds(MILLISECOND), "5", "For the connect to one server"),
     Option("connect-attempts", _whole(1, 1000), "3", "Distinct servers tried for one session"),
     Option("idle-timeout", _seconds(0), "3600", "With no byte moved, before a reset; 0: never"),
@@ -99,7 +98,7 @@ OPTIONS = (
     Option("keepalive-idle", _whole(1, 32767), "60", "Seconds until an idle peer is probed"),
     Option("keepalive-interval", _whole(1, 32767), "10", "Seconds between two such probes"),
     Option("keepalive-probes", _whole(1, 127), "6", "Unanswered probes that break a connection"),
-    Option("relay", _one_of(*MODES), "auto", "How bytes are moved"),
+    Option("relay", _one_of(*RELAYS), "auto", "How bytes are moved"),
     Option("access-log", _one_of("log", "off"), "log", "Whether each session's end is logged"),
 )
 """Every option that has one value with a default."""

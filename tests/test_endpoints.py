@@ -16,8 +16,7 @@ from twisted.python.systemd import ListenFDs
 from zope.interface import implementer
 
 from evproxy.model import Ending
-from evproxy.upstream.connect import Dialers
-from evproxy.upstream.names import Names
+from evproxy.upstream.dialers import EndpointDialer
 from tests.peers import END, RESET, Listening, Peer
 from tests.proxies import Proxied
 from tests.test_session_ends import MANY, converse, refused_address, turn
@@ -145,9 +144,8 @@ class Failing:
 async def through(proxied: Proxied, endpoint: Any, **pool: Any) -> None:
     """Start `proxied` with all servers connected through `endpoint`."""
     await proxied.start(**pool)
-    dialers = Dialers(proxied.reactor, Names(proxied.reactor))
     for server in proxied.pool.candidates(info=None):  # type: ignore[arg-type]
-        server.dialer = dialers.dialer(endpoint)
+        server.dialer = EndpointDialer(proxied.reactor, endpoint)
 
 
 async def test_any_client_endpoint(proxied: Proxied) -> None:

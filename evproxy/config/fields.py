@@ -11,6 +11,7 @@ import posixpath
 from collections.abc import Callable, Mapping
 
 from evproxy.config import addresses
+from evproxy.config.pool_tables import DISCOVER_KEYS, HEALTH_CHECK_KEYS
 from evproxy.config.rules import (
     MILLISECOND,
     Refused,
@@ -30,7 +31,9 @@ from evproxy.config.rules import (
     whole,
 )
 from evproxy.model import UpstreamServer
+from evproxy.policy.balance import NAMES
 from evproxy.settings import (
+    RELAYS,
     Discover,
     Ejection,
     HealthCheck,
@@ -79,7 +82,7 @@ def fields(
             "pools": tables(dict[str, PoolSettings]),
             "timeouts": table(Timeouts),
             "max_sessions": whole(0, _MOST_SESSIONS),
-            "relay": choice("auto", "stream", "socket"),
+            "relay": choice(*RELAYS),
         },
         ListenerSettings: {
             "name": matching(_NAME, r"[\w.-]*"),
@@ -113,9 +116,7 @@ def fields(
 def _pool_fields() -> Mapping[str, Rule]:
     return {
         "upstreams": array("an array of upstream servers", tuple[UpstreamServer, ...]),
-        "balance": choice(
-            "round-robin", "least-sessions", "random-two", "source-hash", "least-time"
-        ),
+        "balance": choice(*NAMES),
         "connect_timeout": seconds(MILLISECOND),
         "connect_attempts": whole(1, _MOST_IN_A_ROW),
         "queue_timeout": seconds(0),
@@ -131,7 +132,7 @@ def _pool_fields() -> Mapping[str, Rule]:
 
 def _health_check_fields(directory: str) -> Mapping[str, Rule]:
     return {
-        "kind": choice("tcp", "tls", "http", "send-expect", "redis", "smtp", "postgresql"),
+        "kind": choice(*HEALTH_CHECK_KEYS),
         "interval": seconds(MILLISECOND),
         "fast_interval": seconds(0),
         "timeout": seconds(MILLISECOND),
@@ -154,7 +155,7 @@ def _health_check_fields(directory: str) -> Mapping[str, Rule]:
 
 def _discover_fields(directory: str) -> Mapping[str, Rule]:
     return {
-        "kind": choice("dns", "dns-srv", "file", "etcd"),
+        "kind": choice(*DISCOVER_KEYS),
         "name": matching("a domain name", r"(?!.{255})[\w-]{1,63}(\.[\w-]{1,63})*\.?"),
         "port": whole(1, _HIGHEST_PORT),
         "path": _path_rule("a path that ends in .toml or .json", r".*[^/]\.(toml|json)", directory),

@@ -14,8 +14,6 @@ from typing import Any
 from evproxy.config.problems import Path, Problem, listed, quoted
 from evproxy.settings import Discover, Ejection, HealthCheck
 
-Defaults = HealthCheck | Discover | Ejection
-
 Kinds = Mapping[str, Collection[str]]
 """For each kind, some of the keys of its table."""
 

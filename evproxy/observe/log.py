@@ -34,7 +34,7 @@ class SessionLog:
             to=record.upstream or "-",
             moved_by=record.relay or "no",
             connected_in="-" if connect is None else f"{connect:.3f} s",
-            because=f", {record.error}" if record.error and not record.upstream else "",
+            because=f", {record.error}" if record.error else "",
             reason_by=reason.by.value,
             reason_how=reason.how.value,
             reason_phase=reason.phase.value,

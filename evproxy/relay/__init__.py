@@ -24,11 +24,7 @@ from evproxy.relay.plain import EngineSockets, PlainSockets, ReactorSockets
 from evproxy.relay.sockets import SocketRelay
 from evproxy.relay.streams import StreamRelay
 from evproxy.relay.transport import SocketTransport
-from evproxy.settings import Keepalive
-
-MODES = ("auto", "stream", "socket")
-"""``auto``: the socket relay where it can be, else the stream relay.  ``stream``: always the
-stream relay.  ``socket``: as ``auto``, but refuse to start where there is no socket relay."""
+from evproxy.settings import RELAYS, Keepalive
 
 
 class DataPlane:
@@ -36,7 +32,7 @@ class DataPlane:
     The sockets and relays of one service.
 
     :param reactor: tells the time, calls later, watches descriptors.
-    :param mode: one of `MODES`.
+    :param mode: one of `RELAYS`.
     :param gate: hears of ports, and when descriptors run out.
     :param keepalive: how idle TCP connections are probed.
     :param most_pipes: how many pipes may be used for splicing at once.
@@ -55,8 +51,8 @@ class DataPlane:
         most_pipes: int = MOST,
         transports: str = "engine",
     ) -> None:
-        if mode not in MODES:
-            raise SettingsError(f"relay: expected one of {', '.join(MODES)}, got {mode!r}")
+        if mode not in RELAYS:
+            raise SettingsError(f"relay: expected one of {', '.join(RELAYS)}, got {mode!r}")
         self.reactor = reactor
         self.deadlines = Deadlines(reactor)
         self._options = tcp_options(keepalive)

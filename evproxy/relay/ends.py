@@ -75,8 +75,6 @@ class End:
     `unwatched`: it hung up while it was not read, and the engine would tell so forever.
     """
 
-    active: float
-
     __slots__ = (
         "active",
         "broken",

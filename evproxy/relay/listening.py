@@ -83,14 +83,13 @@ class PlainPort:
     sink = None
     socket: socket.socket
     factory: Any
-    _acceptor: Acceptor
     _accepts = 1
     _filled = 0
     _accepting = False
 
-    def prepare(self, acceptor: Acceptor) -> None:
-        """Belong to `acceptor`; called before anything else."""
-        self._acceptor = acceptor
+    def __init__(self, acceptor: Acceptor, *args: Any) -> None:
+        super().__init__(*args)
+        self.acceptor = acceptor
 
     def createInternetSocket(self) -> ListeningSocket:
         """Twisted's own, as a `ListeningSocket`."""
@@ -102,12 +101,12 @@ class PlainPort:
     def startReading(self) -> None:
         if not self._accepting:
             self._accepting = True
-            self._acceptor.start_accepting(self)
+            self.acceptor.start_accepting(self)
 
     def stopReading(self) -> None:
         if self._accepting:
             self._accepting = False
-            self._acceptor.stop_accepting(self)
+            self.acceptor.stop_accepting(self)
 
     def pause_accepting(self) -> None:
         """Leave clients in the accept queue."""
@@ -121,7 +120,7 @@ class PlainPort:
     def connectionLost(self, reason: Failure) -> None:
         """It listens no longer."""
         super().connectionLost(reason)  # type: ignore[misc]
-        self._acceptor.gate.forget(self)
+        self.acceptor.gate.forget(self)
 
     def event(self, mask: int) -> None:
         """The engine tells that there is something to accept."""
@@ -142,13 +141,13 @@ class PlainPort:
                 break
             except OSError as error:
                 if error.errno in EXHAUSTED:
-                    self._acceptor.gate.exhausted(error)
+                    self.acceptor.gate.exhausted(error)
                     break
                 # A connection that is gone again (accept(2)): there may be others.
                 continue
             accepted += 1
             try:
-                self._acceptor.accepted(sock, peer, self.factory)
+                self.acceptor.accepted(sock, peer, self.factory)
             except Exception:
                 _log.failure("A connection that was accepted broke")
         # One too many is a system call for nothing, one too few another turn of the loop.
@@ -167,42 +166,6 @@ class TCPPort(PlainPort, tcp.Port):
 
 class UNIXPort(PlainPort, unix.Port):
     """A UNIX listening port of evproxy."""
-
-
-def listen_tcp(
-    acceptor: Acceptor,
-    reactor: Any,
-    options: Options,
-    port: int,
-    factory: Any,
-    backlog: int,
-    interface: str,
-) -> TCPPort:
-    """Listen on TCP; :raises twisted.internet.error.CannotListenError: if the kernel refuses."""
-    listening = TCPPort(port, factory, backlog, interface, reactor)
-    listening.prepare(acceptor)
-    listening.startListening()
-    # What is accepted inherits them.
-    set_options(listening.socket, options)
-    acceptor.gate.watch(listening)
-    return listening
-
-
-def listen_unix(
-    acceptor: Acceptor,
-    reactor: Any,
-    address: Any,
-    factory: Any,
-    backlog: int,
-    mode: int,
-    wants_pid: bool,
-) -> UNIXPort:
-    """Listen at a path; :raises twisted.internet.error.CannotListenError: if the kernel refuses."""
-    listening = UNIXPort(address, factory, backlog, mode, reactor, wants_pid)
-    listening.prepare(acceptor)
-    listening.startListening()
-    acceptor.gate.watch(listening)
-    return listening
 
 
 class ListeningReactor:
@@ -227,9 +190,7 @@ class ListeningReactor:
     def listenTCP(
         self, port: int, factory: Factory, backlog: int = 50, interface: str = ""
     ) -> IListeningPort:
-        return listen_tcp(
-            self._plain, self._reactor, self._options, port, factory, backlog, interface
-        )
+        return self._listen_tcp(self._plain, port, factory, backlog, interface)
 
     def listenSSL(
         self,
@@ -240,9 +201,7 @@ class ListeningReactor:
         interface: str = "",
     ) -> IListeningPort:
         secured = TLSMemoryBIOFactory(contextFactory, False, factory)
-        return listen_tcp(
-            self._stock, self._reactor, self._options, port, secured, backlog, interface
-        )
+        return self._listen_tcp(self._stock, port, secured, backlog, interface)
 
     def listenUNIX(
         self,
@@ -252,7 +211,15 @@ class ListeningReactor:
         mode: int = 0o666,
         wantPID: bool = False,
     ) -> IListeningPort:
-        return listen_unix(self._plain, self._reactor, address, factory, backlog, mode, wantPID)
+        port = UNIXPort(self._plain, address, factory, backlog, mode, self._reactor, wantPID)
+        return self._listening(port)
+
+    def _listen_tcp(self, acceptor: Acceptor, *arguments: Any) -> IListeningPort:
+        port = TCPPort(acceptor, *arguments, self._reactor)
+        self._listening(port)
+        # What is accepted inherits them.
+        set_options(port.socket, self._options)
+        return port
 
     def adoptStreamPort(
         self, fileDescriptor: int, addressFamily: int, factory: Factory
@@ -260,4 +227,9 @@ class ListeningReactor:
         # Twisted would accept from a blocking descriptor, and the whole loop would wait.
         os.set_blocking(fileDescriptor, False)
         port: IListeningPort = self._reactor.adoptStreamPort(fileDescriptor, addressFamily, factory)
+        return port
+
+    def _listening(self, port: TCPPort | UNIXPort) -> IListeningPort:
+        port.startListening()
+        port.acceptor.gate.watch(port)
         return port

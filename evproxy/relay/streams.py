@@ -118,12 +118,12 @@ class StreamRelay:
         "_clock",
         "_by",
         "_delivery",
-        "_down",
+        "_to_downstream",
         "_how",
         "_last_active",
         "_listener",
         "_queued",
-        "_up",
+        "_to_upstream",
     )
 
     name = "stream"
@@ -137,34 +137,38 @@ class StreamRelay:
     ) -> None:
         self._clock = clock
         self._listener = listener
-        self._up = _Direction(self, Side.DOWNSTREAM, downstream.transport, upstream.transport)
-        self._down = _Direction(self, Side.UPSTREAM, upstream.transport, downstream.transport)
+        self._to_upstream = _Direction(
+            self, Side.DOWNSTREAM, downstream.transport, upstream.transport
+        )
+        self._to_downstream = _Direction(
+            self, Side.UPSTREAM, upstream.transport, downstream.transport
+        )
         self._by = Side.PROXY
         self._how: Ending | None = None
         self._delivery: Delivery | None = None
         self._last_active = clock.seconds()
         self._queued = 0
-        downstream.receiver = self._up
-        upstream.receiver = self._down
+        downstream.receiver = self._to_upstream
+        upstream.receiver = self._to_downstream
 
     def start(self, received: bytes, ended: bool) -> None:
         """Begin, with what the client sent before and whether it has ended its stream."""
-        self._up.start()
-        self._down.start()
+        self._to_upstream.start()
+        self._to_downstream.start()
         if received:
-            self._up.received(received)
+            self._to_upstream.received(received)
         if ended:
-            self._up.stream_ended()
+            self._to_upstream.stream_ended()
         elif self._how is None:
-            self._up.source.resumeProducing()
+            self._to_upstream.source.resumeProducing()
 
     @property
     def bytes_to_upstream(self) -> int:
-        return self._up.moved
+        return self._to_upstream.moved
 
     @property
     def bytes_to_downstream(self) -> int:
-        return self._down.moved
+        return self._to_downstream.moved
 
     def moved(self) -> None:
         """A byte moved, or a stream ended."""
@@ -172,7 +176,9 @@ class StreamRelay:
 
     def idle_since(self, now: float) -> float:
         """When a byte last moved; see `evproxy.interfaces.Relay`."""
-        queued = unsent(descriptor_of(self._up.sink)) + unsent(descriptor_of(self._down.sink))
+        queued = unsent(descriptor_of(self._to_upstream.sink)) + unsent(
+            descriptor_of(self._to_downstream.sink)
+        )
         if queued != self._queued:
             self._queued = queued
             self._last_active = now
@@ -186,7 +192,7 @@ class StreamRelay:
         if self._delivery is not None:
             self._delivery.cancel()
             self._delivery = None
-        for direction in (self._up, self._down):
+        for direction in (self._to_upstream, self._to_downstream):
             direction.detach()
             if not direction.lost:
                 reset(direction.source)
@@ -251,7 +257,7 @@ class StreamRelay:
 
     def _delivered(self) -> None:
         self._delivery = None
-        for direction in (self._up, self._down):
+        for direction in (self._to_upstream, self._to_downstream):
             if not direction.lost:
                 reset(direction.source)
 
@@ -266,8 +272,8 @@ class StreamRelay:
             self._delivery = None
         assert self._how is not None
         self._listener.relay_closed(self._by, self._how)
-        self._up.part()
-        self._down.part()
+        self._to_upstream.part()
+        self._to_downstream.part()
 
     def _opposite(self, direction: _Direction) -> _Direction:
-        return self._down if direction is self._up else self._up
+        return self._to_downstream if direction is self._to_upstream else self._to_upstream

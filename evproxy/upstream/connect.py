@@ -100,31 +100,19 @@ def _reason(error: Exception) -> str:
     return str(error) or type(error).__name__
 
 
-class Dialers:
+def dialer_for(reactor: Any, names: Names, description: str) -> Dialer:
     """
-    Makes the dialers of one pool.
+    The dialer for an upstream server.
 
     :param reactor: calls later, and connects what is not a plain socket.
-    :param names: resolves host names.
+    :param names: resolves host names; the servers of a pool share one.
+    :raises SettingsError: if the description is of no endpoint.
     """
-
-    def __init__(self, reactor: Any, names: Names) -> None:
-        self._reactor = reactor
-        self._names = names
-
-    def dialer(self, description: str | IStreamClientEndpoint) -> Dialer:
-        """
-        The dialer for an upstream server: a description, or a Twisted client endpoint as it is.
-
-        :raises SettingsError: if the description is of no endpoint.
-        """
-        if not isinstance(description, str):
-            return EndpointDialer(self._reactor, description)
-        address = parse_upstream(description)
-        if isinstance(address, UNIXPath):
-            return UNIXDialer(address.path)
-        if address is None:
-            return EndpointDialer(self._reactor, client_endpoint(self._reactor, description))
-        if isIPAddress(address.host) or isIPv6Address(address.host):
-            return AddressDialer(address.host, address.port)
-        return NameDialer(self._reactor, self._names, address.host, address.port)
+    address = parse_upstream(description)
+    if isinstance(address, UNIXPath):
+        return UNIXDialer(address.path)
+    if address is None:
+        return EndpointDialer(reactor, client_endpoint(reactor, description))
+    if isIPAddress(address.host) or isIPv6Address(address.host):
+        return AddressDialer(address.host, address.port)
+    return NameDialer(reactor, names, address.host, address.port)

@@ -109,9 +109,7 @@ class Selection:
                 # An update during the walk may bring back a server that had its turn.
                 if seen is not None and server in seen:
                     continue
-                if not server.usable and not (self.panic and server.open):
-                    continue
-                if 0 < server.max_sessions <= server.sessions:
+                if not self.has_room(server):
                     continue
                 yield server
                 if seen is None:

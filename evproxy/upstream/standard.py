@@ -10,7 +10,7 @@ from typing import Any
 from evproxy.interfaces import Dialer, Discovery, Probe
 from evproxy.model import UpstreamServer
 from evproxy.settings import Discover, HealthCheck
-from evproxy.upstream.connect import Dialers, client_endpoint
+from evproxy.upstream.connect import client_endpoint, dialer_for
 from evproxy.upstream.discovery import discovery_for
 from evproxy.upstream.names import Names
 from evproxy.upstream.probes import probe_for
@@ -18,8 +18,8 @@ from evproxy.upstream.probes import probe_for
 
 def dialers_on(reactor: Any) -> Callable[[UpstreamServer], Dialer]:
     """Makes the dialers of one pool, which share the names that they have resolved."""
-    dialers = Dialers(reactor, Names(reactor))
-    return lambda server: dialers.dialer(server.endpoint)
+    names = Names(reactor)
+    return lambda server: dialer_for(reactor, names, server.endpoint)
 
 
 def probes_on(reactor: Any) -> Callable[[HealthCheck], Probe]:

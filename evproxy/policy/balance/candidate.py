@@ -1,9 +1,6 @@
 """
 What the policies read of an upstream server, and what they may offer beyond the
 contract of a balancer.
-
-`Candidate` is the shape of `evproxy.interfaces.Candidate`, named here as well so that
-the pure layer needs nothing of the layers above it.
 """
 
 from __future__ import annotations
@@ -15,19 +12,23 @@ from evproxy.model import UpstreamServer
 
 
 class Candidate(Protocol):
-    """Who an upstream server is and how loaded it is."""
+    """What a balancer sees of an upstream server: who it is and how loaded it is."""
 
     @property
-    def spec(self) -> UpstreamServer: ...
+    def spec(self) -> UpstreamServer:
+        """Who it is, as configured or discovered; `spec.weight` is not what to balance by."""
 
     @property
-    def weight(self) -> float: ...
+    def weight(self) -> float:
+        """Its effective weight now: 0 while draining, growing during slow start."""
 
     @property
-    def sessions(self) -> int: ...
+    def sessions(self) -> int:
+        """How many sessions hold a slot on it."""
 
     @property
-    def connect_time(self) -> float: ...
+    def connect_time(self) -> float:
+        """A decaying peak average (EWMA) of its connect times, in seconds; 0 if unknown."""
 
 
 @runtime_checkable
