@@ -54,7 +54,9 @@ class _Half(Protocol):
         """The end of the other peer's stream was passed on; whoever asked for it knows."""
 
     def connectionLost(self, reason: Failure = connectionDone) -> None:
-        self.receiver.connection_lost(reason)
+        # Once: the transport tells the receiver itself, if a subclass does not.
+        receiver, self.receiver = self.receiver, NOBODY
+        receiver.connection_lost(reason)
 
 
 class DownstreamProtocol(_Half):
@@ -86,7 +88,7 @@ class UpstreamProtocol(_Half):
             # A subclass broke before the session heard that it is connected.
             self._session.connect_failed(reason)
         else:
-            self.receiver.connection_lost(reason)
+            super().connectionLost(reason)
 
 
 class UpstreamFactory(ClientFactory):

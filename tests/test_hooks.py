@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
+from asyncio import CancelledError
 from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
+from twisted.internet.protocol import connectionDone
+from twisted.python.failure import Failure
 
 from evproxy.model import ConnectionInfo, Ending, SessionRecord
-from evproxy.proxy import ProxyFactory, UpstreamFactory
+from evproxy.proxy import DownstreamProtocol, ProxyFactory, UpstreamFactory
 from tests.leaks import LoggedErrors
 from tests.peers import END, RESET
 from tests.proxies import Proxied
-from tests.test_session_ends import converse
+from tests.test_session_ends import converse, turn, unanswered
+
+__all__ = ["unanswered"]
 
 
 class Broken(Exception):
@@ -20,14 +25,15 @@ class Broken(Exception):
 
 
 class Switch:
-    """Makes hooks that work until it is turned on, and raise `Broken` then."""
+    """Makes hooks that work until it is turned on, and raise `kind` then."""
 
-    def __init__(self) -> None:
+    def __init__(self, kind: type[BaseException] = Broken) -> None:
         self.on = False
+        self._kind = kind
 
     def look(self) -> None:
         if self.on:
-            raise Broken("on purpose")
+            raise self._kind("on purpose")
 
     def before(self, method: Callable[..., Any]) -> Callable[..., Any]:
         """`method`, which breaks before it has done anything."""
@@ -109,6 +115,9 @@ def upstream_made(breaks: Breaks) -> type[ProxyFactory]:
     return Custom
 
 
+pytestmark = pytest.mark.deadline(10)
+
+
 @pytest.mark.parametrize("when", ["before", "after"])
 @pytest.mark.parametrize(
     "hook", [downstream_build, downstream_made, upstream_factory, upstream_build, upstream_made]
@@ -123,6 +132,82 @@ async def test_a_broken_protocol_or_factory(
     switch = Switch()
     await proxied.start(factory=hook(getattr(switch, when)))
     await breaks_alone(proxied, switch, logged_errors)
+
+
+@pytest.mark.parametrize("proxied", ["socket", "stream"], indirect=True)
+async def test_a_hook_that_breaks_when_its_client_leaves(
+    proxied: Proxied, logged_errors: LoggedErrors, unanswered: Any
+) -> None:
+    """A client that leaves while it is being connected frees its session all the same."""
+
+    class Downstream(DownstreamProtocol):
+        def connectionLost(self, reason: Failure = connectionDone) -> None:
+            raise Broken("on purpose")
+
+    class Custom(ProxyFactory):
+        protocol = Downstream
+
+    await proxied.start(upstreams=[unanswered.name], factory=Custom)
+    client = proxied.client()
+    await client.send(b"x")
+    await turn(proxied.reactor)
+    assert len(proxied.admission.sessions) == 1
+    client.reset()
+    await proxied.admission.when_empty()
+    await turn(proxied.reactor)
+    assert len(logged_errors.flush(Broken)) == 1
+
+
+@pytest.mark.parametrize("kind", [SystemExit, KeyboardInterrupt, CancelledError])
+async def test_a_hook_that_raises_what_nobody_catches(
+    proxied: Proxied, logged_errors: LoggedErrors, kind: type[BaseException]
+) -> None:
+    """Not even that ends more than its own session."""
+    switch = Switch(kind)
+    await proxied.start(factory=downstream_made(switch.before))
+    await breaks_alone(proxied, switch, logged_errors)
+
+
+@pytest.mark.parametrize("proxied", ["socket", "stream"], indirect=True)
+async def test_bytes_that_raise_what_nobody_catches(
+    proxied: Proxied, logged_errors: LoggedErrors, unanswered: Any
+) -> None:
+    """A hook that hears of early bytes ends its own session, too, and the proxy goes on."""
+
+    class Downstream(DownstreamProtocol):
+        def dataReceived(self, data: bytes) -> None:
+            if data == b"exit":
+                raise SystemExit("on purpose")
+
+    class Custom(ProxyFactory):
+        protocol = Downstream
+
+    await proxied.start(upstreams=[unanswered.name], factory=Custom)
+    client, other = proxied.client(), proxied.client()
+    await client.send(b"exit")
+    assert await client.rest() == (b"", RESET)
+    assert len(logged_errors.flush(SystemExit)) == 1
+    other.reset()
+    await proxied.admission.when_empty()
+
+
+@pytest.mark.parametrize("proxied", ["socket", "stream"], indirect=True)
+async def test_an_upstream_factory_that_makes_no_protocol(proxied: Proxied) -> None:
+    """That is Twisted's way to refuse: the client is reset, and told why in the log."""
+
+    class Upstreams(UpstreamFactory):
+        def buildProtocol(self, addr: Any) -> Any:
+            return None
+
+    class Custom(ProxyFactory):
+        upstream_factory = Upstreams
+
+    await proxied.start(factory=Custom)
+    assert await proxied.client().rest() == (b"", RESET)
+    await proxied.observed.ended()
+    [record] = proxied.observed.records
+    assert record.reason.how is Ending.UNREACHABLE
+    assert "made no protocol" in record.error
 
 
 async def test_a_broken_pool(proxied: Proxied, logged_errors: LoggedErrors) -> None:
@@ -199,7 +284,7 @@ async def breaks_alone(proxied: Proxied, switch: Switch, logged_errors: LoggedEr
     await converse(client, server)
     switch.on = True
     assert await proxied.client().rest() == (b"", RESET)
-    assert "raise Broken" in "\n".join(logged_errors.describe())
+    assert "on purpose" in "\n".join(logged_errors.describe())
     logged_errors.flush()
     switch.on = False
     while not proxied.upstream.nobody_waits():

@@ -15,7 +15,7 @@ from twisted.internet import tcp
 from evproxy.errors import SettingsError
 from evproxy.interfaces import Half, Relay, RelayListener
 from evproxy.relay.deadlines import Deadlines
-from evproxy.relay.ends import AdoptedEnd, End
+from evproxy.relay.ends import AdoptedEnd
 from evproxy.relay.engine import SocketEngine
 from evproxy.relay.listening import Gate, ListeningReactor
 from evproxy.relay.options import set_transport_options, tcp_options
@@ -57,18 +57,18 @@ class DataPlane:
         self.deadlines = Deadlines(reactor)
         self._options = tcp_options(keepalive)
         self._joins_sockets = mode != "stream"
-        stock = ReactorSockets(reactor, gate)
         self.pipes = Pipes(most_pipes)
         self._engine: SocketEngine | None = None
-        self.sockets: PlainSockets = stock
         if hasattr(select, "epoll"):
             self._engine = SocketEngine(reactor, self.deadlines, self.pipes)
-            if transports == "engine":
-                self.sockets = EngineSockets(reactor, gate, self._options, self._engine)
         elif mode == "socket":
             raise SettingsError(
                 "relay: there is no socket relay on this system, which has no epoll"
             )
+        stock = ReactorSockets(reactor, gate, self._engine)
+        self.sockets: PlainSockets = stock
+        if self._engine is not None and transports == "engine":
+            self.sockets = EngineSockets(reactor, gate, self._options, self._engine)
         self.listening = ListeningReactor(reactor, self.sockets, stock, self._options)
 
     def join(
@@ -83,18 +83,28 @@ class DataPlane:
         engine = self._engine
         if engine is not None and self._joins_sockets:
             client = self._end(engine, downstream)
-            server = self._end(engine, upstream) if client is not None else None
+            server = self._end(engine, upstream)
             if client is not None and server is not None:
-                downstream.receiver, upstream.receiver = client, server
-                sockets = SocketRelay(engine, client, server, listener)
-                sockets.start(received, ended)
-                return sockets
+                if not any([client.buffered, server.buffered]):
+                    downstream.receiver, upstream.receiver = client, server
+                    sockets = SocketRelay(engine, client, server, listener)
+                    sockets.start(received, ended)
+                    return sockets
+                for half, end in ((downstream, client), (upstream, server)):
+                    # That its peer has reset it was told to the end, and will not be again.
+                    if end.broken and isinstance(end, AdoptedEnd):
+                        half.transport.abortConnection()
         for half in (downstream, upstream):
             if not isinstance(half.transport, SocketTransport):
-                set_transport_options(half.transport, self._options)
+                self._on_the_reactor(half.transport)
         streams = StreamRelay(self.reactor, downstream, upstream, listener)
         streams.start(received, ended)
         return streams
+
+    @property
+    def lingers(self) -> bool:
+        """Whether the engine waits for events itself; see `SocketEngine`."""
+        return self._engine is not None and self._engine.lingers
 
     def linger(self) -> None:
         """The process does nothing but proxy; see `SocketEngine`."""
@@ -105,15 +115,18 @@ class DataPlane:
         """The service has stopped: keep no descriptor."""
         self.pipes.close()
 
-    def _end(self, engine: SocketEngine, half: Half) -> End | None:
-        """The end for `half`, if its transport is a plain socket with nothing left to send."""
+    def _end(self, engine: SocketEngine, half: Half) -> SocketTransport | AdoptedEnd | None:
+        """The end for `half`, if its transport is a plain socket."""
         transport: Any = half.transport
-        end: SocketTransport | AdoptedEnd
         if isinstance(transport, SocketTransport) and transport.engine is engine:
-            end = transport
-        elif isinstance(transport, tcp.Connection) and not transport.TLS:
-            end = AdoptedEnd(engine, transport)
-            set_transport_options(transport, self._options)
-        else:
-            return None
-        return None if end.buffered else end
+            return transport
+        if isinstance(transport, tcp.Connection) and not transport.TLS:
+            self._on_the_reactor(transport)
+            return AdoptedEnd(engine, transport)
+        return None
+
+    def _on_the_reactor(self, transport: Any) -> None:
+        """`transport` is none of evproxy's."""
+        set_transport_options(transport, self._options)
+        if self._engine is not None:
+            self._engine.lingers = False

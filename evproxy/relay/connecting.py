@@ -9,7 +9,7 @@ from functools import lru_cache
 from typing import Any
 
 from attrs import frozen
-from twisted.internet.error import UserError, getConnectError
+from twisted.internet.error import NoProtocol, UserError, getConnectError
 from twisted.internet.interfaces import IAddress, IConnector, IDelayedCall
 from twisted.internet.protocol import ClientFactory
 from twisted.logger import Logger
@@ -226,15 +226,21 @@ class SocketConnector:
         assert factory is not None
         try:
             protocol = factory.buildProtocol(self._to.address)
-        except Exception:
+        except BaseException:
             self._drop(sock)
             self._broken(factory)
+            return
+        if protocol is None:
+            self._drop(sock)
+            factory.clientConnectionFailed(
+                self, Failure(NoProtocol("its factory made no protocol"))
+            )
             return
         transport = SocketTransport(self._engine, sock, protocol, self._to.name)
         transport.broken = broken
         try:
             transport.start()
-        except Exception:
+        except BaseException:
             transport.abortConnection()
             self._broken(factory)
 

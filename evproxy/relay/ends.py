@@ -6,13 +6,15 @@ the end is not read until that is gone.  So an idle session holds no buffer, and
 reader makes the other peer wait.  A direction that keeps filling the buffer is spliced
 through a kernel pipe until it calms down.
 
-Rules: an end is read only while nothing of it is kept.  The end of a stream is passed on
-only if `recv` said so and no send to that socket has failed: after a reset, the error is
+Rules: an end is read only while nothing of it is kept, and it has a sink only while it is
+to be copied: an event of before, in the same batch, finds that out.  The end of a stream is
+passed on only if `recv` said so and no send to that socket has failed: after a reset, the error is
 told once, and then `recv` says zero as if the stream had ended in order.
 """
 
 from __future__ import annotations
 
+import errno
 import os
 import socket
 from typing import Protocol
@@ -36,6 +38,9 @@ CALM_AFTER = 8
 
 SILENT_AFTER = 1.0
 """A spliced direction in which no byte moved for this many seconds gives its pipe back."""
+
+_REFUSED = {errno.EINVAL, errno.ENOSYS, errno.EPERM}
+"""What splice(2) says where it, or splicing from this kind of socket, is not allowed."""
 
 _FLAGS = getattr(os, "SPLICE_F_MOVE", 0) | getattr(os, "SPLICE_F_NONBLOCK", 0)
 
@@ -70,6 +75,7 @@ class End:
     """
     One end of a socket relay, and the direction that begins there.
 
+    `sink` is where the engine copies to, ``None`` while it is not to.
     `moved` counts the bytes that the kernel took for the peer.  `ended`: its stream has
     ended; `passed`: that was passed on.  `broken`: nothing can be sent to it any more.
     `unwatched`: it hung up while it was not read, and the engine would tell so forever.
@@ -152,6 +158,7 @@ class End:
 
     def keep(self, rest: memoryview) -> None:
         """The kernel does not take `rest` for the peer now."""
+        assert not self.kept
         self.kept = bytearray(rest)
         self._wait_for_peer()
 
@@ -203,8 +210,16 @@ class End:
     def _splice(self, pipe: Pipe) -> None:
         try:
             count = os.splice(self.descriptor, pipe.write_end, SPLICE_CHUNK, flags=_FLAGS)
+        except BlockingIOError:
+            # Urgent data is before it, which splice does not pass and recv does.
+            self._copy_again()
+            return
         except OSError as failure:
-            self.read_failed(failure)
+            if failure.errno in _REFUSED:
+                self.engine.pipes.use_none()
+                self._copy_again()
+            else:
+                self.read_failed(failure)
             return
         if not count:
             self._copy_again()
@@ -238,7 +253,7 @@ class End:
         if self.pipe is not None:
             self._give_pipe_back(self.pipe)
             self.streak = 0
-            if self.peer is not None:
+            if self.peer is not None and self.mask & IN:
                 self.sink = self.peer.socket
 
     def _give_pipe_back(self, pipe: Pipe) -> None:
@@ -397,6 +412,7 @@ class End:
         if not self.unwatched:
             self.unwatched = True
             self.mask = 0
+            self.sink = None
             self.engine.unwatch(self.descriptor)
 
     def set_mask(self, mask: int) -> None:
@@ -410,6 +426,10 @@ class End:
             self.engine.watch(self.descriptor, self, mask)
             self.unwatched = False
             self.mask = mask
+        if not self.mask & IN:
+            self.sink = None
+        elif self.peer is not None and self.pipe is None:
+            self.sink = self.peer.socket
 
     def begin(self) -> None:
         """Take the socket over: from now on it is read for the relay."""
@@ -440,7 +460,7 @@ class AdoptedEnd(End):
         if self.transport.doWrite() is not None:
             # The kernel tells of a reset only once, and has told it now.
             self.broken = True
-        return bool(self.transport.dataBuffer)
+        return bool(self.transport.dataBuffer) and not self.broken
 
     def begin(self) -> None:
         self.transport.stopReading()

@@ -3,9 +3,9 @@ The event loop within the event loop.
 
 An epoll object of our own, registered in the reactor as one descriptor: an epoll
 descriptor can itself be polled.  The reactor calls `SocketEngine.doRead` when anything
-is ready; that handles the events in batches, each in one tight loop, and returns within
-about a millisecond.  So there is no logging context for each event and no ``epoll_ctl``
-for each chunk, and it works under every reactor that can watch a descriptor.
+is ready; that handles the events in batches, each in one tight loop, and begins none later
+than a millisecond after the first.  So there is no logging context for each event and no
+``epoll_ctl`` for each chunk, and it works under every reactor that can watch a descriptor.
 
 Rules: at most one bounded read for a ready socket in a batch.  No descriptor is closed
 within a batch, so that no number is reused in it and no event meets the wrong socket:
@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import select
 from collections.abc import Callable
+from time import monotonic
 from typing import Any, Protocol
 
 from twisted.internet.interfaces import IReadDescriptor
@@ -64,12 +65,13 @@ class SocketEngine:
     Watches the sockets of one service.
 
     :param reactor: watches the engine, tells the time, calls later.
-    :param deadlines: bound connects.
+    :param deadlines: bound connects, and the silence of spliced directions.
     :param pipes: what bulk is spliced through.
 
     `lingers` is for a process that does nothing but proxy: after a batch, the engine waits
     up to `TURN` seconds for the next one itself, which spares the reactor a turn for each
-    event where sessions are few.  Whatever else the reactor has waits for so long.
+    event where sessions are few.  Whatever else the reactor has waits for so long: so it
+    ends with the first connection that the reactor watches.
     """
 
     def __init__(self, reactor: Any, deadlines: Deadlines, pipes: Pipes) -> None:
@@ -144,11 +146,12 @@ class SocketEngine:
         """The reactor is through with every descriptor: there is nothing to flush."""
 
     def doRead(self) -> None:
-        """Handle what is ready, and what becomes ready within `TURN` seconds."""
-        epoll, seconds = self._epoll, self.reactor.seconds
+        """Handle what is ready, in batches."""
+        epoll = self._epoll
         if epoll is None:
             return
-        until = seconds() + TURN
+        # Not the reactor's clock: that may be set back meanwhile.
+        until = monotonic() + TURN
         events = epoll.poll(0, BATCH)
         while events:
             self._in_batch = True
@@ -156,7 +159,7 @@ class SocketEngine:
             self._in_batch = False
             if self._later:
                 self._run_later()
-            if self._epoll is not epoll or seconds() >= until:
+            if self._epoll is not epoll or monotonic() >= until:
                 break
             if self.lingers:
                 events = epoll.poll(TURN, BATCH)
@@ -198,9 +201,16 @@ class SocketEngine:
                     end.keep(view[sent:count])
                 if count == CHUNK:
                     end.filled()
-            except Exception:
+            except BaseException:
+                # Whatever it is: what leaves `doRead` would end every session.
                 _log.failure("An event of a connection broke it")
-                end.event_failed()
+                self._failed(end)
+
+    def _failed(self, end: Watched) -> None:
+        try:
+            end.event_failed()
+        except BaseException:
+            _log.failure("The end of a connection broke")
 
     def _run_later(self) -> None:
         while self._later:
@@ -208,7 +218,7 @@ class SocketEngine:
             for call in later:
                 try:
                     call()
-                except Exception:
+                except BaseException:
                     _log.failure("The end of a connection broke")
         self._close_if_unused()
 

@@ -148,7 +148,8 @@ class PlainPort:
             accepted += 1
             try:
                 self.acceptor.accepted(sock, peer, self.factory)
-            except Exception:
+            except BaseException:
+                # What leaves `doRead` would end the port.
                 _log.failure("A connection that was accepted broke")
         # One too many is a system call for nothing, one too few another turn of the loop.
         if accepted < self._accepts:

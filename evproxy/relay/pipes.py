@@ -73,10 +73,15 @@ class Pipes:
         self._used += 1
         return pipe
 
+    def use_none(self) -> None:
+        """Splicing is not possible here: those in use are the last ones."""
+        self._most = 0
+        self.close()
+
     def give_back(self, pipe: Pipe) -> None:
         """`pipe` is not needed any more."""
         self._used -= 1
-        if pipe.held or len(self._free) >= KEPT:
+        if pipe.held or len(self._free) >= min(KEPT, self._most):
             pipe.close()
         else:
             self._free.append(pipe)

@@ -77,7 +77,17 @@ class PlainSockets:
 
 
 class ReactorSockets(PlainSockets):
-    """Plain sockets as Twisted's own transports, watched by the reactor."""
+    """
+    Plain sockets as Twisted's own transports, watched by the reactor.
+
+    :param reactor: Twisted's.
+    :param gate: hears of ports, and when descriptors run out.
+    :param engine: does not linger any more once there is one of them.
+    """
+
+    def __init__(self, reactor: Any, gate: Gate, engine: SocketEngine | None) -> None:
+        super().__init__(reactor, gate)
+        self._engine = engine
 
     def start_accepting(self, port: Any) -> None:
         self.reactor.addReader(port)
@@ -86,11 +96,13 @@ class ReactorSockets(PlainSockets):
         self.reactor.removeReader(port)
 
     def serve(self, sock: socket.socket, peer: Any, protocol: Any) -> None:
+        if self._engine is not None:
+            self._engine.lingers = False
         server: Any = tcp.Server if isinstance(peer, tuple) else unix.Server
         transport = server(sock, protocol, peer or None, None, 0, self.reactor)
         try:
             protocol.makeConnection(transport)
-        except Exception:
+        except BaseException:
             transport.abortConnection()
             raise
 
@@ -130,7 +142,7 @@ class EngineSockets(PlainSockets):
         transport = SocketTransport(self.engine, sock, protocol, peer)
         try:
             transport.start()
-        except Exception:
+        except BaseException:
             transport.abortConnection()
             raise
 

@@ -55,6 +55,7 @@ class SocketRelay:
     def start(self, received: bytes, ended: bool) -> None:
         """Begin, with what the client sent before and whether it has ended its stream."""
         down, up = self._down, self._up
+        down.active = up.active = self._engine.seconds()
         down.begin()
         up.begin()
         down.sink, up.sink = up.socket, down.socket

@@ -216,10 +216,20 @@ class SocketTransport(End):
             self.socket.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, RESET_ON_CLOSE)
         self.socket.close()
         self._outgoing = None
+        self.descriptor = -1
         producer, self._producer = self._producer, None
         if producer is not None:
             producer.stopProducing()
-        protocol.connectionLost(reason)
+        if self.relay is not None:
+            protocol.connectionLost(reason)
+            return
+        try:
+            protocol.connectionLost(reason)
+        finally:
+            # A subclass may break before it passes that on, or forget to.
+            receiver = getattr(protocol, "receiver", None)
+            if receiver is not None:
+                receiver.connection_lost(reason)
 
     # ITransport.
 

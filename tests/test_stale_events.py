@@ -1,0 +1,104 @@
+"""Events that were true when their batch was polled, and are not when their turn comes."""
+
+from __future__ import annotations
+
+import os
+import socket
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import pytest
+from twisted.internet.defer import Deferred
+
+from evproxy.model import Ending, Side
+from evproxy.relay.engine import IN, SocketEngine
+from evproxy.relay.sockets import SocketRelay
+from tests.bulk import BULK
+from tests.peers import END, Peer
+from tests.transports import Ground, HalfCloseable, Plain
+
+pytestmark = pytest.mark.deadline(10)
+
+
+class Trigger:
+    """Calls something in a batch, before what became ready after it was pulled."""
+
+    sink = None
+
+    def __init__(self, engine: SocketEngine, call: Callable[[], None]) -> None:
+        self._engine = engine
+        self._call = call
+        self._read_end, self._write_end = os.pipe()
+        engine.watch(self._read_end, self, IN)
+
+    def pull(self) -> None:
+        os.write(self._write_end, b"!")
+
+    def event(self, mask: int) -> None:
+        self._engine.unwatch(self._read_end)
+        self._engine.after_batch(self._close)
+        self._call()
+
+    def event_failed(self) -> None:
+        """It is logged."""
+
+    def _close(self) -> None:
+        os.close(self._read_end)
+        os.close(self._write_end)
+
+
+class Listener:
+    """A `RelayListener` that waits for the end."""
+
+    def __init__(self) -> None:
+        self.closed: Deferred[tuple[Side, Ending]] = Deferred()
+
+    def relay_half_closed(self, side: Side) -> None:
+        """The other one is to come."""
+
+    def relay_closing(self, by: Side, how: Ending) -> None:
+        """Only delivery is outstanding."""
+
+    def relay_closed(self, by: Side, how: Ending) -> None:
+        self.closed.callback((by, how))
+
+
+@pytest.fixture
+def ground(reactor: Any) -> Iterator[Ground]:
+    """Where transports come from; they are gone after the test."""
+    ground = Ground(reactor)
+    yield ground
+    ground.end()
+
+
+def narrow(ground: Ground) -> tuple[Any, Peer]:
+    """A transport that takes little before its peer reads."""
+    with socket.create_server(("127.0.0.1", 0)) as listening:
+        listening.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 4096)
+        peer = Peer(ground.reactor, socket.socket())
+        peer.socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+        peer.socket.setblocking(True)
+        peer.socket.connect(listening.getsockname())
+        peer.socket.setblocking(False)
+        return ground.take(*listening.accept(), Plain(), peer)
+
+
+async def test_more_comes_in_the_batch_in_which_it_is_joined(ground: Ground) -> None:
+    """
+    A client's early bytes do not all fit, and its next ones are ready in the same batch: they
+    are read only when there is room, and not a byte is lost or overtaken.
+    """
+    down, client = ground.connect(HalfCloseable())
+    up, server = narrow(ground)
+    listener = Listener()
+    relay = SocketRelay(ground.engine, down, up, listener)
+    early, later = BULK[:60_000], BULK[60_000:130_000]
+    joined = Trigger(ground.engine, lambda: relay.start(early, False))
+    joined.pull()
+    client.send_now(later)
+    await ground.turns()
+    assert relay.bytes_to_upstream < len(early)
+    client.end()
+    assert await server.rest() == (early + later, END)
+    server.end()
+    assert await listener.closed == (Side.DOWNSTREAM, Ending.FINISHED)
