@@ -32,6 +32,17 @@ ENGINES = {
 }
 """The socket relay on evproxy's and on Twisted's transports, and the stream relay on both."""
 
+LINGERING = {"lingering": ("auto", "engine", "socket")}
+"""What ``twistd evproxy`` runs: an engine that waits a moment for the next batch."""
+
+LINGERING_TOO = {
+    "tests.test_full_queues",
+    "tests.test_relay_degradation",
+    "tests.test_session_ends",
+    "tests.test_torture",
+}
+"""The modules whose tests run on that one as well."""
+
 
 class Observed:
     """A `SessionObserver` that remembers, and lets a test wait."""
@@ -82,7 +93,7 @@ class Proxied:
     def __init__(self, reactor: Any, engine: str) -> None:
         self.reactor = reactor
         self.engine = engine
-        self.mode, self.transports, self.relay = ENGINES[engine]
+        self.mode, self.transports, self.relay = (ENGINES | LINGERING)[engine]
         self.observed = Observed()
         self.upstream = Listening.tcp(reactor)
         self.address: Any = None
@@ -115,6 +126,8 @@ class Proxied:
             most_pipes=most_pipes,
             transports=self.transports,
         )
+        if self.engine in LINGERING:
+            self.plane.linger()
         self.factory = factory(
             self.pool,
             reactor=self.reactor,
@@ -161,9 +174,19 @@ class Proxied:
             self.plane.close()
 
 
-@pytest.fixture(params=list(ENGINES))
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    """Run each test of a proxy on every engine, unless it says itself on which."""
+    if "proxied" not in metafunc.fixturenames:
+        return
+    said = metafunc.definition.iter_markers("parametrize")
+    if not any(mark.args[0] == "proxied" for mark in said):
+        lingering = LINGERING if metafunc.module.__name__ in LINGERING_TOO else {}
+        metafunc.parametrize("proxied", [*ENGINES, *lingering], indirect=True)
+
+
+@pytest.fixture
 def proxied(request: pytest.FixtureRequest, reactor: Any) -> Iterator[Proxied]:
-    """A proxy to be started, once on each engine; it is stopped after the test."""
+    """A proxy to be started, on one engine; it is stopped after the test."""
     proxied = Proxied(reactor, request.param)
     yield proxied
     pytest_twisted.blockon(Deferred.fromCoroutine(proxied.stop()).addTimeout(20, reactor))
