@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import fcntl
 from typing import Any
 
+import attrs
 import pytest
 from twisted.internet.defer import Deferred, gatherResults
 from twisted.internet.task import deferLater
@@ -13,7 +15,8 @@ from evproxy.proxy import ProxyFactory
 from evproxy.relay import pipes
 from evproxy.relay.ends import SILENT_AFTER
 from evproxy.relay.engine import BATCH
-from tests.bulk import BULK, ENDLESS, counted, fill
+from evproxy.relay.pipes import Pipe, Pipes
+from tests.bulk import BULK, ENDLESS, counted, fill, roles
 from tests.exhaustion import Exhaustion
 from tests.peers import END, RESET, Peer
 from tests.proxies import Proxied
@@ -168,18 +171,72 @@ async def test_no_descriptor_for_a_pipe(proxied: Proxied) -> None:
     assert counted(proxied) == (2 * len(BULK) + 1, 1, Ending.RESET)
 
 
+@attrs.frozen
+class PipesTaken:
+    """How big each pipe was when it was taken, and how much was in it when it came back."""
+
+    sizes: list[int] = attrs.field(factory=list)
+    held: list[int] = attrs.field(factory=list)
+
+
+@pytest.fixture
+def taken(monkeypatch: pytest.MonkeyPatch) -> PipesTaken:
+    """The pipes that were taken in the test."""
+    taken = PipesTaken()
+    take, give_back = Pipes.take, Pipes.give_back
+
+    def taking(self: Pipes) -> Pipe | None:
+        pipe = take(self)
+        if pipe is not None:
+            taken.sizes.append(fcntl.fcntl(pipe.write_end, fcntl.F_GETPIPE_SZ))
+        return pipe
+
+    def giving_back(self: Pipes, pipe: Pipe) -> None:
+        taken.held.append(pipe.held)
+        give_back(self, pipe)
+
+    monkeypatch.setattr(Pipes, "take", taking)
+    monkeypatch.setattr(Pipes, "give_back", giving_back)
+    return taken
+
+
 @socket_relay
 @pytest.mark.parametrize(
-    "size",
-    [pytest.param(-1, id="the kernel refuses the size"), pytest.param(4096, id="one page")],
+    ("asked", "size"),
+    [
+        pytest.param(-1, 65536, id="the kernel refuses the size"),
+        pytest.param(4096, 4096, id="one page"),
+    ],
 )
 async def test_pipes_are_small(
-    proxied: Proxied, size: int, monkeypatch: pytest.MonkeyPatch
+    proxied: Proxied, asked: int, size: int, taken: PipesTaken, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Where pipes cannot be made big, bulk goes through small ones."""
-    monkeypatch.setattr(pipes, "SIZE", size)
+    monkeypatch.setattr(pipes, "SIZE", asked)
     await proxied.start()
     await both_ways(proxied, *await proxied.pair())
+    assert len(taken.sizes) >= 2
+    assert set(taken.sizes) == {size}
+
+
+@socket_relay
+@pytest.mark.parametrize("side", [Side.DOWNSTREAM, Side.UPSTREAM])
+async def test_a_reset_with_a_full_pipe(proxied: Proxied, side: Side, taken: PipesTaken) -> None:
+    """What is in a pipe when its session is reset does not get to the next one that is bulk."""
+    await proxied.start(most_pipes=1)
+    reader, sender = roles(side, *await proxied.pair())
+    await fill(proxied.reactor, sender)
+    assert proxied.plane.pipes.in_use == 1
+    reader.reset()
+    assert await sender.rest() == (b"", RESET)
+    await proxied.observed.ended()
+    assert taken.held[-1] > 0
+    reader, sender = roles(side, *await proxied.pair())
+    before = len(taken.sizes)
+    sending = Deferred.fromCoroutine(sender.send(BULK))
+    assert await reader.receive(len(BULK)) == BULK
+    await sending
+    assert len(taken.sizes) > before
 
 
 @socket_relay
