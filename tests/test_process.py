@@ -14,6 +14,7 @@ from typing import Any
 
 import attrs
 import pytest
+from twisted.logger import formatEvent
 
 from evproxy.model import SessionRecord
 from tests.peers import END, RESET
@@ -176,9 +177,10 @@ def test_a_second_signal_ends_at_once(upstream: Upstream, second: signal.Signals
         assert [event["reason_how"] for event in proxy.sessions()] == ["drain", "drain"]
 
 
-def test_each_session_is_one_event(upstream: Upstream) -> None:
+@pytest.mark.parametrize("relay", ["socket", "stream"])
+def test_each_session_is_one_event(upstream: Upstream, relay: str) -> None:
     """The event of a session's end has every field of its record; there is no other event."""
-    with Running("evproxy", LISTEN, upstream.option) as proxy:
+    with Running("evproxy", LISTEN, upstream.option, f"--relay={relay}") as proxy:
         port = proxy.port()
         for _ in range(3):
             client, server = upstream.session(port)
@@ -195,7 +197,7 @@ def test_each_session_is_one_event(upstream: Upstream) -> None:
                 "peer": name,
                 "upstream": upstream.option.partition("=")[2],
                 "listener": "tcp:0:interface=127.0.0.1",
-                "relay": "socket",
+                "relay": relay,
                 "attempts": 1,
                 "bytes_to_upstream": 1,
                 "bytes_to_downstream": 1,
@@ -205,6 +207,7 @@ def test_each_session_is_one_event(upstream: Upstream) -> None:
                 "error": "",
             }
             assert {key: event[key] for key in expected} == expected
+            assert f", {relay} relay" in (formatEvent(event) or "")
         proxy.signal(signal.SIGTERM)
         assert proxy.ended() == 0
         assert len(proxy.sessions()) == 3
