@@ -10,9 +10,10 @@ from typing import Any
 import pytest
 from twisted.internet.task import deferLater
 
-from evproxy.model import Ending
+from evproxy.model import Ending, Side
 from evproxy.proxy import ProxyFactory, UpstreamFactory
 from evproxy.settings import Timeouts
+from tests.bulk import fill
 from tests.collector import alive, garbage
 from tests.leaks import LoggedErrors
 from tests.peers import END, RESET
@@ -120,6 +121,39 @@ async def test_after_an_idle_session(proxied: Proxied) -> None:
 
     await proxied.start(timeouts=Timeouts(idle=0.1, half_close=0.1))
     await nothing_is_left(proxied, session, Ending.IDLE)
+
+
+async def test_after_a_half_close_that_timed_out(proxied: Proxied) -> None:
+    """A session that was half-closed when its deadline came leaves nothing."""
+
+    async def session(proxied: Proxied) -> None:
+        client, server = await proxied.pair()
+        await client.send(b"question")
+        client.end()
+        assert await client.rest() == (b"", RESET)
+        assert await server.receive(8) == b"question"
+
+    await proxied.start(timeouts=Timeouts(half_close=0.1))
+    await nothing_is_left(proxied, session, Ending.HALF_CLOSE)
+
+
+@pytest.mark.parametrize("how", [Ending.DRAIN, Ending.SERVER_DOWN])
+async def test_after_a_reset_of_both(proxied: Proxied, how: Ending) -> None:
+    """A session that a drain or the pool resets while its queues are full leaves nothing."""
+
+    async def session(proxied: Proxied) -> None:
+        client, server = await proxied.pair()
+        await client.send(b"question")
+        await server.receive(8)
+        await fill(proxied.reactor, server)
+        # As `ProxyService.abort` and a pool whose server went down do.
+        for running in list(proxied.admission.sessions):
+            running.end(Side.PROXY, how)
+        assert (await client.rest())[1] == RESET
+        assert await server.rest() == (b"", RESET)
+
+    await proxied.start(on_down="reset")
+    await nothing_is_left(proxied, session, how)
 
 
 async def test_after_an_exception_in_a_users_code(
