@@ -73,20 +73,27 @@ class DownstreamProtocol(_Half):
 
 
 class UpstreamProtocol(_Half):
-    """The server's half: it tells its session when it is connected."""
+    """
+    The server's half: it tells its session when it is connected.
+
+    `attempt`: which of the session's attempts it belongs to.  Its factory says so, for an
+    endpoint may connect when the session has gone on to another server.
+    """
 
     def __init__(self, session: Session) -> None:
         self._session: Session | None = session
+        self.attempt = session.attempts
 
     def connectionMade(self) -> None:
         session, self._session = self._session, None
         assert session is not None
-        session.upstream_connected(self)
+        session.upstream_connected(self.attempt, self)
 
     def connectionLost(self, reason: Failure = connectionDone) -> None:
-        if self._session is not None:
+        session, self._session = self._session, None
+        if session is not None:
             # A subclass broke before the session heard that it is connected.
-            self._session.connect_failed(reason)
+            session.connect_failed(self.attempt, reason)
         else:
             super().connectionLost(reason)
 
@@ -96,19 +103,24 @@ class UpstreamFactory(ClientFactory):
     Connects one session upstream, once.
 
     A subclass may name a subclass of `UpstreamProtocol` as its `protocol`.
+
+    `attempt`: which of the session's attempts this is.
     """
 
     noisy = False
-    protocol: Callable[[Session], Protocol] = UpstreamProtocol
+    protocol: Callable[[Session], UpstreamProtocol] = UpstreamProtocol
 
     def __init__(self, session: Session) -> None:
         self.session = session
+        self.attempt = session.attempts
 
     def buildProtocol(self, addr: IAddress | None) -> Any:
-        return self.protocol(self.session)
+        protocol = self.protocol(self.session)
+        protocol.attempt = self.attempt
+        return protocol
 
     def clientConnectionFailed(self, connector: IConnector, reason: Failure) -> None:
-        self.session.connect_failed(reason)
+        self.session.connect_failed(self.attempt, reason)
 
     def clientConnectionLost(self, connector: IConnector, reason: Failure) -> None:
         # Twisted's connector would stay in a cycle with its transport.

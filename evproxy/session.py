@@ -214,10 +214,10 @@ class Session:
         self.error = str(error)
         self._close_unconnected(Side.PROXY, Ending.UNREACHABLE)
 
-    def connect_failed(self, reason: Failure) -> None:
-        """The connect under way failed; called by its client factory."""
+    def connect_failed(self, attempt: int, reason: Failure) -> None:
+        """The connect numbered `attempt` failed; called by its client factory."""
         server = self.server
-        if self.phase is not Phase.CONNECTING or server is None:
+        if server is None or not self._is_under_way(attempt):
             return
         self._connecting = None
         self.server = None
@@ -229,11 +229,11 @@ class Session:
         except Exception:
             self._broken()
 
-    def upstream_connected(self, upstream: Half) -> None:
-        """The connect under way succeeded; called by the protocol that it made."""
+    def upstream_connected(self, attempt: int, upstream: Half) -> None:
+        """The connect numbered `attempt` succeeded; called by the protocol that it made."""
         context, server = self._context, self.server
         upstream.receiver = NOBODY
-        if self.phase is not Phase.CONNECTING or server is None:
+        if server is None or not self._is_under_way(attempt):
             upstream.transport.abortConnection()
             return
         now = context.clock.seconds()
@@ -251,6 +251,10 @@ class Session:
         except Exception:
             upstream.transport.abortConnection()
             self._broken()
+
+    def _is_under_way(self, attempt: int) -> bool:
+        # What an attempt that is over still tells must not count for the one after it.
+        return self.phase is Phase.CONNECTING and attempt == self.attempts
 
     # What the client does before it is connected.
 

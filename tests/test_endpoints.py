@@ -19,7 +19,16 @@ from evproxy.model import Ending
 from evproxy.upstream.dialers import EndpointDialer
 from tests.peers import END, RESET, Listening, Peer
 from tests.proxies import Proxied
-from tests.test_session_ends import MANY, converse, refused_address, turn
+from tests.test_session_ends import (
+    MANY,
+    Unanswered,
+    converse,
+    refused_address,
+    turn,
+    unanswered,
+)
+
+__all__ = ["unanswered"]
 
 pytestmark = pytest.mark.deadline(15)
 
@@ -141,6 +150,22 @@ class Failing:
         return fail(ConnectionError("out of order"))
 
 
+@implementer(IStreamClientEndpoint)
+class Late:
+    """An endpoint that cannot give up, and connects when it is told to."""
+
+    def __init__(self, endpoint: IStreamClientEndpoint) -> None:
+        self._endpoint = endpoint
+        self.factory: Any = None
+
+    def connect(self, factory: Any) -> Deferred[Any]:
+        self.factory = factory
+        return Deferred()
+
+    def connect_now(self) -> Deferred[Any]:
+        return self._endpoint.connect(self.factory)
+
+
 async def through(proxied: Proxied, endpoint: Any, **pool: Any) -> None:
     """Start `proxied` with all servers connected through `endpoint`."""
     await proxied.start(**pool)
@@ -182,6 +207,29 @@ async def test_an_endpoint_that_never_connects(proxied: Proxied) -> None:
     await proxied.observed.ended()
     assert "timed out after 0.1 s" in proxied.observed.records[0].error
     assert endpoint.cancelled
+
+
+async def test_an_endpoint_that_connects_too_late(proxied: Proxied, unanswered: Unanswered) -> None:
+    """Its connection is closed, and the session goes on with the server that it is at by then."""
+    late = Late(TCP4ClientEndpoint(proxied.reactor, "127.0.0.1", proxied.upstream.port))
+    await proxied.start(
+        upstreams=[f"127.0.0.1:{proxied.upstream.port}", unanswered.name], connect_timeout=0.1
+    )
+    servers = list(proxied.pool.candidates(info=None))  # type: ignore[arg-type]
+    servers[0].dialer = EndpointDialer(proxied.reactor, late)
+    client = proxied.client()
+    await client.send(b"?")
+    while late.factory is None:
+        await turn(proxied.reactor)
+    proxied.pool.connect_timeout = 60
+    await proxied.observed.until(lambda: bool(proxied.observed.failures))
+    await turn(proxied.reactor)
+    await late.connect_now()
+    assert (await (await proxied.upstream.accept()).rest())[0] == b""
+    client.reset()
+    await proxied.observed.ended()
+    record = proxied.observed.records[0]
+    assert (record.reason.how, record.attempts, record.relay) == (Ending.LEFT, 2, "")
 
 
 async def test_a_client_that_leaves_an_endpoint_that_connects(proxied: Proxied) -> None:

@@ -15,7 +15,7 @@ from evproxy.proxy import DownstreamProtocol, ProxyFactory, UpstreamFactory
 from tests.leaks import LoggedErrors
 from tests.peers import END, RESET
 from tests.proxies import Proxied
-from tests.test_session_ends import converse, turn, unanswered
+from tests.test_session_ends import Unanswered, converse, turn, unanswered
 
 __all__ = ["unanswered"]
 
@@ -208,6 +208,37 @@ async def test_an_upstream_factory_that_makes_no_protocol(proxied: Proxied) -> N
     [record] = proxied.observed.records
     assert record.reason.how is Ending.UNREACHABLE
     assert "made no protocol" in record.error
+
+
+async def test_what_is_left_of_an_attempt_counts_for_no_other(
+    proxied: Proxied, logged_errors: LoggedErrors, unanswered: Unanswered
+) -> None:
+    """When a hook breaks on one server, its connection that is lost then is not the next one's."""
+    switch = Switch()
+    first = f"127.0.0.1:{proxied.upstream.port}"
+    await proxied.start(
+        factory=upstream_made(switch.before), upstreams=[first, unanswered.name], connect_timeout=60
+    )
+    switch.on = True
+    client = proxied.client()
+    await client.send(b"?")
+    assert (await (await proxied.upstream.accept()).rest())[0] == b""
+    await proxied.observed.until(lambda: bool(proxied.observed.failures))
+    for _ in range(3):
+        await turn(proxied.reactor)
+    [session] = proxied.admission.sessions
+    assert session.server is not None
+    assert (session.server.name, session.attempts) == (unanswered.name, 2)
+    client.reset()
+    await proxied.observed.ended()
+    assert proxied.observed.records[0].reason.how is Ending.LEFT
+    assert [name for name, _ in proxied.observed.failures] == [first]
+    assert [(each.sessions, each.connect_failures) for each in proxied.pool.servers] == [
+        (0, 1),
+        (0, 0),
+    ]
+    assert "raise Broken" in "\n".join(logged_errors.describe())
+    logged_errors.flush()
 
 
 async def test_a_broken_pool(proxied: Proxied, logged_errors: LoggedErrors) -> None:
