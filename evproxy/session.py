@@ -124,6 +124,7 @@ class Session:
         "_half_closed",
         "_late",
         "_waiting",
+        "_walking",
         "attempts",
         "connect_time",
         "downstream",
@@ -151,6 +152,7 @@ class Session:
         self._candidates: Iterator[Server] | None = None
         self._connecting: IConnector | None = None
         self._waiting: Waiter | None = None
+        self._walking = False
         self._bucket = 0
         self._half_closed = False
         self._late = False
@@ -174,25 +176,41 @@ class Session:
         self._connect_next()
 
     def _connect_next(self) -> None:
-        pool = self._context.pool
-        assert self._candidates is not None
-        server = None
-        if self.attempts < pool.connect_attempts:
-            server = next(self._candidates, None)
-        if server is not None:
-            self.attempts = attempt = self.attempts + 1
-            self.server = server
-            pool.claim(server, self)
-            self._attempt_started = self._context.clock.seconds()
-            connecting = server.dialer.connect(
-                self._context.upstream_factory(self),
-                pool.connect_timeout,
-                self._context.sockets,
-            )
-            # The attempt may be over already, and even be followed by another one.
-            if attempt == self.attempts and self.phase is Phase.CONNECTING and self.server:
-                self._connecting = connecting
+        if self._walking:
+            # It failed before its dialer returned: the loop below goes on.
             return
+        self._walking = True
+        try:
+            while self._needs_server() and (server := self._next_server()) is not None:
+                self._connect(server)
+        finally:
+            self._walking = False
+        if self._needs_server():
+            self._no_candidate()
+
+    def _needs_server(self) -> bool:
+        return self.phase is Phase.CONNECTING and self.server is None
+
+    def _next_server(self) -> Server | None:
+        if self._candidates is None or self.attempts >= self._context.pool.connect_attempts:
+            return None
+        return next(self._candidates, None)
+
+    def _connect(self, server: Server) -> None:
+        pool = self._context.pool
+        self.attempts += 1
+        self.server = server
+        pool.claim(server, self)
+        self._attempt_started = self._context.clock.seconds()
+        connecting = server.dialer.connect(
+            self._context.upstream_factory(self), pool.connect_timeout, self._context.sockets
+        )
+        # The attempt may be over already.
+        if self.phase is Phase.CONNECTING and self.server is not None:
+            self._connecting = connecting
+
+    def _no_candidate(self) -> None:
+        pool = self._context.pool
         self._candidates = None
         if not self.attempts:
             self._waiting = pool.wait(self._slot_free, self._no_server)

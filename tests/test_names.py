@@ -208,6 +208,15 @@ async def test_the_addresses_are_tried_in_turn(proxied: Proxied, resolver: Resol
     assert proxied.observed.failures == []
 
 
+async def test_many_addresses_that_refuse(proxied: Proxied, resolver: Resolver) -> None:
+    """However many addresses refuse before their connect returns, the next one is tried."""
+    addresses = [v4(f"127.1.{high}.{low}") for high in range(4) for low in range(1, 101)]
+    resolver.answers = [*addresses, v4("127.0.0.1")]
+    await proxied.start(upstreams=[f"{NAME}:{proxied.upstream.port}"], connect_timeout=60)
+    await converse(*await proxied.pair())
+    assert proxied.observed.failures == []
+
+
 async def test_the_time_is_shared_by_the_addresses(proxied: Proxied, resolver: Resolver) -> None:
     """An address that never answers leaves time for the next one within the connect timeout."""
     port = proxied.upstream.port

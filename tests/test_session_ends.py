@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -195,6 +196,16 @@ async def test_the_next_server_is_tried(proxied: Proxied) -> None:
     client, server = await proxied.pair()
     await client.send(b"x")
     assert await server.receive(1) == b"x"
+
+
+async def test_many_servers_that_fail_at_once(proxied: Proxied, tmp_path: Path) -> None:
+    """However many servers fail before their connect returns, the next one is tried."""
+    dead = [f"unix:{tmp_path}/{number}" for number in range(300)]
+    upstreams = [*dead, f"127.0.0.1:{proxied.upstream.port}"]
+    await proxied.start(upstreams=upstreams, connect_attempts=1000)
+    await converse(*await proxied.pair())
+    assert [name for name, _ in proxied.observed.failures] == dead
+    assert sum(server.sessions for server in proxied.pool.servers) == 1
 
 
 async def test_an_idle_session_is_reset_on_both_sides(proxied: Proxied) -> None:

@@ -130,6 +130,7 @@ class _NameAttempt(_Attempt, ClientFactory):
         self._trying = ""
         self._resolving: Deferred[tuple[str, ...]] | None = None
         self._connecting: IConnector | None = None
+        self._starting = self._failed_at_once = False
         self._stopped = False
 
     def start(self, addresses: tuple[str, ...]) -> None:
@@ -167,14 +168,20 @@ class _NameAttempt(_Attempt, ClientFactory):
             self._timer = None
 
     def _next(self) -> None:
+        self._starting = self._failed_at_once = True
+        # Many addresses may fail before `connect_tcp` returns: each is a turn of this loop.
+        while self._failed_at_once:
+            self._failed_at_once = False
+            self._connecting = None
+            self._connecting = self._connect(self._left.pop(0))
+        self._starting = False
+
+    def _connect(self, address: str) -> IConnector:
         dialer = self._dialer
-        self._trying = self._left.pop(0)
+        self._trying = address
         # An address that never answers must leave time for those after it.
         left = max(0.0, self._deadline - dialer.reactor.seconds()) / (len(self._left) + 1)
-        self._connecting = None
-        connecting = self._sockets.connect_tcp(self._trying, dialer.port, self, left)
-        if self._connecting is None:
-            self._connecting = connecting
+        return self._sockets.connect_tcp(address, dialer.port, self, left)
 
     def buildProtocol(self, addr: IAddress | None) -> Any:
         self._dialer.preferred = self._trying
@@ -183,10 +190,12 @@ class _NameAttempt(_Attempt, ClientFactory):
     def clientConnectionFailed(self, connector: IConnector, reason: Failure) -> None:
         if self._stopped:
             return
-        if self._left:
-            self._next()
-        else:
+        if not self._left:
             self.factory.clientConnectionFailed(self, reason)
+        elif self._starting:
+            self._failed_at_once = True
+        else:
+            self._next()
 
     def stopConnecting(self) -> None:
         self._stopped = True
