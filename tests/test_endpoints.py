@@ -16,7 +16,8 @@ from twisted.python.systemd import ListenFDs
 from zope.interface import implementer
 
 from evproxy.model import Ending
-from evproxy.upstream.dialers import EndpointDialer
+from evproxy.upstream.connect import parse_upstream
+from evproxy.upstream.dialers import EndpointDialer, TCPAddress
 from tests.peers import END, RESET, Listening, Peer
 from tests.proxies import Proxied
 from tests.test_session_ends import (
@@ -46,6 +47,35 @@ async def test_ipv6_on_both_sides(proxied: Proxied) -> None:
     await proxied.observed.ended()
     record = proxied.observed.records[0]
     assert (record.upstream, record.relay) == (f"[::1]:{upstream.port}", proxied.relay)
+
+
+@pytest.mark.parametrize("zone", ["eth0", "br-0a1b2c", "eth0.100", "wlan@x", "3"])
+@pytest.mark.parametrize("form", ["[{}]:80", "tcp:[{}]:80", "tcp:{}:80"])
+def test_any_zone_of_an_ipv6_address(zone: str, form: str) -> None:
+    """An interface's name, whatever is in it, is part of a plain address in each of its forms."""
+    host = f"fe80::1%{zone}"
+    written = host if "[" in form else host.replace(":", "\\:")
+    assert parse_upstream(form.format(written)) == TCPAddress(host, 80)
+
+
+@pytest.mark.skipif(not IPV6, reason="there is no IPv6 here")
+async def test_an_ipv6_address_with_a_zone(proxied: Proxied) -> None:
+    """It is connected through the interface that the zone names."""
+    if proxied.transports == "reactor":
+        pytest.skip("getaddrinfo(3), which Twisted asks, has zones for link-local addresses only")
+    upstream = proxied.closes(Listening.tcp(proxied.reactor, "::1"))
+    await proxied.start(upstreams=[f"[::1%lo]:{upstream.port}"])
+    client = proxied.client()
+    await converse(client, await upstream.accept())
+
+
+@pytest.mark.parametrize("zone", ["nosuch", "no-such@zone"])
+async def test_an_ipv6_address_with_an_unknown_zone(proxied: Proxied, zone: str) -> None:
+    """It cannot be connected, and the next server is tried."""
+    unknown = f"[fe80::1%{zone}]:80"
+    await proxied.start(upstreams=[unknown, f"127.0.0.1:{proxied.upstream.port}"])
+    await converse(*await proxied.pair())
+    assert [name for name, _ in proxied.observed.failures] == [unknown]
 
 
 async def test_unix_sockets_on_both_sides(proxied: Proxied, tmp_path: Path) -> None:

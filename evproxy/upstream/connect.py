@@ -27,8 +27,8 @@ from evproxy.upstream.dialers import (
 )
 from evproxy.upstream.names import Names
 
-_HOST_AND_PORT = re.compile(r"(?:tcp:)?(?:\[([0-9A-Fa-f:.%\w]+)\]|([^:/=\\\[\]]+)):(\d+)")
-_TCP6 = re.compile(r"tcp:((?:[0-9A-Fa-f]*\\:)+[0-9A-Fa-f.]*):(\d+)")
+_HOST_AND_PORT = re.compile(r"(?:tcp:)?(?:\[([0-9A-Fa-f:.]+(?:%[^\]]+)?)\]|([^:/=\\\[\]]+)):(\d+)")
+_TCP6 = re.compile(r"tcp:((?:[0-9A-Fa-f]*\\:)+[0-9A-Fa-f.]*(?:%[^:=\\\]]+)?):(\d+)")
 _UNIX = re.compile(r"unix:(?:path=)?([^:=\\]+)")
 _ENDPOINT_NAMES = {"tcp", "unix", "ssl", "tls"}
 

@@ -52,7 +52,13 @@ class AddressDialer:
     def connect(
         self, factory: ClientFactory, timeout: float, sockets: PlainConnector
     ) -> IConnector:
-        return sockets.connect_tcp(self.host, self.port, factory, timeout)
+        try:
+            return sockets.connect_tcp(self.host, self.port, factory, timeout)
+        except OSError:
+            # Twisted asks for the zone of an IPv6 address before it connects.
+            attempt = _FailedAttempt(factory)
+            factory.clientConnectionFailed(attempt, Failure())
+            return attempt
 
 
 @frozen
@@ -106,6 +112,13 @@ class _Attempt:
 
     def getDestination(self) -> Any:
         raise NotImplementedError
+
+
+class _FailedAttempt(_Attempt):
+    """An attempt that was over before it began."""
+
+    def stopConnecting(self) -> None:
+        """There is nothing to stop."""
 
 
 class _NameAttempt(_Attempt, ClientFactory):
