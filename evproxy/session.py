@@ -311,11 +311,18 @@ class Session:
         connecting, self._connecting = self._connecting, None
         waiting, self._waiting = self._waiting, None
         if waiting is not None:
-            waiting.cancel()
+            self._give_up(waiting.cancel)
         if connecting is not None:
-            connecting.stopConnecting()
+            self._give_up(connecting.stopConnecting)
         if server is not None:
-            self._context.pool.abandoned(server, self)
+            self._give_up(self._context.pool.abandoned, server, self)
+
+    def _give_up(self, what: Callable[..., object], *arguments: object) -> None:
+        """Call `what`, which is another's code: the session closes whatever it does."""
+        try:
+            what(*arguments)
+        except Exception:
+            _log.failure("Could not stop connecting a session of {peer}", peer=self.info.peer_host)
 
     def _close_unconnected(self, by: Side, how: Ending) -> None:
         if self.phase is Phase.CONNECTING:

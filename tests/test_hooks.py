@@ -251,6 +251,43 @@ async def test_a_broken_pool(proxied: Proxied, logged_errors: LoggedErrors) -> N
     assert [each.reason.how for each in proxied.observed.records] == [Ending.ERROR]
 
 
+async def test_a_pool_that_cannot_let_go(
+    proxied: Proxied, logged_errors: LoggedErrors, unanswered: Unanswered
+) -> None:
+    """A pool that breaks when a client has left before it was connected keeps no session."""
+    switch = Switch()
+    await proxied.start(upstreams=[unanswered.name])
+    pool: Any = proxied.pool
+    pool.abandoned = switch.after(pool.abandoned)
+    await leaves_nothing(proxied, switch, logged_errors)
+    assert [server.sessions for server in pool.servers] == [0]
+
+
+async def test_a_connect_that_cannot_be_stopped(
+    proxied: Proxied, logged_errors: LoggedErrors
+) -> None:
+    """Nor does a dialer's connector that breaks then; its server is left all the same."""
+    switch = Switch()
+    await proxied.start()
+    pool: Any = proxied.pool
+    for server in pool.candidates(info=None):
+        server.dialer = Unstoppable(switch)
+    await leaves_nothing(proxied, switch, logged_errors)
+    assert [server.sessions for server in pool.servers] == [0]
+
+
+async def test_a_place_in_the_line_that_cannot_be_given_up(
+    proxied: Proxied, logged_errors: LoggedErrors
+) -> None:
+    """Nor does a pool of somebody whose waiters break."""
+    switch = Switch()
+    await proxied.start()
+    pool: Any = proxied.pool
+    pool.candidates = lambda info: iter(())
+    pool.wait = lambda ready, gave_up: Unstoppable(switch)
+    await leaves_nothing(proxied, switch, logged_errors)
+
+
 async def test_a_broken_balancer(proxied: Proxied, logged_errors: LoggedErrors) -> None:
     """So is a balancer, even one that breaks at a candidate that is asked for late."""
     switch = Switch()
@@ -309,6 +346,20 @@ async def test_a_broken_observer_of_troubles(proxied: Proxied, logged_errors: Lo
     assert len(proxied.observed.pressure) == 1
 
 
+async def leaves_nothing(proxied: Proxied, switch: Switch, logged_errors: LoggedErrors) -> None:
+    """A client that leaves before it is connected ends its session, though a hook breaks then."""
+    switch.on = True
+    client = proxied.client()
+    await client.send(b"?")
+    while not proxied.admission.sessions:
+        await turn(proxied.reactor)
+    client.reset()
+    await proxied.observed.ended()
+    assert proxied.observed.records[0].reason.how is Ending.LEFT
+    await proxied.admission.when_empty()
+    assert len(logged_errors.flush(Broken)) == 1
+
+
 async def breaks_alone(proxied: Proxied, switch: Switch, logged_errors: LoggedErrors) -> None:
     """Of three sessions, only the one that begins while the hook is broken notices."""
     client, server = await proxied.pair()
@@ -324,6 +375,21 @@ async def breaks_alone(proxied: Proxied, switch: Switch, logged_errors: LoggedEr
     another, another_server = await proxied.pair()
     await converse(another, another_server)
     assert len(proxied.admission.sessions) == 2
+
+
+class Unstoppable:
+    """A dialer that never connects, what it returns, and a place in a line: it cannot be ended."""
+
+    def __init__(self, switch: Switch) -> None:
+        self._switch = switch
+
+    def connect(self, factory: Any, timeout: float, sockets: Any) -> Any:
+        return self
+
+    def stopConnecting(self) -> None:
+        self._switch.look()
+
+    cancel = stopConnecting
 
 
 class BrokenBalancer:
