@@ -79,6 +79,11 @@ def close_reason(by: Side, how: Ending, phase: Phase) -> CloseReason:
     return CloseReason(by, how, phase)
 
 
+def host_and_port(host: str, port: int) -> str:
+    """``HOST:PORT``, with brackets around an IPv6 address (RFC 3986, 3.2.2)."""
+    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+
+
 @frozen(slots=True)
 class ConnectionInfo:
     """

@@ -21,6 +21,7 @@ from twisted.internet.error import CannotListenError
 from twisted.logger import Logger
 
 from evproxy.config.problems import one_line
+from evproxy.model import host_and_port
 from evproxy.service import ProxyService
 
 _HANDLED = (signal.SIGTERM, signal.SIGINT, signal.SIGQUIT)
@@ -124,8 +125,8 @@ class Process(Service):
         return stopped
 
     def _cannot_listen(self, error: CannotListenError) -> NoReturn:
-        port = os.fsdecode(error.port) if isinstance(error.port, bytes) else error.port
-        where = port if error.interface is None else f"{error.interface or '*'}:{port}"
+        port: Any = os.fsdecode(error.port) if isinstance(error.port, bytes) else error.port
+        where = port if error.interface is None else host_and_port(error.interface or "*", port)
         reason = getattr(error.socketError, "strerror", None) or error.socketError
         line = f"{self._listen}: cannot listen on {where}: {reason}"
         # A daemon has no standard error, only a log.

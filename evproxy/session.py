@@ -41,6 +41,7 @@ from evproxy.model import (
     SessionRecord,
     Side,
     close_reason,
+    host_and_port,
 )
 from evproxy.relay.deadlines import Deadlines
 from evproxy.settings import Timeouts
@@ -452,7 +453,9 @@ class Session:
         assert self.reason is not None
         return SessionRecord(
             listener=info.listener,
-            peer=f"{info.peer_host}:{info.peer_port}" if info.peer_port else info.peer_host,
+            peer=host_and_port(info.peer_host, info.peer_port)
+            if info.peer_port
+            else info.peer_host,
             upstream=self.server.name if self.server is not None else "",
             relay=relay.name if relay is not None else "",
             attempts=self.attempts,

@@ -7,6 +7,7 @@ from __future__ import annotations
 import contextlib
 import socket
 import struct
+from pathlib import Path
 from typing import Any
 
 from twisted.internet.defer import Deferred
@@ -16,6 +17,9 @@ from zope.interface import implementer
 
 END = "end"
 RESET = "reset"
+
+IPV6 = socket.has_ipv6 and Path("/proc/net/if_inet6").exists()
+"""Whether this machine has IPv6."""
 
 
 @implementer(IReadWriteDescriptor)

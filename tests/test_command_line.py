@@ -13,6 +13,7 @@ import pytest
 from attrs import frozen
 
 from evproxy.tap import NOT_IN_THE_FILE, OPTIONS, Options
+from tests.peers import IPV6
 from tests.twistd import ROOT, Outcome, run, run_each
 
 REFERENCE = ROOT / "docs" / "reference.md"
@@ -156,6 +157,15 @@ def test_a_port_in_use() -> None:
         port = taken.getsockname()[1]
         line = told(f"--listen=tcp:{port}:interface=127.0.0.1")
     assert line == f"evproxy: --listen: cannot listen on 127.0.0.1:{port}: Address already in use"
+
+
+@pytest.mark.skipif(not IPV6, reason="there is no IPv6 here")
+def test_an_ipv6_port_in_use() -> None:
+    """An IPv6 address is written in brackets, so that it can be told from the port."""
+    with socket.create_server(("::1", 0), family=socket.AF_INET6) as taken:
+        port = taken.getsockname()[1]
+        line = told(f"--listen=tcp6:{port}:interface=\\:\\:1")
+    assert line == f"evproxy: --listen: cannot listen on [::1]:{port}: Address already in use"
 
 
 def test_the_second_listener_cannot_bind() -> None:

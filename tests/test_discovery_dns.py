@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import signal
 import socket
 from collections.abc import Iterator, Sequence
@@ -10,12 +11,15 @@ from random import Random
 from typing import Any
 
 import pytest
+from twisted.names import dns
 
 from evproxy.model import UpstreamServer
 from evproxy.settings import Discover
 from evproxy.upstream.discovery import discovery_for
+from evproxy.upstream.discovery.polling import LookFailed
 from evproxy.upstream.discovery.resolver import Resolver
 from tests.name_servers import name_server
+from tests.peers import IPV6
 from tests.real_servers import RealServers, free_port
 from tests.told import Told
 
@@ -79,6 +83,17 @@ async def test_names_go_away(reactor: Any, real_servers: RealServers) -> None:
     await told.until(lambda: len(told.sets) == 2)
     discovery.stop()
     assert told.endpoints() == ["10.0.0.1:80"]
+
+
+@pytest.mark.skipif(not IPV6, reason="there is no IPv6 here")
+async def test_a_name_server_on_ipv6_is_told(reactor: Any) -> None:
+    """The address of a name server that does not answer is in brackets, before its port."""
+    with socket.socket(socket.AF_INET6, socket.SOCK_DGRAM) as taken:
+        taken.bind(("::1", 0))
+        port = taken.getsockname()[1]
+    resolver = Resolver(reactor, [("::1", port)])
+    with pytest.raises(LookFailed, match=re.escape(f"(asked [::1]:{port})")):
+        await resolver.ask(await resolver.nameservers(), "web.example.test", dns.A)
 
 
 @pytest.mark.peers("knotd", "knotc")

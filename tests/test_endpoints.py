@@ -18,7 +18,7 @@ from zope.interface import implementer
 from evproxy.model import Ending
 from evproxy.upstream.connect import parse_upstream
 from evproxy.upstream.dialers import EndpointDialer, TCPAddress
-from tests.peers import END, RESET, Listening, Peer
+from tests.peers import END, IPV6, RESET, Listening, Peer
 from tests.proxies import Proxied
 from tests.test_session_ends import (
     MANY,
@@ -33,8 +33,6 @@ __all__ = ["unanswered"]
 
 pytestmark = pytest.mark.deadline(15)
 
-IPV6 = socket.has_ipv6 and Path("/proc/net/if_inet6").exists()
-
 
 @pytest.mark.skipif(not IPV6, reason="there is no IPv6 here")
 async def test_ipv6_on_both_sides(proxied: Proxied) -> None:
@@ -42,11 +40,13 @@ async def test_ipv6_on_both_sides(proxied: Proxied) -> None:
     upstream = proxied.closes(Listening.tcp(proxied.reactor, "::1"))
     await proxied.start(listen="tcp6:0:interface=\\:\\:1", upstreams=[f"[::1]:{upstream.port}"])
     client = proxied.client()
+    port = client.socket.getsockname()[1]
     server = await upstream.accept()
     await ends_in_order(client, server)
     await proxied.observed.ended()
     record = proxied.observed.records[0]
     assert (record.upstream, record.relay) == (f"[::1]:{upstream.port}", proxied.relay)
+    assert record.peer == f"[::1]:{port}"
 
 
 @pytest.mark.parametrize("zone", ["eth0", "br-0a1b2c", "eth0.100", "wlan@x", "3"])

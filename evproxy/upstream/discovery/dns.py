@@ -18,14 +18,13 @@ from twisted.names import dns
 
 from evproxy.errors import SettingsError
 from evproxy.interfaces import Discovery
-from evproxy.model import UpstreamServer
+from evproxy.model import UpstreamServer, host_and_port
 from evproxy.settings import Discover
 from evproxy.upstream.discovery.backoff import Backoff
 from evproxy.upstream.discovery.polling import Look, LookFailed, PollingDiscovery
 from evproxy.upstream.discovery.records import (
     Addresses,
     addresses_in,
-    endpoint,
     nameserver,
     question_problem,
     servers_of,
@@ -112,7 +111,7 @@ class AddressLook:
     async def __call__(self) -> Look:
         """Look once."""
         found = await self.book.find(await self.resolver.nameservers(), self.name)
-        servers = tuple(UpstreamServer(endpoint(each, self.port)) for each in found.addresses)
+        servers = tuple(UpstreamServer(host_and_port(each, self.port)) for each in found.addresses)
         return Look(servers, clamped(found.ttl, self.shortest, self.longest), found.problem)
 
 

@@ -16,7 +16,7 @@ from typing import Any
 from attrs import frozen
 from twisted.names import dns
 
-from evproxy.model import UpstreamServer
+from evproxy.model import UpstreamServer, host_and_port
 
 LONGEST_CHAIN = 16
 """How many CNAME records are followed in one answer."""
@@ -139,11 +139,6 @@ def services_in(message: dns.Message, name: str) -> Services:
     return Services(tuple(ordered), min((record.ttl for record in records), default=0), known)
 
 
-def endpoint(address: str, port: int) -> str:
-    """The endpoint of `port` at the IP address `address`."""
-    return f"[{address}]:{port}" if ":" in address else f"{address}:{port}"
-
-
 def servers_of(
     services: Sequence[Service], addresses: Mapping[str, Sequence[str]]
 ) -> tuple[UpstreamServer, ...]:
@@ -161,7 +156,7 @@ def servers_of(
             hosts = addresses.get(service.target, ())
             for host in hosts:
                 shares.setdefault(
-                    endpoint(host, service.port), Fraction(service.weight, len(hosts))
+                    host_and_port(host, service.port), Fraction(service.weight, len(hosts))
                 )
         weights = fitted(list(shares.values()))
         for where, weight in zip(shares, weights, strict=True):

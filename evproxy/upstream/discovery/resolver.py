@@ -24,6 +24,7 @@ from twisted.protocols.basic import Int16StringReceiver
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
+from evproxy.model import host_and_port
 from evproxy.upstream.discovery.polling import LookFailed
 from evproxy.upstream.discovery.records import canonical, nameservers_in
 from evproxy.upstream.reasons import reason_of
@@ -90,7 +91,7 @@ class Resolver:
                 try:
                     answer = await self._exchange(server, query, timeout)
                 except (OSError, ConnectError, TimeoutError) as error:
-                    reason = f"{what}: {reason_of(error)} (asked {server[0]}:{server[1]})"
+                    reason = f"{what}: {reason_of(error)} (asked {host_and_port(*server)})"
                     continue
                 if answer.rCode == dns.OK:
                     return answer

@@ -6,6 +6,7 @@ Pure: text in, text out.
 
 from __future__ import annotations
 
+from evproxy.model import host_and_port
 from evproxy.upstream.connect import parse_upstream
 from evproxy.upstream.dialers import TCPAddress
 
@@ -13,7 +14,7 @@ from evproxy.upstream.dialers import TCPAddress
 def with_port(endpoint: str, port: int) -> str | None:
     """`endpoint` with `port` in the place of its own; ``None`` if it is not a host and a port."""
     address = parse_upstream(endpoint)
-    return host_with_port(address.host, port) if isinstance(address, TCPAddress) else None
+    return host_and_port(address.host, port) if isinstance(address, TCPAddress) else None
 
 
 def host_of(endpoint: str) -> str:
@@ -27,9 +28,4 @@ def host_header(endpoint: str) -> str:
     address = parse_upstream(endpoint)
     if not isinstance(address, TCPAddress):
         return "localhost"
-    return host_with_port(address.host, address.port)
-
-
-def host_with_port(host: str, port: int) -> str:
-    """``HOST:PORT``, with brackets around an IPv6 address."""
-    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+    return host_and_port(address.host, address.port)
