@@ -123,7 +123,7 @@ class Session:
         "_ended",
         "_size",
         "_half_closed",
-        "_late",
+        "_deadline_is_idle",
         "_waiting",
         "_walking",
         "attempts",
@@ -156,7 +156,7 @@ class Session:
         self._walking = False
         self._bucket = 0
         self._half_closed = False
-        self._late = False
+        self._deadline_is_idle = False
         self._chunks: list[bytes] | None = None
         self._size = 0
         self._ended = False
@@ -339,7 +339,7 @@ class Session:
 
     def _count_half_close(self) -> None:
         self._half_closed = True
-        if self._late:
+        if self._deadline_is_idle:
             now = self._context.clock.seconds()
             self._drop_deadline()
             self._set_deadline(now, now, self._context.timeouts.half_close)
@@ -367,7 +367,7 @@ class Session:
         limit = timeouts.half_close if self._half_closed else timeouts.idle
         if limit <= 0 or now - active < limit:
             self._set_deadline(now, active, limit)
-            self._late = not self._half_closed
+            self._deadline_is_idle = not self._half_closed
         else:
             self.end(Side.PROXY, Ending.HALF_CLOSE if self._half_closed else Ending.IDLE)
 

@@ -229,18 +229,23 @@ async def test_a_half_closed_session_does_not_last_without_bytes(proxied: Proxie
     assert proxied.observed.records[0].reason.how is Ending.HALF_CLOSE
 
 
+@pytest.mark.deadline(10)
 async def test_the_half_close_timeout_counts_from_the_end_of_the_stream(
     proxied: Proxied,
 ) -> None:
-    """A client that ends its stream late has the whole timeout left for its answer."""
-    await proxied.start(timeouts=Timeouts(half_close=0.6))
+    """
+    A client that ends its stream late has the whole timeout left for its answer, and no more.
+
+    The session is older than that timeout by then, so that its deadline is the idle one.
+    """
+    await proxied.start(timeouts=Timeouts(half_close=0.3))
     client, server = await proxied.pair()
     await converse(client, server)
-    await deferLater(proxied.reactor, 0.4)
+    await deferLater(proxied.reactor, 0.5)
     ended = proxied.reactor.seconds()
     client.end()
     assert await client.rest() == (b"", RESET)
-    assert proxied.reactor.seconds() - ended >= 0.6
+    assert proxied.reactor.seconds() - ended >= 0.3
 
 
 async def test_a_slow_reader_makes_the_other_peer_wait(proxied: Proxied) -> None:
