@@ -15,6 +15,7 @@ from evproxy.interfaces import (
     PoolObserver,
     Probe,
     SessionObserver,
+    TroubleObserver,
 )
 from evproxy.model import (
     CloseReason,
@@ -80,5 +81,6 @@ __all__ = [
     "Side",
     "SourceHash",
     "Timeouts",
+    "TroubleObserver",
     "UpstreamServer",
 ]

@@ -127,6 +127,11 @@ class SessionRecord:
     """
     Everything that is worth telling of a session that has ended.
 
+    `listener` is the name of the listener that accepted the client at `peer`, which is
+    ``HOST:PORT``, ``[v6]:PORT``, or the path of a UNIX socket, often empty.  `attempts` is
+    how many servers were tried, 0 if there was none to try.  `reason` is why the session
+    ended.  `error` says what kept the session from a server, or what broke in it; empty once
+    a server took the session and nothing broke.
     `started` is seconds on the reactor's clock; `connect_time` (from accept to the
     upstream connection, ``None`` if there was none) and `duration` are in seconds.
     `bytes_to_upstream` and `bytes_to_downstream` count what was handed to the kernel

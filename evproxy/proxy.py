@@ -9,7 +9,7 @@ and then the relay.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from twisted.internet.address import UNIXAddress
@@ -138,7 +138,8 @@ class ProxyFactory(Factory):
     `protocol` and its `upstream_factory`.
 
     :param pool: where upstream servers come from.
-    :param reactor: tells the time and relays; by default the pool's own.
+    :param reactor: tells the time and relays.  Required unless there is a `plane`, or `pool`
+        is an `evproxy.Pool`, whose own it is then.
     :param listener: the name of the listener in logs.
     :param timeouts: seconds; `Timeouts()` by default.
     :param relay: ``auto``, ``stream`` or ``socket``.
@@ -148,6 +149,7 @@ class ProxyFactory(Factory):
         pause, and connections from others are refused.
     :param admission: counts sessions; shared by the factories of a service, with `plane`.
     :param plane: makes sockets and joins them.
+    :raises TypeError: if there is no reactor.
     """
 
     noisy = False
@@ -162,18 +164,19 @@ class ProxyFactory(Factory):
         listener: str = "",
         timeouts: Timeouts | None = None,
         relay: str = "auto",
-        observers: list[SessionObserver] | None = None,
-        troubles: list[TroubleObserver] | None = None,
+        observers: Sequence[SessionObserver] = (),
+        troubles: Sequence[TroubleObserver] = (),
         max_sessions: int = DEFAULT_MAX_SESSIONS,
         admission: Admission | None = None,
         plane: DataPlane | None = None,
     ) -> None:
         if reactor is None:
-            owner: Any = pool if plane is None else plane
-            reactor = owner.reactor
-        troubles = [] if troubles is None else troubles
+            reactor = getattr(pool if plane is None else plane, "reactor", None)
+        if reactor is None:
+            raise TypeError("ProxyFactory: a pool that is not an evproxy.Pool needs reactor=")
+        hearing = list(troubles)
         if admission is None:
-            admission = Admission(reactor, max_sessions, troubles)
+            admission = Admission(reactor, max_sessions, hearing)
         if plane is None:
             plane = DataPlane(reactor, relay, admission, Keepalive())
         self.admission = admission
@@ -187,8 +190,8 @@ class ProxyFactory(Factory):
             upstream_factory=self.upstream_factory,
             ended=admission.closed,
             listener=listener,
-            observers=[] if observers is None else observers,
-            troubles=troubles,
+            observers=list(observers),
+            troubles=hearing,
         )
 
     def buildProtocol(self, addr: Any) -> Any:
