@@ -11,8 +11,8 @@ import ipaddress
 from pathlib import Path
 
 from .bench import Bench
-from .network import LOOPBACK, free_port
-from .peers.python import evproxy_from
+from .network import free_port
+from .peers.python import configuration, evproxy_from
 from .results import Values
 from .upstreams import http_upstream
 
@@ -22,27 +22,10 @@ _CONNECTIONS = 50
 _FIRST_SERVER = ipaddress.IPv4Address("127.0.1.1")
 _EVERYWHERE = "0.0.0.0"
 
-_CONFIGURATION = """\
-[[listeners]]
-listen = "tcp:{listen}:interface={loopback}"
-
-[pools.picking]
-balance = "{policy}"
-upstreams = [
-{upstreams}
-]
-"""
-
 
 def servers(size: int, port: int) -> list[str]:
     """So many different addresses of this machine, each with `port`."""
     return [f"{_FIRST_SERVER + number}:{port}" for number in range(size)]
-
-
-def configuration(policy: str, listen: int, upstreams: list[str]) -> str:
-    """The configuration file of a pool of `upstreams` behind a port of 127.0.0.1."""
-    lines = ",\n".join(f'  "{upstream}"' for upstream in upstreams)
-    return _CONFIGURATION.format(loopback=LOOPBACK, listen=listen, policy=policy, upstreams=lines)
 
 
 def picking(bench: Bench) -> Values:
@@ -57,7 +40,8 @@ def picking(bench: Bench) -> Values:
             for size in SIZES:
                 listen = free_port()
                 path = Path(bench.directory) / "picking.toml"
-                path.write_text(configuration(policy, listen, servers(size, upstream.port)))
+                pools = {listen: servers(size, upstream.port)}
+                path.write_text(configuration(pools, balance=policy))
                 with bench.running("evproxy", evproxy_from(path), [listen]) as proxy:
                     seen = bench.window(proxy, upstream, _CONNECTIONS, new_connection_each=True)
                 values[key(policy, size)] = seen.cpu / seen.connections * 1e6

@@ -7,7 +7,7 @@ import pytest
 
 from benchmarks import bar, parsers, picking, report
 from benchmarks.peers import ALL as PEERS
-from benchmarks.peers import Forward
+from benchmarks.peers import Forward, python
 from benchmarks.processes import Cores
 from benchmarks.results import Results, Spread, Values
 from evproxy import config
@@ -185,18 +185,27 @@ def test_picking_has_so_many_servers(policy: str) -> None:
     """The configuration file of each size is good, and has as many different servers."""
     for size in picking.SIZES:
         servers = picking.servers(size, 8000)
-        settings = config.parse(picking.configuration(policy, 8080, servers), "")
+        settings = config.parse(python.configuration({8080: servers}, balance=policy), "")
         assert len({server.name for server in settings.pools[0].upstreams}) == size
         assert settings.pools[0].balance == policy
 
 
+def test_evproxy_has_a_pool_behind_each_listener() -> None:
+    """One process has a service for each forward, with the relay that is asked for."""
+    pools = {8080: ["127.0.0.1:8000"], 8081: ["127.0.0.1:8001"]}
+    settings = config.parse(python.configuration(pools, relay="stream"), "")
+    behind = {pool.name: [each.name for each in pool.upstreams] for pool in settings.pools}
+    assert [behind[listener.pool] for listener in settings.listeners] == list(pools.values())
+    assert settings.relay == "stream"
+
+
 def test_every_peer_has_its_forwards(tmp_path: Path) -> None:
-    """Each port is in what the peer is started with: arguments, environment or files."""
+    """Each port is in what the peer is started with: arguments or files."""
     forwards = [Forward(12001, 12002), Forward(12003, 12004)]
     for peer in PEERS:
         command = peer.command(forwards, tmp_path)
         files = [path.read_text() for path in tmp_path.iterdir()]
-        text = " ".join([*command.argv, *command.environment.values(), *files])
+        text = " ".join([*command.argv, *files])
         assert all(str(port) in text for port in (12001, 12002, 12003, 12004)), peer.name
         for path in tmp_path.iterdir():
             path.unlink()

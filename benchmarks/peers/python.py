@@ -3,44 +3,62 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+from ..network import LOOPBACK
 from ..processes import Command
 from .contract import Forward, Starter
 
 _HERE = Path(__file__).parent
 _ROOT = _HERE.parent.parent
 _TWISTD = (str(Path(sys.executable).with_name("twistd")), "-n", "--pidfile=", "--no_save")
+_POOL = """
+[[listeners]]
+listen = "tcp:{listen}:interface={loopback}"
+pool = "behind-{listen}"
+
+[pools.behind-{listen}]
+balance = "{balance}"
+upstreams = [
+{upstreams}
+]
+"""
 
 
 def evproxy(relay: str) -> Starter:
-    """evproxy from its command line; with several forwards, from evproxy.tac.
-
-    The command line takes one list of upstreams for all its listeners, so two services
-    in one process need an application file.
-    """
+    """evproxy with a listener and a pool for each forward."""
 
     def command(forwards: Sequence[Forward], directory: Path) -> Command:
-        environment = {"PYTHONPATH": str(_ROOT)}
-        if len(forwards) > 1:
-            environment["BENCHMARK_FORWARDS"] = " ".join(map(str, forwards))
-            environment["BENCHMARK_RELAY"] = relay
-            return Command([*_TWISTD, "-y", str(_HERE / "evproxy.tac")], environment)
-        (forward,) = forwards
-        options = [
-            f"--listen=tcp:{forward.listen}:interface=127.0.0.1",
-            f"--upstream=127.0.0.1:{forward.upstream}",
-            f"--relay={relay}",
-            "--access-log=off",
-        ]
-        return Command([*_TWISTD, "evproxy", *options], environment)
+        pools = {forward.listen: [f"{LOOPBACK}:{forward.upstream}"] for forward in forwards}
+        path = directory / "evproxy.toml"
+        path.write_text(configuration(pools, relay=relay))
+        return evproxy_from(path)
 
     return command
 
 
+def configuration(
+    pools: Mapping[int, Sequence[str]], *, relay: str = "auto", balance: str = "round-robin"
+) -> str:
+    """evproxy's configuration file: the upstream servers behind each port of 127.0.0.1."""
+    return f'relay = "{relay}"\n' + "".join(
+        _POOL.format(
+            listen=listen,
+            loopback=LOOPBACK,
+            balance=balance,
+            upstreams=",\n".join(f'  "{upstream}"' for upstream in upstreams),
+        )
+        for listen, upstreams in pools.items()
+    )
+
+
 def evproxy_from(path: Path) -> Command:
-    """evproxy from a configuration file."""
+    """evproxy from a configuration file, as `twistd` runs it: there is no other way here.
+
+    Its entry point sets how long the engine waits in a turn, and the garbage collector;
+    a service that an application file makes would have neither.
+    """
     options = [f"--config={path}", "--access-log=off"]
     return Command([*_TWISTD, "evproxy", *options], {"PYTHONPATH": str(_ROOT)})
 
