@@ -13,7 +13,7 @@ from .measures import Measure, Metric
 from .peers import Peer
 from .results import Results, Spread
 
-REFERENCES = ("haproxy", "haproxy-splice", "nginx", "nginx-64k")
+REFERENCES = ("haproxy", "haproxy-64k", "haproxy-splice", "nginx", "nginx-64k")
 
 
 @frozen

@@ -19,6 +19,12 @@ ALL: tuple[Peer, ...] = (
     Peer("evproxy-stream", "evproxy, relay=stream", python.evproxy("stream")),
     Peer("haproxy", "HAProxy, option splice-auto", native.haproxy(native.SPLICE_AUTO)),
     Peer(
+        "haproxy-64k",
+        "HAProxy, option splice-auto, buffers of 64 KiB",
+        native.haproxy(native.BUFFERS_64K),
+        _TUNED_FOR,
+    ),
+    Peer(
         "haproxy-splice",
         "HAProxy, always splicing",
         native.haproxy(native.SPLICE_ALWAYS),
