@@ -35,4 +35,5 @@ ALL: tuple[Peer, ...] = (
     Peer("portforward", "twisted.protocols.portforward, epoll reactor", python.portforward),
     Peer("asyncio", "asyncio streams", python.asyncio_streams("asyncio")),
     Peer("uvloop", "asyncio streams on uvloop", python.asyncio_streams("uvloop")),
+    Peer("uvloop-protocol", "asyncio protocols on uvloop", python.asyncio_protocol),
 )

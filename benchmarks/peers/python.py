@@ -76,3 +76,8 @@ def asyncio_streams(loop: str) -> Starter:
         return Command([sys.executable, script, loop, *map(str, forwards)])
 
     return command
+
+
+def asyncio_protocol(forwards: Sequence[Forward], directory: Path) -> Command:
+    """A proxy on asyncio's protocols and uvloop."""
+    return Command([sys.executable, str(_HERE / "asyncio_protocol.py"), *map(str, forwards)])
