@@ -1,7 +1,8 @@
 """The proxies that are compared, and how each is started as one single-threaded process.
 
 Every peer takes the same forwards (a port it listens on, a port it connects to), keeps
-no log, has a listen backlog of 4096 and timeouts that no measure reaches.
+no log (``evproxy-logged`` is the exception), has a listen backlog of 4096 and timeouts
+that no measure reaches.
 """
 
 from __future__ import annotations
@@ -17,6 +18,12 @@ _TUNED_FOR = frozenset({"bulk-1", "bulk-4", "bulk-both", "mixed"})
 ALL: tuple[Peer, ...] = (
     Peer("evproxy", "evproxy, relay=auto", python.evproxy("auto")),
     Peer("evproxy-stream", "evproxy, relay=stream", python.evproxy("stream")),
+    Peer(
+        "evproxy-logged",
+        "evproxy, relay=auto, its access log in a file",
+        python.evproxy("auto", logged=True),
+        frozenset({"connections"}),
+    ),
     Peer("haproxy", "HAProxy, option splice-auto", native.haproxy(native.SPLICE_AUTO)),
     Peer(
         "haproxy-64k",

@@ -26,14 +26,14 @@ upstreams = [
 """
 
 
-def evproxy(relay: str) -> Starter:
-    """evproxy with a listener and a pool for each forward."""
+def evproxy(relay: str, *, logged: bool = False) -> Starter:
+    """evproxy with a listener and a pool for each forward; `logged`: its access log in a file."""
 
     def command(forwards: Sequence[Forward], directory: Path) -> Command:
         pools = {forward.listen: [f"{LOOPBACK}:{forward.upstream}"] for forward in forwards}
         path = directory / "evproxy.toml"
         path.write_text(configuration(pools, relay=relay))
-        return evproxy_from(path)
+        return evproxy_from(path, directory / "access.log" if logged else None)
 
     return command
 
@@ -53,14 +53,17 @@ def configuration(
     )
 
 
-def evproxy_from(path: Path) -> Command:
+def evproxy_from(path: Path, log: Path | None = None) -> Command:
     """evproxy from a configuration file, as `twistd` runs it: there is no other way here.
 
     Its entry point sets how long the engine waits in a turn, and the garbage collector;
-    a service that an application file makes would have neither.
+    a service that an application file makes would have neither. With a `log`, that is
+    twistd's, and it has the line for each session that evproxy writes by default.
     """
-    options = [f"--config={path}", "--access-log=off"]
-    return Command([*_TWISTD, "evproxy", *options], {"PYTHONPATH": str(_ROOT)})
+    twistd = _TWISTD if log is None else (*_TWISTD, f"--logfile={log}")
+    access = "off" if log is None else "log"
+    options = [f"--config={path}", f"--access-log={access}"]
+    return Command([*twistd, "evproxy", *options], {"PYTHONPATH": str(_ROOT)})
 
 
 def portforward(forwards: Sequence[Forward], directory: Path) -> Command:
