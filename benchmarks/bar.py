@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 from attrs import frozen
 
@@ -35,10 +35,11 @@ class Line:
 
 @frozen
 class Verdict:
-    """A line of the bar, and what the run gave for it."""
+    """A line of the bar, and what the run gave for it: in all, and in each round."""
 
     line: Line
     value: Spread
+    rounds: Sequence[float | None]
 
     @property
     def outcome(self) -> str:
@@ -46,6 +47,10 @@ class Verdict:
         if self.value.median <= self.line.stretch:
             return "stretch met"
         return "met" if self.value.median <= self.line.bar else "missed"
+
+    def rounds_within(self, most: float) -> int:
+        """In how many of the rounds it was not exceeded; one without a value does not count."""
+        return sum(value is not None and value <= most for value in self.rounds)
 
 
 def _bulk(reference: str) -> Iterator[Line]:
@@ -92,8 +97,9 @@ def verdicts(results: Results) -> Iterator[Verdict]:
     """Every line of the bar that the run has numbers for."""
     for line in BAR:
         if line.reference is None:
-            value = results.spread(line.measure, SUBJECT, line.metric)
+            rounds = results.rounds(line.measure, SUBJECT, line.metric)
         else:
-            value = results.ratio(line.measure, line.metric, SUBJECT, line.reference)
+            rounds = results.ratios(line.measure, line.metric, SUBJECT, line.reference)
+        value = Spread.of(value for value in rounds if value is not None)
         if value is not None:
-            yield Verdict(line, value)
+            yield Verdict(line, value, rounds)

@@ -9,7 +9,7 @@ import matplotlib
 from attrs import frozen
 
 from .peers import Peer
-from .results import Results
+from .results import Results, Spread
 
 matplotlib.use("Agg")
 matplotlib.rcParams["svg.hashsalt"] = "evproxy"  # the same numbers give the same file
@@ -58,28 +58,39 @@ def draw(results: Results, peers: Sequence[Peer], directory: Path) -> None:
     """Write every plot that the run has numbers for into ``directory``."""
     directory.mkdir(parents=True, exist_ok=True)
     for name, panels in PLOTS.items():
-        known = [panel for panel in panels if panel.measure in results.samples]
+        known = [panel for panel in panels if _bars(results, peers, panel)]
         if known:
             _draw(results, peers, known, directory / f"{name}.svg")
 
 
 def _draw(results: Results, peers: Sequence[Peer], panels: Sequence[Panel], path: Path) -> None:
-    height = 0.5 + 0.26 * len(peers)
+    bars = [_bars(results, peers, panel) for panel in panels]
+    heights = [0.5 + 0.26 * len(each) for each in bars]
     figure, rows = pyplot.subplots(
-        len(panels), 1, figsize=(7, height * len(panels)), squeeze=False, layout="constrained"
+        len(panels),
+        1,
+        figsize=(7, sum(heights)),
+        height_ratios=heights,
+        squeeze=False,
+        layout="constrained",
     )
-    for axes, panel in zip(rows[:, 0], panels, strict=True):
+    for axes, panel, spreads in zip(rows[:, 0], panels, bars, strict=True):
         axes.set_title(panel.title, loc="left", fontsize=10)
         axes.spines[["top", "right"]].set_visible(False)
-        axes.set_ylim(len(peers) - 0.5, -0.5)
-        for place, peer in enumerate(peers):
-            spread = results.spread(panel.measure, peer.name, panel.metric)
-            if spread is None:
-                continue
+        axes.set_ylim(len(spreads) - 0.5, -0.5)
+        for place, (name, spread) in enumerate(spreads):
             reach = [[spread.median - spread.least], [spread.greatest - spread.median]]
-            colour = _OURS if peer.name.startswith("evproxy") else _OTHERS
+            colour = _OURS if name.startswith("evproxy") else _OTHERS
             axes.barh(place, spread.median, xerr=reach, color=colour, ecolor="#444444")
-        axes.set_yticks(range(len(peers)), [peer.name for peer in peers], fontsize=9)
+        axes.set_yticks(range(len(spreads)), [name for name, _ in spreads], fontsize=9)
         axes.set_xlim(left=0)
     figure.savefig(path, metadata={"Date": None})
     pyplot.close(figure)
+
+
+def _bars(results: Results, peers: Sequence[Peer], panel: Panel) -> Sequence[tuple[str, Spread]]:
+    """Each peer that has a value, and what that is."""
+    spreads = [
+        (peer.name, results.spread(panel.measure, peer.name, panel.metric)) for peer in peers
+    ]
+    return [(name, spread) for name, spread in spreads if spread is not None]

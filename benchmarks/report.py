@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 
 from attrs import frozen
 
@@ -14,6 +14,7 @@ from .peers import Peer
 from .results import Results, Spread
 
 REFERENCES = ("haproxy", "haproxy-64k", "haproxy-splice", "nginx", "nginx-64k")
+_UNKNOWN = "n/a"
 
 
 @frozen
@@ -43,7 +44,7 @@ def number(value: float) -> str:
 def ratio(spread: Spread | None) -> str:
     """A ratio and, in brackets, the least and the greatest of the rounds."""
     if spread is None:
-        return "n/a"
+        return _UNKNOWN
     return f"{spread.median:.2f} ({spread.least:.2f} to {spread.greatest:.2f})"
 
 
@@ -51,6 +52,9 @@ def table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
     """A Markdown table: the first column to the left, the others to the right."""
     lines = [head, ["---", *["---:"] * (len(head) - 1)], *rows]
     return "\n".join("| " + " | ".join(line) + " |" for line in lines)
+
+
+Rows = Sequence[tuple[Measure, Metric]]
 
 
 def measured(results: Results) -> Iterator[tuple[Measure, Metric]]:
@@ -61,37 +65,70 @@ def measured(results: Results) -> Iterator[tuple[Measure, Metric]]:
                 yield measure, metric
 
 
-def medians(results: Results, peers: Sequence[Peer]) -> str:
-    """The table of medians over the rounds; of the loop lags, the largest of all rounds."""
-    rows = []
+def groups(results: Results, peers: Sequence[Peer]) -> Iterator[tuple[Rows, Sequence[Peer]]]:
+    """The rows and the columns of each table: measures in which the same peers took part.
+
+    So a peer that is in a few measures only is not a column of n/a in all others.
+    """
+    rows: dict[tuple[Peer, ...], list[tuple[Measure, Metric]]] = {}
     for measure, metric in measured(results):
-        unit = f", {metric.unit}" if metric.unit else ""
-        row = [metric.title + unit]
-        for peer in peers:
-            spread = results.spread(measure.name, peer.name, metric.key)
-            if spread is None:
-                row.append("n/a")
-            else:
-                row.append(number(spread.greatest if metric.is_lag else spread.median))
-        rows.append(row)
-    return table(["", *(peer.name for peer in peers)], rows)
+        took_part = tuple(peer for peer in peers if peer.name in results.samples[measure.name])
+        rows.setdefault(took_part, []).append((measure, metric))
+    for took_part, which in rows.items():
+        yield which, took_part
+
+
+def medians(results: Results, peers: Sequence[Peer]) -> str:
+    """The tables of medians over the rounds; of the loop lags, the largest of all rounds."""
+
+    def cell(measure: Measure, metric: Metric, peer: Peer) -> str:
+        spread = results.spread(measure.name, peer.name, metric.key)
+        if spread is None:
+            return _UNKNOWN
+        return number(spread.greatest if metric.is_lag else spread.median)
+
+    def title(metric: Metric) -> str:
+        return f"{metric.title}, {metric.unit}" if metric.unit else metric.title
+
+    return _tables(
+        _table([(title(metric), measure, metric) for measure, metric in rows], columns, cell)
+        for rows, columns in groups(results, peers)
+    )
 
 
 def ratios(results: Results, peers: Sequence[Peer], reference: str) -> str:
-    """The table of ratios to one peer: the median, and the least and greatest, of the rounds."""
-    others = [peer for peer in peers if peer.name != reference]
-    rows = [
-        [
-            metric.title,
-            *(
-                ratio(results.ratio(measure.name, metric.key, peer.name, reference))
-                for peer in others
-            ),
-        ]
-        for measure, metric in measured(results)
-        if not metric.is_lag
+    """The tables of ratios to one peer: the median, and the least and greatest, of the rounds."""
+
+    def cell(measure: Measure, metric: Metric, peer: Peer) -> str:
+        return ratio(results.ratio(measure.name, metric.key, peer.name, reference))
+
+    return _tables(
+        _table(
+            [(metric.title, measure, metric) for measure, metric in rows if not metric.is_lag],
+            [peer for peer in columns if peer.name != reference],
+            cell,
+        )
+        for rows, columns in groups(results, peers)
+        if any(peer.name == reference for peer in columns)
+    )
+
+
+def _table(
+    rows: Sequence[tuple[str, Measure, Metric]],
+    columns: Sequence[Peer],
+    cell: Callable[[Measure, Metric, Peer], str],
+) -> str:
+    """A table of the rows in which any column has a value; empty if there is none."""
+    lines = [
+        [title, *(cell(measure, metric, peer) for peer in columns)]
+        for title, measure, metric in rows
     ]
-    return table(["", *(peer.name for peer in others)], rows)
+    known = [line for line in lines if set(line[1:]) - {_UNKNOWN}]
+    return table(["", *(peer.name for peer in columns)], known) if known else ""
+
+
+def _tables(tables: Iterable[str]) -> str:
+    return "\n\n".join(filter(None, tables))
 
 
 def bar(results: Results) -> str:
@@ -103,10 +140,13 @@ def bar(results: Results) -> str:
             f"≤ {verdict.line.stretch:g}",
             ratio(verdict.value),
             verdict.outcome,
+            f"{verdict.rounds_within(verdict.line.bar)} of {len(verdict.rounds)}",
+            f"{verdict.rounds_within(verdict.line.stretch)} of {len(verdict.rounds)}",
         ]
         for verdict in verdicts(results)
     ]
-    return table(["", "bar", "stretch", "evproxy", ""], rows) if rows else ""
+    head = ["", "bar", "stretch", "evproxy", "", "rounds that met it", "and the stretch"]
+    return table(head, rows) if rows else ""
 
 
 def troubles(results: Results) -> str:
@@ -202,6 +242,7 @@ def summary(results: Results, peers: Sequence[Peer]) -> dict[str, object]:
                 "bar": verdict.line.bar,
                 "stretch": verdict.line.stretch,
                 "outcome": verdict.outcome,
+                "rounds": list(verdict.rounds),
             }
             for verdict in verdicts(results)
         },

@@ -52,16 +52,21 @@ class Results:
         values = self.rounds(measure, peer, metric)
         return Spread.of(value for value in values if value is not None)
 
-    def ratio(self, measure: str, metric: str, peer: str, reference: str) -> Spread | None:
-        """The spread over the rounds of one peer's value divided by another's."""
+    def ratios(
+        self, measure: str, metric: str, peer: str, reference: str
+    ) -> Sequence[float | None]:
+        """One peer's value divided by another's in each round, nothing where one is not known."""
         pairs = zip(
             self.rounds(measure, peer, metric),
             self.rounds(measure, reference, metric),
             strict=False,
         )
-        return Spread.of(
-            value / base for value, base in pairs if value is not None and base is not None and base
-        )
+        return [value / base if value is not None and base else None for value, base in pairs]
+
+    def ratio(self, measure: str, metric: str, peer: str, reference: str) -> Spread | None:
+        """The spread over the rounds of one peer's value divided by another's."""
+        values = self.ratios(measure, metric, peer, reference)
+        return Spread.of(value for value in values if value is not None)
 
     def failures(self) -> list[tuple[str, str, int]]:
         """(measure, peer, rounds) for every peer that failed a measure in some rounds."""

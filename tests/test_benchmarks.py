@@ -162,11 +162,33 @@ class TestReport:
         assert report.number(55076.4) == "55,076"
 
     def test_missing_value(self) -> None:
-        """A peer without a number is said to have none."""
-        found = Results({"connections": {"haproxy": [{"cpu": 70.0, "rate": 9000.0}]}})
-        who = [peer for peer in PEERS if peer.name in ("evproxy", "nginx", "haproxy")]
-        text = report.medians(found, who)
-        assert "| new connections: CPU per connection, µs | n/a | 70.0 | n/a |" in text
+        """A peer that failed is said to have no number."""
+        found = Results({"connections": {"evproxy": [None], "haproxy": [{"cpu": 70.0}]}})
+        text = report.medians(found, PEERS)
+        assert "| new connections: CPU per connection, µs | n/a | 70.0 |" in text
+
+    def test_row_without_any_value(self) -> None:
+        """What no peer has a number for is not in the tables."""
+        found = Results({"connections": {"evproxy": [{"cpu": 1.0}], "haproxy": [{"cpu": 2.0}]}})
+        for text in (report.medians(found, PEERS), report.ratios(found, PEERS, "haproxy")):
+            assert "CPU per connection" in text
+            assert "connections: connections" not in text
+
+    def test_a_table_has_the_peers_that_took_part(self) -> None:
+        """Measures with the same peers share a table; there is no column for the others."""
+        both: dict[str, list[Values | None]] = {"evproxy": [{"cpu": 1.0}], "nginx": [{"cpu": 2.0}]}
+        found = Results({"bulk-1": both, "connections": {"evproxy": [{"cpu": 3.0}]}})
+        first, second = report.medians(found, PEERS).split("\n\n")
+        assert first.startswith("|  | evproxy | nginx |\n")
+        assert second.startswith("|  | evproxy |\n")
+        assert "connections" not in report.ratios(found, PEERS, "nginx")
+        assert report.ratios(found, PEERS, "haproxy") == ""
+
+    def test_rounds_that_met_the_bar(self) -> None:
+        """The median decides, and how near it was is said beside it."""
+        samples: list[Values | None] = [{"before": kib} for kib in (1.4, 2.4, 2.6)]
+        found = Results({"memory": {bar.SUBJECT: [*samples, None]}})
+        assert "| 2.40 (1.40 to 2.60) | met | 2 of 4 | 1 of 4 |" in report.bar(found)
 
 
 class TestCores:
