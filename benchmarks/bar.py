@@ -10,6 +10,13 @@ from .picking import POLICIES, growth
 from .results import Results, Spread
 
 SUBJECT = "evproxy"
+HAPROXY = {
+    "haproxy": "haproxy is HAProxy with `option splice-auto`, which leaves it to HAProxy when to "
+    "splice: on loopback hardly ever, so this one copies.",
+    "haproxy-splice": "haproxy-splice is HAProxy told to splice everything from the first byte, "
+    "through pipes of 1 MiB.",
+}
+"""What the two that stand for "HAProxy with splice" are, a sentence each."""
 
 
 @frozen

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 
 from attrs import frozen
 
-from .bar import verdicts
+from .bar import HAPROXY, verdicts
 from .bench import Plan
 from .measures import ALL as MEASURES
 from .measures import Measure, Metric
@@ -180,7 +180,9 @@ def document(results: Results, context: Context) -> str:
         "share the others. That is the same for every peer. " + _disturbance(context.disturbance),
         "\n".join(f"* {peer.name}: {peer.title}" for peer in peers),
     ]
-    parts += _section("The bar", bar(results), "Median, least and greatest of the rounds.")
+    said = [sentence for name, sentence in HAPROXY.items() if name in names]
+    note = ["Median, least and greatest of the rounds; the median decides.", *said]
+    parts += _section("The bar", bar(results), " ".join(note))
     parts += _section("What went wrong", troubles(results))
     parts += _section(
         "Medians", medians(results, peers), "Of the loop lags, the largest of all rounds."
