@@ -34,7 +34,7 @@ class Plan:
     rounds: int = 5
     warm_up: float = 0.3
     window: float = 1.2
-    bulk_bytes: int = 3 << 29
+    bulk_bytes: int = 1 << 30
     idle: int = 4500
     mixed: float = 2.2
     lag: float = 0.6

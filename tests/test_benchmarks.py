@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 
 from benchmarks import bar, parsers, picking, report
+from benchmarks.measures import ALL as MEASURES
 from benchmarks.peers import ALL as PEERS
 from benchmarks.peers import Forward, python
 from benchmarks.processes import Cores
@@ -201,6 +202,12 @@ class TestCores:
     def test_one_core(self) -> None:
         """A single core is shared."""
         assert Cores.split({3}) == Cores(frozenset({3}), frozenset({3}))
+
+
+def test_peers_have_measures() -> None:
+    """Every measure that a peer is restricted to is one."""
+    names = {measure.name for measure in MEASURES}
+    assert all((peer.measures or names) <= names for peer in PEERS)
 
 
 @pytest.mark.parametrize("policy", picking.POLICIES)

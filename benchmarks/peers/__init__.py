@@ -15,6 +15,9 @@ __all__ = ["ALL", "Forward", "Peer"]
 _TUNED_FOR = frozenset({"bulk-1", "bulk-4", "bulk-both", "mixed"})
 """What the peers that are tuned for bulk are measured in."""
 
+_MAIN = _TUNED_FOR | {"requests-1", "requests-50", "requests-500", "connections", "memory"}
+"""What asyncio's streams are measured in: in the others its protocols stand for them."""
+
 ALL: tuple[Peer, ...] = (
     Peer("evproxy", "evproxy, relay=auto", python.evproxy("auto")),
     Peer("evproxy-stream", "evproxy, relay=stream", python.evproxy("stream")),
@@ -40,7 +43,7 @@ ALL: tuple[Peer, ...] = (
     Peer("nginx", "nginx stream, one worker", native.nginx_stream("16k")),
     Peer("nginx-64k", "nginx stream, buffers of 64 KiB", native.nginx_stream("64k"), _TUNED_FOR),
     Peer("portforward", "twisted.protocols.portforward, epoll reactor", python.portforward),
-    Peer("asyncio", "asyncio streams", python.asyncio_streams("asyncio")),
-    Peer("uvloop", "asyncio streams on uvloop", python.asyncio_streams("uvloop")),
+    Peer("asyncio", "asyncio streams", python.asyncio_streams("asyncio"), _MAIN),
+    Peer("uvloop", "asyncio streams on uvloop", python.asyncio_streams("uvloop"), _MAIN),
     Peer("uvloop-protocol", "asyncio protocols on uvloop", python.asyncio_protocol),
 )
