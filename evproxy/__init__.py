@@ -26,6 +26,7 @@ from evproxy.model import (
     Side,
     UpstreamServer,
 )
+from evproxy.observe.log import SessionLog, TroubleLog
 from evproxy.policy.balance import (
     Candidate,
     LeastSessions,
@@ -74,6 +75,7 @@ __all__ = [
     "RandomTwo",
     "RoundRobin",
     "ServerStatus",
+    "SessionLog",
     "SessionObserver",
     "SessionRecord",
     "Settings",
@@ -81,6 +83,7 @@ __all__ = [
     "Side",
     "SourceHash",
     "Timeouts",
+    "TroubleLog",
     "TroubleObserver",
     "UpstreamServer",
 ]

@@ -13,6 +13,7 @@ import signal
 import sys
 from collections.abc import Iterable
 from contextlib import suppress
+from importlib.metadata import version
 from typing import Any, NoReturn
 
 from twisted.application.service import MultiService, Service
@@ -24,7 +25,7 @@ from evproxy.config.problems import one_line
 from evproxy.model import host_and_port
 from evproxy.service import ProxyService
 
-_HANDLED = (signal.SIGTERM, signal.SIGINT, signal.SIGQUIT)
+_HANDLED = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGQUIT)
 
 _log = Logger()
 
@@ -54,8 +55,8 @@ def cannot_start(lines: Iterable[str]) -> NoReturn:
 
 class Signals:
     """
-    SIGTERM and SIGINT drain for the drain timeout, SIGQUIT for as long as it takes (as
-    nginx does); a second signal of any kind ends at once.
+    SIGTERM, SIGINT and SIGHUP drain for the drain timeout, SIGQUIT for as long as it takes
+    (as nginx does); a second signal of any kind ends at once.
     """
 
     def __init__(self, reactor: Any, proxy: ProxyService) -> None:
@@ -97,7 +98,7 @@ class Process(Service):
         self._services = services
         self._listen = listen
         self._signals = Signals(reactor, proxy)
-        self._plane = proxy.plane
+        self._proxy = proxy
 
     def privilegedStartService(self) -> None:
         super().privilegedStartService()
@@ -113,7 +114,13 @@ class Process(Service):
         except CannotListenError as error:
             self._cannot_listen(error)
         self._reactor.callWhenRunning(self._signals.install)
-        self._plane.linger()
+        _log.info(
+            "evproxy {version} listens on {where}, for at most {most} sessions",
+            version=version("evproxy"),
+            where=", ".join(map(_shown, self._proxy.addresses)),
+            most=self._proxy.admission.limit,
+        )
+        self._proxy.plane.linger()
         # What exists now stays, and sessions leave no cycles: look for garbage rarely.
         gc.collect()
         gc.freeze()
@@ -132,6 +139,13 @@ class Process(Service):
         # A daemon has no standard error, only a log.
         _log.critical("{line}", line=line)
         cannot_start([line])
+
+
+def _shown(address: Any) -> str:
+    """An address of a port as options and logs have it."""
+    if hasattr(address, "host"):
+        return host_and_port(address.host, address.port)
+    return f"unix:{os.fsdecode(address.name or b'')}"
 
 
 def raise_open_file_limit() -> None:

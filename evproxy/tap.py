@@ -194,11 +194,14 @@ class Options(usage.Options):
             ) from None
 
     def _from_file(self) -> Settings:
+        if not self["config"]:
+            raise usage.UsageError("--config: expected the path of a file, got ''")
         given = [name for name in ("listen", "upstream", "demo") if self[name]]
         given += [each.name for each in OPTIONS if not isinstance(self[each.name], _Default)]
         for name in given:
             if name not in NOT_IN_THE_FILE:
-                raise usage.UsageError(f"--{name}: cannot be used with --config, set it there")
+                there = "" if name == "demo" else ", set it there"
+                raise usage.UsageError(f"--{name}: cannot be used with --config{there}")
         return read_settings(self["config"], listen_fault)
 
     def _settings(self, values: dict[str, Any]) -> Settings:

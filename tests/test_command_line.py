@@ -113,9 +113,7 @@ WRONG = [
         "--listen=tcp:0",
         line="--listen: cannot be used with --config, set it there",
     ),
-    wrong(
-        "--config=some.toml", "--demo", line="--demo: cannot be used with --config, set it there"
-    ),
+    wrong("--config=some.toml", "--demo", line="--demo: cannot be used with --config"),
 ]
 
 

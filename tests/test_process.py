@@ -22,7 +22,7 @@ from tests.real_servers import free_port
 from tests.twistd import PATIENCE, TWIST, TWISTD, Running
 
 LISTEN = "--listen=tcp:0:interface=127.0.0.1"
-STOPPING = [signal.SIGTERM, signal.SIGINT, signal.SIGQUIT]
+STOPPING = [signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGQUIT]
 
 
 class Upstream:
@@ -182,6 +182,7 @@ def test_each_session_is_one_event(upstream: Upstream, relay: str) -> None:
     """The event of a session's end has every field of its record; there is no other event."""
     with Running("evproxy", LISTEN, upstream.option, f"--relay={relay}") as proxy:
         port = proxy.port()
+        proxy.says(rf"^evproxy \S+ listens on 127\.0\.0\.1:{port}, for at most \d+ sessions$")
         for _ in range(3):
             client, server = upstream.session(port)
             name = "{}:{}".format(*client.getsockname())

@@ -28,9 +28,10 @@ class SessionLog:
         reason = record.reason
         connect = record.connect_time
         _sessions.info(
-            "{listener} {peer} -> {to}: {reason}, {bytes_to_upstream} bytes up, "
+            "{listener} {client} -> {to}: {reason}, {bytes_to_upstream} bytes up, "
             "{bytes_to_downstream} bytes down, connected in {connected_in}, "
             "{duration:.3f} s in all, {moved_by} relay{because}",
+            client=record.peer or "-",
             to=record.upstream or "-",
             moved_by=record.relay or "no",
             connected_in="-" if connect is None else f"{connect:.3f} s",
