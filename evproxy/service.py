@@ -263,8 +263,7 @@ class ProxyService(Service):
                 listening.addErrback(_log_listen_error, description)
             if failures:
                 self._ports = None
-                for port in ports:
-                    maybeDeferred(port.stopListening)
+                self._close(ports)
                 _raise_listen_error(description, failures[0])
 
     def _bound(self, port: IListeningPort, ports: list[IListeningPort]) -> Any:
@@ -309,11 +308,19 @@ class ProxyService(Service):
 
     def _begin_drain(self, deadline: float | None) -> None:
         ports, self._ports = self._ports or [], None
-        closing = DeferredList([maybeDeferred(port.stopListening) for port in ports])
+        closing = self._close(ports)
         if deadline is not None:
             self._deadline = self._reactor.callLater(max(0.0, deadline), self._out_of_time)
         closing.addCallback(lambda _: self.admission.when_empty())
         closing.addCallback(self._gone)
+
+    @staticmethod
+    def _close(ports: Sequence[IListeningPort]) -> Deferred[Any]:
+        """Fires when each port is closed, or the error of its closing is logged."""
+        closing = [maybeDeferred(port.stopListening) for port in ports]
+        for each in closing:
+            each.addErrback(lambda failure: _log.failure("A listener cannot be closed", failure))
+        return DeferredList(closing)
 
     def abort(self) -> None:
         """Reset every session now, `RESET_BATCH` of them in a turn of the reactor."""

@@ -30,7 +30,7 @@ from tests.leaks import Holdings, LoggedErrors
 from tests.programs import requires_program
 from tests.reactors import choose_reactor
 
-pytest_plugins = ["tests.collector", "tests.proxies", "tests.pools"]
+pytest_plugins = ["tests.collector", "tests.proxies", "tests.pools", "tests.services"]
 
 DEADLINE = 120.0
 SETTLING_TURNS = 100

@@ -2,74 +2,20 @@
 
 from __future__ import annotations
 
-import socket
-from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
-import pytest_twisted
 from twisted.application.service import MultiService
 from twisted.internet.address import IPv4Address, UNIXAddress
-from twisted.internet.defer import Deferred, maybeDeferred
+from twisted.internet.defer import maybeDeferred
 from twisted.internet.error import CannotListenError
 
 from evproxy import ProxyService, SettingsError
 from evproxy.model import Ending
-from tests.peers import END, RESET, Listening, Peer, connect
+from tests.peers import END, RESET, Listening
 from tests.proxies import Observed
-
-ANY_PORT = "tcp:0:interface=127.0.0.1"
-
-
-class Ground:
-    """A server, services in front of it, and clients; all gone when the test is over."""
-
-    def __init__(self, reactor: Any) -> None:
-        self.reactor = reactor
-        self.upstream = Listening.tcp(reactor)
-        self.services: list[ProxyService] = []
-        self._peers: list[Peer] = []
-
-    def service(self, *listen: str, **settings: Any) -> ProxyService:
-        """A service in front of the server; it is not started."""
-        settings.setdefault("upstreams", [f"127.0.0.1:{self.upstream.port}"])
-        service = ProxyService(self.reactor, listen or (ANY_PORT,), **settings)
-        self.services.append(service)
-        return service
-
-    def client(self, service: ProxyService, listener: int = 0) -> Peer:
-        """A client of the service."""
-        address = service.addresses[listener]
-        where = (address.host, address.port) if hasattr(address, "host") else address.name.decode()
-        peer = connect(self.reactor, where)
-        self._peers.append(peer)
-        return peer
-
-    async def session(self, service: ProxyService, listener: int = 0) -> tuple[Peer, Peer]:
-        """A client, and the server that it is connected to through the service."""
-        client = self.client(service, listener)
-        server = await self.upstream.accept()
-        await client.send(b"?")
-        await server.receive(1)
-        await server.send(b"!")
-        await client.receive(1)
-        return client, server
-
-    async def close(self) -> None:
-        for peer in self._peers:
-            peer.close()
-        self.upstream.close()
-        for service in self.services:
-            await service.drain(0)
-
-
-@pytest.fixture
-def ground(reactor: Any) -> Iterator[Ground]:
-    """What a test of services stands on."""
-    ground = Ground(reactor)
-    yield ground
-    pytest_twisted.blockon(Deferred.fromCoroutine(ground.close()).addTimeout(20, reactor))
+from tests.services import ANY_PORT, Ground, called, listens, until
 
 
 async def test_it_composes(ground: Ground) -> None:
@@ -265,22 +211,3 @@ def test_a_wrong_setting_is_refused(reactor: Any, settings: dict[str, Any]) -> N
     """What is wrong with a setting is told when the service is made."""
     with pytest.raises(SettingsError):
         ProxyService(reactor, **{"upstreams": ["127.0.0.1:1"], **settings})
-
-
-def listens(address: Any) -> bool:
-    """Whether somebody listens at `address`."""
-    with socket.socket() as sock:
-        return sock.connect_ex((address.host, address.port)) == 0
-
-
-def called(deferred: Deferred[None]) -> Callable[[], bool]:
-    """Whether `deferred` has fired."""
-    return lambda: bool(deferred.called)
-
-
-async def until(reactor: Any, true: Callable[[], bool]) -> None:
-    """Let the reactor run until something that tells no event is `true`."""
-    from twisted.internet.task import deferLater
-
-    while not true():
-        await deferLater(reactor, 0)

@@ -10,6 +10,7 @@ from __future__ import annotations
 import errno
 import os
 import socket
+from collections.abc import Callable
 from functools import cached_property
 from typing import Any, Protocol
 
@@ -119,8 +120,10 @@ class PlainPort:
 
     def connectionLost(self, reason: Failure) -> None:
         """It listens no longer."""
-        super().connectionLost(reason)  # type: ignore[misc]
-        self.acceptor.gate.forget(self)
+        try:
+            super().connectionLost(reason)  # type: ignore[misc]
+        finally:
+            self.acceptor.gate.forget(self)
 
     def event(self, mask: int) -> None:
         """The engine tells that there is something to accept."""
@@ -166,7 +169,30 @@ class TCPPort(PlainPort, tcp.Port):
 
 
 class UNIXPort(PlainPort, unix.Port):
-    """A UNIX listening port of evproxy."""
+    """A UNIX listening port of evproxy, which closes whatever has become of its path."""
+
+    def connectionLost(self, reason: Failure) -> None:
+        """It listens no longer."""
+        # `unix.Port`'s does not close what it cannot unlink.
+        if not self._bindPath.startswith(b"\0"):
+            self._remove(os.unlink, self._bindPath)
+        if self.lockFile is not None:
+            self._remove(self.lockFile.unlock)
+        try:
+            tcp.Port.connectionLost(self, reason)
+        finally:
+            self.acceptor.gate.forget(self)
+
+    def _remove(self, remove: Callable[..., object], *arguments: Any) -> None:
+        try:
+            remove(*arguments)
+        except (OSError, ValueError) as error:
+            # It is gone or another's, or may not be removed any more (twistd --uid).
+            _log.warn(
+                "What the UNIX listener {path} put there cannot be removed: {why}",
+                path=os.fsdecode(self._bindPath),
+                why=getattr(error, "strerror", None) or error,
+            )
 
 
 class ListeningReactor:

@@ -1,0 +1,127 @@
+"""The listeners of a `ProxyService`: how they bind, late or not at all, and how they close."""
+
+from __future__ import annotations
+
+import os
+import pwd
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from twisted.internet.address import UNIXAddress
+from twisted.internet.defer import Deferred, fail
+from twisted.internet.endpoints import TCP4ServerEndpoint
+from twisted.logger import LogEvent, LogLevel, formatEvent, globalLogPublisher
+
+from evproxy import service as service_module
+from tests.leaks import LoggedErrors
+from tests.services import ANY_PORT, Ground, listens, until
+
+
+@pytest.fixture
+def warnings_logged() -> Iterator[list[str]]:
+    """The messages of the warnings that are logged during the test."""
+    lines: list[str] = []
+
+    def observe(event: LogEvent) -> None:
+        if event.get("log_level") is LogLevel.warn:
+            lines.append(formatEvent(event))
+
+    globalLogPublisher.addObserver(observe)
+    yield lines
+    globalLogPublisher.removeObserver(observe)
+
+
+@pytest.mark.parametrize("lost", ["path", "lock", "both"])
+async def test_a_path_that_is_gone_is_closed_all_the_same(
+    ground: Ground, tmp_path: Path, warnings_logged: list[str], lost: str
+) -> None:
+    """During the drain nobody gets in at a UNIX listener whose path, or lock, was removed."""
+    path, other = tmp_path / "socket", tmp_path / "other"
+    service = ground.service(f"unix:{path}", drain_timeout=3600)
+    service.startService()
+    client, server = await ground.session(service)
+    other.hardlink_to(path)
+    for name in [path] * (lost != "lock") + [Path(f"{path}.lock")] * (lost != "path"):
+        name.unlink()
+    stopped = service.stopService()
+    await until(ground.reactor, lambda: not listens(UNIXAddress(bytes(other))))
+    client.close()
+    await server.rest()
+    server.close()
+    await stopped
+    assert list(tmp_path.iterdir()) == [other]
+    line = f"What the UNIX listener {path} put there cannot be removed: No such file or directory"
+    assert warnings_logged == [line] * (2 if lost == "both" else 1)
+    service.startService()
+    await ground.session(service)
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root may change its user")
+async def test_a_path_that_may_not_be_removed(
+    ground: Ground, tmp_path: Path, warnings_logged: list[str]
+) -> None:
+    """A UNIX listener that was bound as root is closed as somebody else too (``--uid``)."""
+    path = tmp_path / "socket"
+    service = ground.service(f"unix:{path}:lockfile=0")
+    service.startService()
+    nobody = pwd.getpwnam("nobody").pw_uid
+    os.seteuid(nobody)
+    try:
+        await service.stopService()
+    finally:
+        os.seteuid(0)
+    assert not listens(UNIXAddress(bytes(path)))
+    [line] = warnings_logged
+    assert line.endswith("cannot be removed: Permission denied")
+
+
+class Port:
+    """Stands in for a listening port; what its closing does is the test's."""
+
+    def __init__(self, stop: Callable[[], Any]) -> None:
+        self.stopListening = stop
+
+
+class Endpoint:
+    """A server endpoint whose Deferred the test fires."""
+
+    def __init__(self) -> None:
+        self.factory: Any = None
+        self.bound: Deferred[Any] = Deferred()
+
+    def listen(self, factory: Any) -> Deferred[Any]:
+        self.factory = factory
+        return self.bound
+
+    async def bind(self, reactor: Any) -> Any:
+        """Bind a port, late; tells where."""
+        port = await TCP4ServerEndpoint(reactor, 0, interface="127.0.0.1").listen(self.factory)
+        address = port.getHost()
+        self.bound.callback(port)
+        return address
+
+
+@pytest.fixture
+def endpoint(monkeypatch: pytest.MonkeyPatch) -> Endpoint:
+    """What a service listens on where it is told to listen on ``late:``, as if from a plugin."""
+    endpoint, known = Endpoint(), service_module.serverFromString
+
+    def from_string(reactor: Any, description: str) -> Any:
+        return endpoint if description == "late:" else known(reactor, description)
+
+    monkeypatch.setattr(service_module, "serverFromString", from_string)
+    return endpoint
+
+
+async def test_a_listener_that_cannot_be_closed_is_told(
+    ground: Ground, endpoint: Endpoint, logged_errors: LoggedErrors
+) -> None:
+    """What goes wrong when ports are closed is logged, once, and the stop comes to its end."""
+    service = ground.service(ANY_PORT, "late:")
+    endpoint.bound.callback(Port(lambda: fail(ZeroDivisionError())))
+    service.startService()
+    await service.stopService()
+    [event] = logged_errors.flush()
+    assert event["log_failure"].check(ZeroDivisionError)
