@@ -6,7 +6,7 @@ from __future__ import annotations
 
 import resource
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from itertools import islice
 from typing import Any
 
@@ -216,7 +216,7 @@ class ProxyService(Service):
             )
             for listener in settings.listeners
         ]
-        self._ports: list[IListeningPort] | None = None
+        self._ports: dict[int, IListeningPort] | None = None
         self._deadline: IDelayedCall | None = None
         self._drained: Deferred[None] | None = None
 
@@ -240,50 +240,55 @@ class ProxyService(Service):
     @property
     def addresses(self) -> list[Any]:
         """Where it listens now, as Twisted addresses in the order of the listeners."""
-        return [port.getHost() for port in self._ports or ()]
+        return [port.getHost() for _, port in sorted((self._ports or {}).items())]
 
     def privilegedStartService(self) -> None:
         """
         Bind every listener.
 
+        An endpoint that takes its time to listen is waited for by nobody: it serves once it
+        does, and an error of it is logged.
+
         :raises twisted.internet.error.CannotListenError: if one cannot; none is bound then.
+        :raises RuntimeError: if it still drains: what `stopService` returned has to fire first.
         """
+        if self._drained is not None and not self._drained.called:
+            raise RuntimeError("evproxy still drains, it cannot be started again yet")
         super().privilegedStartService()
+        self._drained = None
         if self._ports is not None:
             return
-        ports: list[IListeningPort] = []
+        ports: dict[int, IListeningPort] = {}
         self._ports = ports
-        for description, endpoint, factory in self._listeners:
+        for place, (description, endpoint, factory) in enumerate(self._listeners):
             failures: list[Failure] = []
             listening: Deferred[Any] = maybeDeferred(endpoint.listen, factory)
-            listening.addCallback(self._bound, ports)
+            listening.addCallback(self._bound, ports, place)
             if listening.called:
                 listening.addErrback(failures.append)
             else:
                 listening.addErrback(_log_listen_error, description)
             if failures:
                 self._ports = None
-                self._close(ports)
+                self._close(ports.values())
                 _raise_listen_error(description, failures[0])
 
-    def _bound(self, port: IListeningPort, ports: list[IListeningPort]) -> Any:
+    def _bound(self, port: IListeningPort, ports: dict[int, IListeningPort], place: int) -> None:
         if self._ports is ports:
-            ports.append(port)
-            return None
-        # An endpoint that took its time, and the service was stopped meanwhile.
-        return port.stopListening()
+            ports[place] = port
+        else:
+            # Its endpoint took its time, and the service was stopped, or not started, meanwhile.
+            self._close([port])
 
     def startService(self) -> None:
         """
         Bind what is not bound yet, and start health checks and discovery.
 
-        :raises RuntimeError: if it still drains: what `stopService` returned has to fire first.
+        :raises twisted.internet.error.CannotListenError, RuntimeError: as
+            `privilegedStartService` does.
         """
-        if self._drained is not None and not self._drained.called:
-            raise RuntimeError("evproxy still drains, it cannot be started again yet")
-        super().startService()
-        self._drained = None
         self.privilegedStartService()
+        super().startService()
         for pool in self.pools.values():
             pool.start()
 
@@ -307,15 +312,15 @@ class ProxyService(Service):
         return drained
 
     def _begin_drain(self, deadline: float | None) -> None:
-        ports, self._ports = self._ports or [], None
-        closing = self._close(ports)
+        ports, self._ports = self._ports or {}, None
+        closing = self._close(ports.values())
         if deadline is not None:
             self._deadline = self._reactor.callLater(max(0.0, deadline), self._out_of_time)
         closing.addCallback(lambda _: self.admission.when_empty())
         closing.addCallback(self._gone)
 
     @staticmethod
-    def _close(ports: Sequence[IListeningPort]) -> Deferred[Any]:
+    def _close(ports: Iterable[IListeningPort]) -> Deferred[Any]:
         """Fires when each port is closed, or the error of its closing is logged."""
         closing = [maybeDeferred(port.stopListening) for port in ports]
         for each in closing:

@@ -12,6 +12,7 @@ import pytest
 from twisted.internet.address import UNIXAddress
 from twisted.internet.defer import Deferred, fail
 from twisted.internet.endpoints import TCP4ServerEndpoint
+from twisted.internet.error import CannotListenError
 from twisted.logger import LogEvent, LogLevel, formatEvent, globalLogPublisher
 
 from evproxy import service as service_module
@@ -125,3 +126,53 @@ async def test_a_listener_that_cannot_be_closed_is_told(
     await service.stopService()
     [event] = logged_errors.flush()
     assert event["log_failure"].check(ZeroDivisionError)
+
+
+async def test_a_listener_that_binds_late_serves(ground: Ground, endpoint: Endpoint) -> None:
+    """An endpoint may take its time: the others serve meanwhile, and then it does, in its place."""
+    service = ground.service("late:", ANY_PORT)
+    service.startService()
+    [prompt] = service.addresses
+    await ground.session(service)
+    late = await endpoint.bind(ground.reactor)
+    assert service.addresses == [late, prompt]
+    await ground.session(service, 0)
+    await service.drain(0)
+    assert not listens(late)
+
+
+async def test_a_listener_that_fails_late_is_told(
+    ground: Ground, endpoint: Endpoint, logged_errors: LoggedErrors
+) -> None:
+    """The error of an endpoint that took its time is logged; the other listeners serve."""
+    service = ground.service("late:", ANY_PORT)
+    service.startService()
+    endpoint.bound.errback(OSError("no more"))
+    [event] = logged_errors.flush(OSError)
+    assert formatEvent(event) == "Cannot listen on late:"
+    await ground.session(service)
+
+
+async def test_a_listener_that_binds_after_the_stop_is_closed(
+    ground: Ground, endpoint: Endpoint
+) -> None:
+    """An endpoint that took longer than the service ran serves nobody."""
+    service = ground.service("late:")
+    service.startService()
+    await service.stopService()
+    late = await endpoint.bind(ground.reactor)
+    assert service.addresses == []
+    await until(ground.reactor, lambda: not listens(late))
+
+
+async def test_a_listener_that_binds_after_another_failed_is_closed(
+    ground: Ground, endpoint: Endpoint
+) -> None:
+    """Where one cannot be bound, none is, not even later."""
+    service = ground.service("late:", f"tcp:{ground.upstream.port}:interface=127.0.0.1")
+    with pytest.raises(CannotListenError):
+        service.startService()
+    assert not service.running
+    late = await endpoint.bind(ground.reactor)
+    assert service.addresses == []
+    await until(ground.reactor, lambda: not listens(late))

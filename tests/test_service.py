@@ -155,6 +155,35 @@ async def test_it_is_not_started_while_it_drains(ground: Ground) -> None:
     await ground.session(service)
 
 
+async def test_a_parent_that_is_started_while_it_drains(ground: Ground) -> None:
+    """A `MultiService` starts with privileges: refused as well, and nothing is bound."""
+    parent = MultiService()
+    service = ground.service(drain_timeout=3600)
+    service.setServiceParent(parent)
+    parent.startService()
+    client, server = await ground.session(service)
+    stopped = maybeDeferred(parent.stopService)
+    with pytest.raises(RuntimeError, match="still drains"):
+        parent.privilegedStartService()
+    assert service.addresses == []
+    client.close()
+    await server.rest()
+    server.close()
+    await stopped
+
+
+async def test_what_was_only_bound_is_closed_by_each_stop(ground: Ground) -> None:
+    """Ports that were bound with privileges are closed by a stop, the second time too."""
+    service = ground.service()
+    for _ in range(2):
+        service.privilegedStartService()
+        [address] = service.addresses
+        await service.stopService()
+        assert not listens(address)
+        service.startService()
+        await service.stopService()
+
+
 async def test_two_services_share_nothing(ground: Ground) -> None:
     """The bound, the sessions and the end of one are no matter of the other."""
     one, two = ground.service(max_sessions=1, drain_timeout=0), ground.service()
