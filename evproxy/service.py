@@ -19,6 +19,7 @@ from twisted.logger import Logger
 from twisted.python.failure import Failure
 
 from evproxy.admission import Admission
+from evproxy.config.addresses import listen_fault
 from evproxy.errors import SettingsError
 from evproxy.interfaces import Pool as PoolInterface
 from evproxy.interfaces import SessionObserver
@@ -70,6 +71,9 @@ def server_endpoint(reactor: Any, description: str) -> IStreamServerEndpoint:
 
     :raises SettingsError: if there is no such endpoint.
     """
+    fault = listen_fault(description)
+    if fault is not None:
+        raise SettingsError(f"{description!r} cannot be listened on: {fault}")
     with_backlog = description
     kind = description.partition(":")[0]
     if kind in ("tcp", "tcp6", "unix", "ssl", "tls") and ":backlog=" not in description:
@@ -86,9 +90,11 @@ def server_endpoint(reactor: Any, description: str) -> IStreamServerEndpoint:
 
 
 def _raise_listen_error(description: str, failure: Failure) -> None:
-    """Raise it as Twisted does for most ports, but not for all (a UNIX socket's lock file)."""
+    """Raise it as Twisted does for most errors, but not for all (a lock file, a port too high)."""
     error = failure.value
-    if isinstance(error, OSError | ValueError) and not isinstance(error, CannotListenError):
+    if isinstance(error, OSError | OverflowError | ValueError) and not isinstance(
+        error, CannotListenError
+    ):
         raise CannotListenError(None, description, error)
     failure.raiseException()
 

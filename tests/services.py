@@ -70,11 +70,9 @@ def ground(reactor: Any) -> Iterator[Ground]:
 
 def listens(address: Any) -> bool:
     """Whether somebody listens at `address`, which is one of Twisted's."""
-    if isinstance(address, UNIXAddress):
-        family, where = socket.AF_UNIX, address.name
-    else:
-        family, where = socket.AF_INET, (address.host, address.port)
-    with socket.socket(family) as sock:
+    unix = isinstance(address, UNIXAddress)
+    where: Any = address.name if unix else (address.host, address.port)
+    with socket.socket(socket.AF_UNIX if unix else socket.AF_INET) as sock:
         return sock.connect_ex(where) == 0
 
 

@@ -84,6 +84,15 @@ WRONG = [
         line="--listen: 'tcp:http' cannot be listened on: "
         "invalid literal for int() with base 10: 'http'",
     ),
+    *[
+        wrong(
+            UPSTREAM,
+            f"--listen={description}",
+            line=f"--listen: '{description}' cannot be listened on: "
+            "a port is a number from 0 to 65535",
+        )
+        for description in ("tcp:99999", "tcp:-1", "tcp6:port=65536", "ssl:99999:privateKey=x")
+    ],
     wrong(
         UPSTREAM,
         "--balance=fair",
@@ -187,6 +196,13 @@ def test_a_path_whose_lock_cannot_be_written(tmp_path: Path) -> None:
     description = f"unix:{tmp_path}/missing/socket"
     assert told(f"--listen={description}") == (
         f"evproxy: --listen: cannot listen on {description}: No such file or directory"
+    )
+
+
+def test_a_wrapped_port_that_is_too_high() -> None:
+    """What is only found out when it is bound is one line too."""
+    assert told("--listen=haproxy:tcp:99999") == (
+        "evproxy: --listen: cannot listen on haproxy:tcp:99999: bind(): port must be 0-65535."
     )
 
 

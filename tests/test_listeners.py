@@ -11,11 +11,11 @@ from typing import Any
 import pytest
 from twisted.internet.address import UNIXAddress
 from twisted.internet.defer import Deferred, fail
-from twisted.internet.endpoints import TCP4ServerEndpoint
+from twisted.internet.endpoints import TCP4ServerEndpoint, serverFromString
 from twisted.internet.error import CannotListenError
-from twisted.logger import LogEvent, LogLevel, formatEvent, globalLogPublisher
+from twisted.logger import ILogObserver, LogEvent, LogLevel, formatEvent, globalLogPublisher
+from zope.interface import provider
 
-from evproxy import service as service_module
 from tests.leaks import LoggedErrors
 from tests.services import ANY_PORT, Ground, listens, until
 
@@ -25,6 +25,7 @@ def warnings_logged() -> Iterator[list[str]]:
     """The messages of the warnings that are logged during the test."""
     lines: list[str] = []
 
+    @provider(ILogObserver)
     def observe(event: LogEvent) -> None:
         if event.get("log_level") is LogLevel.warn:
             lines.append(formatEvent(event))
@@ -107,12 +108,12 @@ class Endpoint:
 @pytest.fixture
 def endpoint(monkeypatch: pytest.MonkeyPatch) -> Endpoint:
     """What a service listens on where it is told to listen on ``late:``, as if from a plugin."""
-    endpoint, known = Endpoint(), service_module.serverFromString
+    endpoint = Endpoint()
 
     def from_string(reactor: Any, description: str) -> Any:
-        return endpoint if description == "late:" else known(reactor, description)
+        return endpoint if description == "late:" else serverFromString(reactor, description)
 
-    monkeypatch.setattr(service_module, "serverFromString", from_string)
+    monkeypatch.setattr("evproxy.service.serverFromString", from_string)
     return endpoint
 
 
