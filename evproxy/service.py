@@ -27,10 +27,10 @@ from evproxy.model import Ending, Side, UpstreamServer
 from evproxy.observe.log import SessionLog, TroubleLog
 from evproxy.proxy import ProxyFactory
 from evproxy.relay import DataPlane
+from evproxy.relay.listening import LongQueues
 from evproxy.relay.pipes import MOST as MOST_PIPES
 from evproxy.session import Session
 from evproxy.settings import (
-    DEFAULT_BACKLOG,
     DEFAULT_LISTEN,
     ListenerSettings,
     PoolSettings,
@@ -74,12 +74,10 @@ def server_endpoint(reactor: Any, description: str) -> IStreamServerEndpoint:
     fault = listen_fault(description)
     if fault is not None:
         raise SettingsError(f"{description!r} cannot be listened on: {fault}")
-    with_backlog = description
-    kind = description.partition(":")[0]
-    if kind in ("tcp", "tcp6", "unix", "ssl", "tls") and ":backlog=" not in description:
-        with_backlog += f":backlog={DEFAULT_BACKLOG}"
+    if ":backlog=" not in description:
+        reactor = LongQueues(reactor)
     try:
-        endpoint: IStreamServerEndpoint = serverFromString(reactor, with_backlog)
+        endpoint: IStreamServerEndpoint = serverFromString(reactor, description)
     except Exception as error:
         # Parsers of endpoint plugins raise what they like.
         why = str(error) or type(error).__name__

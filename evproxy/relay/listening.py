@@ -22,6 +22,7 @@ from twisted.protocols.tls import TLSMemoryBIOFactory
 from twisted.python.failure import Failure
 
 from evproxy.relay.options import Options, set_options
+from evproxy.settings import DEFAULT_BACKLOG
 
 MOST_ACCEPTS = 64
 """The most connections accepted before other sockets get their turn."""
@@ -195,6 +196,53 @@ class UNIXPort(PlainPort, unix.Port):
             )
 
 
+TWISTED_BACKLOG = 50
+"""The accept queue that Twisted's endpoints ask for where their description says nothing."""
+
+
+def _long(backlog: int) -> int:
+    return DEFAULT_BACKLOG if backlog == TWISTED_BACKLOG else backlog
+
+
+class LongQueues:
+    """
+    Stands in for the reactor of an endpoint whose description says nothing of the accept queue.
+
+    Whatever the endpoint is wrapped in, the port it ends in has `DEFAULT_BACKLOG`.
+    """
+
+    def __init__(self, reactor: Any) -> None:
+        self._reactor = reactor
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._reactor, name)
+
+    def listenTCP(
+        self, port: int, factory: Any, backlog: int = TWISTED_BACKLOG, interface: str = ""
+    ) -> Any:
+        return self._reactor.listenTCP(port, factory, _long(backlog), interface)
+
+    def listenSSL(
+        self,
+        port: int,
+        factory: Any,
+        contextFactory: Any,
+        backlog: int = TWISTED_BACKLOG,
+        interface: str = "",
+    ) -> Any:
+        return self._reactor.listenSSL(port, factory, contextFactory, _long(backlog), interface)
+
+    def listenUNIX(
+        self,
+        address: str,
+        factory: Any,
+        backlog: int = TWISTED_BACKLOG,
+        mode: int = 0o666,
+        wantPID: bool = False,
+    ) -> Any:
+        return self._reactor.listenUNIX(address, factory, _long(backlog), mode, wantPID)
+
+
 class ListeningReactor:
     """
     Stands in for the reactor where server endpoints listen, so that their ports are evproxy's.
@@ -215,7 +263,7 @@ class ListeningReactor:
         return getattr(self._reactor, name)
 
     def listenTCP(
-        self, port: int, factory: Factory, backlog: int = 50, interface: str = ""
+        self, port: int, factory: Factory, backlog: int = TWISTED_BACKLOG, interface: str = ""
     ) -> IListeningPort:
         return self._listen_tcp(self._plain, port, factory, backlog, interface)
 
@@ -224,7 +272,7 @@ class ListeningReactor:
         port: int,
         factory: Factory,
         contextFactory: Any,
-        backlog: int = 50,
+        backlog: int = TWISTED_BACKLOG,
         interface: str = "",
     ) -> IListeningPort:
         secured = TLSMemoryBIOFactory(contextFactory, False, factory)
@@ -234,7 +282,7 @@ class ListeningReactor:
         self,
         address: str,
         factory: Factory,
-        backlog: int = 50,
+        backlog: int = TWISTED_BACKLOG,
         mode: int = 0o666,
         wantPID: bool = False,
     ) -> IListeningPort:
