@@ -12,10 +12,13 @@ from twisted.internet.defer import maybeDeferred
 from twisted.internet.error import CannotListenError
 
 from evproxy import ProxyService, SettingsError
-from evproxy.model import Ending
+from evproxy.model import CloseReason, Ending, Phase, Side, UpstreamServer
 from tests.peers import END, RESET, Listening
 from tests.proxies import Observed
 from tests.services import ANY_PORT, Ground, called, listens, until
+from tests.test_session_ends import Unanswered, unanswered
+
+__all__ = ["unanswered"]
 
 
 async def test_it_composes(ground: Ground) -> None:
@@ -112,6 +115,76 @@ async def test_the_deadline_is_for_those_that_are_left(ground: Ground) -> None:
     assert 0.29 < ground.reactor.seconds() - started < 20
     await second
     assert await client.rest() == (b"", RESET)
+
+
+at_the_deadline_or_before = pytest.mark.parametrize("end", ["deadline", "abort"])
+
+
+async def stop(service: ProxyService, end: str) -> None:
+    """Stop `service`, and have what is left reset at the `end`: at its deadline, or by hand."""
+    stopped = service.drain(0.05 if end == "deadline" else None)
+    if end == "abort":
+        service.abort()
+    await stopped
+
+
+@at_the_deadline_or_before
+async def test_a_session_that_still_connects_is_reset(
+    ground: Ground, unanswered: Unanswered, end: str
+) -> None:
+    """A server that does not answer keeps no session from its end; no connect is left behind."""
+    observed = Observed()
+    service = ground.service(
+        upstreams=[unanswered.name], connect_timeout=3600, observers=[observed]
+    )
+    service.startService()
+    client = ground.client(service)
+    await client.send(b"early")
+    await until(ground.reactor, lambda: phases(service) == [Phase.CONNECTING])
+    await stop(service, end)
+    assert await client.rest() == (b"", RESET)
+    [record] = observed.records
+    assert record.reason == CloseReason(Side.PROXY, Ending.DRAIN, Phase.CONNECTING)
+    pool: Any = service.pools["default"]
+    assert [server.sessions for server in pool.servers] == [0]
+
+
+@at_the_deadline_or_before
+async def test_a_session_that_waits_for_a_slot_is_reset(ground: Ground, end: str) -> None:
+    """So is one that waits: it does not get the slot of a session that is reset before it."""
+    observed = Observed()
+    only = UpstreamServer(f"127.0.0.1:{ground.upstream.port}", max_sessions=1)
+    service = ground.service(upstreams=[only], observers=[observed])
+    service.startService()
+    client, server = await ground.session(service)
+    waiting = [ground.client(service) for _ in range(3)]
+    await until(ground.reactor, lambda: phases(service).count(Phase.CONNECTING) == len(waiting))
+    await stop(service, end)
+    for peer in (client, server, *waiting):
+        assert await peer.rest() == (b"", RESET)
+    assert [record.reason.how for record in observed.records] == [Ending.DRAIN] * 4
+    assert ground.upstream.nobody_waits()
+
+
+async def test_a_session_may_still_connect_while_it_drains(ground: Ground) -> None:
+    """Who waited for a slot when the drain began gets it, and is served to the end."""
+    only = UpstreamServer(f"127.0.0.1:{ground.upstream.port}", max_sessions=1)
+    service = ground.service(upstreams=[only], drain_timeout=3600)
+    service.startService()
+    client, server = await ground.session(service)
+    waiting = ground.client(service)
+    await until(ground.reactor, lambda: phases(service).count(Phase.CONNECTING) == 1)
+    stopped = service.stopService()
+    client.end()
+    await server.rest()
+    server.close()
+    next_server = await ground.upstream.accept()
+    await waiting.send(b"served")
+    waiting.end()
+    assert await next_server.rest() == (b"served", END)
+    next_server.end()
+    assert await waiting.rest() == (b"", END)
+    await stopped
 
 
 async def test_a_stop_without_a_start_is_over_at_once(ground: Ground) -> None:
@@ -240,3 +313,8 @@ def test_a_wrong_setting_is_refused(reactor: Any, settings: dict[str, Any]) -> N
     """What is wrong with a setting is told when the service is made."""
     with pytest.raises(SettingsError):
         ProxyService(reactor, **{"upstreams": ["127.0.0.1:1"], **settings})
+
+
+def phases(service: ProxyService) -> list[Phase]:
+    """Where each session of `service` is in its life."""
+    return [session.phase for session in service.admission.sessions]
