@@ -101,6 +101,14 @@ def _log_listen_error(failure: Failure, description: str) -> None:
     _log.failure("Cannot listen on {description}", failure, description=description)
 
 
+def _refuse_none(argument: str, values: Sequence[object], what: str) -> None:
+    """A string, which is a sequence too, is not meant as one."""
+    if isinstance(values, str) or not values:
+        raise SettingsError(
+            f"{argument}: expected a sequence of at least one {what}, got {values!r}"
+        )
+
+
 class ProxyService(Service):
     """
     Proxies what its listeners accept to the servers of its pools.
@@ -143,6 +151,9 @@ class ProxyService(Service):
         access_log: bool = True,
         observers: Sequence[SessionObserver] = (),
     ) -> None:
+        _refuse_none("listen", listen, "server endpoint description")
+        if pool is None:
+            _refuse_none("upstreams", upstreams, "server (or a pool)")
         settings = Settings(
             listeners=tuple(ListenerSettings(description) for description in listen),
             pools=(

@@ -1,15 +1,27 @@
 """
 The one frozen settings value that the command line, the configuration file and the
-library all end in.  Values and their defaults only; reading a file is `evproxy.config`.
+library all end in.  Values, their defaults and their bounds; reading a file is `evproxy.config`.
 
-Times are seconds, sizes are bytes, everywhere.
+Times are seconds, sizes are bytes, everywhere.  A number that is out of bounds, or is none,
+raises `SettingsError`.
 """
 
 from __future__ import annotations
 
-from attrs import frozen
+from collections.abc import Callable
+from typing import Any
 
+from attrs import Attribute, field, frozen
+
+from evproxy.errors import SettingsError
 from evproxy.model import UpstreamServer
+
+YEAR = 31536000
+"""The longest time that can be set, in seconds: far below what an event loop's timer can hold."""
+MILLISECOND = 0.001
+MOST_SESSIONS = 1_000_000_000
+MOST_IN_A_ROW = 1000
+HIGHEST_PORT = 65535
 
 DEFAULT_LISTEN = "tcp:8080:interface=127.0.0.1"
 DEFAULT_BACKLOG = 4096
@@ -17,6 +29,49 @@ DEFAULT_BACKLOG = 4096
 RELAYS = ("auto", "stream", "socket")
 """``auto``: the socket relay where it can be, else the stream relay.  ``stream``: always the
 stream relay.  ``socket``: as ``auto``, but refuse to start where there is no socket relay."""
+
+Validator = Callable[[Any, "Attribute[Any]", Any], None]
+"""What attrs calls with a value that is to be set; raises `SettingsError`."""
+
+
+def _refuse(setting: str, expected: str, value: object) -> None:
+    raise SettingsError(f"{setting}: expected {expected}, got {value!r}")
+
+
+def _seconds(least: float, called: str = "{}") -> Validator:
+    """A time; the name of the setting is put into `called`."""
+
+    def check(_: object, attribute: Attribute[Any], value: Any) -> None:
+        # Neither true nor nan is a time.
+        if type(value) not in (int, float) or not least <= value <= YEAR:
+            expected = f"a number of seconds from {least:g} to {YEAR}"
+            _refuse(called.format(attribute.name), expected, value)
+
+    return check
+
+
+def _whole(least: int, most: int, called: str = "{}") -> Validator:
+    def check(_: object, attribute: Attribute[Any], value: Any) -> None:
+        if type(value) is not int or not least <= value <= most:
+            expected = f"a whole number from {least} to {most}"
+            _refuse(called.format(attribute.name), expected, value)
+
+    return check
+
+
+def _one_of(*choices: str) -> Validator:
+    def check(_: object, attribute: Attribute[Any], value: Any) -> None:
+        if value not in choices:
+            _refuse(attribute.name, f"one of {', '.join(choices)}", value)
+
+    return check
+
+
+_TIMEOUT = "{}_timeout"
+"""What a setting of `Timeouts` is called where it is an argument; those below, in the file."""
+_CHECK = "health_check.{}"
+_EJECTION = "ejection.{}"
+_KEEPALIVE = "keepalive.{}"
 
 
 @frozen
@@ -28,18 +83,18 @@ class Timeouts:
     `idle` of zero means never, `drain` of zero resets at once; the others are more than zero.
     """
 
-    idle: float = 3600.0
-    half_close: float = 30.0
-    drain: float = 30.0
+    idle: float = field(default=3600.0, validator=_seconds(0, _TIMEOUT))
+    half_close: float = field(default=30.0, validator=_seconds(MILLISECOND, _TIMEOUT))
+    drain: float = field(default=30.0, validator=_seconds(0, _TIMEOUT))
 
 
 @frozen
 class Keepalive:
     """TCP keepalive: the first probe after `idle` seconds, `probes` of them `interval` apart."""
 
-    idle: int = 60
-    interval: int = 10
-    probes: int = 6
+    idle: int = field(default=60, validator=_whole(1, 32767, _KEEPALIVE))
+    interval: int = field(default=10, validator=_whole(1, 32767, _KEEPALIVE))
+    probes: int = field(default=6, validator=_whole(1, 127, _KEEPALIVE))
 
 
 @frozen
@@ -57,12 +112,12 @@ class HealthCheck:
     """
 
     kind: str = "tcp"
-    interval: float = 2.0
-    fast_interval: float = 0.0
+    interval: float = field(default=2.0, validator=_seconds(MILLISECOND, _CHECK))
+    fast_interval: float = field(default=0.0, validator=_seconds(0, _CHECK))
     timeout: float = 1.0
-    rise: int = 2
-    fall: int = 3
-    port: int = 0
+    rise: int = field(default=2, validator=_whole(1, MOST_IN_A_ROW, _CHECK))
+    fall: int = field(default=3, validator=_whole(1, MOST_IN_A_ROW, _CHECK))
+    port: int = field(default=0, validator=_whole(0, HIGHEST_PORT, _CHECK))
     method: str = "GET"
     path: str = "/"
     host: str = ""
@@ -86,10 +141,10 @@ class Ejection:
     few the servers; with 0 none ever is, and the only server of a pool never is.
     """
 
-    failures: int = 3
-    base_time: float = 10.0
-    max_time: float = 300.0
-    max_percent: int = 50
+    failures: int = field(default=3, validator=_whole(1, MOST_IN_A_ROW, _EJECTION))
+    base_time: float = field(default=10.0, validator=_seconds(MILLISECOND, _EJECTION))
+    max_time: float = field(default=300.0, validator=_seconds(MILLISECOND, _EJECTION))
+    max_percent: int = field(default=50, validator=_whole(0, 100, _EJECTION))
 
 
 @frozen
@@ -133,13 +188,13 @@ class PoolSettings:
     name: str = "default"
     upstreams: tuple[UpstreamServer, ...] = ()
     balance: str = "round-robin"
-    connect_timeout: float = 5.0
-    connect_attempts: int = 3
-    queue_timeout: float = 5.0
-    queue_size: int = 1024
-    slow_start: float = 0.0
-    on_down: str = "keep"
-    all_down: str = "refuse"
+    connect_timeout: float = field(default=5.0, validator=_seconds(MILLISECOND))
+    connect_attempts: int = field(default=3, validator=_whole(1, MOST_IN_A_ROW))
+    queue_timeout: float = field(default=5.0, validator=_seconds(0))
+    queue_size: int = field(default=1024, validator=_whole(0, MOST_SESSIONS))
+    slow_start: float = field(default=0.0, validator=_seconds(0))
+    on_down: str = field(default="keep", validator=_one_of("keep", "reset"))
+    all_down: str = field(default="refuse", validator=_one_of("refuse", "try"))
     health_check: HealthCheck | None = None
     ejection: Ejection | None = None
     discover: Discover | None = None
@@ -167,6 +222,6 @@ class Settings:
     pools: tuple[PoolSettings, ...] = ()
     timeouts: Timeouts = Timeouts()
     keepalive: Keepalive = Keepalive()
-    max_sessions: int = 0
-    relay: str = "auto"
+    max_sessions: int = field(default=0, validator=_whole(0, MOST_SESSIONS))
+    relay: str = field(default="auto", validator=_one_of(*RELAYS))
     access_log: bool = True

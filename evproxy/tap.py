@@ -15,7 +15,6 @@ from twisted.application.service import IService, MultiService
 from twisted.python import usage
 
 from evproxy.config import ConfigErrors
-from evproxy.config.rules import MILLISECOND, YEAR
 from evproxy.demo import DemoService
 from evproxy.errors import SettingsError
 from evproxy.model import UpstreamServer
@@ -25,7 +24,11 @@ from evproxy.reading import listen_fault, read_settings, upstream_fault
 from evproxy.service import ProxyService
 from evproxy.settings import (
     DEFAULT_LISTEN,
+    MILLISECOND,
+    MOST_IN_A_ROW,
+    MOST_SESSIONS,
     RELAYS,
+    YEAR,
     Keepalive,
     ListenerSettings,
     PoolSettings,
@@ -90,11 +93,13 @@ class Option:
 OPTIONS = (
     Option("balance", _one_of(*NAMES), "round-robin", "How a server is picked"),
     Option("connect-timeout", _seconds(MILLISECOND), "5", "For the connect to one server"),
-    Option("connect-attempts", _whole(1, 1000), "3", "Distinct servers tried for one session"),
+    Option(
+        "connect-attempts", _whole(1, MOST_IN_A_ROW), "3", "Distinct servers tried for one session"
+    ),
     Option("idle-timeout", _seconds(0), "3600", "With no byte moved, before a reset; 0: never"),
     Option("half-close-timeout", _seconds(MILLISECOND), "30", "The same after one stream's end"),
     Option("drain-timeout", _seconds(0), "30", "What sessions have left when evproxy is stopped"),
-    Option("max-sessions", _whole(0, 1_000_000_000), "0", "0: as the limit on open files allows"),
+    Option("max-sessions", _whole(0, MOST_SESSIONS), "0", "0: as the limit on open files allows"),
     Option("keepalive-idle", _whole(1, 32767), "60", "Seconds until an idle peer is probed"),
     Option("keepalive-interval", _whole(1, 32767), "10", "Seconds between two such probes"),
     Option("keepalive-probes", _whole(1, 127), "6", "Unanswered probes that break a connection"),

@@ -13,7 +13,6 @@ from collections.abc import Callable, Mapping
 from evproxy.config import addresses
 from evproxy.config.pool_tables import DISCOVER_KEYS, HEALTH_CHECK_KEYS
 from evproxy.config.rules import (
-    MILLISECOND,
     Refused,
     Rule,
     array,
@@ -33,6 +32,10 @@ from evproxy.config.rules import (
 from evproxy.model import UpstreamServer
 from evproxy.policy.balance import NAMES
 from evproxy.settings import (
+    HIGHEST_PORT,
+    MILLISECOND,
+    MOST_IN_A_ROW,
+    MOST_SESSIONS,
     RELAYS,
     Discover,
     Ejection,
@@ -50,9 +53,6 @@ Fields = Mapping[type, Mapping[str, Rule]]
 """For each table of the file, the keys it may have."""
 
 _NAME = 'a name of letters, digits, "_", "-" and "."'
-_MOST_SESSIONS = 1_000_000_000
-_MOST_IN_A_ROW = 1000
-_HIGHEST_PORT = 65535
 
 
 def pool_name_rule() -> Rule:
@@ -81,7 +81,7 @@ def fields(
             "listeners": array("an array of tables", tuple[ListenerSettings, ...]),
             "pools": tables(dict[str, PoolSettings]),
             "timeouts": table(Timeouts),
-            "max_sessions": whole(0, _MOST_SESSIONS),
+            "max_sessions": whole(0, MOST_SESSIONS),
             "relay": choice(*RELAYS),
         },
         ListenerSettings: {
@@ -99,12 +99,12 @@ def fields(
             "endpoint": _description_rule(endpoint, directory, validate_endpoint),
             "weight": whole(0, 256),
             "backup": flag(),
-            "max_sessions": whole(0, _MOST_SESSIONS),
+            "max_sessions": whole(0, MOST_SESSIONS),
             "priority": whole(0, 65535),
         },
         HealthCheck: _health_check_fields(directory),
         Ejection: {
-            "failures": whole(1, _MOST_IN_A_ROW),
+            "failures": whole(1, MOST_IN_A_ROW),
             "base_time": seconds(MILLISECOND),
             "max_time": seconds(MILLISECOND),
             "max_percent": whole(0, 100),
@@ -118,9 +118,9 @@ def _pool_fields() -> Mapping[str, Rule]:
         "upstreams": array("an array of upstream servers", tuple[UpstreamServer, ...]),
         "balance": choice(*NAMES),
         "connect_timeout": seconds(MILLISECOND),
-        "connect_attempts": whole(1, _MOST_IN_A_ROW),
+        "connect_attempts": whole(1, MOST_IN_A_ROW),
         "queue_timeout": seconds(0),
-        "queue_size": whole(0, _MOST_SESSIONS),
+        "queue_size": whole(0, MOST_SESSIONS),
         "slow_start": seconds(0),
         "on_down": choice("keep", "reset"),
         "all_down": choice("refuse", "try"),
@@ -136,9 +136,9 @@ def _health_check_fields(directory: str) -> Mapping[str, Rule]:
         "interval": seconds(MILLISECOND),
         "fast_interval": seconds(0),
         "timeout": seconds(MILLISECOND),
-        "rise": whole(1, _MOST_IN_A_ROW),
-        "fall": whole(1, _MOST_IN_A_ROW),
-        "port": whole(0, _HIGHEST_PORT),
+        "rise": whole(1, MOST_IN_A_ROW),
+        "fall": whole(1, MOST_IN_A_ROW),
+        "port": whole(0, HIGHEST_PORT),
         "method": matching("an HTTP method", r"[!#$%&'*+.^_`|~0-9A-Za-z-]+"),
         "path": matching("a path that starts with /, in ASCII, without spaces", r"/[!-~]*"),
         "host": matching("HOST or HOST:PORT, in ASCII", r"(?!.*[/?#@])[!-~]*"),
@@ -157,7 +157,7 @@ def _discover_fields(directory: str) -> Mapping[str, Rule]:
     return {
         "kind": choice(*DISCOVER_KEYS),
         "name": matching("a domain name", r"(?!.{255})[\w-]{1,63}(\.[\w-]{1,63})*\.?"),
-        "port": whole(1, _HIGHEST_PORT),
+        "port": whole(1, HIGHEST_PORT),
         "path": _path_rule("a path that ends in .toml or .json", r".*[^/]\.(toml|json)", directory),
         "endpoints": some("an array of URLs, at least one", judged("a URL", addresses.url_fault)),
         "prefix": matching("a string that is not empty", r".+"),

@@ -16,10 +16,7 @@ from attrs import frozen
 from cattrs import IterableValidationError, IterableValidationNote
 
 from evproxy.config.problems import did_you_mean, listed, shown
-
-YEAR = 31536000
-"""The longest time that can be set, in seconds: far below what an event loop's timer can hold."""
-MILLISECOND = 0.001
+from evproxy.settings import YEAR
 
 
 class Refused(Exception):

@@ -20,7 +20,6 @@ from twisted.internet.interfaces import IDelayedCall, IReactorTime
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
-from evproxy.errors import SettingsError
 from evproxy.interfaces import (
     Balancer,
     Dialer,
@@ -99,8 +98,16 @@ class Pool:
         random: Random | None = None,
         observer: PoolObserver | None = None,
     ) -> None:
-        _one_of("on_down", on_down, ("keep", "reset"))
-        _one_of("all_down", all_down, ("refuse", "try"))
+        # What is wrong with one of these is told there.
+        PoolSettings(
+            connect_timeout=connect_timeout,
+            connect_attempts=connect_attempts,
+            queue_timeout=queue_timeout,
+            queue_size=queue_size,
+            slow_start=slow_start,
+            on_down=on_down,
+            all_down=all_down,
+        )
         random = random if random is not None else Random()
         policy = balancer_named(balance, random) if isinstance(balance, str) else balance
         self.reactor = reactor
@@ -431,8 +438,3 @@ class Pool:
 
 def _spec(server: str | UpstreamServer) -> UpstreamServer:
     return UpstreamServer(server) if isinstance(server, str) else server
-
-
-def _one_of(option: str, value: str, values: tuple[str, ...]) -> None:
-    if value not in values:
-        raise SettingsError(f"{option}: expected {' or '.join(values)}, got {value!r}")

@@ -200,8 +200,8 @@ def test_status(make: PoolMaker, clock: Clock) -> None:
     ("options", "message"),
     [
         ({"balance": "fastest"}, "balance: expected one of"),
-        ({"on_down": "kill"}, "on_down: expected keep or reset, got 'kill'"),
-        ({"all_down": "panic"}, "all_down: expected refuse or try"),
+        ({"on_down": "kill"}, "on_down: expected one of keep, reset, got 'kill'"),
+        ({"all_down": "panic"}, "all_down: expected one of refuse, try"),
     ],
 )
 def test_wrong_options(make: PoolMaker, options: dict[str, str], message: str) -> None:

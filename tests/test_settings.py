@@ -1,0 +1,178 @@
+"""The settings: their bounds and defaults are the same wherever they are set."""
+
+from __future__ import annotations
+
+import re
+from inspect import Parameter, signature
+from typing import Any
+
+import attrs
+import pytest
+
+from evproxy import Pool, ProxyService, SettingsError
+from evproxy.config.fields import fields
+from evproxy.settings import (
+    DEFAULT_LISTEN,
+    Ejection,
+    HealthCheck,
+    Keepalive,
+    ListenerSettings,
+    PoolSettings,
+    Settings,
+    Timeouts,
+)
+from evproxy.tap import OPTIONS
+
+SET_BY: dict[str, tuple[type, str]] = {
+    "balance": (PoolSettings, "balance"),
+    "connect_timeout": (PoolSettings, "connect_timeout"),
+    "connect_attempts": (PoolSettings, "connect_attempts"),
+    "idle_timeout": (Timeouts, "idle"),
+    "half_close_timeout": (Timeouts, "half_close"),
+    "drain_timeout": (Timeouts, "drain"),
+    "max_sessions": (Settings, "max_sessions"),
+    "keepalive_idle": (Keepalive, "idle"),
+    "keepalive_interval": (Keepalive, "interval"),
+    "keepalive_probes": (Keepalive, "probes"),
+    "relay": (Settings, "relay"),
+    "access_log": (Settings, "access_log"),
+}
+"""The setting that an option, or an argument of `ProxyService`, is."""
+
+YEAR, MOST = 31536000, 1_000_000_000
+TIME = "a number of seconds from 0 to 31536000"
+TIME_MORE_THAN_ZERO = "a number of seconds from 0.001 to 31536000"
+SESSIONS = "a whole number from 0 to 1000000000"
+
+
+def refused(argument: str, expected: str, *values: Any) -> list[Any]:
+    """One case for each of `values`, and the line that refuses it."""
+    return [
+        pytest.param({argument: value}, f"{argument}: expected {expected}, got {value!r}")
+        for value in values
+    ]
+
+
+@pytest.mark.parametrize(
+    ("given", "line"),
+    [
+        *refused("connect_attempts", "a whole number from 1 to 1000", 0, 1001, 1.0, True, "3"),
+        *refused("connect_timeout", TIME_MORE_THAN_ZERO, 0, -1, YEAR + 1, "5", None, float("nan")),
+        *refused("idle_timeout", TIME, -5, float("inf"), True),
+        *refused("half_close_timeout", TIME_MORE_THAN_ZERO, 0, -0.5),
+        *refused("drain_timeout", TIME, "x", -1, None),
+        *refused("max_sessions", SESSIONS, -3, MOST + 1, 1.5),
+        *refused("relay", "one of auto, stream, socket", "fast", None),
+        *refused("upstreams", "a sequence of at least one server (or a pool)", (), [], "a:1"),
+        *refused(
+            "listen", "a sequence of at least one server endpoint description", (), "tcp:8080"
+        ),
+    ],
+)
+def test_a_service_refuses_it(reactor: Any, given: dict[str, Any], line: str) -> None:
+    """What a setting cannot be is a line that names the argument, and what was expected."""
+    with pytest.raises(SettingsError) as raised:
+        ProxyService(reactor, **{"upstreams": ["127.0.0.1:1"], **given})
+    assert str(raised.value) == line
+
+
+@pytest.mark.parametrize(
+    ("given", "line"),
+    [
+        *refused("connect_attempts", "a whole number from 1 to 1000", 0),
+        *refused("connect_timeout", TIME_MORE_THAN_ZERO, 0),
+        *refused("queue_timeout", TIME, -1),
+        *refused("queue_size", SESSIONS, -1),
+        *refused("slow_start", TIME, -1),
+        *refused("on_down", "one of keep, reset", "kill"),
+        *refused("all_down", "one of refuse, try", "panic"),
+    ],
+)
+def test_a_pool_refuses_it(reactor: Any, given: dict[str, Any], line: str) -> None:
+    """A pool that is made by hand is no exception."""
+    with pytest.raises(SettingsError) as raised:
+        Pool(reactor, ["127.0.0.1:1"], **given)
+    assert str(raised.value) == line
+
+
+@pytest.mark.parametrize(
+    "given",
+    [
+        {"idle_timeout": 0, "drain_timeout": 0, "max_sessions": 0},
+        {"idle_timeout": YEAR, "drain_timeout": YEAR, "half_close_timeout": YEAR},
+        {"connect_timeout": 0.001, "connect_attempts": 1000, "max_sessions": MOST},
+    ],
+)
+def test_a_service_accepts_the_extremes(reactor: Any, given: dict[str, Any]) -> None:
+    """Zero stays what it means, and the bounds are within."""
+    ProxyService(reactor, upstreams=["127.0.0.1:1"], **given)
+
+
+RULES = [
+    (cls, key, rule.expected)
+    for cls, keys in fields("").items()
+    for key, rule in keys.items()
+    if cls in (Timeouts, PoolSettings, Ejection, HealthCheck, Settings)
+    and " from " in rule.expected
+    and "array" not in rule.expected
+    # The probe refuses it, for a check of the library's.
+    and (cls, key) != (HealthCheck, "timeout")
+] + [
+    (*SET_BY[option.name.replace("-", "_")], option.value.expected)
+    for option in OPTIONS
+    if " from " in option.value.expected
+]
+
+
+@pytest.mark.parametrize(("cls", "name", "expected"), RULES)
+def test_the_bounds_are_the_same_everywhere(cls: type, name: str, expected: str) -> None:
+    """A rule of the file and a value of an option allow what the setting does, and no more."""
+    found = re.search(r" from (\S+) to (\S+)$", expected)
+    assert found is not None
+    number = int if expected.startswith("a whole") else float
+    least, most = map(number, found.groups())
+    for value in (least, most):
+        cls(**{name: value})
+    for value in (least - 1, most + 1):
+        with pytest.raises(SettingsError, match=f": expected {expected}, got "):
+            cls(**{name: value})
+
+
+def default_of(cls: type, name: str) -> Any:
+    """The default of a setting."""
+    return getattr(attrs.fields(cls), name).default
+
+
+def defaults(called: Any) -> dict[str, Any]:
+    """The arguments of `called` that have a default, with it."""
+    found = signature(called).parameters.values()
+    return {each.name: each.default for each in found if each.default is not Parameter.empty}
+
+
+def test_a_pool_has_the_defaults_of_its_settings() -> None:
+    """Each field of `PoolSettings` is an argument of `Pool`, with the same default."""
+    given = defaults(Pool)
+    given["upstreams"] = given.pop("servers")
+    for attribute in attrs.fields(PoolSettings):
+        assert given[attribute.name] == attribute.default, attribute.name
+
+
+def test_a_service_has_the_defaults_of_its_settings() -> None:
+    """Each argument of `ProxyService` that is a setting has the same default."""
+    given = defaults(ProxyService)
+    assert (given.pop("listen"), given.pop("upstreams")) == ((DEFAULT_LISTEN,), ())
+    assert (given.pop("pool"), given.pop("observers")) == (None, ())
+    assert given == {name: default_of(*SET_BY[name]) for name in given}
+    assert default_of(ListenerSettings, "listen") == DEFAULT_LISTEN
+    assert default_of(Settings, "timeouts") == Timeouts()
+    assert default_of(Settings, "keepalive") == Keepalive()
+
+
+@pytest.mark.parametrize("option", OPTIONS, ids=lambda option: option.name)
+def test_an_option_has_the_default_of_its_setting(option: Any) -> None:
+    """And so the command line, the file and the library agree."""
+    cls, name = SET_BY[option.name.replace("-", "_")]
+    value = option.value.read(option.default)
+    if name == "access_log":
+        value = value == "log"
+    assert value == default_of(cls, name)
