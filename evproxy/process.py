@@ -27,6 +27,9 @@ from evproxy.service import ProxyService
 
 _HANDLED = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGQUIT)
 
+GARBAGE_THRESHOLDS = (50_000, 20, 100)
+"""When garbage is looked for, as `gc.set_threshold` takes it: objects, then younger collections."""
+
 _log = Logger()
 
 
@@ -124,7 +127,7 @@ class Process(Service):
         # What exists now stays, and sessions leave no cycles: look for garbage rarely.
         gc.collect()
         gc.freeze()
-        gc.set_threshold(50_000, 20, 100)
+        gc.set_threshold(*GARBAGE_THRESHOLDS)
 
     def stopService(self) -> Deferred[None] | None:
         super().stopService()

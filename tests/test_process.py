@@ -6,6 +6,7 @@ import os
 import pwd
 import signal
 import socket
+import sys
 import time
 from collections.abc import Iterator
 from contextlib import ExitStack
@@ -19,7 +20,7 @@ from twisted.logger import formatEvent
 from evproxy.model import SessionRecord
 from tests.peers import END, RESET
 from tests.real_servers import free_port
-from tests.twistd import PATIENCE, TWIST, TWISTD, Running
+from tests.twistd import PATIENCE, TWIST, TWISTD, Outcome, Running, run
 
 LISTEN = "--listen=tcp:0:interface=127.0.0.1"
 STOPPING = [signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGQUIT]
@@ -111,7 +112,7 @@ def test_twist_starts_it_too() -> None:
 
 @pytest.mark.parametrize("number", STOPPING[:2])
 def test_sessions_have_until_the_deadline(upstream: Upstream, number: signal.Signals) -> None:
-    """A session that does not end when the proxy is stopped is reset, but not before the deadline."""
+    """A session that is left when the proxy is stopped is reset, but not before the deadline."""
     with Running("evproxy", LISTEN, upstream.option, "--drain-timeout=0.5") as proxy:
         client, server = upstream.session(proxy.port())
         started = time.monotonic()
@@ -231,6 +232,25 @@ def test_no_event_for_sessions_where_none_is_wanted(upstream: Upstream) -> None:
         proxy.signal(signal.SIGTERM)
         assert proxy.ended() == 0
         assert proxy.sessions() == []
+
+
+STARTED = """
+import gc, sys
+from evproxy.tap import Options, makeService
+
+options = Options()
+options.parseOptions(sys.argv[1:])
+service = makeService(options)
+assert gc.get_freeze_count() == 0
+service.startService()
+print(gc.isenabled(), gc.get_threshold() == (50_000, 20, 100), gc.get_freeze_count() > 10_000)
+"""
+
+
+def test_it_looks_for_garbage_rarely() -> None:
+    """The process that twistd starts freezes what exists, and has thresholds of its own."""
+    outcome = run("-c", STARTED, "--demo", LISTEN, program=sys.executable)
+    assert outcome == Outcome(0, "True True True\n", "")
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root may change its user")
