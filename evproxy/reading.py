@@ -18,18 +18,6 @@ from evproxy.settings import Settings
 from evproxy.upstream.connect import check_upstream
 
 
-def read_settings(path: str, listen_fault: config.Validate) -> Settings:
-    """
-    The settings in the file at `path`.  Paths in it are relative to its directory.
-
-    `listen_fault` looks closer at a listener's endpoint, as `listen_fault` here does.
-
-    :raises ConfigErrors: with every problem, if it cannot be read or is not right.
-    """
-    directory = os.path.dirname(os.path.abspath(path))
-    return config.parse(_text(path), directory, upstream_fault, listen_fault)
-
-
 def upstream_fault(description: str) -> str | None:
     """Why no session can be connected to `description`, ``None`` if it may be possible."""
     return _fault(check_upstream, description)
@@ -38,6 +26,18 @@ def upstream_fault(description: str) -> str | None:
 def listen_fault(description: str) -> str | None:
     """Why `description` cannot be listened on, ``None`` if it may be possible."""
     return _fault(server_endpoint, description)
+
+
+def read_settings(path: str, validate_listen: config.Validate = listen_fault) -> Settings:
+    """
+    The settings in the file at `path`.  Paths in it are relative to its directory.
+
+    `validate_listen` looks closer at a listener's endpoint.
+
+    :raises ConfigErrors: with every problem, if it cannot be read or is not right.
+    """
+    directory = os.path.dirname(os.path.abspath(path))
+    return config.parse(_text(path), directory, upstream_fault, validate_listen)
 
 
 def _text(path: str) -> str:

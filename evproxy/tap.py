@@ -207,7 +207,7 @@ class Options(usage.Options):
             if name not in NOT_IN_THE_FILE:
                 there = "" if name == "demo" else ", set it there"
                 raise usage.UsageError(f"--{name}: cannot be used with --config{there}")
-        return read_settings(self["config"], listen_fault)
+        return read_settings(self["config"])
 
     def _settings(self, values: dict[str, Any]) -> Settings:
         upstreams, listen = self["upstream"], self["listen"] or [DEFAULT_LISTEN]
