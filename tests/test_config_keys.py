@@ -6,9 +6,12 @@ from __future__ import annotations
 
 import pytest
 
+from evproxy.config.addresses import domain_fault
 from tests.configs import LISTENERS, SOUND, problems
 
 SECONDS = "expected a number of seconds from 0.001 to 31536000"
+CHARACTERS = "there is something else in it than letters, digits, hyphens and dots"
+LENGTHS = "a label has 1 to 63 characters, and the whole name at most 253"
 SERVERS = "HOST:PORT, [v6]:PORT or a client endpoint description"
 
 
@@ -118,6 +121,19 @@ def test_pool_keys(key: str, expected: str) -> None:
         ),
         ("fast_interval = 3", [".fast_interval: fast_interval (3) is more than interval (2.0)"]),
         ('kind = "tls", ca = "x"', [".ca: of no use without verify = true"]),
+        ('kind = "tls", server_name = "::1"', []),
+        (
+            'kind = "tls", server_name = "a..b"',
+            [f'.server_name: expected a host name or an IP address, got "a..b": {LENGTHS}'],
+        ),
+        (
+            'kind = "tls", server_name = "a:b"',
+            [f'.server_name: expected a host name or an IP address, got "a:b": {CHARACTERS}'],
+        ),
+        (
+            f'kind = "tls", server_name = "{"a" * 64}.org"',
+            [f'.server_name: expected a host name or an IP address, got "{"a" * 60}…": {LENGTHS}'],
+        ),
         (
             'kind = "http", path = "healthz"',
             ['.path: expected a path that starts with /, in ASCII, without spaces, got "healthz"'],
@@ -214,7 +230,7 @@ def test_health_check_keys(check: str, expected: list[str] | None) -> None:
         (
             'kind = "dns", name = "a b", port = 0',
             [
-                '.name: expected a domain name, got "a b"',
+                f'.name: expected a domain name, got "a b": {CHARACTERS}',
                 ".port: expected a whole number from 1 to 65535, got 0",
             ],
         ),
@@ -246,7 +262,15 @@ def test_health_check_keys(check: str, expected: list[str] | None) -> None:
         ),
         (
             'kind = "dns-srv", name = "a..b"',
-            ['.name: expected a domain name, got "a..b"'],
+            [f'.name: expected a domain name, got "a..b": {LENGTHS}'],
+        ),
+        (
+            f'kind = "dns-srv", name = "{"ü" * 63}.org"',
+            [f'.name: expected a domain name, got "{"ü" * 60}…": {LENGTHS}'],
+        ),
+        (
+            f'kind = "dns-srv", name = "{".".join(["a" * 63] * 3 + ["a" * 62])}"',
+            [f'.name: expected a domain name, got "{"a" * 60}…": {LENGTHS}'],
         ),
         (
             'kind = "file", path = "servers.txt"',
@@ -262,3 +286,11 @@ def test_discover_keys(discover: str, expected: list[str]) -> None:
     """Every wrong key of a discovery is told, what is missing, and what belongs to another kind."""
     told = problems(f"{LISTENERS}[pools.web]\ndiscover = {{{discover}}}\n")
     assert told == ["pools.web.discover" + line for line in expected]
+
+
+def test_domain_names() -> None:
+    """Names that DNS cannot carry are known before they are asked for."""
+    for good in ("a", "_pg._tcp.example.org.", "bücher.example", "a" * 63):
+        assert domain_fault(good) is None
+    for bad in ("", ".", "a..b", "a" * 64, ".".join(["a" * 60] * 5), "ü" * 63, "a b"):
+        assert domain_fault(bad) is not None

@@ -18,7 +18,6 @@ from evproxy.upstream.discovery.records import (
     fitted,
     nameserver,
     nameservers_in,
-    question_problem,
     servers_of,
     services_in,
 )
@@ -150,14 +149,6 @@ def test_resolv_conf() -> None:
     assert nameservers_in(text) == (("10.0.0.1", 53), ("::1", 53))
     assert len(nameservers_in("nameserver 10.0.0.1\n" * 9)) == 3
     assert nameservers_in("") == (("127.0.0.1", 53),)
-
-
-def test_question_problem() -> None:
-    """Names that DNS cannot carry are known before they are asked for."""
-    for good in ("a", "_pg._tcp.example.org.", "bücher.example", "a" * 63):
-        assert question_problem(good) is None
-    for bad in ("", ".", "a..b", "a" * 64, ".".join(["a" * 60] * 5), "ü" * 64):
-        assert question_problem(bad) is not None
 
 
 def test_answers_to_other_questions() -> None:

@@ -8,17 +8,19 @@ from typing import Any
 
 import pytest
 from twisted.internet.defer import Deferred
-from twisted.internet.error import ConnectionDone
+from twisted.internet.error import ConnectionDone, NotConnectingError
 from twisted.internet.interfaces import IStreamClientEndpoint
-from twisted.internet.protocol import Factory, Protocol
+from twisted.internet.protocol import Factory, Protocol, connectionDone
+from twisted.internet.task import deferLater
 from twisted.mail.smtp import ESMTP
+from twisted.python.failure import Failure
 
 from evproxy.errors import SettingsError
 from evproxy.model import UpstreamServer
 from evproxy.settings import HealthCheck
 from evproxy.upstream.connect import client_endpoint
-from evproxy.upstream.probes import probe_for
-from evproxy.upstream.probes.attempt import RECEIVE_LIMIT
+from evproxy.upstream.probes import EndpointProbe, probe_for
+from evproxy.upstream.probes.attempt import RECEIVE_LIMIT, Attempt
 from tests.real_servers import free_port
 from tests.visits import Listen, Visits, checked, listening
 
@@ -88,6 +90,52 @@ async def test_connect_never_ends(reactor: Any) -> None:
     probe.check(UpstreamServer("192.0.2.1:80"), result.callback)
     assert await result == "timed out after 0.05 s"
     assert given_up == [True]
+
+
+async def test_endpoint_that_cannot_be_cancelled(reactor: Any, logged_errors: Any) -> None:
+    """A check ends in time, and only once, even if its connect cannot be given up."""
+
+    class Stubborn:
+        def connect(self, factory: object) -> Deferred[Any]:
+            return Deferred(refuse)
+
+    def refuse(connecting: Deferred[Any]) -> None:
+        raise NotConnectingError
+
+    def endpoint_for(address: str) -> IStreamClientEndpoint:
+        return Stubborn()  # type: ignore[return-value]
+
+    probe = probe_for(reactor, HealthCheck(timeout=0.05), endpoint_for)
+    result: Deferred[str | None] = Deferred()
+    cancel = probe.check(UpstreamServer("192.0.2.1:80"), result.callback)
+    assert await result == "timed out after 0.05 s"
+    cancel()
+    assert len(logged_errors.flush(NotConnectingError)) == 2
+
+
+async def test_protocol_that_breaks(reactor: Any, listen: Listen, logged_errors: Any) -> None:
+    """A check ends even if what speaks for it breaks when it is connected, and at the end."""
+
+    class Broken(Protocol):
+        def connectionMade(self) -> None:
+            raise ZeroDivisionError("broken at once")
+
+        def connectionLost(self, reason: Failure = connectionDone) -> None:
+            raise ZeroDivisionError("broken at the end")
+
+    def ask(attempt: Attempt, endpoint: IStreamClientEndpoint, server: object) -> Deferred[Any]:
+        factory = Factory.forProtocol(Broken)
+        factory.noisy = False
+        return endpoint.connect(factory)
+
+    probe = EndpointProbe(reactor, ask, partial(client_endpoint, reactor), NEVER)
+    result: Deferred[str | None] = Deferred()
+    cancel = probe.check(UpstreamServer(listen(Visits())), result.callback)
+    assert await result == "broken at once"
+    await deferLater(reactor, 0)
+    cancel()
+    # Two of the reactor's, which have no failure that could be told apart, and the cancel's.
+    assert len(logged_errors.flush()) == 3
 
 
 @pytest.mark.parametrize("kind", ["tcp", "tls", "http", "send-expect"])
@@ -218,6 +266,8 @@ async def test_smtp(reactor: Any, listen: Listen) -> None:
         (HealthCheck(kind="http", path="/a b"), "path"),
         (HealthCheck(kind="http", method="GET /"), "method"),
         (HealthCheck(kind="http", host="a\r\nb"), "host"),
+        (HealthCheck(kind="tls", server_name="a..b"), "server_name"),
+        (HealthCheck(kind="tls", server_name="a" * 64), "server_name"),
         (HealthCheck(kind="tls", ca="/nowhere"), "ca"),
         (HealthCheck(kind="tls", ca="/nowhere", verify=True), "ca"),
         (HealthCheck(kind="send-expect"), "expect"),

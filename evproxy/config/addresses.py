@@ -19,6 +19,9 @@ _SERVER_PORT = re.compile(r"(?:tcp6?|ssl):(?:port=)?(?P<port>-?\d+)(?::.*)?")
 _UNIX_SOCKET = re.compile(
     r"(?P<kind>unix:(?:(?:path|address)=)?)(?P<path>[^/:=][^:=]*)(?P<rest>(?::.*)?)"
 )
+_DOMAIN_NAME = re.compile(r"[\w.-]+")
+_LONGEST_NAME = 253
+_LONGEST_LABEL = 63
 _HIGHEST_PORT = 65535
 _LONGEST_PORT = len(str(_HIGHEST_PORT))
 _PRINTED = re.compile(r"[!-~]+")
@@ -91,6 +94,27 @@ def url_fault(text: str) -> str | None:
     if parts.scheme not in _URL_SCHEMES or not parts.hostname or not _PRINTED.fullmatch(text):
         return "it is not http:// or https:// and a host, in ASCII"
     return None
+
+
+def domain_fault(name: str) -> str | None:
+    """Why `name` is not a domain name that DNS can carry (RFC 1035, 2.3.4); ``None`` if it is."""
+    if not _DOMAIN_NAME.fullmatch(name):
+        return "there is something else in it than letters, digits, hyphens and dots"
+    plain = name.removesuffix(".")
+    if len(plain) <= _LONGEST_NAME:
+        try:
+            encoded = plain.encode("idna").decode("ascii")
+        except UnicodeError:
+            encoded = ""
+        labels = encoded.split(".")
+        if len(encoded) <= _LONGEST_NAME and all(1 <= len(_) <= _LONGEST_LABEL for _ in labels):
+            return None
+    return "a label has 1 to 63 characters, and the whole name at most 253"
+
+
+def server_name_fault(name: str) -> str | None:
+    """Why `name` is neither a domain name nor an IP address; ``None`` if it is, or is empty."""
+    return None if not name or _is_address(name) else domain_fault(name)
 
 
 def _host_and_port_fault(description: str) -> str | None:

@@ -148,7 +148,7 @@ def _health_check_fields(directory: str) -> Mapping[str, Rule]:
         "expect": _escaped_rule(),
         "expect_pattern": regular_expression(),
         "verify": flag(),
-        "server_name": matching("a host name or an IP address", r"[\w.:-]*"),
+        "server_name": judged("a host name or an IP address", addresses.server_name_fault),
         "ca": _path_rule("a path", r".*", directory),
     }
 
@@ -156,7 +156,7 @@ def _health_check_fields(directory: str) -> Mapping[str, Rule]:
 def _discover_fields(directory: str) -> Mapping[str, Rule]:
     return {
         "kind": choice(*DISCOVER_KEYS),
-        "name": matching("a domain name", r"(?!.{255})[\w-]{1,63}(\.[\w-]{1,63})*\.?"),
+        "name": judged("a domain name", addresses.domain_fault),
         "port": whole(1, HIGHEST_PORT),
         "path": _path_rule("a path that ends in .toml or .json", r".*[^/]\.(toml|json)", directory),
         "endpoints": some("an array of URLs, at least one", judged("a URL", addresses.url_fault)),

@@ -16,6 +16,7 @@ from attrs import frozen
 from twisted.internet.defer import Deferred, DeferredList, DeferredSemaphore
 from twisted.names import dns
 
+from evproxy.config.addresses import domain_fault
 from evproxy.errors import SettingsError
 from evproxy.interfaces import Discovery
 from evproxy.model import UpstreamServer, host_and_port
@@ -26,7 +27,6 @@ from evproxy.upstream.discovery.records import (
     Addresses,
     addresses_in,
     nameserver,
-    question_problem,
     servers_of,
     services_in,
 )
@@ -176,9 +176,9 @@ def clamped(seconds: float, shortest: float, longest: float) -> float:
 
 def dns_discovery(reactor: Any, settings: Discover, random: Random) -> Discovery:
     """The discovery of kind ``dns`` or ``dns-srv`` that `settings` describe."""
-    problem = question_problem(settings.name)
-    if problem is not None:
-        raise SettingsError(f"discover.name: {settings.name!r}: {problem}")
+    fault = domain_fault(settings.name)
+    if fault is not None:
+        raise SettingsError(f"discover.name: {settings.name!r}: {fault}")
     resolver = Resolver(reactor, [_nameserver(text) for text in settings.nameservers])
     book = AddressBook(resolver)
     shortest, longest = settings.min_interval, settings.interval

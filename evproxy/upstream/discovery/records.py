@@ -72,18 +72,6 @@ def canonical(name: bytes | str) -> str:
     return text.lower().removesuffix(".")
 
 
-def question_problem(name: str) -> str | None:
-    """Why `name` cannot be asked for; ``None`` if it can (RFC 1035, 2.3.4)."""
-    plain = name.removesuffix(".")
-    try:
-        encoded = plain if plain.isascii() else plain.encode("idna").decode()
-    except UnicodeError:
-        return "it is not a domain name"
-    if len(encoded) > 253 or not all(1 <= len(label) <= 63 for label in encoded.split(".")):
-        return "a label has 1 to 63 characters, and the whole name at most 253"
-    return None
-
-
 def addresses_in(records: Iterable[dns.RRHeader], name: str, kind: int) -> Addresses:
     """The addresses of `kind` (`dns.A`, `dns.AAAA`) that `records` have for `name`."""
     found: dict[str, None] = {}

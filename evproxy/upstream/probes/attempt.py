@@ -2,7 +2,7 @@
 One check of one server: from the connect to the last trace gone.
 
 An attempt owns what every kind of check needs: the bound on its time and its bytes, the
-cancel, the one call of ``done``, and that the connection is closed before that call.
+cancel, the one call of ``done``, and that the connection is closed, or reset, by then.
 What is said over the connection is the business of the kinds.
 """
 
@@ -20,11 +20,14 @@ from twisted.internet.interfaces import (
     ITransport,
 )
 from twisted.internet.protocol import connectionDone
+from twisted.logger import Logger, LogLevel
 from twisted.protocols.policies import ProtocolWrapper, WrappingFactory
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
 from evproxy.upstream.reasons import reason_of
+
+_log = Logger()
 
 RECEIVE_LIMIT = 256 * 1024
 """The most bytes that a server may send during one check of any kind."""
@@ -110,9 +113,9 @@ class Attempt:
             self._decided = True
             missing = self.missing()
             self._verdict = f"timed out after {self._timeout:g} s" + (missing and f": {missing}")
-        connected = self._transport is not None
-        self._stop()
-        if not connected:
+        try:
+            self._stop()
+        finally:
             self._finish()
 
     def _stop(self) -> None:
@@ -120,7 +123,9 @@ class Attempt:
             self._timer.cancel()
         if self._transport is not None:
             abort(self._transport)
-        self._work.cancel()
+        # An endpoint whose connection failed half made may raise when it is cancelled.
+        with _log.failuresHandled("a health check could not be cancelled", LogLevel.error):
+            self._work.cancel()
 
     def _finish(self) -> None:
         if self._timer.active():
@@ -154,8 +159,10 @@ class _Watched(ProtocolWrapper):
             super().dataReceived(data)
 
     def connectionLost(self, reason: Failure = connectionDone) -> None:
-        super().connectionLost(reason)
-        self.factory.attempt.closed(reason)
+        try:
+            super().connectionLost(reason)
+        finally:
+            self.factory.attempt.closed(reason)
 
 
 class _WatchedFactory(WrappingFactory):

@@ -25,6 +25,7 @@ from twisted.protocols.tls import TLSMemoryBIOProtocol
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
+from evproxy.config.addresses import server_name_fault
 from evproxy.errors import SettingsError
 from evproxy.model import UpstreamServer
 from evproxy.settings import HealthCheck
@@ -55,6 +56,9 @@ class TlsQuestion:
     """
 
     def __init__(self, check: HealthCheck) -> None:
+        fault = server_name_fault(check.server_name)
+        if fault is not None:
+            raise SettingsError(f"health_check.server_name: {check.server_name!r}: {fault}")
         self._verify = check.verify
         self._server_name = check.server_name
         self._trust = CertificateOptions(trustRoot=platformTrust() if check.verify else None)
@@ -73,7 +77,8 @@ class TlsQuestion:
     ) -> Deferred[Any]:
         name = self._server_name or host_of(server.endpoint)
         handshake = _Handshake(attempt, name if self._verify else None)
-        creator = _ConnectionCreator(self._trust.getContext(), name, handshake)
+        sent = name.encode("idna") if name and not is_ip_address(name) else b""
+        creator = _ConnectionCreator(self._trust.getContext(), sent, handshake)
         factory = Factory.forProtocol(lambda: handshake)
         factory.noisy = False
         return wrapClientTLS(creator, endpoint).connect(factory)
@@ -110,7 +115,7 @@ class _Handshake(Protocol):
 
 @implementer(IOpenSSLClientConnectionCreator)
 class _ConnectionCreator:
-    def __init__(self, context: SSL.Context, name: str, handshake: _Handshake) -> None:
+    def __init__(self, context: SSL.Context, name: bytes, handshake: _Handshake) -> None:
         self._context = context
         self._name = name
         self._handshake = handshake
@@ -118,8 +123,8 @@ class _ConnectionCreator:
     def clientConnectionForTLS(self, tlsProtocol: TLSMemoryBIOProtocol) -> SSL.Connection:
         connection = SSL.Connection(self._context, None)
         connection.set_connect_state()
-        if self._name and not is_ip_address(self._name):
-            connection.set_tlsext_host_name(self._name.encode("idna"))
+        if self._name:
+            connection.set_tlsext_host_name(self._name)
         if connection.get_verify_mode() != SSL.VERIFY_NONE:
             connection.set_verify(SSL.VERIFY_PEER, self._judged)
         return connection
@@ -137,7 +142,8 @@ def identity_problem(connection: SSL.Connection, name: str) -> str | None:
     verify = verify_ip_address if is_ip_address(name) else verify_hostname
     try:
         verify(connection, name)
-    except (CertificateError, VerificationError):
+    except (CertificateError, VerificationError, ValueError):
+        # ValueError: no certificate can be for `name`, as for an address with a zone.
         return f"certificate verify failed: it is not for {name!r}"
     return None
 
