@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from attrs import frozen
+from attrs import evolve, frozen
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
@@ -188,6 +188,23 @@ async def test_unknown_authority(reactor: Any, listen: Listen) -> None:
     check = HealthCheck(kind="tls", verify=True, server_name="web.internal")
     reason = "certificate verify failed: its issuer is not known"
     assert await checked(reactor, address, check) == reason
+
+
+async def test_system_authority(
+    reactor: Any, listen: Listen, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What the system trusts is trusted, but not beside a file of authorities."""
+    public, internal = Authority.new(), Authority.new()
+    for name in ("public", "internal"):
+        (tmp_path / name).mkdir()
+    monkeypatch.setenv("SSL_CERT_FILE", public.save(tmp_path / "public"))
+    address, _ = listen(public.issue(LOOPBACK, DAY))
+    check = HealthCheck(kind="tls", verify=True)
+    assert await checked(reactor, address, check) is None
+    check = evolve(check, ca=internal.save(tmp_path / "internal"))
+    reason = await checked(reactor, address, check)
+    assert reason is not None
+    assert reason.startswith("certificate verify failed: ")
 
 
 async def test_expired(reactor: Any, listen: Listen, tmp_path: Path) -> None:

@@ -50,9 +50,10 @@ class TlsQuestion:
     """
     A server that completes a TLS handshake is well.
 
-    With `verify`, its certificate has to lead to a root that the system trusts, or to one
-    in the PEM file `ca`, and to be for `server_name`, by default the host of its address.
-    `server_name` is also sent in the handshake (SNI).  `ca` is read here, once.
+    With `verify`, its certificate has to lead to a root that the system trusts, or, if there
+    is a PEM file `ca`, to one in that and to no other, and to be for `server_name`, by default
+    the host of its address.  `server_name` is also sent in the handshake (SNI).  `ca` is read
+    here, once.
     """
 
     def __init__(self, check: HealthCheck) -> None:
@@ -61,12 +62,15 @@ class TlsQuestion:
             raise SettingsError(f"health_check.server_name: {check.server_name!r}: {fault}")
         self._verify = check.verify
         self._server_name = check.server_name
-        self._trust = CertificateOptions(trustRoot=platformTrust() if check.verify else None)
+        system = check.verify and not check.ca
+        self._trust = CertificateOptions(trustRoot=platformTrust() if system else None)
         if check.ca:
             if not check.verify:
                 raise SettingsError("health_check.ca: has no use without verify = true")
+            context = self._trust.getContext()
+            context.set_verify(SSL.VERIFY_PEER)
             try:
-                self._trust.getContext().load_verify_locations(check.ca)
+                context.load_verify_locations(check.ca)
             except SSL.Error:
                 raise SettingsError(
                     f"health_check.ca: expected a file of PEM certificates, got {check.ca!r}"
