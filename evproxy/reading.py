@@ -1,21 +1,26 @@
 """
 From the path of a configuration file to settings, or to everything that is wrong with it.
 
-`evproxy.config` judges the text; here the file is read, once, and the endpoints in it are
-looked at as closely as the proxy looks at them when it starts.
+`evproxy.config` judges the text; here the file is read, once, and the endpoints, health
+checks and discoveries in it are looked at as closely as the proxy looks at them when it starts.
 """
 
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from functools import partial
+from random import Random
 from typing import Any
 
 from evproxy import config
+from evproxy.config.problems import shown_path
 from evproxy.errors import SettingsError
 from evproxy.service import server_endpoint
-from evproxy.settings import Settings
+from evproxy.settings import PoolSettings, Settings
 from evproxy.upstream.connect import check_upstream
+from evproxy.upstream.probes import check_probe
+from evproxy.upstream.standard import discoveries_on, probes_on
 
 
 def upstream_fault(description: str) -> str | None:
@@ -37,7 +42,30 @@ def read_settings(path: str, validate_listen: config.Validate = listen_fault) ->
     :raises ConfigErrors: with every problem, if it cannot be read or is not right.
     """
     directory = os.path.dirname(os.path.abspath(path))
-    return config.parse(_text(path), directory, upstream_fault, validate_listen)
+    settings = config.parse(_text(path), directory, upstream_fault, validate_listen)
+    problems = [problem for pool in settings.pools for problem in pool_problems(pool)]
+    if problems:
+        raise config.ConfigErrors(problems)
+    return settings
+
+
+def pool_problems(pool: PoolSettings) -> Iterator[str]:
+    """Why the health check or the discovery of `pool` cannot be made, each with its path."""
+    from twisted.internet import reactor
+
+    attempts: list[Callable[[], object]] = []
+    if pool.health_check is not None:
+        attempts.append(partial(probes_on(reactor), pool.health_check))
+        attempts += [
+            partial(check_probe, pool.health_check, server.endpoint) for server in pool.upstreams
+        ]
+    if pool.discover is not None:
+        attempts.append(partial(discoveries_on(reactor, Random()), pool.discover))
+    for attempt in attempts:
+        try:
+            attempt()
+        except SettingsError as error:
+            yield f"{shown_path(('pools', pool.name))}.{error}"
 
 
 def _text(path: str) -> str:

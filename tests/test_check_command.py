@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 
 from evproxy.__main__ import main
+from evproxy.config.problems import quoted
 from tests.configs import SOUND
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -71,6 +72,60 @@ def test_closer_look_at_endpoints(tmp_path: Path, capsys: pytest.CaptureFixture[
     listen, upstream = err.splitlines()
     assert listen.startswith(f"{path}: listeners[0].listen: 'nosuch:1")
     assert upstream.startswith(f"{path}: pools.web.upstreams[0]: 'nosuch:x' is not an upstream")
+
+
+@pytest.mark.parametrize(
+    ("pool", "problem"),
+    [
+        (
+            'upstreams = ["a:1"]\nhealth_check = {kind = "tls", verify = true, ca = "nosuch.pem"}',
+            "health_check.ca: expected a file of PEM certificates, got '{directory}/nosuch.pem'",
+        ),
+        (
+            'upstreams = ["a:1", "unix:a.sock"]\nhealth_check = {port = 80}',
+            "health_check.port: cannot check port 80: unix:{directory}/a.sock is not a host and a"
+            " port",
+        ),
+        (
+            'upstreams = ["a:1", "unix:a.sock"]\nhealth_check = {kind = "tls", verify = true}',
+            "health_check.server_name: a name is needed to verify unix:{directory}/a.sock, which"
+            " has no host",
+        ),
+        (
+            'upstreams = ["unix:a.sock", "unix:{directory}/a.sock"]',
+            'upstreams[1]: the same as pools."a.b".upstreams[0], {shown}',
+        ),
+    ],
+)
+def test_closer_look_at_pools(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], pool: str, problem: str
+) -> None:
+    """So are health checks and discoveries: what the proxy would refuse is told here."""
+    path = written(
+        tmp_path, f'[[listeners]]\n[pools."a.b"]\n{pool.replace("{directory}", str(tmp_path))}\n'
+    )
+    assert main(["check", path]) == 1
+    expected = problem.replace("{directory}", str(tmp_path))
+    expected = expected.replace("{shown}", quoted(f"unix:{tmp_path}/a.sock"))
+    assert capsys.readouterr() == ("", f'{path}: pools."a.b".{expected}\n')
+
+
+@pytest.mark.parametrize(
+    "pool",
+    [
+        'upstreams = ["a:1"]\nhealth_check = {kind = "send-expect", send = "x"}',
+        'upstreams = ["a:1", "tcp:a:2"]\nhealth_check = {port = 80}',
+        'upstreams = ["unix:a.sock"]\n'
+        'health_check = {kind = "tls", verify = true, server_name = "a"}',
+        'discover = {kind = "dns", name = "a.b", port = 1}\nhealth_check = {port = 80}',
+        'discover = {kind = "etcd", prefix = "a"}',
+        'discover = {kind = "file", path = "nosuch.json"}',
+    ],
+)
+def test_possible_pools(tmp_path: Path, capsys: pytest.CaptureFixture[str], pool: str) -> None:
+    """What may work is good, and looking at it opens nothing."""
+    assert main(["check", written(tmp_path, f"[[listeners]]\n[pools.web]\n{pool}\n")]) == 0
+    assert ": good: " in capsys.readouterr().out
 
 
 def test_singular(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

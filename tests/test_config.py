@@ -20,6 +20,12 @@ from evproxy.settings import (
 )
 from tests.configs import EVERYTHING, LISTENERS, POOLS, SOUND, problems
 
+SAME_PLACE = [
+    *("tcp:8080:backlog=9", "tcp:port=08080:backlog=9"),
+    *("unix:a.sock", "unix:a.sock"),
+    *("tcp:8080:interface=::1", "tcp6:8080"),
+]
+
 
 def test_everything() -> None:
     """Every part of a file ends in its place in the settings."""
@@ -249,6 +255,13 @@ lisen = "tcp:1"
         (
             LISTENERS + 'name = "a"\n' + LISTENERS + 'name = "a"\nlisten = "tcp:1"\n' + POOLS,
             ['listeners[1].name: the same as listeners[0].name, "a"'],
+        ),
+        (
+            "".join(f'{LISTENERS}listen = "{each}"\n' for each in SAME_PLACE) + POOLS,
+            [
+                f'listeners[{index}].listen: the same as listeners[{index - 1}].listen, "{shown}"'
+                for index, shown in ((1, "tcp:8080:backlog=9"), (3, "unix:a.sock"))
+            ],
         ),
         (2 * (LISTENERS + 'listen = "tcp:0:interface=::1"\n') + POOLS, []),
         (

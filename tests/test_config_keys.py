@@ -51,6 +51,10 @@ def test_upstream_keys(key: str, expected: str) -> None:
         (":80", "there is no host"),
         ("[::x]:80", "there is no IPv6 address in the brackets"),
         ("a:0", "a port is a number from 1 to 65535"),
+        ("tcp:host=a:port=99999", "a port is a number from 1 to 65535"),
+        ("tcp:host=a:0", "a port is a number from 1 to 65535"),
+        ("ssl:port=65536:host=a", "a port is a number from 1 to 65535"),
+        ("tls:a\\\\:b:65536", "a port is a number from 1 to 65535"),
         ("tcp:a:65536:timeout=3", "a port is a number from 1 to 65535"),
         (
             " a:1",
@@ -68,7 +72,10 @@ def test_endpoints(endpoint: str, fault: str) -> None:
 
 @pytest.mark.parametrize(
     "endpoint",
-    ["a:1", "a:65535", "[fe80::1%eth0]:80", "tcp:a:1:timeout=3", "tls:a:443", "unix:/a b"],
+    [
+        *("a:1", "a:65535", "[fe80::1%eth0]:80", "tcp:a:1:timeout=3", "tls:a:443", "unix:/a b"),
+        *("tcp:port=1:host=99999", "tcp:host=a:port=65535", "x:a:99999"),
+    ],
 )
 def test_possible_endpoints(endpoint: str) -> None:
     """What may be an endpoint is left to whoever knows the plugins."""

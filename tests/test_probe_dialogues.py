@@ -179,7 +179,7 @@ def test_unescape_refuses(text: str) -> None:
 
 @pytest.mark.parametrize(
     ("expect", "pattern", "key"),
-    [("a", "b", "expect"), ("", "", "expect"), ("", "(", "expect_pattern"), (r"\q", "", "expect")],
+    [("a", "b", "expect"), ("", "(", "expect_pattern"), (r"\q", "", "expect")],
 )
 def test_send_expect_refuses(expect: str, pattern: str, key: str) -> None:
     """What cannot be expected is refused, with the key."""
@@ -195,13 +195,20 @@ def test_send_expect_refuses(expect: str, pattern: str, key: str) -> None:
         ("tcp:10.0.0.1:80", "10.0.0.1:99"),
         ("[::1]:80", "[::1]:99"),
         (r"tcp:\:\:1:80", "[::1]:99"),
-        ("unix:/run/x", None),
-        ("tls:example.org:443", None),
     ],
 )
-def test_with_port(endpoint: str, changed: str | None) -> None:
-    """Another port takes the place of the server's, where it has one."""
+def test_with_port(endpoint: str, changed: str) -> None:
+    """Another port takes the place of the server's; 0 leaves that."""
     assert with_port(endpoint, 99) == changed
+    assert with_port(endpoint, 0) == endpoint
+
+
+@pytest.mark.parametrize("endpoint", ["unix:/run/x", "tls:example.org:443"])
+def test_with_port_without_one(endpoint: str) -> None:
+    """Where there is no port to replace, only 0 is one."""
+    assert with_port(endpoint, 0) == endpoint
+    with pytest.raises(SettingsError, match="is not a host and a port"):
+        with_port(endpoint, 99)
 
 
 def test_hosts() -> None:

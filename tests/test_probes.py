@@ -199,6 +199,15 @@ async def test_send_expect(reactor: Any, listen: Listen) -> None:
     assert visits.received == b"STATUS\r\n"
 
 
+async def test_send_alone(reactor: Any, listen: Listen) -> None:
+    """With nothing to expect, no answer is waited for, and what is to be sent is sent."""
+    visits = Visits()
+    check = HealthCheck(kind="send-expect", send="hello", timeout=NEVER)
+    assert await checked(reactor, listen(visits), check) is None
+    assert (await visits.ended()).check(ConnectionDone)
+    assert visits.received == b"hello"
+
+
 class Dripping(Protocol):
     """Sends its answer one byte at a time, each in a segment and a reactor turn of its own."""
 
@@ -270,7 +279,7 @@ async def test_smtp(reactor: Any, listen: Listen) -> None:
         (HealthCheck(kind="tls", server_name="a" * 64), "server_name"),
         (HealthCheck(kind="tls", ca="/nowhere"), "ca"),
         (HealthCheck(kind="tls", ca="/nowhere", verify=True), "ca"),
-        (HealthCheck(kind="send-expect"), "expect"),
+        (HealthCheck(kind="send-expect", expect="a", expect_pattern="b"), "expect"),
     ],
 )
 def test_refused_settings(reactor: Any, check: HealthCheck, key: str) -> None:

@@ -171,6 +171,12 @@ async def test_verified_address(reactor: Any, listen: Listen, tmp_path: Path) ->
     assert await checked(reactor, address, check) == reason
 
 
+async def test_no_name(reactor: Any) -> None:
+    """Where there is no name that a certificate could be for, the reason says so."""
+    reason = await checked(reactor, "unix:/run/x", HealthCheck(kind="tls", verify=True))
+    assert reason == "a name is needed to verify unix:/run/x, which has no host"
+
+
 async def test_wrong_name(reactor: Any, listen: Listen, tmp_path: Path) -> None:
     """A certificate for another name is refused."""
     authority = Authority.new()

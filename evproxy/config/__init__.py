@@ -62,7 +62,10 @@ def parse(
         raise ConfigErrors([str(error)]) from None
     structure = Structure(fields(directory, validate_endpoint, validate_listen))
     found = structure.settings(document)
-    problems = [*contradictions(document), *([] if isinstance(found, Settings) else found)]
+    problems = [
+        *contradictions(document, directory),
+        *([] if isinstance(found, Settings) else found),
+    ]
     if problems or not isinstance(found, Settings):
         raise ConfigErrors(map(str, in_document_order(problems, document)))
     return evolve(found, listeners=tuple(_with_pool(found, each) for each in found.listeners))

@@ -15,7 +15,9 @@ from urllib.parse import urlsplit
 _HOST_AND_PORT = re.compile(
     r"(?:tcp:)?(?:\[(?P<v6>[^\[\]]*)\]|(?P<host>(?!unix:)[^:\[\]=]+)):(?P<port>\d+)(?::.*)?"
 )
-_SERVER_PORT = re.compile(r"(?:tcp6?|ssl):(?:port=)?(?P<port>-?\d+)(?::.*)?")
+_SERVER_PORT = re.compile(
+    r"(?P<kind>tcp6?|ssl):(?:port=)?(?P<port>-?\d+)(?P<rest>(?::.*)?)"
+)
 _UNIX_SOCKET = re.compile(
     r"(?P<kind>unix:(?:(?:path|address)=)?)(?P<path>[^/:=][^:=]*)(?P<rest>(?::.*)?)"
 )
@@ -24,6 +26,9 @@ _LONGEST_NAME = 253
 _LONGEST_LABEL = 63
 _HIGHEST_PORT = 65535
 _LONGEST_PORT = len(str(_HIGHEST_PORT))
+_ARGUMENT = re.compile(r"(?<!\\):")
+_KINDS_WITH_PORT = ("tcp", "ssl", "tls")
+_NO_PORT = "a port is a number from 1 to 65535"
 _PRINTED = re.compile(r"[!-~]+")
 _URL_SCHEMES = ("http", "https")
 _UNTIDY = "it is empty, or has white space around it, or something in it that cannot be printed"
@@ -64,6 +69,14 @@ def below(directory: str, description: str) -> str:
     return f"{found['kind']}{escaped}{found['path']}{found['rest']}"
 
 
+def listening_place(directory: str, description: str) -> str:
+    """`description` in one of the ways to write it, to tell whether two are the same."""
+    found = _SERVER_PORT.fullmatch(description)
+    if found is None:
+        return below(directory, description)
+    return f"{found['kind']}:{found['port'].lstrip('0')}{found['rest']}"
+
+
 def any_free_port(description: str) -> bool:
     """Whether the server endpoint `description` leaves the port to the kernel."""
     found = _SERVER_PORT.fullmatch(description)
@@ -80,7 +93,7 @@ def nameserver_fault(text: str) -> str | None:
     if not _is_address(address):
         return "a name server is given by its address"
     if colon and not _is_port(port, lowest=1):
-        return "a port is a number from 1 to 65535"
+        return _NO_PORT
     return None
 
 
@@ -120,12 +133,26 @@ def server_name_fault(name: str) -> str | None:
 def _host_and_port_fault(description: str) -> str | None:
     found = _HOST_AND_PORT.fullmatch(description)
     if found is None:
-        return "there is no host" if description.startswith(":") else None
+        if description.startswith(":"):
+            return "there is no host"
+        port = _port_argument(description)
+        return None if not port or _is_port(port, lowest=1) else _NO_PORT
     if found["v6"] is not None and not _is_address(found["v6"]):
         return "there is no IPv6 address in the brackets"
     if not _is_port(found["port"], lowest=1):
-        return "a port is a number from 1 to 65535"
+        return _NO_PORT
     return None
+
+
+def _port_argument(description: str) -> str:
+    """The digits of the port in a description with arguments, as Twisted reads them; or none."""
+    kind, *arguments = _ARGUMENT.split(description)
+    if kind not in _KINDS_WITH_PORT:
+        return ""
+    named = dict(each.split("=", 1) for each in arguments if "=" in each)
+    plain = [each for each in arguments if "=" not in each]
+    port = named.get("port", plain[-1] if len(plain) == 1 + ("host" not in named) else "")
+    return port if port.isdigit() else ""
 
 
 def _is_port(digits: str, lowest: int) -> bool:

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
-from evproxy.config.addresses import any_free_port
+from evproxy.config.addresses import any_free_port, below, listening_place
 from evproxy.config.fields import pool_name_rule
 from evproxy.config.pool_tables import (
     discover_contradictions,
@@ -24,18 +24,22 @@ from evproxy.settings import DEFAULT_LISTEN
 Table = dict[str, Any]
 
 
-def contradictions(document: Table) -> Iterator[Problem]:
-    """Every `Problem` that lies between keys, or in a key that should be there and is not."""
-    yield from _listener_contradictions(document)
+def contradictions(document: Table, directory: str = "") -> Iterator[Problem]:
+    """
+    Every `Problem` that lies between keys, or in a key that should be there and is not.
+
+    `directory` is that of paths which are not absolute.
+    """
+    yield from _listener_contradictions(document, directory)
     pools = document.get("pools", {})
     if pools == {}:
         yield Problem(("pools",), "at least one is needed, as [pools.NAME]")
     if isinstance(pools, dict):
         for name, pool in pools.items():
-            yield from _pool_contradictions(("pools", name), name, pool)
+            yield from _pool_contradictions(("pools", name), name, pool, directory)
 
 
-def _listener_contradictions(document: Table) -> Iterator[Problem]:
+def _listener_contradictions(document: Table, directory: str) -> Iterator[Problem]:
     listeners = document.get("listeners", [])
     if listeners == []:
         yield Problem(("listeners",), "at least one is needed, as [[listeners]]")
@@ -48,7 +52,7 @@ def _listener_contradictions(document: Table) -> Iterator[Problem]:
     yield from _repeated(
         ("listeners",),
         {
-            index: description
+            index: listening_place(directory, description)
             for index, description in descriptions.items()
             if isinstance(description, str) and not any_free_port(description)
         },
@@ -77,7 +81,7 @@ def _pool_choice(path: Path, listener: Table, pools: list[str]) -> Iterator[Prob
         yield Problem(path, f"there is no pool {quoted(pool)}{did_you_mean(pool, pools)}")
 
 
-def _pool_contradictions(path: Path, name: str, pool: object) -> Iterator[Problem]:
+def _pool_contradictions(path: Path, name: str, pool: object, directory: str) -> Iterator[Problem]:
     try:
         pool_name_rule()(name)
     except Refused as refusal:
@@ -88,17 +92,17 @@ def _pool_contradictions(path: Path, name: str, pool: object) -> Iterator[Proble
     if "discover" not in pool and upstreams == []:
         yield Problem(path, "there is no server: upstreams or discover is required")
     if isinstance(upstreams, list):
-        yield from _repeated((*path, "upstreams"), _server_names(upstreams), ())
+        yield from _repeated((*path, "upstreams"), _server_names(upstreams, directory), ())
     yield from health_check_contradictions((*path, "health_check"), pool.get("health_check"))
     yield from discover_contradictions((*path, "discover"), pool.get("discover"))
     yield from ejection_contradictions((*path, "ejection"), pool.get("ejection"))
 
 
-def _server_names(upstreams: list[Any]) -> dict[int, Any]:
+def _server_names(upstreams: list[Any], directory: str) -> dict[int, Any]:
     """By index, what each server will be called; two of one name could not be told apart."""
     endpoints = (entry.get("endpoint") if isinstance(entry, dict) else entry for entry in upstreams)
     return {
-        index: endpoint.removeprefix("tcp:")
+        index: below(directory, endpoint).removeprefix("tcp:")
         for index, endpoint in enumerate(endpoints)
         if isinstance(endpoint, str)
     }

@@ -22,11 +22,11 @@ from evproxy.upstream.probes.address import with_port
 from evproxy.upstream.probes.attempt import Attempt
 from evproxy.upstream.probes.http import HttpQuestion
 from evproxy.upstream.probes.kinds import Conversation, ask_tcp
-from evproxy.upstream.probes.tls import TlsQuestion
+from evproxy.upstream.probes.tls import TlsQuestion, name_of
 
 KINDS = ("tcp", "tls", "http", "send-expect", "redis", "smtp", "postgresql")
 
-__all__ = ["KINDS", "EndpointProbe", "Question", "probe_for"]
+__all__ = ["KINDS", "EndpointProbe", "Question", "check_probe", "probe_for"]
 
 
 class Question(Protocol):
@@ -72,14 +72,7 @@ class EndpointProbe:
         attempt = Attempt(self._reactor, self._timeout, done)
 
         def ask() -> Deferred[Any]:
-            address = server.endpoint
-            if self._port:
-                changed = with_port(address, self._port)
-                if changed is None:
-                    raise SettingsError(
-                        f"cannot check port {self._port}: {address} is not a host and a port"
-                    )
-                address = changed
+            address = with_port(server.endpoint, self._port)
             endpoint = attempt.watched(self._endpoint_for(address))
             return self._question(attempt, endpoint, server)
 
@@ -103,6 +96,23 @@ def probe_for(
         raise SettingsError(f"health_check.timeout: expected more than 0, got {check.timeout!r}")
     question = question_for(reactor, check)
     return EndpointProbe(reactor, question, endpoint_for, check.timeout, check.port)
+
+
+def check_probe(check: HealthCheck, endpoint: str) -> None:
+    """
+    Whether `check` can ever find the server at `endpoint` well.
+
+    :raises SettingsError: if it cannot; the message says why, with the key's name.
+    """
+    try:
+        with_port(endpoint, check.port)
+    except SettingsError as error:
+        raise SettingsError(f"health_check.port: {error}") from None
+    if check.kind == "tls" and check.verify:
+        try:
+            name_of(check.server_name, endpoint)
+        except SettingsError as error:
+            raise SettingsError(f"health_check.server_name: {error}") from None
 
 
 def question_for(reactor: Any, check: HealthCheck) -> Question:

@@ -6,15 +6,24 @@ Pure: text in, text out.
 
 from __future__ import annotations
 
+from evproxy.errors import SettingsError
 from evproxy.model import host_and_port
 from evproxy.upstream.connect import parse_upstream
 from evproxy.upstream.dialers import TCPAddress
 
 
-def with_port(endpoint: str, port: int) -> str | None:
-    """`endpoint` with `port` in the place of its own; ``None`` if it is not a host and a port."""
+def with_port(endpoint: str, port: int) -> str:
+    """
+    `endpoint` with `port` in the place of its own; as it is if `port` is 0.
+
+    `SettingsError` if it is not a host and a port.
+    """
+    if not port:
+        return endpoint
     address = parse_upstream(endpoint)
-    return host_and_port(address.host, port) if isinstance(address, TCPAddress) else None
+    if not isinstance(address, TCPAddress):
+        raise SettingsError(f"cannot check port {port}: {endpoint} is not a host and a port")
+    return host_and_port(address.host, port)
 
 
 def host_of(endpoint: str) -> str:

@@ -118,16 +118,17 @@ def send_expect(check: HealthCheck) -> tuple[Exchange, ...]:
 
     `send` and `expect` know the escapes of `unescape`.  `expect` may be anywhere in the
     answer; so may a match of `expect_pattern`, a regular expression (`re`) for bytes.
+    Without either no answer is waited for.
 
-    `SettingsError` for both, for neither, or for one that cannot be read.
+    `SettingsError` for both, or for one that cannot be read.
     """
-    if bool(check.expect) == bool(check.expect_pattern):
-        raise SettingsError("health_check.expect: expected exactly one of expect, expect_pattern")
+    if check.expect and check.expect_pattern:
+        raise SettingsError("health_check.expect: expected only one of expect, expect_pattern")
     expect: Expectation
-    if check.expect:
-        expect = Contains(unescape(check.expect, "expect"))
-    else:
+    if check.expect_pattern:
         expect = Matches(_compiled(check.expect_pattern))
+    else:
+        expect = Contains(unescape(check.expect, "expect"))
     return (Exchange(unescape(check.send, "send"), expect),)
 
 

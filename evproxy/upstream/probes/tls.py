@@ -79,13 +79,29 @@ class TlsQuestion:
     def __call__(
         self, attempt: Attempt, endpoint: IStreamClientEndpoint, server: UpstreamServer
     ) -> Deferred[Any]:
-        name = self._server_name or host_of(server.endpoint)
-        handshake = _Handshake(attempt, name if self._verify else None)
+        if self._verify:
+            name = name_of(self._server_name, server.endpoint)
+            handshake = _Handshake(attempt, name)
+        else:
+            name = self._server_name or host_of(server.endpoint)
+            handshake = _Handshake(attempt, None)
         sent = name.encode("idna") if name and not is_ip_address(name) else b""
         creator = _ConnectionCreator(self._trust.getContext(), sent, handshake)
         factory = Factory.forProtocol(lambda: handshake)
         factory.noisy = False
         return wrapClientTLS(creator, endpoint).connect(factory)
+
+
+def name_of(server_name: str, endpoint: str) -> str:
+    """
+    Who the certificate of the server at `endpoint` has to be for.
+
+    `SettingsError` if there is neither a `server_name` nor a host in `endpoint`.
+    """
+    name = server_name or host_of(endpoint)
+    if not name:
+        raise SettingsError(f"a name is needed to verify {endpoint}, which has no host")
+    return name
 
 
 @implementer(IHandshakeListener)
