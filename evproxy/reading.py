@@ -8,6 +8,7 @@ checks and discoveries in it are looked at as closely as the proxy looks at them
 from __future__ import annotations
 
 import os
+import stat
 from collections.abc import Callable, Iterator
 from functools import partial
 from random import Random
@@ -21,6 +22,9 @@ from evproxy.settings import PoolSettings, Settings
 from evproxy.upstream.connect import check_upstream
 from evproxy.upstream.probes import check_probe
 from evproxy.upstream.standard import discoveries_on, probes_on
+
+SIZE_LIMIT = 16 * 1024 * 1024
+"""Bytes; a file that is longer is no configuration."""
 
 
 def upstream_fault(description: str) -> str | None:
@@ -70,12 +74,23 @@ def pool_problems(pool: PoolSettings) -> Iterator[str]:
 
 def _text(path: str) -> str:
     try:
-        with open(path, encoding="utf-8", newline="") as file:
-            return file.read()
+        with open(path, "rb", opener=_open_at_once) as file:
+            if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
+                raise config.ConfigErrors(["cannot be read: it is not a regular file"])
+            data = file.read(SIZE_LIMIT + 1)
     except OSError as error:
         raise config.ConfigErrors([f"cannot be read: {error.strerror}"]) from None
+    if len(data) > SIZE_LIMIT:
+        raise config.ConfigErrors([f"cannot be read: it is longer than {SIZE_LIMIT} bytes"])
+    try:
+        return data.decode()
     except UnicodeDecodeError as error:
         raise config.ConfigErrors([f"not UTF-8 at byte {error.start + 1}"]) from None
+
+
+def _open_at_once(path: str, flags: int) -> int:
+    """An opener for `open` that does not wait for the writer of a FIFO."""
+    return os.open(path, flags | os.O_NONBLOCK)
 
 
 def _fault(attempt: Callable[[Any, str], object], description: str) -> str | None:

@@ -13,6 +13,7 @@ import pytest
 
 from evproxy.__main__ import main
 from evproxy.config.problems import quoted
+from evproxy.reading import SIZE_LIMIT
 from tests.configs import SOUND
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -161,6 +162,26 @@ def test_directory(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """A directory is not a file."""
     assert main(["check", str(tmp_path)]) == 1
     assert capsys.readouterr().err == f"{tmp_path}: cannot be read: Is a directory\n"
+
+
+def test_fifo(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Nobody waits for the writer of a FIFO, or for the end of what has none."""
+    fifo = tmp_path / "fifo"
+    os.mkfifo(fifo)
+    for path in (str(fifo), "/dev/zero"):
+        assert main(["check", path]) == 1
+        assert capsys.readouterr().err == f"{path}: cannot be read: it is not a regular file\n"
+
+
+def test_huge_file(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """A file that is too long is not read to its end."""
+    path = tmp_path / "huge"
+    with path.open("wb") as file:
+        file.truncate(1 << 40)
+    assert main(["check", str(path)]) == 1
+    assert (
+        capsys.readouterr().err == f"{path}: cannot be read: it is longer than {SIZE_LIMIT} bytes\n"
+    )
 
 
 def test_name_that_is_not_text(tmp_path: Path) -> None:
