@@ -193,6 +193,23 @@ async def test_services_without_addresses(reactor: Any, real_servers: RealServer
 
 
 @pytest.mark.peers("knotd", "knotc")
+async def test_services_without_a_port(reactor: Any, real_servers: RealServers) -> None:
+    """A record that has no port is told, and the others count."""
+    hosts = "a A 10.0.0.1\nb A 10.0.0.2\n"
+    records = "_x._tcp SRV 0 1 80 a\n_x._tcp SRV 0 1 0 b\n"
+    dns = await name_server(reactor, real_servers, hosts + records)
+    told, discovery = watching(reactor, "dns-srv", "_x._tcp.example.test", [dns.port])
+    await told.servers("10.0.0.1:80")
+    reason = "SRV of _x._tcp.example.test: no port for b.example.test"
+    assert told.failures == [reason] or await told.failure() == reason
+    dns.change(hosts + "_x._tcp SRV 0 1 0 b\n")
+    await told.until(lambda: len(told.failures) == 2)
+    discovery.stop()
+    assert told.failures == [reason, reason]
+    assert len(told.sets) == 1
+
+
+@pytest.mark.peers("knotd", "knotc")
 async def test_many_services(reactor: Any, real_servers: RealServers) -> None:
     """More targets than are asked for at once, without their addresses in the answer."""
     names = [f"h{number}" for number in range(1, 101)]

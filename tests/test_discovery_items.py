@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import timeit
+from collections.abc import Sequence
 from contextlib import suppress
 from random import Random
 
@@ -168,6 +169,21 @@ def test_announcer_problems() -> None:
     announcer.missed("away")
     announcer.found((A,), "half")
     assert told.failures == ["half", "all", "away", "half"]
+
+
+def test_announcer_refused() -> None:
+    """A set that the pool refuses is a failure, told once; the next set is told again."""
+    told, announcer = Told(), Announcer()
+
+    def refuses_b(servers: Sequence[UpstreamServer]) -> None:
+        if B in servers:
+            raise SettingsError("no\nB")
+        told.changed(servers)
+
+    announcer.start(refuses_b, told.failed)
+    for servers in ((A,), (A, B), (A, B), (A,)):
+        announcer.found(servers)
+    assert (told.sets, told.failures) == ([(A,), (A,)], ["no B"])
 
 
 def test_announcer_survives(logged_errors: LoggedErrors) -> None:

@@ -93,6 +93,14 @@ def test_services() -> None:
     }
 
 
+def test_services_without_a_port() -> None:
+    """A record with port 0 is told and left out, but not one that says there is no service."""
+    records = [srv("x.test", "b.test", 0), srv("x.test", "a.test", 81), srv("x.test", "", 0)]
+    found = services_in(answer(records), "x.test")
+    assert found.services == (Service("", 0, 0, 1), Service("a.test", 81, 0, 1))
+    assert found.problem == "SRV of x.test: no port for b.test"
+
+
 def test_tiers_and_weights() -> None:
     """A priority is a tier; a weight is divided among addresses, and scaled in its tier only."""
     services = [

@@ -140,8 +140,19 @@ class Members:
                 del self._gone[name]
 
     def discovered(self, servers: Sequence[UpstreamServer]) -> None:
-        """`servers` are all that discovery knows now."""
+        """
+        `servers` are all that discovery knows now.
+
+        :raises SettingsError: if one cannot be in a pool; then nothing has changed.
+        """
         wanted = {spec.name: spec for spec in servers}
+        made = {
+            name: self._make(spec)
+            for name, spec in wanted.items()
+            if name not in self._servers and name not in self._gone
+        }
+        # `join` takes them from there: none is made once the first one has joined.
+        self._gone.update(made)
         for name, spec in wanted.items():
             known = self._servers.get(name)
             if known is None:

@@ -13,6 +13,7 @@ from evproxy.model import (
     UpstreamServer,
 )
 from evproxy.settings import Discover, Ejection
+from evproxy.upstream.pool import Pool
 from tests.pool.doubles import (
     A,
     B,
@@ -113,6 +114,25 @@ def test_set_servers(make: PoolMaker, events: Events) -> None:
         f"web/{B} removed: no longer discovered",
         f"web/{C} removed: no longer discovered",
     ]
+
+
+def test_set_that_is_refused(clock: Clock, events: Events) -> None:
+    """A set with a server that cannot be one changes nothing, whatever else is in it."""
+    pool = Pool(clock, name="web", observer=events)
+    pool.set_servers([UpstreamServer(A), UpstreamServer(B)])
+    events.flush()
+    with pytest.raises(SettingsError, match="the port must be from 1 to 65535"):
+        pool.set_servers(
+            [UpstreamServer(A, weight=9), UpstreamServer(C), UpstreamServer("10.0.0.9:0")]
+        )
+    assert share(pool) == {A: 500, B: 500}
+    pool.set_servers([UpstreamServer(C)])
+    assert events.flush() == [
+        f"web/{C} added: discovered",
+        f"web/{A} removed: no longer discovered",
+        f"web/{B} removed: no longer discovered",
+    ]
+    pool.stop()
 
 
 def test_weight_outlives_discovery(make: PoolMaker) -> None:

@@ -10,7 +10,9 @@ from collections.abc import Callable, Sequence
 
 from twisted.logger import Logger, LogLevel
 
+from evproxy.errors import SettingsError
 from evproxy.model import UpstreamServer
+from evproxy.upstream.reasons import one_line
 
 Changed = Callable[[Sequence[UpstreamServer]], None]
 Failed = Callable[[str], None]
@@ -25,8 +27,9 @@ class Announcer:
     Tells a pool what is new.
 
     A set is told when it differs from the last one, or when it is the first good news
-    after a failure or problem, so that the pool knows that this is over.  What a callback
-    raises is logged, and does not stop a discovery.
+    after a failure or problem, so that the pool knows that this is over.  A set that the
+    pool refuses with `SettingsError` is a failure; what else a callback raises is logged.
+    Neither stops a discovery.
     """
 
     def __init__(self) -> None:
@@ -72,7 +75,10 @@ class Announcer:
     def _tell_changed(self, servers: tuple[UpstreamServer, ...]) -> None:
         if self._changed is not None:
             with _log.failuresHandled(UNABLE, LogLevel.error):
-                self._changed(servers)
+                try:
+                    self._changed(servers)
+                except SettingsError as error:
+                    self._tell_failed(one_line(str(error)))
 
     def _tell_failed(self, reason: str) -> None:
         if self._failed is not None:

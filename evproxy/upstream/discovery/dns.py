@@ -31,7 +31,7 @@ from evproxy.upstream.discovery.records import (
     services_in,
 )
 from evproxy.upstream.discovery.resolver import Nameserver, Resolver
-from evproxy.upstream.reasons import reason_of
+from evproxy.upstream.reasons import one_line, reason_of
 
 FAMILIES = (dns.A, dns.AAAA)
 
@@ -131,7 +131,7 @@ class ServiceLook:
         answer = await self.resolver.ask(nameservers, self.name, dns.SRV)
         found = services_in(answer, self.name)
         if not found.services:
-            raise LookFailed(f"{self.name} has no SRV record")
+            raise LookFailed(found.problem or f"{self.name} has no SRV record")
         targets = sorted({service.target for service in found.services} - {""})
         if not targets:
             raise LookFailed(f"{self.name}: the service is not offered (its target is the root)")
@@ -146,8 +146,9 @@ class ServiceLook:
         if not servers:
             raise LookFailed(next(each.problem for each in known.values()))
         ttl = min([found.ttl, *(each.ttl for each in known.values())])
-        problem = next((each.problem for each in known.values() if each.problem), "")
-        return Look(servers, clamped(ttl, self.shortest, self.longest), problem)
+        problems = [found.problem, *(each.problem for each in known.values())]
+        problem = next(filter(None, problems), "")
+        return Look(servers, clamped(ttl, self.shortest, self.longest), one_line(problem))
 
     async def _find(self, servers: Sequence[Nameserver], targets: list[str]) -> dict[str, Found]:
         """The addresses of `targets`; of one whose look-up fails the last ones, with the reason."""

@@ -53,12 +53,14 @@ class Services:
     """
     SRV records, and the seconds for which they may be used.
 
-    `known` has the addresses of the targets that the answer brought along.
+    `known` has the addresses of the targets that the answer brought along.  `problem`: why
+    some records are not among `services`, empty if all are.
     """
 
     services: tuple[Service, ...]
     ttl: float
     known: Mapping[str, Addresses]
+    problem: str = ""
 
 
 def data_of(record: dns.RRHeader) -> Any:
@@ -108,7 +110,7 @@ def services_in(message: dns.Message, name: str) -> Services:
         for record in message.answers
         if record.type == dns.SRV and canonical(record.name.name) in owners
     ]
-    services = {
+    everything = {
         Service(
             canonical(data_of(record).target.name),
             data_of(record).port,
@@ -117,6 +119,10 @@ def services_in(message: dns.Message, name: str) -> Services:
         )
         for record in records
     }
+    # The root as the target says that there is no service, whatever the port is.
+    services = {service for service in everything if service.port or not service.target}
+    portless = sorted({service.target for service in everything - services})
+    problem = f"SRV of {name}: no port for {', '.join(portless)}" if portless else ""
     known = {}
     for target in {service.target for service in services}:
         four = addresses_in(message.additional, target, dns.A)
@@ -124,7 +130,8 @@ def services_in(message: dns.Message, name: str) -> Services:
         if four.addresses or six.addresses:
             known[target] = Addresses(four.addresses + six.addresses, min(four.ttl, six.ttl))
     ordered = sorted(services, key=lambda each: (each.priority, each.target, each.port))
-    return Services(tuple(ordered), min((record.ttl for record in records), default=0), known)
+    ttl = min((record.ttl for record in records), default=0)
+    return Services(tuple(ordered), ttl, known, problem)
 
 
 def servers_of(
