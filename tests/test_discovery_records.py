@@ -80,10 +80,10 @@ def test_aliases() -> None:
 
 
 def test_services() -> None:
-    """Service records with what the answer knows of their targets."""
+    """Service records with what the answer knows of their targets, where that is all."""
     message = answer(
         [srv("_x._tcp.test", "B.test", 80, 1), srv("_x._tcp.test", "a.test", 81)],
-        [a("a.test", "10.0.0.1", 3), aaaa("a.test", "::1")],
+        [a("a.test", "10.0.0.1", 3), aaaa("a.test", "::1"), a("b.test", "10.0.0.2")],
     )
     found = services_in(message, "_X._tcp.test")
     assert found.services == (Service("a.test", 81, 0, 1), Service("b.test", 80, 1, 1))

@@ -53,7 +53,8 @@ class Services:
     """
     SRV records, and the seconds for which they may be used.
 
-    `known` has the addresses of the targets that the answer brought along.  `problem`: why
+    `known` has the addresses of the targets of which the answer brought along both families:
+    of one alone it does not tell whether there is the other.  `problem`: why
     some records are not among `services`, empty if all are.
     """
 
@@ -127,7 +128,7 @@ def services_in(message: dns.Message, name: str) -> Services:
     for target in {service.target for service in services}:
         four = addresses_in(message.additional, target, dns.A)
         six = addresses_in(message.additional, target, dns.AAAA)
-        if four.addresses or six.addresses:
+        if four.addresses and six.addresses:
             known[target] = Addresses(four.addresses + six.addresses, min(four.ttl, six.ttl))
     ordered = sorted(services, key=lambda each: (each.priority, each.target, each.port))
     ttl = min((record.ttl for record in records), default=0)
