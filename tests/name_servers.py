@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import subprocess
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 from attrs import define, field
+from twisted.internet.protocol import DatagramProtocol
+from twisted.names import dns
 
 from tests.programs import requires_program
 from tests.real_servers import RealServer, RealServers, free_port
@@ -65,6 +68,30 @@ class NameServer:
         control = ["-c", str(self.directory / "knot.conf"), "-b", "zone-reload", "example.test"]
         knotc = requires_program("knotc")
         subprocess.run([knotc, *control], check=True, stdout=subprocess.DEVNULL)
+
+
+@define
+class PlayedNameServer(DatagramProtocol):
+    """
+    Answers as a test says, or not at all, as no real name server would.
+
+    :param answer: fills the answer to a question for a name and a kind; ``False``: no answer.
+    """
+
+    answer: Callable[[str, int, dns.Message], bool]
+    asked: list[int] = field(factory=list, init=False)
+    noisy = False
+
+    def datagramReceived(self, datagram: bytes, addr: Any) -> None:
+        query = dns.Message()
+        query.fromStr(datagram)
+        question = query.queries[0]
+        self.asked.append(question.type)
+        answer = dns.Message(query.id, answer=1)
+        answer.queries = query.queries
+        if self.answer(question.name.name.decode(), question.type, answer):
+            assert self.transport is not None
+            self.transport.write(answer.toStr(), addr)
 
 
 async def name_server(reactor: Any, servers: RealServers, records: str) -> NameServer:

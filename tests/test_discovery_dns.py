@@ -6,6 +6,7 @@ import re
 import signal
 import socket
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from random import Random
 from typing import Any
@@ -18,7 +19,7 @@ from evproxy.settings import Discover
 from evproxy.upstream.discovery import discovery_for
 from evproxy.upstream.discovery.polling import LookFailed
 from evproxy.upstream.discovery.resolver import Resolver
-from tests.name_servers import name_server
+from tests.name_servers import PlayedNameServer, name_server
 from tests.peers import IPV6
 from tests.real_servers import RealServers, free_port
 from tests.told import Told
@@ -220,6 +221,37 @@ async def test_many_services(reactor: Any, real_servers: RealServers) -> None:
     told, discovery = watching(reactor, "dns-srv", "_x._tcp.example.test", [dns.port], interval=5.0)
     await told.servers(*(f"10.0.0.{number}:80" for number in range(100)))
     discovery.stop()
+
+
+@contextmanager
+def played(reactor: Any, server: PlayedNameServer) -> Iterator[int]:
+    """The port at which `server` answers until the end."""
+    port = reactor.listenUDP(0, server, interface="127.0.0.1")
+    yield port.getHost().port
+    port.stopListening()
+
+
+async def test_family_that_is_never_answered(reactor: Any) -> None:
+    """Where AAAA is dropped, A is told, and later looks wait for one attempt only."""
+    addresses = ["10.0.0.1"]
+
+    def only_a(name: str, kind: int, answer: dns.Message) -> bool:
+        if kind == dns.A:
+            record = dns.Record_A(addresses[0], 0)
+            answer.answers = [dns.RRHeader(name, dns.A, dns.IN, 0, record)]
+        return kind == dns.A
+
+    server = PlayedNameServer(only_a)
+    with played(reactor, server) as port:
+        told, discovery = watching(reactor, "dns", "web.test", [port], port=80)
+        await told.servers("10.0.0.1:80")
+        assert server.asked == [dns.A, dns.AAAA, dns.AAAA]
+        server.asked.clear()
+        addresses[0] = "10.0.0.2"
+        await told.servers("10.0.0.2:80")
+        discovery.stop()
+        assert server.asked == [dns.A, dns.AAAA]
+        assert told.failures == [f"AAAA of web.test: timed out (asked 127.0.0.1:{port})"]
 
 
 @pytest.mark.parametrize("kind", ["dns", "dns-srv"])

@@ -30,7 +30,7 @@ from evproxy.upstream.discovery.records import (
     servers_of,
     services_in,
 )
-from evproxy.upstream.discovery.resolver import Nameserver, Resolver
+from evproxy.upstream.discovery.resolver import ATTEMPT_TIMEOUTS, Nameserver, Resolver
 from evproxy.upstream.reasons import one_line, reason_of
 
 FAMILIES = (dns.A, dns.AAAA)
@@ -49,11 +49,17 @@ class Found:
 
 
 class AddressBook:
-    """Addresses of names.  While the look-up of a family fails, its last ones stay."""
+    """
+    Addresses of names.  While the look-up of a family fails, its last ones stay.
+
+    A family that failed while the other one was found is asked for only once at a time
+    until it is found again: where AAAA is never answered, A should not have to wait for it.
+    """
 
     def __init__(self, resolver: Resolver) -> None:
         self._resolver = resolver
         self._last: dict[tuple[str, int], Addresses] = {}
+        self._failing: set[tuple[str, int]] = set()
 
     async def find(self, servers: Sequence[Nameserver], name: str) -> Found:
         """
@@ -65,16 +71,20 @@ class AddressBook:
         results: list[tuple[bool, Any]] = await DeferredList(looks, consumeErrors=True)
         problem = ""
         fresh = []
+        failing = set()
         for kind, (succeeded, result) in zip(FAMILIES, results, strict=True):
             if succeeded:
                 fresh.append(result)
                 self._last[name, kind] = result
+                self._failing.discard((name, kind))
                 continue
             if result.check(LookFailed) is None:
                 result.raiseException()
+            failing.add((name, kind))
             problem = problem or reason_of(result)
         if not any(family.addresses for family in fresh):
             raise LookFailed(problem or f"{name} has no address")
+        self._failing |= failing
         known = [self._last[name, kind] for kind in FAMILIES if (name, kind) in self._last]
         return Found(
             addresses=tuple(address for family in known for address in family.addresses),
@@ -83,7 +93,8 @@ class AddressBook:
         )
 
     async def _ask(self, servers: Sequence[Nameserver], name: str, kind: int) -> Addresses:
-        answer = await self._resolver.ask(servers, name, kind)
+        timeouts = ATTEMPT_TIMEOUTS[:1] if (name, kind) in self._failing else ATTEMPT_TIMEOUTS
+        answer = await self._resolver.ask(servers, name, kind, timeouts)
         return addresses_in(answer.answers, name, kind)
 
     def last(self, name: str) -> tuple[str, ...]:
@@ -95,6 +106,7 @@ class AddressBook:
         """Forget all but `names`."""
         kept = set(names)
         self._last = {key: known for key, known in self._last.items() if key[0] in kept}
+        self._failing = {key for key in self._failing if key[0] in kept}
 
 
 @frozen

@@ -76,17 +76,24 @@ class Resolver:
         text: str = await deferToThreadPool(self._reactor, pool, read_text, self._resolv_conf)
         return nameservers_in(text)
 
-    async def ask(self, servers: Sequence[Nameserver], name: str, kind: int) -> dns.Message:
+    async def ask(
+        self,
+        servers: Sequence[Nameserver],
+        name: str,
+        kind: int,
+        timeouts: Sequence[float] = ATTEMPT_TIMEOUTS,
+    ) -> dns.Message:
         """
         The answer to the question for the records of `kind` that `name` has.
 
+        `timeouts`: seconds to wait for an answer, in the manner of `ATTEMPT_TIMEOUTS`.
         `LookFailed` if there is no such name, or no server gives a good answer.
         """
         query = dns.Message(dns.randomSource(), recDes=1)
         query.addQuery(name.removesuffix(".").encode("idna"), kind)
         what = f"{dns.QUERY_TYPES[kind]} of {name}"
         reason = ""
-        for timeout in ATTEMPT_TIMEOUTS:
+        for timeout in timeouts:
             for server in servers:
                 try:
                     answer = await self._exchange(server, query, timeout)
