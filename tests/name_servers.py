@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import subprocess
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -92,6 +93,14 @@ class PlayedNameServer(DatagramProtocol):
         if self.answer(question.name.name.decode(), question.type, answer):
             assert self.transport is not None
             self.transport.write(answer.toStr(), addr)
+
+
+@contextmanager
+def played(reactor: Any, server: PlayedNameServer) -> Iterator[int]:
+    """The port at which `server` answers until the end."""
+    port = reactor.listenUDP(0, server, interface="127.0.0.1")
+    yield port.getHost().port
+    port.stopListening()
 
 
 async def name_server(reactor: Any, servers: RealServers, records: str) -> NameServer:

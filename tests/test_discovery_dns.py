@@ -6,7 +6,6 @@ import re
 import signal
 import socket
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
 from pathlib import Path
 from random import Random
 from typing import Any
@@ -19,7 +18,7 @@ from evproxy.settings import Discover
 from evproxy.upstream.discovery import discovery_for
 from evproxy.upstream.discovery.polling import LookFailed
 from evproxy.upstream.discovery.resolver import Resolver
-from tests.name_servers import PlayedNameServer, name_server
+from tests.name_servers import PlayedNameServer, name_server, played
 from tests.peers import IPV6
 from tests.real_servers import RealServers, free_port
 from tests.told import Told
@@ -221,14 +220,6 @@ async def test_many_services(reactor: Any, real_servers: RealServers) -> None:
     told, discovery = watching(reactor, "dns-srv", "_x._tcp.example.test", [dns.port], interval=5.0)
     await told.servers(*(f"10.0.0.{number}:80" for number in range(100)))
     discovery.stop()
-
-
-@contextmanager
-def played(reactor: Any, server: PlayedNameServer) -> Iterator[int]:
-    """The port at which `server` answers until the end."""
-    port = reactor.listenUDP(0, server, interface="127.0.0.1")
-    yield port.getHost().port
-    port.stopListening()
 
 
 async def test_family_that_is_never_answered(reactor: Any) -> None:

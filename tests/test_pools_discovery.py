@@ -171,7 +171,7 @@ async def test_addresses(reactor: Any, pooled: Pooled) -> None:
 
 @pytest.mark.peers("knotd", "knotc")
 async def test_services(reactor: Any, pooled: Pooled) -> None:
-    """Sessions follow the SRV records of a service: ports, weights, and priorities as tiers."""
+    """Sessions follow a service: ports, weights, tiers; while DNS is away they go on."""
     port, other = await web(reactor, pooled), await web(reactor, pooled)
     hosts = "a A 127.0.0.1\nb A 127.0.0.2\n"
     both = f"_web._tcp SRV 0 1 {port} a\n_web._tcp SRV 0 1 {port} b\n"
@@ -193,6 +193,13 @@ async def test_services(reactor: Any, pooled: Pooled) -> None:
     await follow(pooled, f"127.0.0.1:{other}", f"127.0.0.2:{other}")
     weights = {each.name: each.weight for each in pooled.pool.servers if each.state == "up"}
     assert weights == {f"127.0.0.1:{other}": 90, f"127.0.0.2:{other}": 10}
+    dns.server.stop()
+    failure = await pooled.heard.line("discovery")
+    assert failure.startswith("discovery: SRV of _web._tcp.example.test: ")
+    await follow(pooled, f"127.0.0.1:{other}", f"127.0.0.2:{other}")
+    dns.write(hosts + f"_web._tcp SRV 0 1 {port} b\n")
+    await dns.server.started(reactor, dns.port)
+    await follow(pooled, f"127.0.0.2:{port}")
     await unharmed(load)
 
 
