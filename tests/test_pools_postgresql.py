@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import os
 import re
 import signal
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 import pytest
 
+from evproxy.model import Ending, Side
 from evproxy.settings import Ejection, HealthCheck
 from tests.loads import Load
 from tests.pools import Blackhole, Pooled
@@ -18,6 +23,12 @@ CLIENTS = 6
 """Sessions that pgbench keeps open."""
 
 CHECK = HealthCheck("postgresql", interval=0.2, timeout=0.5, rise=1, fall=2)
+
+DETECTION = 0.2 * 1.1 + 2 * 0.5
+"""Seconds after which `CHECK` has surely found a server that does not answer."""
+
+SLACK = 1.0
+"""Seconds by which a busy machine may be late."""
 
 pytestmark = pytest.mark.peers("postgres", "initdb", "pgbench", "psql")
 
@@ -148,6 +159,52 @@ async def test_stopped_keeps_sessions(reactor: Any, pooled: Pooled) -> None:
     await staying.stop("INT")
     seen = len(coming.bad) + len(fresh.bad) + aborted(staying)
     pooled.errors(seen, allowed=0, wrote=[*coming.bad, *fresh.bad, staying.last])
+
+
+@contextmanager
+def stopped_whole(server: RealServer) -> Iterator[None]:
+    """Every process of the server is stopped until the end: it accepts, and nothing more."""
+    postmaster = int((server.directory / "data" / "postmaster.pid").read_text().split()[0])
+    server.signal(signal.SIGSTOP)  # from now on it has no new children
+    tree = Path(f"/proc/{postmaster}/task/{postmaster}/children").read_text().split()
+    children = [int(child) for child in tree]
+    for child in children:
+        os.kill(child, signal.SIGSTOP)
+    try:
+        yield
+    finally:
+        for process in (*children, postmaster):
+            os.kill(process, signal.SIGCONT)
+
+
+async def test_stopped_whole_and_reset(reactor: Any, pooled: Pooled) -> None:
+    """When all of a server is stopped, its sessions are reset as soon as that is found."""
+    servers, (first, second) = await running(reactor, pooled, 2)
+    pooled.start(first, second, balance="least-sessions", health_check=CHECK, on_down="reset")
+    staying = pgbench(pooled, pooled.port)
+    await sessions(pooled, first, CLIENTS // 2)
+    await sessions(pooled, second, CLIENTS // 2)
+    end = reactor.seconds() + 2 * CHECK.interval  # The first check decides alone.
+    coming = psql(pooled, pooled.port)
+    await coming.until(lambda: reactor.seconds() > end)
+    await coming.stop()
+    had, stopped = sessions_on(pooled, first), reactor.seconds()
+    with stopped_whole(servers[0]):
+        down = await pooled.heard.line(f"{first} down")
+        assert down == f"{first} down: timed out after 0.5 s (2 of 2)"
+        await pooled.observed.until(lambda: sessions_on(pooled, first) == 0)
+        assert reactor.seconds() - stopped < DETECTION + SLACK
+        fresh = psql(pooled, pooled.port, width=2)
+        await fresh.more(5)
+        await fresh.stop()
+    await pooled.heard.line(f"{first} up")
+    await staying.stop("INT")
+    reset = [each for each in pooled.since(0) if each.reason.how is Ending.SERVER_DOWN]
+    assert [(each.reason.by, each.upstream) for each in reset] == had * [(Side.PROXY, first)]
+    pooled.errors(len(coming.bad) + len(fresh.bad), allowed=0, wrote=coming.bad + fresh.bad)
+    seen = aborted(staying)
+    pooled.errors(seen, allowed=had, wrote=[staying.last])
+    assert seen == had >= CLIENTS // 2
 
 
 async def test_blackholed(reactor: Any, pooled: Pooled) -> None:
