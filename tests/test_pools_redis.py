@@ -10,6 +10,7 @@ import pytest
 from evproxy.model import Ending, Side, UpstreamServer
 from evproxy.settings import Ejection, HealthCheck
 from tests.loads import Load
+from tests.peers import END, Peer
 from tests.pools import Blackhole, Pooled
 from tests.real_servers import RealServer, free_port, until
 from tests.server_kinds import redis
@@ -64,6 +65,20 @@ def clients(pooled: Pooled, *options: str, width: int = CLIENTS) -> Load:
     )
 
 
+async def session_on(pooled: Pooled, server: RealServer) -> Peer:
+    """A client of its own whose session, which stays open, is on `server`."""
+    wanted = str(port_of(server)).encode()
+    while True:
+        client = pooled.client()
+        await client.send(b"CONFIG GET port\r\n")
+        answer = b""
+        while answer.count(b"\r\n") < 5:
+            answer += await client.some()
+        if wanted in answer:
+            return client
+        client.close()
+
+
 async def checked(pooled: Pooled, load: Load) -> None:
     """Wait until every server was checked: the first check decides alone, and later ones do not."""
     end = pooled.reactor.seconds() + 2 * CHECK.interval
@@ -77,8 +92,11 @@ async def test_killed_and_restarted(reactor: Any, pooled: Pooled) -> None:
     load = clients(pooled)
     await load.more(5 * CLIENTS)
     victim, dead = servers[0], address(servers[0])
+    waiting = await session_on(pooled, victim)
     had = sessions_on(pooled, dead)
     victim.stop()
+    # A client between two requests loses its session in any case, in the way of the kernel.
+    assert await waiting.rest() == (b"", END)
     assert await pooled.heard.line(f"{dead} ejected") == (
         f"{dead} ejected: connection refused (3 of 3), for 1 s"
     )
@@ -89,7 +107,7 @@ async def test_killed_and_restarted(reactor: Any, pooled: Pooled) -> None:
     await pooled.heard.line(f"{dead} up: the ejection is over")
     await load.until(lambda: pooled.observed.records[-1].upstream == dead)
     await load.stop()
-    pooled.errors(len(load.bad), allowed=had, wrote=load.bad)
+    pooled.errors(len(load.bad) + 1, allowed=had, wrote=load.bad)
 
 
 async def test_stopped_and_reset(reactor: Any, pooled: Pooled) -> None:
@@ -192,7 +210,8 @@ async def test_full_servers(reactor: Any, pooled: Pooled) -> None:
     pooled.errors(len(load.bad), allowed=0, wrote=load.bad)
     totals = [each.sessions_total for each in pooled.pool.servers]
     assert sum(totals) >= 3000
-    assert min(totals) > 1000
+    # Who waits goes where a slot is free first, so a faster server gets more.
+    assert min(totals) > 300
 
 
 async def test_backup_servers(reactor: Any, pooled: Pooled) -> None:
