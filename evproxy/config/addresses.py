@@ -15,9 +15,7 @@ from urllib.parse import urlsplit
 _HOST_AND_PORT = re.compile(
     r"(?:tcp:)?(?:\[(?P<v6>[^\[\]]*)\]|(?P<host>(?!unix:)[^:\[\]=]+)):(?P<port>\d+)(?::.*)?"
 )
-_SERVER_PORT = re.compile(
-    r"(?P<kind>tcp6?|ssl):(?:port=)?(?P<port>-?\d+)(?P<rest>(?::.*)?)"
-)
+_SERVER_PORT = re.compile(r"(?P<kind>tcp6?|ssl):(?:port=)?(?P<port>-?\d+)(?P<rest>(?::.*)?)")
 _UNIX_SOCKET = re.compile(
     r"(?P<kind>unix:(?:(?:path|address)=)?)(?P<path>[^/:=][^:=]*)(?P<rest>(?::.*)?)"
 )
