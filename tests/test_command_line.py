@@ -67,6 +67,31 @@ WRONG = [
         line="--upstream: 'tls:a' is not an upstream server: "
         "its arguments are incomplete or unknown",
     ),
+    *[
+        wrong(
+            f"--upstream={description}",
+            line=f"--upstream: '{description}' is not an upstream server: {fault}",
+        )
+        for description, fault in (
+            ("127.0.0.1", "there is no port"),
+            (":80", "there is no host"),
+            ("::1:80", "an IPv6 address goes in brackets, before the port"),
+            ("[::1]", "there is no port"),
+            ("[zz]:80", "there is no IPv6 address in the brackets"),
+        )
+    ],
+    *[
+        wrong(
+            UPSTREAM,
+            f"--listen={description}",
+            line=f"--listen: '{description}' cannot be listened on: did you mean \"{meant}\"?",
+        )
+        for description, meant in (
+            ("8080", "tcp:8080"),
+            ("127.0.0.1:8080", "tcp:8080:interface=127.0.0.1"),
+            ("[::1]:8080", r"tcp:8080:interface=\:\:1"),
+        )
+    ],
     wrong(
         UPSTREAM,
         "--listen=nosuch:1",

@@ -34,7 +34,7 @@ _UNTIDY = "it is empty, or has white space around it, or something in it that ca
 
 def upstream_fault(description: str) -> str | None:
     """Why `description` cannot be an upstream server's endpoint; ``None`` if it may be one."""
-    if ":" not in description:
+    if ":" not in description or description.endswith("]"):
         return "there is no port"
     if _is_untidy(description):
         return _UNTIDY
@@ -50,6 +50,12 @@ def listen_fault(description: str) -> str | None:
     found = _SERVER_PORT.fullmatch(description)
     if found is not None and not _is_port(found["port"], lowest=0):
         return "a port is a number from 0 to 65535"
+    host, _, port = description.rpartition(":")
+    host = host.removeprefix("[").removesuffix("]")
+    if port.isdigit() and (not host or _is_address(host)):
+        interface = host.replace(":", r"\:")
+        meant = f"tcp:{port}:interface={interface}" if host else f"tcp:{port}"
+        return f'did you mean "{meant}"?'
     return None
 
 

@@ -15,6 +15,7 @@ from twisted.internet.abstract import isIPAddress, isIPv6Address
 from twisted.internet.endpoints import clientFromString
 from twisted.internet.interfaces import IStreamClientEndpoint
 
+from evproxy.config.addresses import upstream_fault
 from evproxy.errors import SettingsError
 from evproxy.interfaces import Dialer
 from evproxy.upstream.dialers import (
@@ -74,6 +75,9 @@ def client_endpoint(reactor: Any, description: str) -> IStreamClientEndpoint:
     if isinstance(address, TCPAddress):
         host = address.host.replace(":", "\\:")
         description = f"tcp:{host}:{address.port}"
+    fault = upstream_fault(description)
+    if fault is not None:
+        raise SettingsError(f"{description!r} is not an upstream server: {fault}")
     try:
         endpoint: IStreamClientEndpoint = clientFromString(reactor, description)
     except Exception as error:
