@@ -41,7 +41,7 @@ class CheckedHealth:
     `rise` good checks in a row make a server up, `fall` bad ones in a row make it down;
     less than 1 counts as 1.  A server starts up, but the first check of all decides alone,
     so that one that was never well is not given sessions for `fall` intervals (HAProxy's
-    ``init-state up``, its default).
+    ``init-state up``, its default).  It starts as `state` where it has been checked before.
     """
 
     rise: int

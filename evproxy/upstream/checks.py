@@ -13,7 +13,7 @@ from random import Random
 from twisted.internet.interfaces import IDelayedCall, IReactorTime
 
 from evproxy.interfaces import Probe
-from evproxy.policy.health import CheckedHealth, Verdict
+from evproxy.policy.health import CheckedHealth, Health, Verdict
 from evproxy.settings import HealthCheck
 from evproxy.upstream.server import PoolServer
 
@@ -80,7 +80,8 @@ class _Checked:
     def __init__(self, checks: Checks, server: PoolServer) -> None:
         self._checks = checks
         self._server = server
-        self._health = CheckedHealth(checks.settings.rise, checks.settings.fall)
+        state = Health.DOWN if server.down else Health.UP
+        self._health = CheckedHealth(checks.settings.rise, checks.settings.fall, state)
         self._timer: IDelayedCall | None = None
         self._cancel: Callable[[], None] | None = None
         self._number = 0

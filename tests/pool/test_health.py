@@ -56,6 +56,25 @@ def test_goes_down_and_up(make: PoolMaker, clock: Clock, events: Events, doctor:
     assert share(pool) == {A: 500, B: 500}
 
 
+def test_down_at_a_restart(make: PoolMaker, clock: Clock, events: Events, doctor: Doctor) -> None:
+    """Down when its pool stopped, a server comes up by the first good check of the next run."""
+    pool = make(A, B, health_check=doctor)
+    pool.start()
+    down(pool, clock, doctor, A)
+    pool.stop()
+    events.flush()
+    pool.start()
+    assert walk(pool) == [B]
+    advance(clock, 5)
+    assert (walk(pool), events.flush()) == ([B], [])
+    pool.stop()
+    doctor.sick.clear()
+    pool.start()
+    advance(clock, 2)
+    assert sorted(walk(pool)) == [A, B]
+    assert events.flush() == [f"web/{A} up: check passed (1 of 1)"]
+
+
 def test_check_that_never_answers(
     make: PoolMaker, clock: Clock, events: Events, doctor: Doctor
 ) -> None:
