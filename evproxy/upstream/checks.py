@@ -11,11 +11,14 @@ from collections.abc import Callable
 from random import Random
 
 from twisted.internet.interfaces import IDelayedCall, IReactorTime
+from twisted.logger import Logger
 
 from evproxy.interfaces import Probe
 from evproxy.policy.health import CheckedHealth, Health, Verdict
 from evproxy.settings import HealthCheck
 from evproxy.upstream.server import PoolServer
+
+_log = Logger()
 
 JITTER = 0.1
 """By what part of itself a pause is longer or shorter."""
@@ -96,9 +99,7 @@ class _Checked:
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
-        if self._cancel is not None:
-            cancel, self._cancel = self._cancel, None
-            cancel()
+        self._end_check()
 
     def _check(self) -> None:
         checks = self._checks
@@ -127,10 +128,18 @@ class _Checked:
 
     def _give_up(self) -> None:
         self._timer = None
-        if self._cancel is not None:
-            cancel, self._cancel = self._cancel, None
-            cancel()
+        # What the probe says of it from now on, its cancelling included, is too late.
+        self._pending = False
+        self._end_check()
         self._answered(f"no answer within {self._checks.settings.timeout:g} s")
+
+    def _end_check(self) -> None:
+        cancel, self._cancel = self._cancel, None
+        if cancel is not None:
+            try:
+                cancel()
+            except Exception:
+                _log.failure("Could not cancel a check of {server}", server=self._server.name)
 
     def _answered(self, error: str | None) -> None:
         checks = self._checks

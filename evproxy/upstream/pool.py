@@ -253,7 +253,10 @@ class Pool:
         """No timer, check or watch is left; those who wait give up."""
         self._stopped = True
         if self._running and self._discovery is not None:
-            self._discovery.stop()
+            try:
+                self._discovery.stop()
+            except Exception:
+                _log.failure("Could not stop the discovery of pool {pool}", pool=self.name)
         self._running = False
         self._members.stop()
         self._selection.stop()

@@ -14,6 +14,7 @@ from evproxy.model import (
 )
 from evproxy.settings import Discover, Ejection
 from evproxy.upstream.pool import Pool
+from tests.leaks import LoggedErrors
 from tests.pool.doubles import (
     A,
     B,
@@ -180,6 +181,25 @@ def test_discovery(make: PoolMaker, events: Events) -> None:
     ]
     pool.stop()
     assert not registry.running
+
+
+def test_discovery_that_cannot_be_stopped(
+    make: PoolMaker, clock: Clock, doctor: Doctor, logged_errors: LoggedErrors
+) -> None:
+    """A discovery that breaks when it is stopped is logged, and the rest of the pool stops."""
+
+    class Stubborn:
+        def start(self, changed: object, failed: object) -> None:
+            """It has nothing to tell."""
+
+        def stop(self) -> None:
+            raise RuntimeError("no way")
+
+    pool = make(A, discover=Stubborn(), health_check=doctor)
+    pool.start()
+    pool.stop()
+    assert clock.getDelayedCalls() == []
+    assert len(logged_errors.flush(RuntimeError)) == 1
 
 
 def test_new_server_is_checked(make: PoolMaker, clock: Clock, doctor: Doctor) -> None:

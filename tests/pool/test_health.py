@@ -17,6 +17,7 @@ from evproxy.model import (
     close_reason,
 )
 from evproxy.settings import Ejection, HealthCheck
+from tests.leaks import LoggedErrors
 from tests.pool.doubles import (
     CLIENT,
     FINISHED,
@@ -85,6 +86,51 @@ def test_check_that_never_answers(
     advance(clock, 3)
     assert events.flush() == [f"web/{A} down: no answer within 0.7 s (1 of 1)"]
     assert doctor.cancelled >= 1
+
+
+def test_check_that_cannot_be_cancelled(
+    make: PoolMaker, clock: Clock, events: Events, logged_errors: LoggedErrors
+) -> None:
+    """A probe that breaks when its check is cancelled is logged; checks go on, and can be ended."""
+
+    class Stubborn(Doctor):
+        def cancel(self) -> None:
+            raise RuntimeError("no way")
+
+    doctor = Stubborn(mute={A, B}, seconds=clock.seconds)
+    pool = make(A, B, health_check=doctor)
+    pool.start()
+    advance(clock, 10)
+    assert states(pool) == {A: "down", B: "down"}
+    assert len(logged_errors.flush(RuntimeError)) >= 4
+    doctor.mute.clear()
+    advance(clock, 10)
+    assert states(pool) == {A: "up", B: "up"}
+    logged_errors.flush(RuntimeError)
+    doctor.mute.add(A)
+    doctor.asked.clear()
+    while not any(name == A for name, _ in doctor.asked):
+        advance(clock, 0.05)
+    pool.stop()
+    assert len(logged_errors.flush(RuntimeError)) == 1
+
+
+def test_check_that_answers_when_it_is_cancelled(make: PoolMaker, clock: Clock) -> None:
+    """What a check says when it is given up neither counts nor starts another one."""
+    asked: list[float] = []
+
+    class Talkative:
+        def check(
+            self, server: UpstreamServer, done: Callable[[str | None], None]
+        ) -> Callable[[], None]:
+            asked.append(clock.seconds())
+            return lambda: done(None)
+
+    pool = make(A, health_check=Talkative(), check_timing=HealthCheck(interval=2, timeout=1))
+    pool.start()
+    advance(clock, 21)
+    assert states(pool) == {A: "down"}
+    assert len(asked) <= 12
 
 
 def test_probe_that_times_out_by_itself(make: PoolMaker, clock: Clock, events: Events) -> None:
