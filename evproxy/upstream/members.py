@@ -191,6 +191,9 @@ class Members:
         """Something that decides whether, or how much, `server` is used has changed."""
         state, before = server.state, server.announced
         now = self._reactor.seconds()
+        if state == "up" and before in ("down", "ejected"):
+            # That it could not be connected before is no reason to keep away from it now.
+            server.forget_connects()
         if state == "up" and before != "up" and self._slow_start > 0:
             server.slow_since = now
         server.settle(now, self._slow_start)

@@ -218,6 +218,8 @@ class Pool:
         """The connect failed: the slot is free again, and the server is blamed."""
         assert isinstance(server, PoolServer)
         server.connect_failures += 1
+        # Else a server that is dead since it was fast would stay the fastest.
+        server.took(self.connect_timeout)
         if self._ejector is not None:
             self._ejector.connect_failed(server, reason_of(reason))
         self._release(server, session)

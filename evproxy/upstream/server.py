@@ -23,7 +23,8 @@ class ServerStatus:
     `state` is ``up``, ``down``, ``ejected`` or ``draining``, `why` says what made it so and
     `since` when, in seconds on the reactor's clock.  `weight` is the effective one.
     `sessions` hold a slot now; `sessions_total`, `connect_failures` and `ejections` count
-    from the beginning.  `connect_time` is the decaying peak average, in seconds.
+    from the beginning.  `connect_time` is the decaying peak average, in seconds; a connect
+    that failed counts as one that took the whole `connect_timeout`.
     """
 
     spec: UpstreamServer
@@ -124,13 +125,17 @@ class PoolServer:
         return self._peak * exp((self._peak_at - self._seconds()) / DECAY)
 
     def took(self, seconds: float) -> None:
-        """A connect succeeded after `seconds`."""
+        """A connect took `seconds`, or counts as one that did."""
         now = self._seconds()
         if self._peak:
             kept = exp((self._peak_at - now) / DECAY)
             seconds = max(seconds, self._peak * kept + seconds * (1 - kept))
         self._peak = seconds
         self._peak_at = now
+
+    def forget_connects(self) -> None:
+        """How fast it connects is not known any more."""
+        self._peak = 0.0
 
     def status(self) -> ServerStatus:
         """What it is like now."""

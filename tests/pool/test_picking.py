@@ -17,6 +17,8 @@ from evproxy.settings import PoolSettings
 from evproxy.upstream.pool import Pool
 from tests.pool.doubles import (
     CLIENT,
+    FINISHED,
+    REFUSED,
     A,
     B,
     C,
@@ -28,6 +30,7 @@ from tests.pool.doubles import (
     PoolMaker,
     advance,
     down,
+    fail,
     never,
     share,
     walk,
@@ -65,6 +68,48 @@ def test_all_policies(make: PoolMaker, clock: Clock, balance: str) -> None:
     assert sorted(walk(pool)) == [A, C]
     advance(clock, 60)
     assert sorted(walk(pool)) == [A, C]
+
+
+def test_least_time_leaves_a_dead_server(make: PoolMaker, clock: Clock) -> None:
+    """The fastest server is left once it cannot be connected, and is tried again later."""
+    pool = make(A, B, balance="least-time", connect_timeout=2.0)
+    connects = {A: 0.001, B: 0.05}
+
+    def connect() -> str:
+        caller = Caller(pool).open()
+        assert caller.server is not None
+        if caller.server.name in connects:
+            pool.connected(caller.server, connects[caller.server.name])
+            caller.close()
+        else:
+            pool.connect_failed(caller.server, caller, REFUSED)
+        return caller.server.name
+
+    assert [connect() for _ in range(10)].count(A) >= 8
+    del connects[A]
+    assert [connect() for _ in range(100)].count(A) == 1
+    connects[A] = 0.001
+    advance(clock, 60)
+    assert [connect() for _ in range(10)].count(A) >= 1
+
+
+def test_least_time_of_a_server_that_comes_up(
+    make: PoolMaker, clock: Clock, doctor: Doctor
+) -> None:
+    """A server that comes up is tried: that it could not be connected was before."""
+    pool = make(A, B, balance="least-time", health_check=doctor)
+    pool.start()
+    for server in list(pool.candidates(CLIENT)):
+        caller = Caller(pool)
+        pool.claim(server, caller)
+        pool.connected(server, 0.001)
+        pool.ended(server, caller, FINISHED, True)
+    fail(pool, A)
+    assert share(pool, 100) == {B: 100}
+    down(pool, clock, doctor, A)
+    doctor.sick.clear()
+    advance(clock, 10)
+    assert share(pool, 100)[A] > 20
 
 
 def test_own_balancer(make: PoolMaker) -> None:

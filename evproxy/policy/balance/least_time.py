@@ -3,7 +3,8 @@ The server that is likely to answer soonest, by a peak EWMA of its connect time.
 
 The cost of a server is connect time x (sessions + 1) / weight, as in Finagle's
 ``PeakEwma`` load metric (twitter/finagle).  The average rises to a peak at once and decays
-with time, so a server that was slow is tried again later.
+with time, so a server that was slow is tried again later.  One that could not be connected
+has to count as slow too: by its own last success it would stay the fastest for ever.
 """
 
 from __future__ import annotations
