@@ -118,7 +118,8 @@ class Pool:
         self._resets = on_down == "reset"
         self._observer = observer
         self._calls: set[IDelayedCall] = set()
-        self._running = self._stopped = self._waking = False
+        self._running = self._stopped = False
+        self._waking = self._wake_is_due = False
         self._refusing = self._blind = False
         self._overflowed = -inf
         self._line = WaitingLine(reactor, queue_timeout, queue_size)
@@ -265,6 +266,7 @@ class Pool:
         for call in self._calls:
             call.cancel()
         self._calls.clear()
+        self._wake_is_due = False
         self._line.dissolve(f"pool {self.name} has stopped")
 
     # What users call.
@@ -344,7 +346,7 @@ class Pool:
     def _changed(self, server: PoolServer) -> None:
         self._selection.stale = True
         if self._line and not self._stopped:
-            self._soon(self._wake_for_any)
+            self._wake_soon()
         if server.held and server.down and not server.found_down:
             self._reset_sessions(server, iter(list(server.held)))
         server.found_down = server.down
@@ -383,12 +385,14 @@ class Pool:
     # What happens to the sessions.
 
     def _release(self, server: PoolServer, session: PoolSession) -> None:
+        was_full = server.full
         server.sessions -= 1
         if self._selection.load_changed is not None:
             self._selection.load_changed(server)
         if server.held is not None:
             server.held.discard(session)
-        if self._line:
+        # Those who wait could not use a slot that was free before.
+        if was_full and self._line:
             self._wake(lambda: self._selection.has_room(server))
         if server.leaving and not server.sessions:
             self._members.left(server, "its last session has ended")
@@ -400,16 +404,20 @@ class Pool:
             return
         self._waking = True
         try:
-            for _ in range(min(len(self._line), _BATCH)):
-                if not has_room():
-                    return
-                self._line.wake()
+            moved = self._line.wake(has_room, _BATCH)
         finally:
             self._waking = False
-        if self._line and has_room():
+        # If nobody could use the room, nobody can in the next turn.
+        if moved and self._line and has_room():
+            self._wake_soon()
+
+    def _wake_soon(self) -> None:
+        if not self._wake_is_due:
+            self._wake_is_due = True
             self._soon(self._wake_for_any)
 
     def _wake_for_any(self) -> None:
+        self._wake_is_due = False
         if self._selection.stale:
             self._refresh()
         has_room = self._selection.has_room

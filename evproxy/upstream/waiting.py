@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable
+from itertools import islice
 from typing import Any
 
 from attrs import define
@@ -50,6 +51,7 @@ class WaitingLine:
         self._size = size
         self._places: deque[_Place] = deque()
         self._waiting = 0
+        self._asked: _Place | None = None
         self._timer: IDelayedCall | None = None
 
     def __len__(self) -> int:
@@ -58,7 +60,16 @@ class WaitingLine:
     def join(
         self, ready: Callable[[], None], gave_up: Callable[[Exception], None]
     ) -> _Place | None:
-        """A place at the end of the line, ``None`` if it is full."""
+        """
+        A place at the end of the line, ``None`` if it is full.
+
+        One that joins again while it is told of a slot keeps the place that it had.
+        """
+        asked = self._asked
+        if asked is not None and asked.waits and asked.ready == ready:
+            self._asked = None
+            asked.gave_up = gave_up
+            return asked
         if self._timeout <= 0 or self._waiting >= self._size:
             return None
         place = _Place(self, ready, gave_up, self._reactor.seconds() + self._timeout)
@@ -75,18 +86,32 @@ class WaitingLine:
             self._waiting -= 1
             self._tidy()
 
-    def wake(self) -> None:
-        """Tell the first of the line, if there is one, that a slot may be free."""
-        first = self._first()
-        if first is not None:
-            self.leave(first)
-            _call(first.ready)
+    def wake(self, has_room: Callable[[], bool], most: int) -> bool:
+        """
+        Tell the first `most` of the line, while `has_room`, that a slot may be free.
+
+        :return: whether any of them waits no more.
+        """
+        moved = False
+        for place in list(islice((place for place in self._places if place.waits), most)):
+            if not has_room():
+                break
+            if not place.waits:
+                continue
+            self._asked = place
+            _call(place.ready)
+            if self._asked is place:
+                self.leave(place)
+                moved = True
+            self._asked = None
+        return moved
 
     def dissolve(self, why: str) -> None:
         """Everyone gives up, told `why`."""
         while (first := self._first()) is not None:
             self.leave(first)
-            _call(first.gave_up, NoServerAvailable(why))
+            if first is not self._asked:
+                _call(first.gave_up, NoServerAvailable(why))
 
     def _first(self) -> _Place | None:
         while self._places and not self._places[0].waits:

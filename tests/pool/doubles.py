@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Container
 from typing import Any
 
 from attrs import define, field
@@ -79,6 +79,33 @@ class Caller:
     def end(self, by: Side, how: Ending) -> None:
         self.ends.append((by, how))
         self.close(close_reason(by, how, Phase.RELAYING))
+
+
+@define(eq=False)
+class Client:
+    """A session that waits for a slot of one of `wanted`, and again if it finds none."""
+
+    pool: Pool
+    wanted: Container[str]
+    asked: int = 0
+    caller: Caller | None = None
+    error: Exception | None = None
+
+    def wait(self) -> Client:
+        assert self.pool.wait(self.ready, self.gave_up) is not None
+        return self
+
+    def ready(self) -> None:
+        self.asked += 1
+        for server in self.pool.candidates(CLIENT):
+            if server.name in self.wanted:
+                self.caller = Caller(self.pool, server)
+                self.pool.claim(server, self.caller)
+                return
+        self.wait()
+
+    def gave_up(self, error: Exception) -> None:
+        self.error = error
 
 
 @define(eq=False)

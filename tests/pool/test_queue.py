@@ -12,9 +12,11 @@ from evproxy.model import (
 )
 from tests.leaks import LoggedErrors
 from tests.pool.doubles import (
+    CLIENT,
     A,
     B,
     Caller,
+    Client,
     Events,
     PoolMaker,
     advance,
@@ -120,6 +122,50 @@ def test_waiters_that_fail_at_once(make: PoolMaker, clock: Clock) -> None:
     first.close()
     advance(clock, 4)
     assert len(woken) == 3000
+
+
+def test_room_that_nobody_in_the_line_can_use(make: PoolMaker, clock: Clock) -> None:
+    """Those who are woken in vain keep place and deadline, and are not woken in every turn."""
+    pool = make(UpstreamServer(A, max_sessions=1), B, queue_timeout=5.0)
+    first = Caller(pool, next(server for server in pool.candidates(CLIENT) if server.name == A))
+    assert first.server is not None
+    pool.claim(first.server, first)
+    clients = [Client(pool, {A}).wait() for _ in range(40)]
+    clock.advance(1)
+    pool.set_weight(B, 2)
+    for _ in range(50):
+        clock.advance(0)
+    assert max(client.asked for client in clients) == 1
+    first.close()
+    assert [client.caller is not None for client in clients] == [True] + [False] * 39
+    advance(clock, 4.05)
+    assert {str(client.error) for client in clients[1:]} == {"every server is full; waited 5 s"}
+
+
+def test_room_for_one_further_back(make: PoolMaker, clock: Clock) -> None:
+    """One who can use a slot gets it, though those before can not, and keep their places."""
+    pool = make(UpstreamServer(A, max_sessions=1), UpstreamServer(B, max_sessions=1))
+    on_a, on_b = Caller(pool).open(), Caller(pool).open()
+    one, other, behind = Client(pool, {A}), Client(pool, {A}), Client(pool, {A, B})
+    for client in (one, other, behind):
+        client.wait()
+    on_b.close()
+    assert (one.caller, other.caller) == (None, None)
+    assert behind.caller is not None
+    on_a.close()
+    assert one.caller is not None
+    assert other.caller is None
+
+
+def test_stop_while_one_is_woken(make: PoolMaker) -> None:
+    """If the pool stops within a wake-up, the woken one is told of the slot only."""
+    pool = make(UpstreamServer(A, max_sessions=1))
+    first = Caller(pool).open()
+    errors: list[Exception] = []
+    assert pool.wait(pool.stop, never) is not None
+    assert pool.wait(never, errors.append) is not None
+    first.close()
+    assert len(errors) == 1
 
 
 def test_broken_waiter(make: PoolMaker, logged_errors: LoggedErrors) -> None:
