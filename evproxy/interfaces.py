@@ -7,7 +7,7 @@ object that satisfies the protocol here; nothing has to be inherited.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from typing import Any, Protocol
 
 from twisted.internet.interfaces import IConnector
@@ -111,13 +111,18 @@ class Pool(Protocol):
         """
 
     def wait(
-        self, ready: Callable[[], None], gave_up: Callable[[Exception], None]
+        self,
+        ready: Callable[[], None],
+        gave_up: Callable[[Exception], None],
+        tried: Collection[Server] = (),
     ) -> Waiter | None:
         """
-        Wait for a slot, when `candidates` gave nothing because every server is full.
+        Wait for a slot, when `candidates` gives none, or no more, because servers are full.
 
-        Calls `ready` once a slot may be free, or `gave_up` after the queue timeout.
-        ``None`` if waiting is pointless: no server is usable, or the queue is full.
+        Calls `ready` once a slot may be free, or `gave_up` after the queue timeout.  Who
+        finds none when `ready` is called, and waits again within it, keeps its place.
+        ``None`` if waiting is pointless: no server but those `tried` is usable, or the
+        queue is full.
         """
 
     def claim(self, server: Server, session: PoolSession) -> None:

@@ -124,6 +124,7 @@ class Session:
         "_size",
         "_half_closed",
         "_deadline_is_idle",
+        "_tried",
         "_waiting",
         "_walking",
         "attempts",
@@ -152,6 +153,7 @@ class Session:
         self.server: Server | None = None
         self._candidates: Iterator[Server] | None = None
         self._connecting: IConnector | None = None
+        self._tried: tuple[Server, ...] = ()
         self._waiting: Waiter | None = None
         self._walking = False
         self._bucket = 0
@@ -173,7 +175,10 @@ class Session:
     # Connecting.
 
     def _choose(self) -> None:
-        self._candidates = self._context.pool.candidates(self.info)
+        candidates = self._context.pool.candidates(self.info)
+        if self._tried:
+            candidates = (server for server in candidates if server not in self._tried)
+        self._candidates = candidates
         self._connect_next()
 
     def _connect_next(self) -> None:
@@ -213,10 +218,11 @@ class Session:
     def _no_candidate(self) -> None:
         pool = self._context.pool
         self._candidates = None
-        if not self.attempts:
-            self._waiting = pool.wait(self._slot_free, self._no_server)
+        if self.attempts < pool.connect_attempts:
+            self._waiting = pool.wait(self._slot_free, self._no_server, self._tried)
             if self._waiting is not None:
                 return
+        if not self.attempts:
             self._no_server(NoServerAvailable(f"no server of pool {pool.name} is available"))
         else:
             self._close_unconnected(Side.UPSTREAM, Ending.UNREACHABLE)
@@ -240,6 +246,7 @@ class Session:
             return
         self._connecting = None
         self.server = None
+        self._tried += (server,)
         self.error = f"{server.name}: {reason.getErrorMessage()}"
         try:
             self._context.pool.connect_failed(server, self, reason)

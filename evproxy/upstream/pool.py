@@ -8,7 +8,7 @@ may be picked (`selection`), and who waits for a slot (`waiting`).  It satisfies
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from itertools import islice
 from math import inf
 from operator import length_hint
@@ -186,12 +186,22 @@ class Pool:
         return selection.walk(info)
 
     def wait(
-        self, ready: Callable[[], None], gave_up: Callable[[Exception], None]
+        self,
+        ready: Callable[[], None],
+        gave_up: Callable[[Exception], None],
+        tried: Collection[Server] = (),
     ) -> Waiter | None:
-        """Wait for a slot; ``None`` if no server is usable or the queue is full."""
-        if self._selection.stale:
+        """
+        Wait for a slot, which `ready` is called for, within `queue_timeout`.
+
+        ``None`` if no server but those `tried` is usable, or the queue is full.
+        """
+        selection = self._selection
+        if selection.stale:
             self._refresh()
-        if self._stopped or not (self._selection.usable or self._selection.panic):
+        if self._stopped or not (selection.usable or selection.panic):
+            return None
+        if tried and not any(selection.may_serve(s) and s not in tried for s in self._members):
             return None
         place = self._line.join(ready, gave_up)
         if place is None:

@@ -118,7 +118,11 @@ class Selection:
 
     def has_room(self, server: PoolServer) -> bool:
         """Whether a new session could go to `server`."""
-        return (server.usable or (self.panic and server.open)) and not server.full
+        return self.may_serve(server) and not server.full
+
+    def may_serve(self, server: PoolServer) -> bool:
+        """Whether a new session could go to `server` if it had room."""
+        return server.usable or (self.panic and server.open)
 
     def stop(self) -> None:
         """No timer is left; the next `refresh` goes on with what they did."""

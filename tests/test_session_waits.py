@@ -1,0 +1,71 @@
+"""Sessions that wait for a slot, on real sockets."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from evproxy import UpstreamServer
+from evproxy.model import Ending, Side
+from tests.peers import END, RESET, Listening
+from tests.pools import Pooled
+from tests.test_session_ends import converse, refused_address
+
+
+async def test_a_client_waits_though_one_server_refuses(reactor: Any, pooled: Pooled) -> None:
+    """A session that one server refused waits for the others while they are full."""
+    server = pooled.closes(Listening.tcp(reactor))
+    refuses, full = refused_address(), f"127.0.0.1:{server.port}"
+    pooled.start(refuses, UpstreamServer(full, max_sessions=1), queue_timeout=60.0, queue_size=3)
+    holder, held = pooled.client(), await server.accept()
+    waiting = [pooled.client() for _ in range(3)]
+    beyond = pooled.client()
+    assert await beyond.rest() == (b"", RESET)
+    await converse(holder, held)
+    holder.end()
+    held.end()
+    for client in waiting:
+        peer = await server.accept()
+        await converse(client, peer)
+        client.end()
+        assert await peer.rest() == (b"", END)
+        peer.end()
+    await pooled.observed.ended(5)
+    ends = [record.reason.how for record in pooled.observed.records]
+    assert ends == [Ending.UNREACHABLE] + [Ending.FINISHED] * 4
+
+
+async def test_nobody_waits_for_a_server_that_was_tried(reactor: Any, pooled: Pooled) -> None:
+    """A session that every server has refused is reset at once, whoever is full meanwhile."""
+    refuses = refused_address()
+    pooled.start(UpstreamServer(refuses, max_sessions=1), queue_timeout=60.0)
+    clients = [pooled.client() for _ in range(3)]
+    for client in clients:
+        assert await client.rest() == (b"", RESET)
+    await pooled.observed.ended(3)
+    reasons = {(record.reason.by, record.reason.how) for record in pooled.observed.records}
+    assert reasons == {(Side.UPSTREAM, Ending.UNREACHABLE)}
+
+
+async def test_a_client_that_leaves_gives_up_its_place(reactor: Any, pooled: Pooled) -> None:
+    """Who leaves while it waits is not given the slot, and its place goes to another."""
+    server = pooled.closes(Listening.tcp(reactor))
+    full = UpstreamServer(f"127.0.0.1:{server.port}", max_sessions=1)
+    pooled.start(full, queue_timeout=60.0, queue_size=1)
+    holder, held = pooled.client(), await server.accept()
+    leaves = pooled.client()
+    beyond = pooled.client()
+    assert await beyond.rest() == (b"", RESET)
+    leaves.reset()
+    await pooled.observed.ended(2)
+    stays = pooled.client()
+    await stays.send(b"patient")
+    await converse(holder, held)
+    holder.reset()
+    peer = await server.accept()
+    assert await peer.receive(7) == b"patient"
+    peer.reset()
+    await pooled.observed.ended(4)
+    assert [record.reason.how for record in pooled.observed.records][:2] == [
+        Ending.UNREACHABLE,
+        Ending.LEFT,
+    ]
