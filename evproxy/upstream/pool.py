@@ -224,6 +224,9 @@ class Pool:
         server.took(seconds)
         if self._ejector is not None:
             self._ejector.connected(server)
+        if server.late and not self._stopped:
+            arrived = [late for late in server.late if late.phase is not Phase.CONNECTING]
+            self._soon(self._reset_sessions, server, iter(arrived))
 
     def connect_failed(self, server: Server, session: PoolSession, reason: Failure) -> None:
         """The connect failed: the slot is free again, and the server is blamed."""
@@ -357,6 +360,8 @@ class Pool:
         self._selection.stale = True
         if self._line and not self._stopped:
             self._wake_soon()
+        if not server.down:
+            server.late.clear()
         if server.held and server.down and not server.found_down:
             self._reset_sessions(server, iter(list(server.held)))
         server.found_down = server.down
@@ -401,6 +406,7 @@ class Pool:
             self._selection.load_changed(server)
         if server.held is not None:
             server.held.discard(session)
+            server.late.discard(session)
         # Those who wait could not use a slot that was free before.
         if was_full and self._line:
             self._wake(lambda: self._selection.has_room(server))
@@ -438,9 +444,13 @@ class Pool:
         for session in islice(sessions, _BATCH):
             if not server.down or server.held is None:
                 return
-            # One that still connects fails and goes to another server.
-            if session not in server.held or session.phase is Phase.CONNECTING:
+            if session not in server.held:
                 continue
+            # One that still connects may fail and go to another server.
+            if session.phase is Phase.CONNECTING:
+                server.late.add(session)
+                continue
+            server.late.discard(session)
             try:
                 session.end(Side.PROXY, Ending.SERVER_DOWN)
             except Exception:

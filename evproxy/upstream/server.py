@@ -47,8 +47,9 @@ class PoolServer:
 
     `given` is the value it was configured or discovered with, `spec` the one in force.
     `usable` says whether it may get new sessions, `open` whether it might but for its
-    health; `settle` derives both.  `held` are its sessions, where the pool needs them, and
-    `found_down` says whether those that it had then were ended.
+    health; `settle` derives both.  `held` are its sessions, where the pool needs them,
+    `found_down` says whether those that it had then were ended, and `late` are those that
+    were still connecting then.
     """
 
     given: UpstreamServer
@@ -57,6 +58,7 @@ class PoolServer:
     discovered: bool = False
     held: set[PoolSession] | None = None
     found_down: bool = field(init=False, default=False)
+    late: set[PoolSession] = field(init=False, factory=set)
 
     spec: UpstreamServer = field(init=False)
     name: str = field(init=False)

@@ -42,6 +42,28 @@ def test_sessions_that_connect_to_a_server_that_goes_down(
     assert connecting.ends == []
 
 
+def test_sessions_that_connect_after_all(make: PoolMaker, clock: Clock, doctor: Doctor) -> None:
+    """Those whose connect succeeds although the server went down meanwhile are reset then."""
+    pool = make(A, health_check=doctor, on_down="reset")
+    pool.start()
+    callers = [Caller(pool, phase=Phase.CONNECTING).open() for _ in range(40)]
+    down(pool, clock, doctor, A)
+    for caller in callers[1:]:
+        assert caller.server is not None
+        caller.phase = Phase.RELAYING
+        pool.connected(caller.server, 3.0)
+        assert caller.ends == []
+    clock.advance(0)
+    assert [len(caller.ends) for caller in callers] == [0] + [1] * 39
+    doctor.sick.clear()
+    advance(clock, 10)
+    callers[0].phase = Phase.RELAYING
+    assert callers[0].server is not None
+    pool.connected(callers[0].server, 3.0)
+    clock.advance(0)
+    assert callers[0].ends == []
+
+
 def test_sessions_that_came_while_all_were_down(
     make: PoolMaker, clock: Clock, doctor: Doctor
 ) -> None:
