@@ -52,6 +52,7 @@ class Checks:
 
     def add(self, server: PoolServer, within: float) -> None:
         """Check `server` for the first time `within` so many seconds."""
+        self.remove(server)
         checked = self._checked[server] = _Checked(self, server)
         checked.check_in(self._random.random() * within)
 

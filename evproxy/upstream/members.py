@@ -90,6 +90,10 @@ class Members:
             self._checks.stop()
         if self.ejector is not None:
             self.ejector.stop()
+        for server in self:
+            if server.announced == "ejected":
+                self._record(server, server.state, "the pool has stopped")
+                server.settle(server.since, self._slow_start)
 
     # Who is in the pool.
 
@@ -209,7 +213,10 @@ class Members:
         self.changed(server, verdict.why)
 
     def _announce(self, server: PoolServer, state: str, why: str) -> None:
+        self._record(server, state, why)
+        self._tell(server, state, why)
+
+    def _record(self, server: PoolServer, state: str, why: str) -> None:
         server.announced = state
         server.why = why
         server.since = self._reactor.seconds()
-        self._tell(server, state, why)

@@ -118,7 +118,8 @@ class Pool:
         self._resets = on_down == "reset"
         self._observer = observer
         self._calls: set[IDelayedCall] = set()
-        self._running = self._stopped = False
+        self._users = 0
+        self._stopped = False
         self._waking = self._wake_is_due = False
         self._refusing = self._blind = False
         self._overflowed = -inf
@@ -258,22 +259,31 @@ class Pool:
     # What the service calls.
 
     def start(self) -> None:
-        """Begin health checks and discovery."""
-        self._running = True
+        """Begin health checks and discovery, unless another user of the pool has."""
+        self._users += 1
+        if self._users > 1:
+            return
         self._stopped = False
         self._members.start()
         if self._discovery is not None:
             self._discovery.start(self.set_servers, self._discovery_failed)
 
     def stop(self) -> None:
-        """No timer, check or watch is left; those who wait give up."""
+        """
+        No timer, check or watch is left; those who wait give up.
+
+        A pool that was started more than once goes on until it is stopped as often.
+        """
+        if self._users > 1:
+            self._users -= 1
+            return
         self._stopped = True
-        if self._running and self._discovery is not None:
+        if self._users and self._discovery is not None:
             try:
                 self._discovery.stop()
             except Exception:
                 _log.failure("Could not stop the discovery of pool {pool}", pool=self.name)
-        self._running = False
+        self._users = 0
         self._members.stop()
         self._selection.stop()
         for call in self._calls:

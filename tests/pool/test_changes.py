@@ -183,6 +183,26 @@ def test_discovery(make: PoolMaker, events: Events) -> None:
     assert not registry.running
 
 
+def test_pool_of_two_services(make: PoolMaker, clock: Clock, doctor: Doctor) -> None:
+    """A pool that is started twice does its work once, and until it is stopped twice."""
+    pool = make(A, health_check=doctor)
+    pool.start()
+    pool.start()
+    advance(clock, 10)
+    assert 4 <= len(doctor.asked) <= 6
+    pool.stop()
+    doctor.asked.clear()
+    advance(clock, 10)
+    assert 4 <= len(doctor.asked) <= 6
+    pool.stop()
+    assert clock.getDelayedCalls() == []
+    pool.stop()
+    pool.start()
+    advance(clock, 10)
+    pool.stop()
+    assert clock.getDelayedCalls() == []
+
+
 def test_discovery_that_cannot_be_stopped(
     make: PoolMaker, clock: Clock, doctor: Doctor, logged_errors: LoggedErrors
 ) -> None:

@@ -316,6 +316,19 @@ def test_stop_ends_ejections(make: PoolMaker, clock: Clock) -> None:
     assert states(pool)[A] == "ejected"
 
 
+def test_ejected_again_after_a_restart(make: PoolMaker, clock: Clock, events: Events) -> None:
+    """An ejection that ended as the pool stopped keeps no later one from being told."""
+    pool = make(A, B, ejection=Ejection(failures=1))
+    pool.start()
+    fail(pool, A)
+    pool.stop()
+    assert (pool.servers[0].state, pool.servers[0].why) == ("up", "the pool has stopped")
+    pool.start()
+    fail(pool, A)
+    lines = [line.split(",")[0] for line in events.flush()]
+    assert lines == [f"web/{A} ejected: connection refused (1 of 1)"] * 2
+
+
 def test_slow_start(make: PoolMaker, clock: Clock, doctor: Doctor) -> None:
     """A server that came up gets a share that grows to the full one, in about ten steps."""
     pool = make(A, B, slow_start=100, health_check=doctor)
