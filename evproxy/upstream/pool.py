@@ -235,9 +235,11 @@ class Pool:
         server.connect_failures += 1
         # Else a server that is dead since it was fast would stay the fastest.
         server.took(self.connect_timeout)
-        if self._ejector is not None:
-            self._ejector.connect_failed(server, reason_of(reason))
-        self._release(server, session)
+        try:
+            if self._ejector is not None:
+                self._ejector.connect_failed(server, reason_of(reason))
+        finally:
+            self._release(server, session)
 
     def abandoned(self, server: Server, session: PoolSession) -> None:
         """The client left while connecting: the slot is free again; no blame."""
@@ -249,12 +251,14 @@ class Pool:
     ) -> None:
         """The session ended: the slot is free again.  `answered`: the server sent a byte."""
         assert isinstance(server, PoolServer)
-        if self._ejector is not None:
-            if answered:
-                self._ejector.answered(server)
-            elif reason.by is Side.UPSTREAM and reason.how is Ending.RESET:
-                self._ejector.reset_early(server)
-        self._release(server, session)
+        try:
+            if self._ejector is not None:
+                if answered:
+                    self._ejector.answered(server)
+                elif reason.by is Side.UPSTREAM and reason.how is Ending.RESET:
+                    self._ejector.reset_early(server)
+        finally:
+            self._release(server, session)
 
     # What the service calls.
 
@@ -363,8 +367,7 @@ class Pool:
         return PoolServer(spec, self._dialer_for(spec), self.reactor.seconds, held=held)
 
     def _announce(self, server: PoolServer, state: str, why: str) -> None:
-        if self._observer is not None:
-            self._observer.server_changed(self.name, server.name, state, why)
+        self._tell(lambda observer: observer.server_changed(self.name, server.name, state, why))
 
     def _changed(self, server: PoolServer) -> None:
         self._selection.stale = True
@@ -399,13 +402,20 @@ class Pool:
             )
 
     def _exhausted(self, why: str) -> None:
-        if self._observer is not None:
-            self._observer.pool_exhausted(self.name, why)
+        self._tell(lambda observer: observer.pool_exhausted(self.name, why))
 
     def _discovery_failed(self, why: str) -> None:
-        if not self._blind and self._observer is not None:
-            self._observer.discovery_failed(self.name, why)
-        self._blind = True
+        if not self._blind:
+            self._blind = True
+            self._tell(lambda observer: observer.discovery_failed(self.name, why))
+
+    def _tell(self, what: Callable[[PoolObserver], None]) -> None:
+        """Tell the observer; that it breaks is of no concern to the pool."""
+        if self._observer is not None:
+            try:
+                what(self._observer)
+            except Exception:
+                _log.failure("The observer of pool {pool} broke", pool=self.name)
 
     # What happens to the sessions.
 

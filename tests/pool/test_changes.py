@@ -24,6 +24,7 @@ from tests.pool.doubles import (
     Events,
     PoolMaker,
     advance,
+    down,
     fail,
     share,
     states,
@@ -201,6 +202,35 @@ def test_pool_of_two_services(make: PoolMaker, clock: Clock, doctor: Doctor) -> 
     advance(clock, 10)
     pool.stop()
     assert clock.getDelayedCalls() == []
+
+
+def test_broken_observer(
+    make: PoolMaker, clock: Clock, doctor: Doctor, logged_errors: LoggedErrors
+) -> None:
+    """What an observer raises is logged, and keeps neither slots nor states from changing."""
+
+    class Broken:
+        def broken(self, *arguments: str) -> None:
+            raise RuntimeError("I do not want to know")
+
+        server_changed = pool_exhausted = discovery_failed = broken
+
+    pool = make(A, B, ejection=Ejection(failures=1), health_check=doctor, observer=Broken())
+    pool.start()
+    fail(pool, A)
+    assert [server.sessions for server in pool.servers] == [0, 0]
+    assert walk(pool) == [B]
+    down(pool, clock, doctor, B)
+    assert walk(pool) == [A]
+    doctor.sick.add(A)
+    advance(clock, 10)
+    assert walk(pool) == []
+    doctor.sick.clear()
+    advance(clock, 10)
+    assert sorted(walk(pool)) == [A, B]
+    pool.set_servers([UpstreamServer(C)])
+    assert sorted(walk(pool)) == [A, B, C]
+    assert len(logged_errors.flush(RuntimeError)) == 8
 
 
 def test_discovery_that_cannot_be_stopped(
