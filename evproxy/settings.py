@@ -138,7 +138,7 @@ class Ejection:
     at each repetition up to `max_time`.
 
     At most `max_percent` of a pool are ejected at once, but one always may be, however
-    few the servers; with 0 none ever is, and the only server of a pool never is.
+    few the servers; with 0 none ever is, and the last that gets sessions never is.
     """
 
     failures: int = field(default=3, validator=_whole(1, MOST_IN_A_ROW, _EJECTION))

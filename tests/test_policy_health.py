@@ -120,31 +120,39 @@ def test_rows_are_counted_apart() -> None:
     assert record.reset_early() == 1
 
 
-@given(st.integers(0, 40), st.integers(0, 40), st.integers(-5, 110))
-def test_ejections_are_bounded(ejected: int, total: int, percent: int) -> None:
-    """One more ejection stays within the bound, or is the first of several servers."""
-    if may_eject(ejected, total, percent):
-        assert total > 1
+@given(st.integers(0, 40), st.integers(0, 40), st.integers(0, 40), st.integers(-5, 110))
+def test_ejections_are_bounded(ejected: int, down: int, total: int, percent: int) -> None:
+    """One more ejection stays within the bound or is the first, and leaves one that serves."""
+    out = ejected + down
+    if may_eject(ejected, out, total, percent):
+        assert out + 1 < total
         assert percent > 0
-        assert (ejected + 1) / total <= percent / 100 or ejected == 0
+        assert (out + 1) / total <= percent / 100 or ejected == 0
 
 
 @pytest.mark.parametrize(
-    ("ejected", "total", "percent", "expected"),
+    ("ejected", "out", "total", "percent", "expected"),
     [
-        (0, 1, 100, False),
-        (0, 2, 10, True),
-        (1, 2, 50, False),
-        (1, 4, 50, True),
-        (2, 4, 50, False),
-        (1, 3, 50, False),
-        (3, 4, 100, True),
-        (0, 9, 0, False),
+        (0, 0, 1, 100, False),
+        (0, 0, 2, 10, True),
+        (0, 1, 2, 100, False),
+        (1, 1, 2, 50, False),
+        (1, 1, 4, 50, True),
+        (1, 2, 4, 50, False),
+        (0, 2, 4, 50, True),
+        (0, 3, 4, 100, False),
+        (2, 2, 4, 50, False),
+        (1, 1, 3, 50, False),
+        (2, 2, 4, 100, True),
+        (3, 3, 4, 100, False),
+        (0, 0, 9, 0, False),
     ],
 )
-def test_bound_on_ejections(ejected: int, total: int, percent: int, expected: bool) -> None:
-    """The share that may be ejected, the first one free, the only one safe."""
-    assert may_eject(ejected, total, percent) is expected
+def test_bound_on_ejections(
+    ejected: int, out: int, total: int, percent: int, expected: bool
+) -> None:
+    """The share that may be ejected, the first one free, the last that serves safe."""
+    assert may_eject(ejected, out, total, percent) is expected
 
 
 @pytest.mark.parametrize(

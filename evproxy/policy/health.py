@@ -136,17 +136,21 @@ class EjectionRecord:
             self._forgive_at = now + settings.base_time
 
 
-def may_eject(ejected: int, total: int, max_percent: int) -> bool:
+def may_eject(ejected: int, out: int, total: int, max_percent: int) -> bool:
     """
     Whether one more server of a pool may be ejected.
 
-    At most `max_percent` of `total` are at once, but one always may be, as in Envoy's
-    outlier detection (a bound of 10 % would otherwise do nothing in a pool of nine).
-    Beyond Envoy: the only server of a pool never is, and with 0 % none is.
+    At most `max_percent` of `total` are out at once, but one always may be ejected, as in
+    Envoy's outlier detection (a bound of 10 % would otherwise do nothing in a pool of nine).
+    Beyond Envoy: the last server that gets sessions never is, and with 0 % none is.
+
+    :param ejected: how many are.
+    :param out: how many others get no sessions: those, and what is down, draining or without
+        weight.
     """
-    if max_percent <= 0 or total < 2:
+    if max_percent <= 0 or out + 1 >= total:
         return False
-    return ejected == 0 or (ejected + 1) * 100 <= max_percent * total
+    return ejected == 0 or (out + 1) * 100 <= max_percent * total
 
 
 def slow_start_part(since: float, now: float, duration: float) -> float:

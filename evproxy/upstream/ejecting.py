@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 
 from twisted.internet.interfaces import IDelayedCall, IReactorTime
 
@@ -17,7 +17,7 @@ class Ejector:
 
     :param reactor: tells the time and calls later.
     :param settings: how many failures eject, and for how long.
-    :param total: says how many servers the pool has.
+    :param servers: gives the servers of the pool.
     :param changed: called with a server that was ejected or let back in, and why.
     """
 
@@ -25,12 +25,12 @@ class Ejector:
         self,
         reactor: IReactorTime,
         settings: Ejection,
-        total: Callable[[], int],
+        servers: Callable[[], Iterable[PoolServer]],
         changed: Callable[[PoolServer, str], None],
     ) -> None:
         self._reactor = reactor
         self._settings = settings
-        self._total = total
+        self._servers = servers
         self._changed = changed
         self._timers: dict[PoolServer, IDelayedCall] = {}
         self._stopped = False
@@ -74,7 +74,9 @@ class Ejector:
             return
         if self._stopped or server.leaving:
             return
-        if not may_eject(len(self._timers), self._total(), settings.max_percent):
+        others = [each.usable for each in self._servers() if each is not server]
+        out = others.count(False)
+        if not may_eject(len(self._timers), out, len(others) + 1, settings.max_percent):
             return
         seconds = server.ejection.eject(self._reactor.seconds(), settings)
         server.ejections += 1

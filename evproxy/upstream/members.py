@@ -62,7 +62,7 @@ class Members:
 
     def eject(self, settings: Ejection) -> None:
         """Have the servers ejected by what their sessions meet."""
-        self.ejector = Ejector(self._reactor, settings, self.__len__, self.changed)
+        self.ejector = Ejector(self._reactor, settings, self.__iter__, self.changed)
 
     def __iter__(self) -> Iterator[PoolServer]:
         return iter(self._servers.values())

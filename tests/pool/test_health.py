@@ -290,6 +290,20 @@ def test_not_all_are_ejected(make: PoolMaker, events: Events) -> None:
     assert sorted(walk(pool)) == [C, D]
 
 
+def test_the_last_is_not_ejected(make: PoolMaker, clock: Clock, doctor: Doctor) -> None:
+    """Those that are down, drained or without weight are out too: the last one stays."""
+    pool = make(A, B, C, D, ejection=Ejection(failures=1, max_percent=100), health_check=doctor)
+    pool.start()
+    down(pool, clock, doctor, B)
+    pool.drain(C)
+    pool.set_weight(D, 0)
+    fail(pool, A)
+    assert walk(pool) == [A]
+    pool.resume(C)
+    fail(pool, A)
+    assert walk(pool) == [C]
+
+
 def test_down_and_ejected(make: PoolMaker, clock: Clock, events: Events, doctor: Doctor) -> None:
     """A server that is down as well does not come up because its ejection is over."""
     pool = make(A, B, ejection=Ejection(failures=1), health_check=doctor)
