@@ -190,6 +190,17 @@ def test_old_table_serves() -> None:
     assert new.spec.name in homes(balancer)
 
 
+def test_all_replaced() -> None:
+    """While the table of a wholly new set is built, clients are dealt out over all of it."""
+    balancer = ready(servers_of([1] * 5), 65537)
+    new = [FakeServer(UpstreamServer(f"tcp:10.9.0.{number}:80")) for number in range(5)]
+    balancer.update(new)
+    had = Counter(homes(balancer))
+    assert len(had) == 5
+    assert max(had.values()) < 1.25 * len(CLIENTS) / 5
+    assert sorted(map(id, balancer.candidates(CLIENTS[0]))) == sorted(map(id, new))
+
+
 def test_before_the_first_table() -> None:
     """Without any table yet clients are dealt out over all servers, always in the same way."""
     servers = servers_of([1] * 4)

@@ -25,9 +25,9 @@ class SourceHash:
     A table takes tens of milliseconds, so `update` only begins to build it, and `advance`
     does a slice.  (A pool finishes its first one when it is made, which so takes 30 to 40
     milliseconds longer: at the start, or where a program makes a pool while it runs.)
-    Until it is done the old one serves: its servers that have gone are
-    walked past, new ones come last.  Before the first one, clients are dealt out over the
-    servers by the plain remainder of their hash.
+    Until it is done the old one serves: its servers that have gone are walked past, new
+    ones come last.  Among these, and before the first table among all, clients are dealt out
+    by the plain remainder of their hash.
 
     Failover goes on through the table in steps that depend on the client, so that the
     clients of one server spread over all the others, and every machine moves them alike.
@@ -86,9 +86,10 @@ class SourceHash:
             seen.add(name)
             if name in servers:
                 yield servers[name]
-        for name, server in servers.items():
-            if name not in seen:
-                yield server
+        new = [server for name, server in servers.items() if name not in seen]
+        if new:
+            start = point % len(new)
+            yield from new[start:] + new[:start]
 
 
 def _indexes(table: array[int], point: int, count: int) -> Iterator[int]:
