@@ -241,6 +241,19 @@ def test_least_sessions_one_at_a_time() -> None:
     assert set(had.values()) == {10}
 
 
+def test_least_sessions_growing_weight() -> None:
+    """A server whose weight grows does not wait for its turn as long as it would have before."""
+    light, heavy = servers = servers_of([0.01, 1])
+    balancer = LeastSessions()
+    balancer.update(servers)
+    while picks(balancer, 1) != [light]:
+        pass
+    light.weight = 1
+    balancer.update(servers)
+    had = Counter(picks(balancer, 100))
+    assert abs(had[light] - had[heavy]) <= 2
+
+
 # Random two.
 
 

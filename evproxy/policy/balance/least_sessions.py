@@ -47,11 +47,7 @@ class LeastSessions:
         """Take `servers`, with their loads and weights of now."""
         old = self._standings
         self._standings = {
-            id(server): _Standing(
-                server,
-                server.weight,
-                old[id(server)].turn if id(server) in old else self._turn,
-            )
+            id(server): _Standing(server, server.weight, self._turn_of(server, old.get(id(server))))
             for server in weighted(servers)
         }
         self._order()
@@ -94,6 +90,13 @@ class LeastSessions:
         standing.turn = self._turn + 1 / standing.weight
         heapreplace(heap, self._entry(standing))
         return standing.server
+
+    def _turn_of(self, server: Candidate, before: _Standing | None) -> float:
+        """When it is the turn of `server`, which had the weight of `before`."""
+        if before is None:
+            return self._turn
+        # What is left to wait of 1 / weight shrinks as the weight grows.
+        return self._turn + (before.turn - self._turn) * before.weight / server.weight
 
     def _entry(self, standing: _Standing) -> tuple[float, float, int, _Standing]:
         self._entries = standing.entry = self._entries + 1
