@@ -184,6 +184,9 @@ class Pool:
             self._refresh()
         if not selection.usable and not self._refusing:
             self._refuse()
+        if self._wake_is_due and self._line and self._line.has_place and not self._waking:
+            # Whoever comes in the turn before those who wait are woken waits behind them.
+            return iter(())
         return selection.walk(info)
 
     def wait(
@@ -294,7 +297,7 @@ class Pool:
             call.cancel()
         self._calls.clear()
         self._wake_is_due = False
-        self._line.dissolve(f"pool {self.name} has stopped")
+        self._line.dissolve(f"pool {self.name} has stopped", len(self._line))
 
     # What users call.
 
@@ -386,12 +389,12 @@ class Pool:
 
     def _refuse(self) -> None:
         self._refusing = True
+        self._exhausted(self._why_not())
+
+    def _why_not(self) -> str:
         if not len(self._members):
-            self._exhausted("it has no servers")
-        elif self._selection.panic:
-            self._exhausted("no server is up; trying them all")
-        else:
-            self._exhausted("no server is up")
+            return "it has no servers"
+        return "no server is up; trying them all" if self._selection.panic else "no server is up"
 
     def _overflow(self) -> None:
         now, before = self.reactor.seconds(), self._overflowed
@@ -456,6 +459,13 @@ class Pool:
         self._wake_is_due = False
         if self._selection.stale:
             self._refresh()
+        if not (self._selection.usable or self._selection.panic):
+            if not self._refusing:
+                self._refuse()
+            self._line.dissolve(self._why_not(), _BATCH)
+            if self._line:
+                self._wake_soon()
+            return
         has_room = self._selection.has_room
         self._wake(lambda: any(has_room(server) for server in self._members))
 

@@ -57,6 +57,11 @@ class WaitingLine:
     def __len__(self) -> int:
         return self._waiting
 
+    @property
+    def has_place(self) -> bool:
+        """Whether one more may wait."""
+        return self._timeout > 0 and self._waiting < self._size
+
     def join(
         self, ready: Callable[[], None], gave_up: Callable[[Exception], None]
     ) -> _Place | None:
@@ -70,7 +75,7 @@ class WaitingLine:
             self._asked = None
             asked.gave_up = gave_up
             return asked
-        if self._timeout <= 0 or self._waiting >= self._size:
+        if not self.has_place:
             return None
         place = _Place(self, ready, gave_up, self._reactor.seconds() + self._timeout)
         self._places.append(place)
@@ -106,9 +111,12 @@ class WaitingLine:
             self._asked = None
         return moved
 
-    def dissolve(self, why: str) -> None:
-        """Everyone gives up, told `why`."""
-        while (first := self._first()) is not None:
+    def dissolve(self, why: str, most: int) -> None:
+        """The first `most` of the line give up, told `why`."""
+        for _ in range(most):
+            first = self._first()
+            if first is None:
+                return
             self.leave(first)
             if first is not self._asked:
                 _call(first.gave_up, NoServerAvailable(why))

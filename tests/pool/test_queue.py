@@ -15,11 +15,14 @@ from tests.pool.doubles import (
     CLIENT,
     A,
     B,
+    C,
     Caller,
     Client,
+    Doctor,
     Events,
     PoolMaker,
     advance,
+    down,
     fail,
     never,
     nothing,
@@ -217,6 +220,80 @@ def test_new_server_wakes(make: PoolMaker, clock: Clock) -> None:
     advance(clock, 1)
     assert {caller.server.name for caller in opened if caller.server} == {B}
     assert len(opened) == 100
+
+
+def test_newcomers_wait_behind(make: PoolMaker, clock: Clock) -> None:
+    """Whoever comes while those who wait are still to be woken does not overtake them."""
+    pool = make(UpstreamServer(A, max_sessions=1))
+    Caller(pool).open()
+    waits = Client(pool, {A, B}).wait()
+    pool.add(UpstreamServer(B, max_sessions=1))
+    assert walk(pool) == []
+    late = Client(pool, {C}).wait()
+    clock.advance(0)
+    assert waits.caller is not None
+    assert late.caller is None
+    pool.add(C)
+    clock.advance(0)
+    assert late.caller is not None
+    assert walk(pool) == [C]
+
+
+def test_newcomer_beyond_the_queue(make: PoolMaker) -> None:
+    """Where no more may wait, a newcomer is given the free slot rather than turned away."""
+    pool = make(UpstreamServer(A, max_sessions=1), queue_size=1)
+    Caller(pool).open()
+    Client(pool, {A, B}).wait()
+    pool.add(B)
+    assert walk(pool) == [B]
+
+
+def test_all_down_while_some_wait(
+    make: PoolMaker, clock: Clock, doctor: Doctor, events: Events
+) -> None:
+    """Once no server is up those who wait give up, some in each turn, until one is."""
+    pool = make(UpstreamServer(A, max_sessions=1), queue_timeout=60, health_check=doctor)
+    pool.start()
+    Caller(pool).open()
+    errors: list[str] = []
+
+    def gave_up(error: Exception) -> None:
+        errors.append(str(error))
+        pool.resume(A)
+
+    for _ in range(100):
+        assert pool.wait(never, gave_up) is not None
+    pool.drain(A)
+    clock.advance(0)
+    assert len(errors) == 32
+    events.flush()
+    doctor.sick.add(A)
+    advance(clock, 10)
+    assert errors == ["no server is up"] * 100
+    assert events.flush()[-1] == "web exhausted: no server is up"
+
+
+def test_waiting_to_try_what_is_down(make: PoolMaker, clock: Clock, doctor: Doctor) -> None:
+    """Where servers that are down are tried, those who wait go on waiting for them."""
+    full = UpstreamServer(A, max_sessions=1)
+    pool = make(full, queue_timeout=60, health_check=doctor, all_down="try")
+    pool.start()
+    first = Caller(pool).open()
+    client = Client(pool, {A}).wait()
+    down(pool, clock, doctor, A)
+    assert (client.error, client.caller) == (None, None)
+    first.close()
+    assert client.caller is not None
+
+
+def test_last_server_leaves_while_some_wait(make: PoolMaker, clock: Clock) -> None:
+    """Nobody waits for a pool without servers."""
+    pool = make(UpstreamServer(A, max_sessions=1), queue_timeout=60)
+    Caller(pool).open()
+    client = Client(pool, {A}).wait()
+    pool.remove(A)
+    clock.advance(0)
+    assert str(client.error) == "it has no servers"
 
 
 def test_stop_dissolves_the_line(make: PoolMaker) -> None:
