@@ -86,13 +86,15 @@ class EjectionRecord:
 
     Connect failures and resets before the first byte are counted apart: a server that
     accepts every connection and resets it would otherwise never be found out.
-    `times` counts the ejections in a row, `until` is when the one in progress ends.
+    `times` counts the ejections in a row, `until` is when the one in progress ends, and
+    `why` says what the last one was for.
     """
 
     connect_failures: int = 0
     early_resets: int = 0
     times: int = 0
     until: float | None = None
+    why: str = ""
     _forgive_at: float = 0.0
 
     def connect_failed(self) -> int:

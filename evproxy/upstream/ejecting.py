@@ -81,7 +81,8 @@ class Ejector:
         seconds = server.ejection.eject(self._reactor.seconds(), settings)
         server.ejections += 1
         self._timers[server] = self._reactor.callLater(seconds, self._readmit, server)
-        self._changed(server, f"{why} ({failures} of {settings.failures}), for {seconds:g} s")
+        server.ejection.why = f"{why} ({failures} of {settings.failures}), for {seconds:g} s"
+        self._changed(server, server.ejection.why)
 
     def _readmit(self, server: PoolServer) -> None:
         del self._timers[server]

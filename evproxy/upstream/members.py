@@ -202,6 +202,9 @@ class Members:
             server.slow_since = now
         server.settle(now, self._slow_start)
         if state != before:
+            if state == "ejected":
+                # It may also be what is left once a server is well again, or is resumed.
+                why = server.ejection.why
             if before == "added" and state == "up":
                 server.announced = state
             else:

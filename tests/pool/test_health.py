@@ -316,6 +316,21 @@ def test_down_and_ejected(make: PoolMaker, clock: Clock, events: Events, doctor:
     assert walk(pool) == [B]
 
 
+def test_well_but_ejected(make: PoolMaker, clock: Clock, events: Events, doctor: Doctor) -> None:
+    """A server that is well again, or resumed, while it is ejected is told with that reason."""
+    pool = make(A, B, ejection=Ejection(failures=1, base_time=60), health_check=doctor)
+    pool.start()
+    advance(clock, 3)
+    fail(pool, A)
+    down(pool, clock, doctor, A)
+    doctor.sick.clear()
+    advance(clock, 5)
+    pool.drain(A)
+    pool.resume(A)
+    ejected = f"web/{A} ejected: connection refused (1 of 1), for 60 s"
+    assert [line for line in events.flush() if " ejected: " in line] == [ejected] * 3
+
+
 def test_stop_ends_ejections(make: PoolMaker, clock: Clock) -> None:
     """After `stop` no ejection runs, and failures of sessions still ending begin none."""
     pool = make(A, B, ejection=Ejection(failures=1))
