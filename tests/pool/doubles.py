@@ -88,6 +88,7 @@ class Client:
     pool: Pool
     wanted: Container[str]
     asked: int = 0
+    since: float = 0.0
     caller: Caller | None = None
     error: Exception | None = None
 

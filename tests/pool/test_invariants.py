@@ -15,23 +15,41 @@ from evproxy.model import UpstreamServer
 from evproxy.policy.balance import NAMES
 from evproxy.settings import Ejection
 from evproxy.upstream.pool import Pool
-from tests.pool.doubles import CLIENT, FINISHED, REFUSED, RESET, Caller, Doctor, Events, NoDialer
+from evproxy.upstream.server import ServerStatus
+from tests.pool.doubles import (
+    CLIENT,
+    FINISHED,
+    REFUSED,
+    RESET,
+    Caller,
+    Client,
+    Doctor,
+    Events,
+    NoDialer,
+)
 
 SERVERS = [
-    UpstreamServer("10.0.0.1:80"),
+    UpstreamServer("10.0.0.1:80", max_sessions=2),
     UpstreamServer("10.0.0.2:80", weight=3, max_sessions=2),
-    UpstreamServer("10.0.0.3:80", weight=0),
-    UpstreamServer("10.0.0.4:80", priority=1),
+    UpstreamServer("10.0.0.3:80", weight=0, max_sessions=1),
+    UpstreamServer("10.0.0.4:80", priority=1, max_sessions=1),
     UpstreamServer("10.0.0.5:80", backup=True, max_sessions=1),
 ]
+EVERYONE = {server.name for server in SERVERS}
 names = st.sampled_from([server.name for server in SERVERS])
 
 
 class AnyPool(RuleBasedStateMachine):
     """A pool, and everything that can happen to it."""
 
-    @initialize(balance=st.sampled_from(NAMES), slow_start=st.sampled_from([0.0, 30.0]))
-    def make(self, balance: str, slow_start: float) -> None:
+    @initialize(
+        balance=st.sampled_from(NAMES),
+        slow_start=st.sampled_from([0.0, 30.0]),
+        all_down=st.sampled_from(["refuse", "try"]),
+        on_down=st.sampled_from(["keep", "reset"]),
+    )
+    def make(self, balance: str, slow_start: float, all_down: str, on_down: str) -> None:
+        self.all_down = all_down
         self.clock = Clock()
         self.events = Events()
         self.doctor = Doctor(seconds=self.clock.seconds)
@@ -41,6 +59,10 @@ class AnyPool(RuleBasedStateMachine):
             dialer_for=lambda spec: NoDialer(),
             balance=balance,
             slow_start=slow_start,
+            all_down=all_down,
+            on_down=on_down,
+            queue_timeout=20.0,
+            queue_size=3,
             health_check=self.doctor,
             ejection=Ejection(failures=2, max_percent=40),
             random=Random(1),
@@ -48,6 +70,7 @@ class AnyPool(RuleBasedStateMachine):
         )
         self.pool.start()
         self.callers: list[Caller] = []
+        self.clients: list[Client] = []
 
     def teardown(self) -> None:
         if hasattr(self, "pool"):
@@ -81,6 +104,24 @@ class AnyPool(RuleBasedStateMachine):
     def comes_back(self, spec: UpstreamServer) -> None:
         self.pool.set_servers([spec])
 
+    @rule()
+    def is_started_again(self) -> None:
+        self.pool.stop()
+        assert self.clock.getDelayedCalls() == []
+        assert self.waiting() == []
+        self.pool.start()
+
+    @rule()
+    def all_slots_are_taken(self) -> None:
+        """One session more than there are slots: the last one waits."""
+        while (server := next(self.pool.candidates(CLIENT), None)) is not None:
+            self.pool.claim(server, caller := Caller(self.pool, server))
+            self.callers.append(caller)
+        client = Client(self.pool, EVERYONE)
+        client.since = self.clock.seconds()
+        if self.pool.wait(client.ready, client.gave_up) is not None:
+            self.clients.append(client)
+
     @rule(fails=st.booleans())
     def session_begins(self, fails: bool) -> None:
         server = next(self.pool.candidates(CLIENT), None)
@@ -93,24 +134,45 @@ class AnyPool(RuleBasedStateMachine):
                 self.pool.connected(server, 0.01)
                 self.callers.append(caller)
 
-    @precondition(lambda self: self.callers)
+    @precondition(lambda self: hasattr(self, "pool") and self.running())
     @rule(data=st.data(), resets=st.booleans())
     def session_ends(self, data: st.DataObject, resets: bool) -> None:
         caller = self.callers.pop(data.draw(st.integers(0, len(self.callers) - 1)))
         caller.close(RESET if resets else FINISHED, not resets)
 
+    def waiting(self) -> list[Client]:
+        """Those who wait; those who were woken are among the sessions from now on."""
+        done = [client for client in self.clients if client.caller or client.error]
+        self.clients = [client for client in self.clients if client not in done]
+        self.callers += [client.caller for client in done if client.caller]
+        return self.clients
+
+    def running(self) -> list[Caller]:
+        """The sessions that run, without those that the pool has ended."""
+        self.waiting()
+        self.callers = [caller for caller in self.callers if not caller.ends]
+        return self.callers
+
+    def serving(self) -> list[ServerStatus]:
+        """The servers that new sessions may go to, be they full or not."""
+        heavy = [status for status in self.pool.servers if status.weight > 0]
+        up = [status for status in heavy if status.state == "up"]
+        if up or self.all_down == "refuse":
+            return up
+        return [status for status in heavy if status.state in ("down", "ejected")]
+
     @invariant()
     def walks_are_right(self) -> None:
-        """A walk gives exactly the servers that are up and have room, lower tiers first."""
+        """A walk gives exactly the servers that serve and have room, lower tiers first."""
         if not hasattr(self, "pool"):
             return
+        # Those who wait are woken in the next turn, and whoever comes before waits too.
+        self.clock.advance(0)
         walk = list(self.pool.candidates(CLIENT))
         expected = {
             status.name
-            for status in self.pool.servers
-            if status.state == "up"
-            and status.weight > 0
-            and not 0 < status.spec.max_sessions <= status.sessions
+            for status in self.serving()
+            if not 0 < status.spec.max_sessions <= status.sessions
         }
         assert len(walk) == len(expected)
         assert {server.name for server in walk} == expected
@@ -122,9 +184,20 @@ class AnyPool(RuleBasedStateMachine):
         """The slots that are taken are those of the sessions that run, within each bound."""
         if not hasattr(self, "pool"):
             return
-        assert sum(status.sessions for status in self.pool.servers) == len(self.callers)
+        assert sum(status.sessions for status in self.pool.servers) == len(self.running())
         for status in self.pool.servers:
             assert not 0 < status.spec.max_sessions < status.sessions
+
+    @invariant()
+    def nobody_waits_for_nothing(self) -> None:
+        """Who waits does so for servers that serve and are full, and not for too long."""
+        if not hasattr(self, "pool"):
+            return
+        self.clock.advance(0)
+        for client in self.waiting():
+            assert self.clock.seconds() <= client.since + 20
+            assert self.serving()
+            assert next(self.pool.candidates(CLIENT), None) is None
 
     @invariant()
     def not_too_many_are_ejected(self) -> None:

@@ -231,11 +231,10 @@ def test_newcomers_wait_behind(make: PoolMaker, clock: Clock) -> None:
     assert walk(pool) == []
     late = Client(pool, {C}).wait()
     clock.advance(0)
-    assert waits.caller is not None
-    assert late.caller is None
+    assert [client.caller is not None for client in (waits, late)] == [True, False]
     pool.add(C)
     clock.advance(0)
-    assert late.caller is not None
+    assert [client.caller is not None for client in (waits, late)] == [True, True]
     assert walk(pool) == [C]
 
 
