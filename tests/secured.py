@@ -33,6 +33,10 @@ class SecuredPeer:
         """Shake hands."""
         await self._do(self._tls.do_handshake)
 
+    def protocol(self) -> str | None:
+        """The protocol that was selected (ALPN)."""
+        return self._tls.selected_alpn_protocol()
+
     async def send(self, data: bytes) -> None:
         """Send all of `data`."""
         for start in range(0, len(data), 65536):

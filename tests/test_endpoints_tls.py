@@ -4,17 +4,22 @@ from __future__ import annotations
 
 import ipaddress
 import ssl
+from pathlib import Path
+from typing import Any
 
 import pytest
 from attrs import frozen
 from cryptography import x509
 from cryptography.hazmat.primitives import serialization
+from twisted.internet.defer import Deferred
+from twisted.internet.ssl import CertificateOptions, PrivateCertificate
 
 from evproxy.model import Ending
 from tests.peers import END, RESET, Peer
 from tests.proxies import Proxied
 from tests.secured import CLOSED, SecuredPeer
 from tests.test_endpoints import passes
+from tests.test_peers import said
 from tests.test_probes_tls import DAY, Authority
 
 pytestmark = pytest.mark.deadline(15)
@@ -28,6 +33,12 @@ class Certificates:
     authorities: str
     client: ssl.SSLContext
     server: ssl.SSLContext
+
+    def offering(self, *protocols: str) -> ssl.SSLContext:
+        """A client's context that offers `protocols` (ALPN)."""
+        context = ssl.create_default_context(cafile=f"{self.authorities}/ca.pem")
+        context.set_alpn_protocols(protocols)
+        return context
 
 
 @pytest.fixture(scope="module")
@@ -59,10 +70,14 @@ class Secured:
         self.proxied = proxied
         self.certificates = certificates
 
-    async def downstream(self) -> tuple[SecuredPeer, Peer]:
-        """A client that speaks TLS, and its server."""
+    async def listen(self) -> None:
+        """Start the proxy, which speaks TLS with clients."""
         pem = self.certificates.pem
         await self.proxied.start(listen=f"ssl:0:interface=127.0.0.1:privateKey={pem}:certKey={pem}")
+
+    async def downstream(self) -> tuple[SecuredPeer, Peer]:
+        """A client that speaks TLS, and its server."""
+        await self.listen()
         client = SecuredPeer(self.proxied.client(), self.certificates.client)
         await client.handshake()
         return client, await self.proxied.upstream.accept()
@@ -105,6 +120,56 @@ async def test_tls_passes_bytes_both_ways(secured: Secured, side: str) -> None:
     await secured.proxied.observed.ended()
     record = secured.proxied.observed.records[0]
     assert (record.reason.how, record.relay) == (Ending.FINISHED, "stream")
+
+
+async def test_a_client_that_offers_protocols(secured: Secured) -> None:
+    """A client that offers protocols (ALPN) is let in, and none is selected."""
+    await secured.listen()
+    offering = secured.certificates.offering("h2", "http/1.1")
+    client = SecuredPeer(secured.proxied.client(), offering)
+    await client.handshake()
+    server = await secured.proxied.upstream.accept()
+    assert client.protocol() is None
+    await passes(client, server)
+
+
+async def test_protocols_that_a_port_accepts(proxied: Proxied, certificates: Certificates) -> None:
+    """A context that accepts protocols still selects one, and refuses those who offer others."""
+    await proxied.start()
+    own = PrivateCertificate.loadPEM(Path(certificates.pem).read_text())
+    options = CertificateOptions(
+        privateKey=own.privateKey.original,
+        certificate=own.original,
+        acceptableProtocols=[b"http/1.1"],
+    )
+    listening: Any = proxied.plane.listening
+    port = listening.listenSSL(0, proxied.factory, options, interface="127.0.0.1")
+    proxied.address = ("127.0.0.1", port.getHost().port)
+    try:
+        client = SecuredPeer(proxied.client(), certificates.offering("h2", "http/1.1"))
+        await client.handshake()
+        assert client.protocol() == "http/1.1"
+        await passes(client, await proxied.upstream.accept())
+        refused = SecuredPeer(proxied.client(), certificates.offering("h2"))
+        with pytest.raises(ssl.SSLError):
+            await refused.handshake()
+    finally:
+        port.stopListening()
+
+
+@pytest.mark.peers("curl")
+async def test_curl(secured: Secured) -> None:
+    """curl, which offers protocols unless it is told not to, gets its page."""
+    await secured.listen()
+    url = f"https://127.0.0.1:{secured.proxied.address[1]}/"
+    ca = f"{secured.certificates.authorities}/ca.pem"
+    page = Deferred.fromCoroutine(
+        said(secured.proxied.reactor, "curl", "-sS", "--fail", "--cacert", ca, url)
+    )
+    server = await secured.proxied.upstream.accept()
+    assert (await server.receive(5)) == b"GET /"
+    await server.send(b"HTTP/1.1 200 OK\r\nContent-Length: 4\r\n\r\npage")
+    assert await page == "page"
 
 
 async def test_the_older_kind_of_client_endpoint(secured: Secured) -> None:

@@ -14,9 +14,11 @@ from collections.abc import Callable
 from functools import cached_property
 from typing import Any, Protocol
 
+from OpenSSL import SSL
 from twisted.internet import tcp, unix
-from twisted.internet.interfaces import IListeningPort
+from twisted.internet.interfaces import IListeningPort, IProtocolNegotiationFactory
 from twisted.internet.protocol import Factory
+from twisted.internet.ssl import CertificateOptions
 from twisted.logger import Logger
 from twisted.protocols.tls import TLSMemoryBIOFactory
 from twisted.python.failure import Failure
@@ -243,6 +245,23 @@ class LongQueues:
         return self._reactor.listenUNIX(address, factory, _long(backlog), mode, wantPID)
 
 
+def ignore_alpn(context_factory: Any) -> None:
+    """
+    Let clients that offer protocols (ALPN, RFC 7301) in, with none selected.
+
+    Twisted's `CertificateOptions` refuse them where no protocol is acceptable.  Those with
+    acceptable ones, and whatever else makes contexts, stay as they are.
+    """
+    # There is no other way to ask them, and where there is none to ask they decide.
+    chosen = getattr(context_factory, "_acceptableProtocols", True)
+    if isinstance(context_factory, CertificateOptions) and not chosen:
+        context_factory.getContext().set_alpn_select_callback(_none_selected)
+
+
+def _none_selected(connection: SSL.Connection, offered: list[bytes]) -> Any:
+    return SSL.NO_OVERLAPPING_PROTOCOLS
+
+
 class ListeningReactor:
     """
     Stands in for the reactor where server endpoints listen, so that their ports are evproxy's.
@@ -275,6 +294,8 @@ class ListeningReactor:
         backlog: int = TWISTED_BACKLOG,
         interface: str = "",
     ) -> IListeningPort:
+        if not IProtocolNegotiationFactory.providedBy(factory):
+            ignore_alpn(contextFactory)
         secured = TLSMemoryBIOFactory(contextFactory, False, factory)
         return self._listen_tcp(self._stock, port, secured, backlog, interface)
 
