@@ -9,12 +9,15 @@ from typing import Any
 import pytest
 from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IListeningPort
+from twisted.logger import capturedLogs
 from twisted.web.server import NOT_DONE_YET, Request
 
+from evproxy.upstream.discovery.etcd_client import EtcdClient
 from evproxy.upstream.discovery.etcd_wire import SIZE_LIMIT
 from tests.etcd_gateway import OFTEN, PREFIX, Gateway, encoded, watching
 from tests.real_servers import free_port
 from tests.told import Told
+from tests.visits import Visits, listening
 
 Serve = Callable[[Gateway], str]
 
@@ -158,3 +161,16 @@ async def test_stop_while_connecting(reactor: Any) -> None:
     told, discovery = watching(reactor, [url], interval=100.0, min_interval=100.0)
     await told.failure()
     discovery.stop()
+
+
+async def test_requests_log_nothing(reactor: Any) -> None:
+    """A request is no line in the log, and neither are its start and its end."""
+    body = b'{"header": {"revision": "7"}}'
+    head = b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n" % len(body)
+    etcd = Visits(answer=head + body)
+    with listening(reactor) as listen:
+        client = EtcdClient(reactor, f"http://{listen(etcd)}", PREFIX)
+        with capturedLogs() as events:
+            assert (await client.read()).revision == 7
+            await etcd.ended()
+        assert events == []

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
+from twisted.logger import capturedLogs
 from twisted.web.resource import Resource
 from twisted.web.server import Request, Site
 
@@ -95,3 +96,11 @@ async def test_http_bad_answer(reactor: Any, listen: Listen, answer: bytes, reas
     visits = Visits(answer=answer, then_close=True)
     check = HealthCheck(kind="http", expect_text="so")
     assert await checked(reactor, listen(visits), check) == reason
+
+
+async def test_http_logs_nothing(reactor: Any, listen: Listen) -> None:
+    """A check is no line in the log, and neither are its start and its end."""
+    address = listen(Visits(answer=b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n"))
+    with capturedLogs() as events:
+        assert await checked(reactor, address, HealthCheck(kind="http")) is None
+    assert events == []

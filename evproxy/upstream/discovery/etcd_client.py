@@ -14,7 +14,7 @@ from twisted.internet.defer import CancelledError, Deferred, TimeoutError, succe
 from twisted.internet.interfaces import IConsumer
 from twisted.internet.protocol import Protocol, connectionDone
 from twisted.python.failure import Failure
-from twisted.web.client import Agent, HTTPConnectionPool, ResponseDone
+from twisted.web.client import Agent, ResponseDone
 from twisted.web.http import OK
 from twisted.web.http_headers import Headers
 from twisted.web.iweb import IBodyProducer, IResponse
@@ -29,6 +29,7 @@ from evproxy.upstream.discovery.etcd_wire import (
     refusal,
     watch_request,
 )
+from evproxy.upstream.http import Connections
 from evproxy.upstream.reasons import reason_of
 
 REQUEST_TIMEOUT = 5.0
@@ -47,7 +48,7 @@ class EtcdClient:
         self._base = url.rstrip("/").encode("ascii")
         self.prefix = prefix
         self._reactor = reactor
-        connections = HTTPConnectionPool(reactor, persistent=False)
+        connections = Connections(reactor)
         self._agent = Agent(reactor, connectTimeout=REQUEST_TIMEOUT, pool=connections)
 
     async def read(self) -> Snapshot:

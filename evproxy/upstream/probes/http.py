@@ -13,7 +13,7 @@ from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IStreamClientEndpoint
 from twisted.internet.protocol import Protocol, connectionDone
 from twisted.python.failure import Failure
-from twisted.web.client import URI, Agent, HTTPConnectionPool
+from twisted.web.client import URI, Agent
 from twisted.web.http_headers import Headers
 from twisted.web.iweb import IAgentEndpointFactory, IResponse
 from zope.interface import implementer
@@ -21,6 +21,7 @@ from zope.interface import implementer
 from evproxy.errors import SettingsError
 from evproxy.model import UpstreamServer
 from evproxy.settings import HealthCheck
+from evproxy.upstream.http import Connections
 from evproxy.upstream.probes.address import host_header
 from evproxy.upstream.probes.attempt import Attempt
 from evproxy.upstream.reasons import one_line
@@ -53,7 +54,7 @@ class HttpQuestion:
         self._host = check.host
         self._expect_status = check.expect_status
         self._expect_text = check.expect_text.encode()
-        self._connections = HTTPConnectionPool(reactor, persistent=False)
+        self._connections = Connections(reactor)
 
     def __call__(
         self, attempt: Attempt, endpoint: IStreamClientEndpoint, server: UpstreamServer
