@@ -17,3 +17,7 @@ class NoServerAvailable(EvproxyError):
 
 class ConnectTimeout(EvproxyError):
     """An upstream server did not answer within the connect timeout."""
+
+
+class HandshakeFailed(EvproxyError):
+    """The TLS handshake with an upstream server failed."""

@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable, Collection, Iterator, Sequence
 from typing import Any, Protocol
 
+from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IConnector
 from twisted.internet.protocol import ClientFactory
 from twisted.python.failure import Failure
@@ -48,9 +49,18 @@ class Dialer(Protocol):
         Start to connect; `timeout` seconds bound the attempt, `sockets` makes plain sockets.
 
         Ends in exactly one of ``factory.buildProtocol`` and
-        ``factory.clientConnectionFailed``, which may come before this returns.
+        ``factory.clientConnectionFailed``, which may come before this returns.  A protocol
+        that `Handshaking` describes ends it later: with its handshake.
         ``stopConnecting`` of what is returned cancels the attempt: nothing is left of it.
         """
+
+
+class Handshaking(Protocol):
+    """A protocol that counts as connected only when a handshake is over."""
+
+    transport: Any
+    handshake: Deferred[None] | None
+    """Fires when it is over, well or not; ``None`` if there is none to wait for."""
 
 
 class Balancer(Protocol):

@@ -133,7 +133,8 @@ class SessionRecord:
     ended.  `error` says what kept the session from a server, or what broke in it; empty once
     a server took the session and nothing broke.
     `started` is seconds on the reactor's clock; `connect_time` (from accept to the
-    upstream connection, ``None`` if there was none) and `duration` are in seconds.
+    upstream connection, its TLS handshake included; ``None`` if there was none) and
+    `duration` are in seconds.
     `bytes_to_upstream` and `bytes_to_downstream` count what was handed to the kernel
     for each side.  `upstream` is the server's name, empty if none was connected.
     `relay` is ``"stream"``, ``"socket"``, or empty if nothing was relayed.

@@ -13,18 +13,27 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from twisted.internet.address import UNIXAddress
-from twisted.internet.interfaces import IAddress, IConnector, IHalfCloseableProtocol
+from twisted.internet.defer import Deferred
+from twisted.internet.interfaces import (
+    IAddress,
+    IConnector,
+    IHalfCloseableProtocol,
+    IHandshakeListener,
+)
 from twisted.internet.protocol import ClientFactory, Factory, Protocol, connectionDone
+from twisted.protocols.tls import TLSMemoryBIOProtocol
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
 from evproxy.admission import Admission
+from evproxy.errors import HandshakeFailed
 from evproxy.interfaces import Pool, Receiver, SessionObserver, TroubleObserver
 from evproxy.model import ConnectionInfo
 from evproxy.relay import DataPlane
 from evproxy.relay.queues import ended_in_order
 from evproxy.session import NOBODY, Session, SessionContext
 from evproxy.settings import Keepalive, Timeouts
+from evproxy.upstream.reasons import handshake_reason
 
 DEFAULT_MAX_SESSIONS = 4096
 """The bound on sessions of a `ProxyFactory` that is used without a `ProxyService`."""
@@ -72,30 +81,61 @@ class DownstreamProtocol(_Half):
         self.factory.begin(self)
 
 
+@implementer(IHandshakeListener)
 class UpstreamProtocol(_Half):
     """
-    The server's half: it tells its session when it is connected.
+    The server's half: it tells its session when it is connected, with TLS after the handshake.
 
     `attempt`: which of the session's attempts it belongs to.  Its factory says so, for an
     endpoint may connect when the session has gone on to another server.
+    `handshake`: see `evproxy.interfaces.Handshaking`.
     """
+
+    handshake: Deferred[None] | None = None
 
     def __init__(self, session: Session) -> None:
         self._session: Session | None = session
         self.attempt = session.attempts
 
     def connectionMade(self) -> None:
+        if _tells_of_handshake(self.transport):
+            self.handshake = Deferred()
+        else:
+            self._connected()
+
+    def handshakeCompleted(self) -> None:
+        # Twisted calls it too where the certificate has just been found to be another's.
+        if self.handshake is not None and not self.transport.disconnecting:
+            self._handshake_over()
+            self._connected()
+
+    def _connected(self) -> None:
         session, self._session = self._session, None
         assert session is not None
         session.upstream_connected(self.attempt, self)
 
+    def _handshake_over(self) -> None:
+        handshake, self.handshake = self.handshake, None
+        if handshake is not None:
+            handshake.callback(None)
+
     def connectionLost(self, reason: Failure = connectionDone) -> None:
         session, self._session = self._session, None
-        if session is not None:
-            # A subclass broke before the session heard that it is connected.
-            session.connect_failed(self.attempt, reason)
-        else:
+        if session is None:
             super().connectionLost(reason)
+            return
+        # Else a subclass broke before the session heard that it is connected.
+        if self.handshake is not None:
+            reason = Failure(HandshakeFailed(handshake_reason(reason.value)))
+            self._handshake_over()
+        session.connect_failed(self.attempt, reason)
+
+
+def _tells_of_handshake(transport: Any) -> bool:
+    """Whether `transport` is TLS, and whoever is directly above it hears of its handshake."""
+    return isinstance(transport, TLSMemoryBIOProtocol) and IHandshakeListener.providedBy(
+        transport.wrappedProtocol
+    )
 
 
 class UpstreamFactory(ClientFactory):

@@ -23,7 +23,7 @@ from twisted.python.failure import Failure
 from zope.interface import implementer
 
 from evproxy.errors import ConnectTimeout
-from evproxy.interfaces import PlainConnector
+from evproxy.interfaces import Handshaking, PlainConnector
 from evproxy.upstream.names import Names
 
 
@@ -224,7 +224,7 @@ class _NameAttempt(_Attempt, ClientFactory):
 
 
 class EndpointDialer:
-    """Connects as a Twisted client endpoint does."""
+    """Connects as a Twisted client endpoint does; a TLS handshake is part of the connect."""
 
     def __init__(self, reactor: Any, endpoint: IStreamClientEndpoint) -> None:
         self._reactor = reactor
@@ -245,6 +245,7 @@ class _EndpointAttempt(_Attempt):
         super().__init__(factory)
         self._endpoint = endpoint
         self._deferred: Deferred[IProtocol] | None = None
+        self._shaking: Handshaking | None = None
         self._timer: IDelayedCall | None = None
         self._stopped = False
 
@@ -253,8 +254,17 @@ class _EndpointAttempt(_Attempt):
         self._deferred = maybeDeferred(self._endpoint.connect, self.factory)
         self._deferred.addCallbacks(self._connected, self._failed)
 
-    def _connected(self, protocol: IProtocol) -> None:
-        # The protocol told its session itself when its connection was made.
+    def _connected(self, protocol: Any) -> None:
+        # The protocol tells its session itself when it is connected.
+        handshake: Deferred[None] | None = getattr(protocol, "handshake", None)
+        if handshake is None:
+            self._cancel_timer()
+        else:
+            self._shaking = protocol
+            handshake.addCallback(self._handshake_over)
+
+    def _handshake_over(self, result: None) -> None:
+        self._shaking = None
         self._cancel_timer()
 
     def _failed(self, reason: Failure) -> None:
@@ -264,8 +274,9 @@ class _EndpointAttempt(_Attempt):
 
     def _out_of_time(self, timeout: float) -> None:
         self._timer = None
+        where = "" if self._shaking is None else " in the TLS handshake"
         self.stopConnecting()
-        error = ConnectTimeout(f"timed out after {timeout:g} s")
+        error = ConnectTimeout(f"timed out after {timeout:g} s{where}")
         self.factory.clientConnectionFailed(self, Failure(error))
 
     def _cancel_timer(self) -> None:
@@ -276,7 +287,9 @@ class _EndpointAttempt(_Attempt):
     def stopConnecting(self) -> None:
         self._stopped = True
         self._cancel_timer()
-        if self._deferred is not None:
+        if self._shaking is not None:
+            self._shaking.transport.abortConnection()
+        elif self._deferred is not None:
             self._deferred.cancel()
 
     def getDestination(self) -> Any:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 
 from OpenSSL import SSL
+from service_identity import CertificateError, VerificationError
 from twisted.internet.defer import TimeoutError
 from twisted.internet.error import (
     ConnectError,
@@ -31,7 +32,9 @@ def reason_of(error: BaseException | Failure | None) -> str:
         case Failure():
             return reason_of(error.value)
         case SSL.Error():
-            return _handshake_reason(error)
+            return one_line("TLS: " + (_of_openssl(error) or "the handshake failed"))
+        case VerificationError() | CertificateError():
+            return "certificate verify failed: it is not for the server's name"
         case ResponseNeverReceived() | ResponseFailed():
             return _answer_reason(error)
         case TimeoutError():
@@ -54,10 +57,22 @@ def one_line(text: str) -> str:
     return joined if len(joined) <= LONGEST else joined[: LONGEST - 1] + "…"
 
 
-def _handshake_reason(error: SSL.Error) -> str:
+def handshake_reason(error: BaseException | None) -> str:
+    """Why a TLS handshake failed: ``TLS handshake failed: certificate verify failed``."""
+    match error:
+        case SSL.Error():
+            reason = _of_openssl(error)
+        case ConnectionDone() | ConnectionLost():
+            # OpenSSL takes either for an end that came too early.
+            reason = "closed by the server"
+        case _:
+            reason = reason_of(error)
+    return one_line("TLS handshake failed" + (reason and f": {reason}"))
+
+
+def _of_openssl(error: SSL.Error) -> str:
     entries = error.args[0] if error.args and isinstance(error.args[0], list) else []
-    reasons = dict.fromkeys(entry[2] for entry in entries if entry[2])
-    return one_line("TLS: " + (", ".join(reasons) or "the handshake failed"))
+    return ", ".join(dict.fromkeys(entry[2] for entry in entries if entry[2]))
 
 
 def _answer_reason(error: ResponseNeverReceived | ResponseFailed) -> str:
