@@ -17,6 +17,7 @@ from twisted.logger import LogLevel, capturedLogs, formatEvent
 
 from evproxy.model import Ending, Phase
 from evproxy.observe.log import SessionLog, TroubleLog
+from evproxy.settings import Timeouts
 from tests.peers import END, RESET, Listening, Peer
 from tests.proxies import Proxied
 from tests.secured import CLOSED, SecuredPeer
@@ -71,11 +72,15 @@ class Secured:
     def __init__(self, proxied: Proxied, certificates: Certificates) -> None:
         self.proxied = proxied
         self.certificates = certificates
+        self.timeouts: Timeouts | None = None
 
     async def listen(self) -> None:
         """Start the proxy, which speaks TLS with clients."""
         pem = self.certificates.pem
-        await self.proxied.start(listen=f"ssl:0:interface=127.0.0.1:privateKey={pem}:certKey={pem}")
+        await self.proxied.start(
+            listen=f"ssl:0:interface=127.0.0.1:privateKey={pem}:certKey={pem}",
+            timeouts=self.timeouts,
+        )
 
     async def downstream(self) -> tuple[SecuredPeer, Peer]:
         """A client that speaks TLS, and its server."""
@@ -88,7 +93,9 @@ class Secured:
         """A server that speaks TLS, and its client."""
         port, trusted = self.proxied.upstream.port, self.certificates.authorities
         trust = {"tls": "trustRoots", "ssl": "caCertsDir"}[kind]
-        await self.proxied.start(upstreams=[f"{kind}:127.0.0.1:{port}:{trust}={trusted}"])
+        await self.proxied.start(
+            upstreams=[f"{kind}:127.0.0.1:{port}:{trust}={trusted}"], timeouts=self.timeouts
+        )
         client = self.proxied.client()
         accepted = await self.proxied.upstream.accept()
         server = SecuredPeer(accepted, self.certificates.server, serves=True)

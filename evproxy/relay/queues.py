@@ -170,3 +170,23 @@ class Delivery:
 
     def _buffer_empty(self) -> None:
         self._in_kernel = KernelDelivery(self._clock, descriptor_of(self._transport), self._done)
+
+
+class EndDelivery(Delivery):
+    """
+    The same, with the end of the stream behind what was written.
+
+    What the peer still sends can no longer spoil its end, as it would if the end only came
+    with the close: closing a socket with bytes unread resets it.
+
+    :param transport: can end its stream alone.
+    """
+
+    def _buffer_empty(self) -> None:
+        self._transport.loseWriteConnection()
+        # Twisted's own transports end it in a later turn, when it may be closed already.
+        write = getattr(self._transport, "doWrite", None)
+        if write is None or write() is None:
+            super()._buffer_empty()
+        else:
+            self._done()

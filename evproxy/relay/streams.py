@@ -6,7 +6,9 @@ and reset are used where the transport has them.  Each direction is a `_Directio
 receiver of its source's bytes, and the producer that its sink pauses.
 
 Rules: a direction ends once, in order or not; only an end in order is passed on as one;
-the producer is unregistered before a sink is closed, or it would never close.
+the producer is unregistered before a sink is closed, or it would never close.  Whoever is
+still to get bytes is read until it has them: a socket that is closed with bytes unread is
+reset, and what it was to send is thrown away.
 """
 
 from __future__ import annotations
@@ -16,12 +18,13 @@ from typing import Any
 from twisted.internet.error import ConnectionDone
 from twisted.internet.interfaces import IHalfCloseableDescriptor, IPushProducer, IReactorTime
 from twisted.protocols.policies import ProtocolWrapper
+from twisted.protocols.tls import TLSMemoryBIOProtocol
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
 from evproxy.interfaces import Half, RelayListener
 from evproxy.model import Ending, Side
-from evproxy.relay.queues import Delivery, descriptor_of, unsent
+from evproxy.relay.queues import Delivery, EndDelivery, descriptor_of, innermost, unsent
 
 
 def half_closeable(transport: Any) -> bool:
@@ -98,7 +101,11 @@ class _Direction:
         self.source.pauseProducing()
 
     def resumeProducing(self) -> None:
-        self.source.resumeProducing()
+        if getattr(innermost(self.sink), "disconnecting", False):
+            # Its peer has ended a TLS stream: it takes no more, and waits for its producer.
+            self.detach()
+        else:
+            self.source.resumeProducing()
 
     def stopProducing(self) -> None:
         # The sink is gone.  Its own half tells so; there is nobody left to unregister from.
@@ -117,6 +124,7 @@ class StreamRelay:
     __slots__ = (
         "_clock",
         "_by",
+        "_delivering",
         "_delivery",
         "_to_downstream",
         "_how",
@@ -146,6 +154,7 @@ class StreamRelay:
         self._by = Side.PROXY
         self._how: Ending | None = None
         self._delivery: Delivery | None = None
+        self._delivering: _Direction | None = None
         self._last_active = clock.seconds()
         self._queued = 0
         downstream.receiver = self._to_upstream
@@ -189,9 +198,7 @@ class StreamRelay:
         if self._how is None:
             self._by, self._how = by, how
             self._listener.relay_closing(by, how)
-        if self._delivery is not None:
-            self._delivery.cancel()
-            self._delivery = None
+        self._stop_delivering()
         for direction in (self._to_upstream, self._to_downstream):
             direction.detach()
             if not direction.lost:
@@ -206,7 +213,7 @@ class StreamRelay:
             return
         if not half_closeable(direction.sink):
             self._finish(direction.side)
-            direction.sink.loseConnection()
+            self._deliver_and_end(direction)
         elif other.ended:
             self._finish(other.side)
             other.detach()
@@ -222,12 +229,14 @@ class StreamRelay:
         """The source of `direction` is gone, and with it the sink of the other one."""
         other = self._opposite(direction)
         other.detach()
+        if self._delivering is other:
+            self._stop_delivering()
         if other.lost:
             self._closed()
         elif self._how is Ending.FINISHED:
             direction.detach()
             if in_order or direction.ended:
-                direction.sink.loseConnection()
+                self._deliver_and_end(direction)
             else:
                 self._deliver_and_reset(direction)
         elif self._how is not None:
@@ -237,7 +246,7 @@ class StreamRelay:
             direction.ended = True
             self._finish(direction.side)
             direction.detach()
-            direction.sink.loseConnection()
+            self._deliver_and_end(direction)
         else:
             self._by, self._how = direction.side, Ending.RESET
             self._listener.relay_closing(self._by, self._how)
@@ -247,19 +256,48 @@ class StreamRelay:
     def peer_gone(self, direction: _Direction) -> None:
         """The source of `direction` is reset; what it sent is still read when the sink wants it."""
         other = self._opposite(direction)
-        if self._delivery is not None or other.gone:
+        if self._delivering is other or other.gone:
             self.reset(other.side, Ending.RESET)
+
+    def _deliver_and_end(self, direction: _Direction) -> None:
+        """The sink of `direction` gets what is written to it, and the end of the stream."""
+        sink = direction.sink
+        if getattr(sink, "disconnecting", False):
+            return
+        if direction.lost and not self._opposite(direction).ended:
+            # Nobody wants what it sends, but it is read.
+            sink.resumeProducing()
+        if isinstance(sink, TLSMemoryBIOProtocol):
+            # It reads on until its peer has answered the close_notify.
+            sink.loseConnection()
+        elif self._delivering is not direction:
+            how = EndDelivery if half_closeable(sink) else Delivery
+            self._delivering = direction
+            self._delivery = how(self._clock, sink, self._delivered)
 
     def _deliver_and_reset(self, direction: _Direction) -> None:
         # What comes from the sink now has nowhere to go.
         direction.sink.pauseProducing()
-        self._delivery = Delivery(self._clock, direction.sink, self._delivered)
+        self._stop_delivering()
+        self._delivering = direction
+        self._delivery = Delivery(self._clock, direction.sink, self._delivered_before_reset)
 
     def _delivered(self) -> None:
-        self._delivery = None
+        assert self._delivering is not None
+        sink = self._delivering.sink
+        self._delivery = self._delivering = None
+        sink.loseConnection()
+
+    def _delivered_before_reset(self) -> None:
+        self._delivery = self._delivering = None
         for direction in (self._to_upstream, self._to_downstream):
             if not direction.lost:
                 reset(direction.source)
+
+    def _stop_delivering(self) -> None:
+        if self._delivery is not None:
+            self._delivery.cancel()
+        self._delivery = self._delivering = None
 
     def _finish(self, by: Side) -> None:
         if self._how is None:
@@ -267,9 +305,7 @@ class StreamRelay:
             self._listener.relay_closing(by, Ending.FINISHED)
 
     def _closed(self) -> None:
-        if self._delivery is not None:
-            self._delivery.cancel()
-            self._delivery = None
+        self._stop_delivering()
         assert self._how is not None
         self._listener.relay_closed(self._by, self._how)
         self._to_upstream.part()

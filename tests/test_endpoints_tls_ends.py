@@ -1,0 +1,139 @@
+"""A TLS stream that ends while the plain peer is slow, or has bytes under way itself."""
+
+from __future__ import annotations
+
+import socket
+
+import pytest
+from twisted.internet.defer import Deferred
+
+from evproxy.model import Ending, Side
+from evproxy.relay.queues import unsent
+from evproxy.settings import Timeouts
+from tests.bulk import ENDLESS, fill
+from tests.peers import END, RESET, Peer
+from tests.proxies import Proxied
+from tests.secured import CLOSED, SecuredPeer
+from tests.test_endpoints_tls import (
+    Secured,
+    both_sides,
+    certificates,
+    secured,
+)
+from tests.test_session_ends import turn
+
+__all__ = ["certificates", "secured"]
+
+pytestmark = pytest.mark.deadline(15)
+
+TAIL = bytes(ENDLESS[:1_000_000])
+
+
+async def conversing(secured: Secured, side: str) -> tuple[SecuredPeer, Peer]:
+    """A session that relays, whose plain peer takes few bytes at a time."""
+    peer, plain = await secured.start(side)
+    plain.socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 65536)
+    await peer.send(b"?")
+    assert await plain.receive(1) == b"?"
+    return peer, plain
+
+
+async def sent_and_closed(peer: SecuredPeer, proxied: Proxied) -> None:
+    """All of `TAIL`, and then a close_notify, are with evproxy's kernel."""
+    await peer.send(TAIL)
+    await peer.close()
+    while unsent(peer.peer.socket.fileno()):
+        await turn(proxied.reactor)
+
+
+@both_sides
+async def test_a_slow_peer_that_answers_gets_all(secured: Secured, side: str) -> None:
+    """A peer that sends a byte for each piece that it takes gets every piece, and then a FIN."""
+    peer, plain = await conversing(secured, side)
+    await sent_and_closed(peer, secured.proxied)
+    received = b""
+    while data := await plain.some(65536):
+        received += data
+        plain.send_now(b".")
+        await turn(secured.proxied.reactor)
+    assert received == TAIL
+    await secured.proxied.observed.ended()
+    assert secured.proxied.observed.records[0].reason.how is Ending.FINISHED
+
+
+@both_sides
+async def test_a_peer_with_bytes_that_nobody_reads_gets_all(secured: Secured, side: str) -> None:
+    """Bytes under way to a TLS peer that has closed are no reset for what that peer sent."""
+    peer, plain = await conversing(secured, side)
+    await fill(secured.proxied.reactor, plain)
+    await sent_and_closed(peer, secured.proxied)
+    leaving = Deferred.fromCoroutine(peer.peer.rest())
+    assert await plain.rest() == (TAIL, END)
+    assert (await leaving)[1] == END
+
+
+@both_sides
+async def test_a_peer_that_never_stops_to_send(secured: Secured, side: str) -> None:
+    """A TLS peer that closes with a full queue, while more comes for it, ends the session."""
+    proxied = secured.proxied
+    peer, plain = await secured.start(side)
+    await fill(proxied.reactor, plain)
+    await peer.send(b"last")
+    await peer.close()
+    leaving = Deferred.fromCoroutine(peer.peer.rest())
+    connected = True
+    while not proxied.observed.records:
+        try:
+            connected = connected and plain.send_now(ENDLESS) >= 0
+        except (BrokenPipeError, ConnectionResetError):
+            connected = False
+        await turn(proxied.reactor)
+    assert await plain.rest() == (b"last", END)
+    assert (await leaving)[1] == END
+
+
+@both_sides
+async def test_a_peer_that_takes_nothing_is_not_waited_for(secured: Secured, side: str) -> None:
+    """One that reads nothing of what came before the close_notify is reset after `half_close`."""
+    secured.timeouts = Timeouts(half_close=0.3)
+    peer, plain = await conversing(secured, side)
+    await sent_and_closed(peer, secured.proxied)
+    while not secured.proxied.observed.records:
+        plain.send_now(b".")
+        await turn(secured.proxied.reactor)
+    received, end = await plain.rest()
+    assert len(received) < len(TAIL)
+    assert end == RESET
+
+
+@both_sides
+async def test_ending_a_session_that_is_delivered(secured: Secured, side: str) -> None:
+    """A second signal ends such a session at once."""
+    proxied = secured.proxied
+    peer, plain = await conversing(secured, side)
+    await sent_and_closed(peer, proxied)
+    # The answer to its close_notify says that evproxy has read it.
+    await peer.peer.rest()
+    assert not proxied.observed.records
+    for session in list(proxied.admission.sessions):
+        session.end(Side.PROXY, Ending.DRAIN)
+    await proxied.observed.ended()
+    assert (await plain.rest())[1] == RESET
+
+
+@both_sides
+async def test_a_slow_tls_peer_gets_all(secured: Secured, side: str) -> None:
+    """The same from a plain peer that ends its stream, to a TLS peer that is slow and talks."""
+    peer, plain = await secured.start(side)
+    peer.peer.socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 65536)
+    await plain.send(TAIL)
+    plain.end()
+    received = b""
+    while len(received) < len(TAIL):
+        await peer.send(b".")
+        received += await peer.receive(min(65536, len(TAIL) - len(received)))
+    assert received == TAIL
+    assert await peer.rest() == (b"", CLOSED)
+    await peer.close()
+    await secured.proxied.observed.ended()
+    assert secured.proxied.observed.records[0].reason.how is Ending.FINISHED
