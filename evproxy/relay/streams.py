@@ -25,6 +25,7 @@ from zope.interface import implementer
 from evproxy.interfaces import Half, RelayListener
 from evproxy.model import Ending, Side
 from evproxy.relay.queues import Delivery, EndDelivery, descriptor_of, innermost, unsent
+from evproxy.relay.wrapped import guard
 
 
 def half_closeable(transport: Any) -> bool:
@@ -162,8 +163,9 @@ class StreamRelay:
 
     def start(self, received: bytes, ended: bool) -> None:
         """Begin, with what the client sent before and whether it has ended its stream."""
-        self._to_upstream.start()
-        self._to_downstream.start()
+        for direction in (self._to_upstream, self._to_downstream):
+            guard(direction.source)
+            direction.start()
         if received:
             self._to_upstream.received(received)
         if ended:

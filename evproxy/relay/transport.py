@@ -142,6 +142,8 @@ class SocketTransport(End):
             if IHalfCloseableProtocol.providedBy(protocol):
                 protocol.readConnectionLost()
             else:
+                # It ends whole: what it would still send must not look as if it were sent.
+                self.socket.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, RESET_ON_CLOSE)
                 self._close(DONE)
 
     def _writable(self) -> None:
