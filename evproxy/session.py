@@ -16,6 +16,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 
 from attrs import define, field
+from twisted.internet.error import ConnectionDone
 from twisted.internet.interfaces import IConnector, IReactorTime
 from twisted.internet.protocol import ClientFactory
 from twisted.logger import Logger
@@ -44,6 +45,7 @@ from evproxy.model import (
     host_and_port,
 )
 from evproxy.relay.deadlines import Deadlines
+from evproxy.relay.departed import Departed
 from evproxy.settings import Timeouts
 
 EARLY_BYTES = 64 * 1024
@@ -306,6 +308,11 @@ class Session:
 
     def connection_lost(self, reason: Failure) -> None:
         """The client's connection is gone."""
+        if self.phase is Phase.CONNECTING and self._chunks and reason.check(ConnectionDone):
+            # Its end, like what it sent before, is passed on after the connect.
+            self._ended = False
+            self.downstream.transport = Departed(self._context.clock, self.downstream)
+            return
         self.downstream.receiver = NOBODY
         if self.phase is Phase.CONNECTING:
             self._stop_connecting(Side.DOWNSTREAM, Ending.LEFT)

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import socket
+from typing import Any
 
 import pytest
 from twisted.internet.defer import Deferred
 
-from evproxy.model import Ending, Side
+from evproxy.model import Ending, Phase, Side
 from evproxy.relay.queues import unsent
 from evproxy.settings import Timeouts
 from tests.bulk import ENDLESS, fill
@@ -20,9 +21,9 @@ from tests.test_endpoints_tls import (
     certificates,
     secured,
 )
-from tests.test_session_ends import turn
+from tests.test_session_ends import Unanswered, turn, unanswered
 
-__all__ = ["certificates", "secured"]
+__all__ = ["certificates", "secured", "unanswered"]
 
 pytestmark = pytest.mark.deadline(15)
 
@@ -137,3 +138,69 @@ async def test_a_slow_tls_peer_gets_all(secured: Secured, side: str) -> None:
     await peer.close()
     await secured.proxied.observed.ended()
     assert secured.proxied.observed.records[0].reason.how is Ending.FINISHED
+
+
+async def left_early(secured: Secured, upstreams: list[str], **pool: Any) -> None:
+    """A TLS client asks and closes, and is gone, while its server is being connected."""
+    pem, proxied = secured.certificates.pem, secured.proxied
+    await proxied.start(
+        listen=f"ssl:0:interface=127.0.0.1:privateKey={pem}:certKey={pem}",
+        upstreams=upstreams,
+        **pool,
+    )
+    client = SecuredPeer(proxied.client(), secured.certificates.client)
+    await client.handshake()
+    await client.send(b"question")
+    await client.close()
+    assert (await client.peer.rest())[1] == END
+
+
+async def test_a_tls_client_that_ends_while_connecting(
+    secured: Secured, unanswered: Unanswered
+) -> None:
+    """What it sent, and its end, are passed on after the connect."""
+    proxied = secured.proxied
+    await left_early(
+        secured, [unanswered.name, f"127.0.0.1:{proxied.upstream.port}"], connect_timeout=0.5
+    )
+    server = await proxied.upstream.accept()
+    assert await server.rest() == (b"question", END)
+    await proxied.observed.ended()
+    [record] = proxied.observed.records
+    assert (record.reason.by, record.reason.how) == (Side.DOWNSTREAM, Ending.FINISHED)
+    assert (record.reason.phase, record.bytes_to_upstream) == (Phase.RELAYING, 8)
+
+
+async def test_a_server_that_answers_a_client_that_is_gone(
+    secured: Secured, unanswered: Unanswered
+) -> None:
+    """Whatever a server says that speaks first is no reset for the question."""
+    proxied = secured.proxied
+    await left_early(
+        secured, [unanswered.name, f"127.0.0.1:{proxied.upstream.port}"], connect_timeout=0.5
+    )
+    server = await proxied.upstream.accept()
+    server.send_now(ENDLESS[:100_000])
+    assert await server.rest() == (b"question", END)
+    await proxied.observed.ended()
+    assert proxied.observed.records[0].bytes_to_downstream == 0
+
+
+async def test_no_server_for_a_client_that_is_gone(
+    secured: Secured, unanswered: Unanswered
+) -> None:
+    """If no server can be connected, the session ends all the same."""
+    await left_early(secured, [unanswered.name], connect_timeout=0.3)
+    await secured.proxied.observed.ended()
+    assert secured.proxied.observed.records[0].reason.how is Ending.UNREACHABLE
+
+
+async def test_a_drain_while_connecting_for_a_client_that_is_gone(
+    secured: Secured, unanswered: Unanswered
+) -> None:
+    """A second signal ends such a session at once."""
+    await left_early(secured, [unanswered.name])
+    [session] = secured.proxied.admission.sessions
+    session.end(Side.PROXY, Ending.DRAIN)
+    await secured.proxied.observed.ended()
+    assert secured.proxied.observed.records[0].reason.how is Ending.DRAIN

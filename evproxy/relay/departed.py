@@ -1,0 +1,88 @@
+"""
+The transport of a client that is gone, but whose bytes are still to be passed on.
+
+A client whose connection can only end whole (TLS) may send its question and be gone, in
+order, while its server is being connected.  Its half gets one of these, and is relayed
+like any other: the half hears of the end once it is.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any
+
+from twisted.internet.interfaces import (
+    IConsumer,
+    IProducer,
+    IPushProducer,
+    IReactorTime,
+    ITransport,
+)
+from twisted.internet.protocol import connectionDone
+from zope.interface import implementer
+
+from evproxy.interfaces import Half
+
+
+@implementer(ITransport, IConsumer, IPushProducer)
+class Departed:
+    """
+    Stands in for the transport that `half` has lost in order.
+
+    :param clock: calls later.
+    :param half: its receiver hears of the end a turn after it is relayed, or closed.
+    """
+
+    disconnecting = True
+
+    def __init__(self, clock: IReactorTime, half: Half) -> None:
+        self._clock = clock
+        self._half: Half | None = half
+        self._was = half.transport
+        self._leaving = False
+
+    def _leave(self) -> None:
+        if not self._leaving:
+            self._leaving = True
+            self._clock.callLater(0, self._left)
+
+    def _left(self) -> None:
+        half, self._half = self._half, None
+        assert half is not None
+        half.receiver.connection_lost(connectionDone)
+
+    def registerProducer(self, producer: IProducer, streaming: bool) -> None:
+        """Nothing can be sent any more, and nothing more comes."""
+        producer.stopProducing()
+        self._leave()
+
+    def unregisterProducer(self) -> None:
+        """There is none."""
+
+    def loseConnection(self) -> None:
+        self._leave()
+
+    def abortConnection(self) -> None:
+        """It is gone already."""
+        self._leave()
+
+    def write(self, data: bytes) -> None:
+        """Nobody is there to take it."""
+
+    def writeSequence(self, iovec: Iterable[bytes]) -> None:
+        """Nobody is there to take it."""
+
+    def pauseProducing(self) -> None:
+        """Nothing comes anyway."""
+
+    def resumeProducing(self) -> None:
+        """Nothing comes any more."""
+
+    def stopProducing(self) -> None:
+        self._leave()
+
+    def getPeer(self) -> Any:
+        return self._was.getPeer()
+
+    def getHost(self) -> Any:
+        return self._was.getHost()
