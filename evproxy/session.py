@@ -410,6 +410,11 @@ class Session:
         else:
             self._close_unconnected(by, how)
 
+    def half_broke(self) -> None:
+        """The client's half broke while it was being connected; it is logged, and is aborted."""
+        if self.phase is Phase.CONNECTING:
+            self.end(Side.PROXY, Ending.ERROR)
+
     def _broken(self) -> None:
         """Called in an ``except`` clause: this session ends, no other notices."""
         failure = Failure()

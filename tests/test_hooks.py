@@ -10,7 +10,7 @@ import pytest
 from twisted.internet.protocol import connectionDone
 from twisted.python.failure import Failure
 
-from evproxy.model import ConnectionInfo, Ending, SessionRecord
+from evproxy.model import ConnectionInfo, Ending, SessionRecord, Side
 from evproxy.proxy import DownstreamProtocol, ProxyFactory, UpstreamFactory
 from tests.leaks import LoggedErrors
 from tests.peers import END, RESET
@@ -187,6 +187,9 @@ async def test_bytes_that_raise_what_nobody_catches(
     await client.send(b"exit")
     assert await client.rest() == (b"", RESET)
     assert len(logged_errors.flush(SystemExit)) == 1
+    await proxied.observed.ended()
+    [record] = proxied.observed.records
+    assert (record.reason.by, record.reason.how) == (Side.PROXY, Ending.ERROR)
     other.reset()
     await proxied.admission.when_empty()
 

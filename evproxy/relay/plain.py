@@ -143,7 +143,7 @@ class EngineSockets(PlainSockets):
         try:
             transport.start()
         except BaseException:
-            transport.abortConnection()
+            transport.event_failed()
             raise
 
     def connect_tcp(

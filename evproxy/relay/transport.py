@@ -119,8 +119,12 @@ class SocketTransport(End):
     def event_failed(self) -> None:
         if self.relay is not None:
             super().event_failed()
-        else:
-            self._close(ABORTED)
+            return
+        receiver = getattr(self._protocol, "receiver", None)
+        half_broke = getattr(receiver, "half_broke", None)
+        if half_broke is not None:
+            half_broke()
+        self._close(ABORTED)
 
     def _readable(self) -> None:
         try:
