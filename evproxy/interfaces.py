@@ -264,7 +264,11 @@ class PoolObserver(Protocol):
         """`pool` cannot serve sessions; once for each such period."""
 
     def discovery_failed(self, pool: str, why: str) -> None:
-        """A look-up failed; the last good set of servers stays.  Once for each such period."""
+        """
+        A look-up failed; the last good set of servers stays.
+
+        Once for each reason (of the first few) until one succeeds.
+        """
 
 
 class Probe(Protocol):

@@ -45,6 +45,9 @@ _log = Logger()
 _BATCH = 32
 """Sessions woken or ended in one turn of the reactor, where it could be all of them."""
 
+_MOST_FAILURES = 16
+"""Different failures of discovery that are told until it works again."""
+
 _QUIET = 10.0
 """Seconds without a session turned away that end a period in which every server is full."""
 
@@ -121,7 +124,8 @@ class Pool:
         self._users = 0
         self._stopped = False
         self._waking = self._wake_is_due = False
-        self._refusing = self._blind = False
+        self._refusing = False
+        self._failures: set[str] = set()
         self._overflowed = -inf
         self._line = WaitingLine(reactor, queue_timeout, queue_size)
         self._selection = Selection(reactor, policy, slow_start, all_down == "try")
@@ -360,7 +364,7 @@ class Pool:
 
         Servers that the pool was made with, or that were added, stay as they are.
         """
-        self._blind = False
+        self._failures.clear()
         self._members.discovered(servers)
 
     # What happens to the servers.
@@ -408,8 +412,8 @@ class Pool:
         self._tell(lambda observer: observer.pool_exhausted(self.name, why))
 
     def _discovery_failed(self, why: str) -> None:
-        if not self._blind:
-            self._blind = True
+        if why not in self._failures and len(self._failures) < _MOST_FAILURES:
+            self._failures.add(why)
             self._tell(lambda observer: observer.discovery_failed(self.name, why))
 
     def _tell(self, what: Callable[[PoolObserver], None]) -> None:

@@ -172,14 +172,17 @@ def test_discovery(make: PoolMaker, events: Events) -> None:
     registry.changed([UpstreamServer(A)])
     for _ in range(2):
         registry.failed("no such file")
+        registry.failed("not TOML at line 1")
         registry.failed("no such file")
         assert walk(pool) == [A]
         registry.changed([UpstreamServer(A)])
     assert events.flush() == [
         f"web/{A} added: discovered",
-        "web discovery: no such file",
-        "web discovery: no such file",
+        *("web discovery: no such file", "web discovery: not TOML at line 1") * 2,
     ]
+    for number in range(100):
+        registry.failed(f"not TOML at line {number}")
+    assert len(events.flush()) == 16
     pool.stop()
     assert not registry.running
 
