@@ -177,23 +177,24 @@ class UNIXPort(PlainPort, unix.Port):
     def connectionLost(self, reason: Failure) -> None:
         """It listens no longer."""
         # `unix.Port`'s does not close what it cannot unlink.
-        if not self._bindPath.startswith(b"\0"):
-            self._remove(os.unlink, self._bindPath)
+        path = os.fsencode(self.socket.getsockname())
+        if path and not path.startswith(b"\0"):
+            self._remove(path, os.unlink, path)
         if self.lockFile is not None:
-            self._remove(self.lockFile.unlock)
+            self._remove(path, self.lockFile.unlock)
         try:
             tcp.Port.connectionLost(self, reason)
         finally:
             self.acceptor.gate.forget(self)
 
-    def _remove(self, remove: Callable[..., object], *arguments: Any) -> None:
+    def _remove(self, path: bytes, remove: Callable[..., object], *arguments: Any) -> None:
         try:
             remove(*arguments)
         except (OSError, ValueError) as error:
             # It is gone or another's, or may not be removed any more (twistd --uid).
             _log.warn(
                 "What the UNIX listener {path} put there cannot be removed: {why}",
-                path=os.fsdecode(self._bindPath),
+                path=os.fsdecode(path),
                 why=getattr(error, "strerror", None) or error,
             )
 
