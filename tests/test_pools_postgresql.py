@@ -114,11 +114,12 @@ async def test_killed_and_restarted(reactor: Any, pooled: Pooled) -> None:
     had = sessions_on(pooled, first)
     servers[0].stop(signal.SIGQUIT)
     assert re.fullmatch(
-        rf"{first} ejected: connection refused \(1 of 1\), for 0\.5 s",
+        # The latter if a session had just been accepted.
+        rf"{first} ejected: (connection refused|reset before any answer) \(1 of 1\), for 0\.5 s",
         await pooled.heard.line(f"{first} ejected"),
     )
-    # Its very first check, if that comes only now, decides alone: then it is (1 of 1).
-    await pooled.heard.line(f"{first} down: connection refused")
+    # Its very first check, if that comes only now, decides alone, whatever it met.
+    await pooled.heard.line(f"{first} down: ")
     await coming.more(10)
     servers[0].start()
     # Whichever comes last, the check that passes or the end of the ejection, brings it back.
