@@ -4,18 +4,20 @@ from __future__ import annotations
 
 import os
 import socket
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any
 
 import pytest
-from twisted.internet.defer import Deferred
 
 from evproxy.model import Ending, Side
 from evproxy.relay.engine import IN, SocketEngine
 from evproxy.relay.sockets import SocketRelay
 from tests.bulk import BULK
 from tests.peers import END, Peer
+from tests.test_socket_relay import Listener, ground
 from tests.transports import Ground, HalfCloseable, Plain
+
+__all__ = ["ground"]
 
 pytestmark = pytest.mark.deadline(10)
 
@@ -45,30 +47,6 @@ class Trigger:
     def _close(self) -> None:
         os.close(self._read_end)
         os.close(self._write_end)
-
-
-class Listener:
-    """A `RelayListener` that waits for the end."""
-
-    def __init__(self) -> None:
-        self.closed: Deferred[tuple[Side, Ending]] = Deferred()
-
-    def relay_half_closed(self, side: Side) -> None:
-        """The other one is to come."""
-
-    def relay_closing(self, by: Side, how: Ending) -> None:
-        """Only delivery is outstanding."""
-
-    def relay_closed(self, by: Side, how: Ending) -> None:
-        self.closed.callback((by, how))
-
-
-@pytest.fixture
-def ground(reactor: Any) -> Iterator[Ground]:
-    """Where transports come from; they are gone after the test."""
-    ground = Ground(reactor)
-    yield ground
-    ground.end()
 
 
 def narrow(ground: Ground) -> tuple[Any, Peer]:
