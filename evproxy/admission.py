@@ -74,7 +74,7 @@ class Admission:
     def opened(self, session: Session) -> None:
         """A session begins."""
         self.sessions.add(session)
-        if self.full:
+        if len(self.sessions) >= self.limit:
             self._pause(f"{self.limit} sessions, as many as are allowed")
 
     def closed(self, session: Session) -> None:

@@ -213,6 +213,9 @@ class Relay(Protocol):
         Bytes that a peer's kernel took since the last call count as moved.
         """
 
+    def lasting(self) -> None:
+        """The session has lasted for some seconds: do what was not worth it for a short one."""
+
     def reset(self, by: Side, how: Ending) -> None:
         """Reset both sides now; `relay_closed` follows."""
 

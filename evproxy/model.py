@@ -15,7 +15,13 @@ from functools import lru_cache
 from attrs import field, frozen, validators
 
 
-class Phase(enum.Enum):
+class _Told(enum.Enum):
+    """Something that is told of each session: its members hash as what they are, single."""
+
+    __hash__ = object.__hash__
+
+
+class Phase(_Told):
     """Where a session is in its life.  `evproxy.session` alone moves it on."""
 
     ACCEPTED = "accepted"
@@ -26,7 +32,7 @@ class Phase(enum.Enum):
     CLOSED = "closed"
 
 
-class Side(enum.Enum):
+class Side(_Told):
     """Who did something: one of the two peers, or evproxy itself."""
 
     DOWNSTREAM = "downstream"
@@ -34,7 +40,7 @@ class Side(enum.Enum):
     PROXY = "proxy"
 
 
-class Ending(enum.Enum):
+class Ending(_Told):
     """How a session came to its end."""
 
     FINISHED = "finished"

@@ -98,7 +98,8 @@ class UpstreamProtocol(_Half):
         self.attempt = session.attempts
 
     def connectionMade(self) -> None:
-        if _tells_of_handshake(self.transport):
+        # The common case is found out without a call.
+        if isinstance(self.transport, TLSMemoryBIOProtocol) and _tells_of_handshake(self.transport):
             self.handshake = Deferred()
         else:
             self._connected()
@@ -122,7 +123,7 @@ class UpstreamProtocol(_Half):
     def connectionLost(self, reason: Failure = connectionDone) -> None:
         session, self._session = self._session, None
         if session is None:
-            super().connectionLost(reason)
+            _Half.connectionLost(self, reason)
             return
         # Else a subclass broke before the session heard that it is connected.
         if self.handshake is not None:
@@ -131,11 +132,9 @@ class UpstreamProtocol(_Half):
         session.connect_failed(self.attempt, reason)
 
 
-def _tells_of_handshake(transport: Any) -> bool:
-    """Whether `transport` is TLS, and whoever is directly above it hears of its handshake."""
-    return isinstance(transport, TLSMemoryBIOProtocol) and IHandshakeListener.providedBy(
-        transport.wrappedProtocol
-    )
+def _tells_of_handshake(transport: TLSMemoryBIOProtocol) -> bool:
+    """Whether the protocol directly above `transport` hears of its handshake."""
+    return bool(IHandshakeListener.providedBy(transport.wrappedProtocol))
 
 
 class UpstreamFactory(ClientFactory):
@@ -236,15 +235,14 @@ class ProxyFactory(Factory):
 
     def buildProtocol(self, addr: Any) -> Any:
         """A half for the client at `addr`; ``None``, which closes it, at the bound on sessions."""
-        if self.admission.full:
+        admission = self.admission
+        if len(admission.sessions) >= admission.limit:
             return None
         if isinstance(addr, UNIXAddress):
-            info = ConnectionInfo(_path(addr), 0, self.context.listener)
+            host, port = _path(addr), 0
         else:
-            info = ConnectionInfo(
-                getattr(addr, "host", ""), getattr(addr, "port", 0), self.context.listener
-            )
-        protocol = self.protocol(info)
+            host, port = getattr(addr, "host", ""), getattr(addr, "port", 0)
+        protocol = self.protocol(ConnectionInfo(host, port, self.context.listener))
         protocol.factory = self
         return protocol
 

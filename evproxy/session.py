@@ -46,10 +46,15 @@ from evproxy.model import (
 )
 from evproxy.relay.deadlines import Deadlines
 from evproxy.relay.departed import Departed
+from evproxy.relay.options import LASTING
 from evproxy.settings import Timeouts
 
 EARLY_BYTES = 64 * 1024
 """How much of what a client sends before it is connected upstream is kept; then TCP pushes back."""
+
+# A member of an enumeration is looked up in its class each time it is named there.
+_CONNECTING, _RELAYING = Phase.CONNECTING, Phase.RELAYING
+_CLOSING, _CLOSED = Phase.CLOSING, Phase.CLOSED
 
 _log = Logger()
 
@@ -62,6 +67,10 @@ class SessionContext:
     `clock` tells the time; `sockets` makes plain sockets; `upstream_factory` makes the
     client factory that one session connects with; `ended` is called with each session
     that is over.
+
+    `first_look`: seconds after which a session is looked at for the first time.  So early that
+    its half-close, if it comes before, needs no other deadline: most sessions end without
+    another.
     """
 
     clock: IReactorTime
@@ -75,6 +84,11 @@ class SessionContext:
     listener: str = ""
     observers: list[SessionObserver] = field(factory=list)
     troubles: list[TroubleObserver] = field(factory=list)
+    first_look: float = field(init=False)
+
+    def __attrs_post_init__(self) -> None:
+        timeouts = self.timeouts
+        self.first_look = min(LASTING, timeouts.half_close, timeouts.idle or LASTING)
 
 
 class _Discarding:
@@ -126,6 +140,7 @@ class Session:
         "_size",
         "_half_closed",
         "_deadline_is_idle",
+        "_lasting",
         "_tried",
         "_waiting",
         "_walking",
@@ -161,6 +176,7 @@ class Session:
         self._bucket = 0
         self._half_closed = False
         self._deadline_is_idle = False
+        self._lasting = False
         self._chunks: list[bytes] | None = None
         self._size = 0
         self._ended = False
@@ -168,7 +184,7 @@ class Session:
 
     def start(self) -> None:
         """The client is connected: find it a server."""
-        self.phase = Phase.CONNECTING
+        self.phase = _CONNECTING
         try:
             self._choose()
         except Exception:
@@ -188,33 +204,32 @@ class Session:
             # It failed before its dialer returned: the loop below goes on.
             return
         self._walking = True
+        most = self._context.pool.connect_attempts
         try:
-            while self._needs_server() and (server := self._next_server()) is not None:
+            while self.server is None and self.phase is _CONNECTING:
+                if self._candidates is None or self.attempts >= most:
+                    break
+                server = next(self._candidates, None)
+                if server is None:
+                    break
                 self._connect(server)
         finally:
             self._walking = False
-        if self._needs_server():
+        if self.server is None and self.phase is _CONNECTING:
             self._no_candidate()
 
-    def _needs_server(self) -> bool:
-        return self.phase is Phase.CONNECTING and self.server is None
-
-    def _next_server(self) -> Server | None:
-        if self._candidates is None or self.attempts >= self._context.pool.connect_attempts:
-            return None
-        return next(self._candidates, None)
-
     def _connect(self, server: Server) -> None:
-        pool = self._context.pool
+        context = self._context
+        pool = context.pool
         self.attempts += 1
         self.server = server
         pool.claim(server, self)
-        self._attempt_started = self._context.clock.seconds()
+        self._attempt_started = context.clock.seconds()
         connecting = server.dialer.connect(
-            self._context.upstream_factory(self), pool.connect_timeout, self._context.sockets
+            context.upstream_factory(self), pool.connect_timeout, context.sockets
         )
         # The attempt may be over already.
-        if self.phase is Phase.CONNECTING and self.server is not None:
+        if self.phase is _CONNECTING and self.server is not None:
             self._connecting = connecting
 
     def _no_candidate(self) -> None:
@@ -269,10 +284,10 @@ class Session:
         self.error = ""
         self._connecting = self._candidates = None
         chunks, self._chunks = self._chunks, None
-        self.phase = Phase.RELAYING
+        self.phase = _RELAYING
         try:
             context.pool.connected(server, now - self._attempt_started)
-            self._set_deadline(now, now, self._soonest())
+            self._bucket = context.deadlines.add(self, now, context.first_look)
             self.relay = context.joiner.join(
                 self.downstream, upstream, b"".join(chunks) if chunks else b"", self._ended, self
             )
@@ -282,7 +297,7 @@ class Session:
 
     def _is_under_way(self, attempt: int) -> bool:
         # What an attempt that is over still tells must not count for the one after it.
-        return self.phase is Phase.CONNECTING and attempt == self.attempts
+        return self.phase is _CONNECTING and attempt == self.attempts
 
     # What the client does before it is connected.
 
@@ -308,19 +323,19 @@ class Session:
 
     def connection_lost(self, reason: Failure) -> None:
         """The client's connection is gone."""
-        if self.phase is Phase.CONNECTING and self._chunks and reason.check(ConnectionDone):
+        if self.phase is _CONNECTING and self._chunks and reason.check(ConnectionDone):
             # Its end, like what it sent before, is passed on after the connect.
             self._ended = False
             self.downstream.transport = Departed(self._context.clock, self.downstream)
             return
         self.downstream.receiver = NOBODY
-        if self.phase is Phase.CONNECTING:
+        if self.phase is _CONNECTING:
             self._stop_connecting(Side.DOWNSTREAM, Ending.LEFT)
         self._closed()
 
     def _stop_connecting(self, by: Side, how: Ending) -> None:
         self.reason = close_reason(by, how, self.phase)
-        self.phase = Phase.CLOSING
+        self.phase = _CLOSING
         self._candidates = None
         server, self.server = self.server, None
         connecting, self._connecting = self._connecting, None
@@ -340,7 +355,7 @@ class Session:
             _log.failure("Could not stop connecting a session of {peer}", peer=self.info.peer_host)
 
     def _close_unconnected(self, by: Side, how: Ending) -> None:
-        if self.phase is Phase.CONNECTING:
+        if self.phase is _CONNECTING:
             self._stop_connecting(by, how)
             self.downstream.receiver = _Discarding(self._closed)
             self.downstream.transport.abortConnection()
@@ -349,20 +364,22 @@ class Session:
 
     def relay_half_closed(self, side: Side) -> None:
         """One side ended its stream; from now on the half-close timeout counts."""
-        self._count_half_close()
-
-    def _count_half_close(self) -> None:
         self._half_closed = True
         if self._deadline_is_idle:
-            now = self._context.clock.seconds()
-            self._drop_deadline()
-            self._set_deadline(now, now, self._context.timeouts.half_close)
+            self._count_half_close()
+
+    def _count_half_close(self) -> None:
+        now = self._context.clock.seconds()
+        self._drop_deadline()
+        self._set_deadline(now, now, self._context.timeouts.half_close)
 
     def relay_closing(self, by: Side, how: Ending) -> None:
         """How the session ends is decided; what is queued is still delivered."""
         self.reason = close_reason(by, how, self.phase)
-        self.phase = Phase.CLOSING
-        self._count_half_close()
+        self.phase = _CLOSING
+        self._half_closed = True
+        if self._deadline_is_idle:
+            self._count_half_close()
 
     def relay_closed(self, by: Side, how: Ending) -> None:
         """Both connections are gone."""
@@ -376,6 +393,9 @@ class Session:
         relay = self.relay
         if relay is None:
             return
+        if not self._lasting:
+            self._lasting = True
+            relay.lasting()
         timeouts = self._context.timeouts
         active = relay.idle_since(now)
         limit = timeouts.half_close if self._half_closed else timeouts.idle
@@ -384,12 +404,6 @@ class Session:
             self._deadline_is_idle = not self._half_closed
         else:
             self.end(Side.PROXY, Ending.HALF_CLOSE if self._half_closed else Ending.IDLE)
-
-    def _soonest(self) -> float:
-        # A session is looked at so early for the first time that its half-close, if it
-        # comes before, needs no other deadline: most sessions end without another.
-        timeouts = self._context.timeouts
-        return min(timeouts.idle, timeouts.half_close) if timeouts.idle > 0 else timeouts.half_close
 
     def _set_deadline(self, now: float, active: float, limit: float) -> None:
         if limit > 0:
@@ -405,14 +419,14 @@ class Session:
     def end(self, by: Side, how: Ending) -> None:
         """Reset both sides now, for the reason that `how` says."""
         if self.relay is not None:
-            if self.phase is not Phase.CLOSED:
+            if self.phase is not _CLOSED:
                 self.relay.reset(by, how)
         else:
             self._close_unconnected(by, how)
 
     def half_broke(self) -> None:
         """The client's half broke while it was being connected; it is logged, and is aborted."""
-        if self.phase is Phase.CONNECTING:
+        if self.phase is _CONNECTING:
             self.end(Side.PROXY, Ending.ERROR)
 
     def _broken(self) -> None:
@@ -420,20 +434,20 @@ class Session:
         failure = Failure()
         _log.failure("A session of {peer} broke", failure, peer=self.info.peer_host)
         self.error = failure.getErrorMessage()
-        if self.phase is Phase.RELAYING and self.relay is None:
+        if self.phase is _RELAYING and self.relay is None:
             # It broke while it was joined: there is no relay to close it.
-            self.reason = close_reason(Side.PROXY, Ending.ERROR, Phase.CONNECTING)
-            self.phase = Phase.CLOSING
+            self.reason = close_reason(Side.PROXY, Ending.ERROR, _CONNECTING)
+            self.phase = _CLOSING
             self.downstream.receiver = _Discarding(self._closed)
             self.downstream.transport.abortConnection()
         else:
             self.end(Side.PROXY, Ending.ERROR)
 
     def _closed(self) -> None:
-        if self.phase is Phase.CLOSED:
+        if self.phase is _CLOSED:
             return
         self._drop_deadline()
-        self.phase = Phase.CLOSED
+        self.phase = _CLOSED
         assert self.reason is not None
         server, context = self.server, self._context
         try:

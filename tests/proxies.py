@@ -110,6 +110,7 @@ class Proxied:
         max_sessions: int = 10_000,
         factory: type[ProxyFactory] = ProxyFactory,
         most_pipes: int = MOST,
+        keepalive: Keepalive | None = None,
         **pool: Any,
     ) -> None:
         """Proxy from `listen` to `upstreams`, by default to `upstream`."""
@@ -122,7 +123,7 @@ class Proxied:
             self.reactor,
             self.mode,
             self.admission,
-            Keepalive(),
+            keepalive or Keepalive(),
             most_pipes=most_pipes,
             transports=self.transports,
         )

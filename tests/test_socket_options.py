@@ -12,11 +12,13 @@ from typing import Any
 
 import pytest
 from twisted.internet.protocol import Factory
+from twisted.internet.task import deferLater
 
 from evproxy.admission import Admission
 from evproxy.relay import DataPlane
+from evproxy.relay.options import LASTING
 from evproxy.service import server_endpoint
-from evproxy.settings import Keepalive
+from evproxy.settings import Keepalive, Timeouts
 from tests.peers import Peer
 from tests.proxies import Proxied
 from tests.test_endpoints_tls import Certificates, Secured, certificates
@@ -51,21 +53,42 @@ def sockets() -> Iterator[list[socket.socket]]:
         yield found
 
 
-def assert_options(peer: Peer) -> None:
-    """The socket that `peer` is connected to, which is evproxy's, has the options."""
+WANTED = {name: value for name, (_, _, value) in OPTIONS.items()}
+AT_ONCE = {"no delay": 1, "keepalive": 1}
+
+
+def options(peer: Peer) -> dict[str, int]:
+    """The options of the socket that `peer` is connected to, which is evproxy's."""
     with sockets() as every:
         [other] = [each for each in every if each.getpeername() == peer.socket.getsockname()]
-        found = {name: other.getsockopt(*option[:2]) for name, option in OPTIONS.items()}
-    assert found == {name: value for name, (_, _, value) in OPTIONS.items()}
+        return {name: other.getsockopt(*option[:2]) for name, option in OPTIONS.items()}
+
+
+def assert_options(peer: Peer) -> None:
+    """The socket that `peer` is connected to, which is evproxy's, has the options."""
+    assert options(peer) == WANTED
 
 
 async def test_the_sockets_of_a_session(proxied: Proxied) -> None:
-    """Both send without delay, and are probed when they are idle."""
-    await proxied.start()
+    """Both send without delay, and are probed when they are idle: once the session lasts."""
+    # The first look at a session comes no later than the half-close timeout.
+    await proxied.start(timeouts=Timeouts(half_close=0.1))
     client, server = await proxied.pair()
     await converse(client, server)
     assert_options(client)
-    assert_options(server)
+    assert options(server).items() >= AT_ONCE.items()
+    while options(server) != WANTED:
+        await deferLater(proxied.reactor, 0.01)
+    assert proxied.admission.sessions
+
+
+@pytest.mark.parametrize("idle", [1, int(2 * LASTING) - 1])
+async def test_keepalive_that_cannot_wait(proxied: Proxied, idle: int) -> None:
+    """Where the first probe may be due before the session lasts, it is timed at once."""
+    await proxied.start(keepalive=Keepalive(idle=idle))
+    client, server = await proxied.pair()
+    await converse(client, server)
+    assert options(client) == options(server) == WANTED | {"idle": idle}
 
 
 async def test_the_sockets_beneath_tls(proxied: Proxied, certificates: Certificates) -> None:

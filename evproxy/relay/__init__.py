@@ -18,7 +18,7 @@ from evproxy.relay.deadlines import Deadlines
 from evproxy.relay.ends import AdoptedEnd
 from evproxy.relay.engine import SocketEngine
 from evproxy.relay.listening import Gate, ListeningReactor
-from evproxy.relay.options import set_transport_options, tcp_options
+from evproxy.relay.options import SWITCHES, can_wait, set_transport_options, timing
 from evproxy.relay.pipes import MOST, Pipes
 from evproxy.relay.plain import EngineSockets, PlainSockets, ReactorSockets
 from evproxy.relay.sockets import SocketRelay
@@ -55,12 +55,14 @@ class DataPlane:
             raise SettingsError(f"relay: expected one of {', '.join(RELAYS)}, got {mode!r}")
         self.reactor = reactor
         self.deadlines = Deadlines(reactor)
-        self._options = tcp_options(keepalive)
+        times = timing(keepalive)
+        self._options = SWITCHES + times
+        at_once, lasting = (SWITCHES, times) if can_wait(keepalive) else (self._options, ())
         self._joins_sockets = mode != "stream"
         self.pipes = Pipes(most_pipes)
         self._engine: SocketEngine | None = None
         if hasattr(select, "epoll"):
-            self._engine = SocketEngine(reactor, self.deadlines, self.pipes)
+            self._engine = SocketEngine(reactor, self.deadlines, self.pipes, lasting)
         elif mode == "socket":
             raise SettingsError(
                 "relay: there is no socket relay on this system, which has no epoll"
@@ -68,7 +70,7 @@ class DataPlane:
         stock = ReactorSockets(reactor, gate, self._engine)
         self.sockets: PlainSockets = stock
         if self._engine is not None and transports == "engine":
-            self.sockets = EngineSockets(reactor, gate, self._options, self._engine)
+            self.sockets = EngineSockets(reactor, gate, at_once, self._engine)
         self.listening = ListeningReactor(reactor, self.sockets, stock, self._options)
 
     def join(
@@ -95,8 +97,9 @@ class DataPlane:
                     if end.broken and isinstance(end, AdoptedEnd):
                         half.transport.abortConnection()
         for half in (downstream, upstream):
+            set_transport_options(half.transport, self._options)
             if not isinstance(half.transport, SocketTransport):
-                self._on_the_reactor(half.transport)
+                self._not_alone()
         streams = StreamRelay(self.reactor, downstream, upstream, listener)
         streams.start(received, ended)
         return streams
@@ -121,12 +124,12 @@ class DataPlane:
         if isinstance(transport, SocketTransport) and transport.engine is engine:
             return transport
         if isinstance(transport, tcp.Connection) and not transport.TLS:
-            self._on_the_reactor(transport)
+            set_transport_options(transport, self._options)
+            self._not_alone()
             return AdoptedEnd(engine, transport)
         return None
 
-    def _on_the_reactor(self, transport: Any) -> None:
-        """`transport` is none of evproxy's."""
-        set_transport_options(transport, self._options)
+    def _not_alone(self) -> None:
+        """There is a transport that the reactor watches."""
         if self._engine is not None:
             self._engine.lingers = False

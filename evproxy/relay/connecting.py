@@ -217,7 +217,8 @@ class SocketConnector:
             factory.clientConnectionFailed(self, Failure(error))
 
     def _connected(self, sock: socket.socket, broken: bool = False) -> None:
-        self._drop_deadline()
+        if self._bucket:
+            self._drop_deadline()
         if not broken and self._to.ephemeral and sock.getsockname() == sock.getpeername():
             self._drop(sock)
             self._failed(getConnectError((errno.ECONNREFUSED, "connected to itself")))

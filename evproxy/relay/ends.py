@@ -394,7 +394,7 @@ class End:
         if not peer.passed:
             # When both have ended, the sockets are closed in this very batch.
             self.set_mask(self.mask & ~IN)
-        if not (self.backlogged or self.passed):
+        if not (self.passed or self.kept or (self.pipe is not None and self.pipe.held)):
             self._pass_end()
 
     def peer_gone(self) -> None:
@@ -435,6 +435,10 @@ class End:
         """Take the socket over: from now on it is read for the relay."""
         raise NotImplementedError
 
+    def lasting(self) -> None:
+        """The session lasts; see `evproxy.interfaces.Relay`."""
+        raise NotImplementedError
+
     def release(self, reason: Failure) -> None:
         """The relay is over: close the socket as `reason` says, and tell the protocol."""
         raise NotImplementedError
@@ -467,6 +471,9 @@ class AdoptedEnd(End):
         self.transport.stopWriting()
         self.engine.watch(self.descriptor, self, IN)
         self.mask = IN
+
+    def lasting(self) -> None:
+        """It got its options before."""
 
     def release(self, reason: Failure) -> None:
         self.transport.connectionLost(reason)

@@ -25,6 +25,7 @@ from twisted.python.failure import Failure
 from zope.interface import implementer
 
 from evproxy.relay.deadlines import Deadlines
+from evproxy.relay.options import Options
 from evproxy.relay.pipes import Pipes
 
 # By their numbers (epoll(7)): where there is no epoll, this module must still import.
@@ -67,6 +68,7 @@ class SocketEngine:
     :param reactor: watches the engine, tells the time, calls later.
     :param deadlines: bound connects, and the silence of spliced directions.
     :param pipes: what bulk is spliced through.
+    :param lasting: options that TCP sockets get once a session lasts.
 
     `lingers` is for a process that does nothing but proxy: after a batch, the engine waits
     up to `TURN` seconds for the next one itself, which spares the reactor a turn for each
@@ -74,10 +76,13 @@ class SocketEngine:
     ends with the first connection that the reactor watches.
     """
 
-    def __init__(self, reactor: Any, deadlines: Deadlines, pipes: Pipes) -> None:
+    def __init__(
+        self, reactor: Any, deadlines: Deadlines, pipes: Pipes, lasting: Options = ()
+    ) -> None:
         self.reactor = reactor
         self.deadlines = deadlines
         self.pipes = pipes
+        self.lasting = lasting
         self.lingers = False
         self.now: float = reactor.seconds()
         self.buffer = bytearray(CHUNK)
@@ -178,7 +183,7 @@ class SocketEngine:
                 continue
             sink = end.sink
             try:
-                if sink is None or mask != IN:
+                if sink is None or mask & OUT:
                     end.event(mask)
                     continue
                 # The common case, without a call: copy one chunk to a peer that takes it.

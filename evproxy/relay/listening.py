@@ -23,6 +23,7 @@ from twisted.logger import Logger
 from twisted.protocols.tls import TLSMemoryBIOFactory
 from twisted.python.failure import Failure
 
+from evproxy.relay.engine import IN
 from evproxy.relay.options import Options, set_options
 from evproxy.settings import DEFAULT_BACKLOG
 
@@ -129,14 +130,7 @@ class PlainPort:
             self.acceptor.gate.forget(self)
 
     def event(self, mask: int) -> None:
-        """The engine tells that there is something to accept."""
-        self.doRead()
-
-    def event_failed(self) -> None:
-        """An error that was logged; the port goes on."""
-
-    def doRead(self) -> None:
-        """Accept what has come."""
+        """The engine tells that there is something to accept: accept it."""
         accepted = 0
         for _ in range(self._accepts):
             if not self._accepting:
@@ -155,7 +149,7 @@ class PlainPort:
             try:
                 self.acceptor.accepted(sock, peer, self.factory)
             except BaseException:
-                # What leaves `doRead` would end the port.
+                # What leaves `doRead` ends a port.
                 _log.failure("A connection that was accepted broke")
         # One too many is a system call for nothing, one too few another turn of the loop.
         if accepted < self._accepts:
@@ -165,6 +159,13 @@ class PlainPort:
             self._filled += 1
             if self._filled >= PATIENCE:
                 self._accepts = min(MOST_ACCEPTS, accepted * 2)
+
+    def event_failed(self) -> None:
+        """An error that was logged; the port goes on."""
+
+    def doRead(self) -> None:
+        """The same, told by the reactor."""
+        self.event(IN)
 
 
 class TCPPort(PlainPort, tcp.Port):

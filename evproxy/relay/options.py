@@ -1,4 +1,10 @@
-"""The options that every proxied TCP socket has: no delay, and keepalive."""
+"""
+The options that every proxied TCP socket has: no delay, and keepalive.
+
+What a socket inherits from its listening one costs nothing.  One that connects needs a
+system call for each option, so those that do not count before the keepalive's first probe
+is near are left to `Relay.lasting`.
+"""
 
 from __future__ import annotations
 
@@ -12,22 +18,38 @@ Options = tuple[tuple[int, int, int], ...]
 """Levels, names and values, as setsockopt(2) wants them."""
 
 
-def tcp_options(keepalive: Keepalive) -> Options:
-    """TCP_NODELAY and what `keepalive` says, as far as this system has it."""
-    timing = (
+LASTING = 10.0
+"""Seconds after which a session is told to its relay as one that lasts."""
+
+SWITCHES: Options = (
+    (socket.IPPROTO_TCP, socket.TCP_NODELAY, 1),
+    (socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1),
+)
+"""What counts from the beginning."""
+
+
+def timing(keepalive: Keepalive) -> Options:
+    """When `keepalive` probes, as far as this system has it."""
+    values = (
         ("TCP_KEEPIDLE", keepalive.idle),
         ("TCP_KEEPINTVL", keepalive.interval),
         ("TCP_KEEPCNT", keepalive.probes),
     )
-    return (
-        (socket.IPPROTO_TCP, socket.TCP_NODELAY, 1),
-        (socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1),
-        *(
-            (socket.IPPROTO_TCP, getattr(socket, name), value)
-            for name, value in timing
-            if hasattr(socket, name)
-        ),
+    return tuple(
+        (socket.IPPROTO_TCP, getattr(socket, name), value)
+        for name, value in values
+        if hasattr(socket, name)
     )
+
+
+def can_wait(keepalive: Keepalive) -> bool:
+    """
+    Whether `timing` may be set once a session lasts, and says the same as if it always had.
+
+    The kernel counts the time for which nothing came before TCP_KEEPIDLE is set
+    (tcp_sock_set_keepidle in net/ipv4/tcp.c).
+    """
+    return keepalive.idle >= 2 * LASTING
 
 
 def set_options(sock: socket.socket, options: Options) -> None:

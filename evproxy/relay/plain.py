@@ -151,20 +151,16 @@ class EngineSockets(PlainSockets):
     ) -> IConnector:
         if ":" in host:
             address, _, zone = host.partition("%")
-            return self._connect(
-                socket.AF_INET6, (address, port, 0, _scope(zone)), factory, timeout
-            )
-        return self._connect(socket.AF_INET, (host, port), factory, timeout)
+            to = destination(socket.AF_INET6, (address, port, 0, _scope(zone)))
+        else:
+            to = destination(socket.AF_INET, (host, port))
+        connector = SocketConnector(self.engine, self.gate, self.options, to, factory, timeout)
+        connector.connect()
+        return connector
 
     def connect_unix(self, path: str, factory: ClientFactory, timeout: float) -> IConnector:
-        return self._connect(socket.AF_UNIX, path, factory, timeout)
-
-    def _connect(
-        self, family: int, address: Any, factory: ClientFactory, timeout: float
-    ) -> IConnector:
-        connector = SocketConnector(
-            self.engine, self.gate, self.options, destination(family, address), factory, timeout
-        )
+        to = destination(socket.AF_UNIX, path)
+        connector = SocketConnector(self.engine, self.gate, self.options, to, factory, timeout)
         connector.connect()
         return connector
 

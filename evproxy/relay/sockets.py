@@ -13,6 +13,10 @@ from evproxy.relay.ends import ABORTED, DONE, End
 from evproxy.relay.engine import OUT, SocketEngine
 from evproxy.relay.queues import KernelDelivery, unsent
 
+# A member of an enumeration is looked up in its class each time it is named there.
+_DOWNSTREAM, _UPSTREAM, _PROXY = Side.DOWNSTREAM, Side.UPSTREAM, Side.PROXY
+_FINISHED = Ending.FINISHED
+
 
 class SocketRelay:
     """
@@ -47,7 +51,7 @@ class SocketRelay:
         self._delivery: KernelDelivery | None = None
         self._queued = 0
         self._releasing = False
-        self.by = Side.PROXY
+        self.by = _PROXY
         self.how: Ending | None = None
         downstream.peer, upstream.peer = upstream, downstream
         downstream.relay = upstream.relay = self
@@ -81,6 +85,11 @@ class SocketRelay:
             down.active = now
         return max(down.active, up.active)
 
+    def lasting(self) -> None:
+        """Give the sockets the options that a short session does without."""
+        self._down.lasting()
+        self._up.lasting()
+
     # What the ends tell.
 
     def end_passed(self, end: End) -> None:
@@ -88,7 +97,7 @@ class SocketRelay:
         peer = end.peer
         assert peer is not None
         if peer.passed:
-            self.by, self.how = self._side(peer), Ending.FINISHED
+            self.by, self.how = self._side(peer), _FINISHED
             self._release_soon()
         else:
             self._listener.relay_half_closed(self._side(end))
@@ -152,9 +161,10 @@ class SocketRelay:
     def _release(self) -> None:
         down, up = self._down, self._up
         assert self.how is not None
-        down.drop_backlog()
-        up.drop_backlog()
-        reason = DONE if self.how is Ending.FINISHED else ABORTED
+        reason = DONE if self.how is _FINISHED else ABORTED
+        for end in (down, up):
+            if end.kept is not None or end.pipe is not None:
+                end.drop_backlog()
         try:
             down.release(reason)
         finally:
@@ -165,4 +175,4 @@ class SocketRelay:
                 down.peer = up.peer = down.relay = up.relay = None
 
     def _side(self, end: End) -> Side:
-        return Side.DOWNSTREAM if end is self._down else Side.UPSTREAM
+        return _DOWNSTREAM if end is self._down else _UPSTREAM

@@ -33,6 +33,7 @@ from zope.interface import implementer
 
 from evproxy.relay.ends import ABORTED, DONE, LOST, End
 from evproxy.relay.engine import CHUNK, GONE, IN, OUT, SocketEngine
+from evproxy.relay.options import set_options
 
 RESET_ON_CLOSE = struct.pack("ii", 1, 0)
 """The value of SO_LINGER with which close(2) resets the connection."""
@@ -56,26 +57,29 @@ class SocketTransport(End):
     :param sock: connected and non-blocking; it is closed with the transport.
     :param protocol: what it talks to.
     :param peer: the peer's address as the socket module has it.
+
+    `buffered` is what was written and is not sent yet, ``None`` if nothing is.
     """
 
     __slots__ = (
         "_closing",
-        "_outgoing",
         "_peer",
         "_producer",
         "_producer_paused",
         "_protocol",
         "_streaming",
         "_write_ended",
+        "buffered",
         "connected",
         "disconnecting",
     )
 
     def __init__(self, engine: SocketEngine, sock: socket.socket, protocol: Any, peer: Any) -> None:
-        super().__init__(engine, sock)
+        # Without super(), whose look-ups cost as much as all the rest of it.
+        End.__init__(self, engine, sock)
         self._protocol: Any = protocol
         self._peer = peer
-        self._outgoing: bytearray | None = None
+        self.buffered: bytearray | None = None
         self._producer: Any = None
         self._streaming = self._producer_paused = False
         self._write_ended = False
@@ -94,7 +98,7 @@ class SocketTransport(End):
 
     def event(self, mask: int) -> None:
         if self.relay is not None:
-            super().event(mask)
+            End.event(self, mask)
             return
         if mask & OUT:
             self._writable()
@@ -151,18 +155,18 @@ class SocketTransport(End):
                 self._close(DONE)
 
     def _writable(self) -> None:
-        outgoing = self._outgoing
-        if outgoing and not self.broken:
+        buffered = self.buffered
+        if buffered and not self.broken:
             try:
-                del outgoing[: self.socket.send(outgoing)]
+                del buffered[: self.socket.send(buffered)]
             except BlockingIOError:
                 return
             except OSError:
                 self._send_failed()
                 return
-            if outgoing:
+            if buffered:
                 return
-        self._outgoing = None
+        self.buffered = None
         self.set_mask(self.mask & ~OUT)
         if self._producer is not None and (self._producer_paused or not self._streaming):
             self._producer_paused = False
@@ -175,7 +179,7 @@ class SocketTransport(End):
     def _send_failed(self) -> None:
         # What the peer sent before it reset is still to be read; after it comes the error.
         self.broken = True
-        self._outgoing = None
+        self.buffered = None
         if self.ended or self.disconnecting:
             self._close(LOST)
         else:
@@ -204,13 +208,13 @@ class SocketTransport(End):
 
     # What a relay asks.
 
-    @property
-    def buffered(self) -> bool:
-        """Whether something written is not sent yet."""
-        return self._outgoing is not None
-
     def begin(self) -> None:
-        self.set_mask(self.mask | IN)
+        if not self.mask & IN:
+            self.set_mask(self.mask | IN)
+
+    def lasting(self) -> None:
+        if isinstance(self._peer, tuple):
+            set_options(self.socket, self.engine.lasting)
 
     def release(self, reason: Failure) -> None:
         protocol, self._protocol = self._protocol, None
@@ -221,7 +225,7 @@ class SocketTransport(End):
         if reason is ABORTED:
             self.socket.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, RESET_ON_CLOSE)
         self.socket.close()
-        self._outgoing = None
+        self.buffered = None
         self.descriptor = -1
         producer, self._producer = self._producer, None
         if producer is not None:
@@ -245,7 +249,7 @@ class SocketTransport(End):
             raise TypeError("Data must be bytes")
         if not self.connected or self._write_ended or self._closing or self.broken or not data:
             return
-        if self._outgoing is None:
+        if self.buffered is None:
             try:
                 sent = self.socket.send(data)
             except BlockingIOError:
@@ -255,10 +259,10 @@ class SocketTransport(End):
                 return
             if sent == len(data):
                 return
-            self._outgoing = bytearray(memoryview(data)[sent:])
+            self.buffered = bytearray(memoryview(data)[sent:])
             self.set_mask(self.mask | OUT)
         else:
-            self._outgoing += data
+            self.buffered += data
         if self._streaming and self._producer is not None:
             self._producer_paused = True
             self._producer.pauseProducing()
@@ -276,7 +280,7 @@ class SocketTransport(End):
             self.relay.vanished(self)
             return
         self.set_mask(self.mask & ~IN)
-        if self._outgoing is None and self._producer is None:
+        if self.buffered is None and self._producer is None:
             self._close(DONE)
 
     def abortConnection(self) -> None:
@@ -291,7 +295,7 @@ class SocketTransport(End):
         """End the stream to the peer once everything written is sent."""
         if self.connected and not self._write_ended:
             self._write_ended = True
-            if self._outgoing is None and not self._closing:
+            if self.buffered is None and not self._closing:
                 self._shutdown()
 
     def getPeer(self) -> Any:
@@ -336,7 +340,7 @@ class SocketTransport(End):
     def unregisterProducer(self) -> None:
         """There is no producer any more."""
         self._producer = None
-        if self.disconnecting and self._outgoing is None and self.connected:
+        if self.disconnecting and self.buffered is None and self.connected:
             self._close(DONE)
 
     def startWriting(self) -> None:
