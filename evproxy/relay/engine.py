@@ -74,6 +74,8 @@ class SocketEngine:
     up to `TURN` seconds for the next one itself, which spares the reactor a turn for each
     event where sessions are few.  Whatever else the reactor has waits for so long: so it
     ends with the first connection that the reactor watches.
+
+    `in_vain`: how many ends more are not read before they are ready.
     """
 
     def __init__(
@@ -84,6 +86,7 @@ class SocketEngine:
         self.pipes = pipes
         self.lasting = lasting
         self.lingers = False
+        self.in_vain = 0
         self.now: float = reactor.seconds()
         self.buffer = bytearray(CHUNK)
         self.view = memoryview(self.buffer)

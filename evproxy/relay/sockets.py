@@ -67,6 +67,8 @@ class SocketRelay:
             down.received(received)
         if ended and self.how is None:
             down.stream_ended()
+        elif not received:
+            down.read_early()
 
     @property
     def bytes_to_upstream(self) -> int:
