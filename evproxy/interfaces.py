@@ -8,7 +8,7 @@ object that satisfies the protocol here; nothing has to be inherited.
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterator, Sequence
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IConnector
@@ -270,8 +270,11 @@ class PoolObserver(Protocol):
         """
         A look-up failed; the last good set of servers stays.
 
-        Once for each reason (of the first few) until one succeeds.
+        Once for each reason (of the first few) until `discovery_recovered`.
         """
+
+    def discovery_recovered(self, pool: str) -> None:
+        """Look-ups succeed again; once after each period in which `discovery_failed` came."""
 
 
 class Probe(Protocol):
@@ -294,7 +297,21 @@ class Discovery(Protocol):
         changed: Callable[[Sequence[UpstreamServer]], None],
         failed: Callable[[str], None],
     ) -> None:
-        """Begin: `changed` gets every new whole set, `failed` a reason when a look-up fails."""
+        """
+        Begin: `changed` gets every new whole set, `failed` a reason when a look-up fails.
+
+        The first `changed` after `failed`, with the same set or another, says that it is
+        over, unless the discovery is `PartlyFailing`.
+        """
 
     def stop(self) -> None:
         """End: no timer or connection is left."""
+
+
+@runtime_checkable
+class PartlyFailing(Discovery, Protocol):
+    """A discovery that may have new servers while a part of its look-ups fails."""
+
+    @property
+    def failing(self) -> bool:
+        """Whether what `failed` was told last goes on; read each time `changed` was called."""

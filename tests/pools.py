@@ -37,6 +37,9 @@ class Heard:
     def discovery_failed(self, pool: str, why: str) -> None:
         self._tell(f"discovery: {why}")
 
+    def discovery_recovered(self, pool: str) -> None:
+        self._tell("discovery recovered")
+
     async def line(self, begin: str, count: int = 1) -> str:
         """The `count`-th line that begins with `begin`, once it has come."""
 

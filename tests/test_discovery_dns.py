@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 from twisted.names import dns
 
+from evproxy import Pool
 from evproxy.model import UpstreamServer
 from evproxy.settings import Discover
 from evproxy.upstream.discovery import discovery_for
@@ -20,6 +21,7 @@ from evproxy.upstream.discovery.polling import LookFailed
 from evproxy.upstream.discovery.resolver import Resolver
 from tests.name_servers import PlayedNameServer, name_server, played
 from tests.peers import IPV6
+from tests.pools import Heard
 from tests.real_servers import RealServers, free_port
 from tests.told import Told
 
@@ -243,6 +245,42 @@ async def test_family_that_is_never_answered(reactor: Any) -> None:
         discovery.stop()
         assert server.asked == [dns.A, dns.AAAA]
         assert told.failures == [f"AAAA of web.test: timed out (asked 127.0.0.1:{port})"]
+
+
+async def test_each_failure_and_its_end(reactor: Any) -> None:
+    """A pool's observer hears once that it works again, and then anew of what fails."""
+    known = {dns.A: "10.0.0.1"}
+
+    def answers(name: str, kind: int, answer: dns.Message) -> bool:
+        if kind in known:
+            record = dns.Record_A(known[kind], 0) if kind == dns.A else dns.Record_AAAA(known[kind])
+            answer.answers = [dns.RRHeader(name, kind, dns.IN, 0, record)]
+        else:
+            answer.rCode = dns.ESERVER
+        return True
+
+    with played(reactor, PlayedNameServer(answers)) as port:
+        nameservers = (f"127.0.0.1:{port}",)
+        discover = Discover(
+            "dns", name="web.test", port=80, nameservers=nameservers, min_interval=OFTEN
+        )
+        heard = Heard()
+        pool = Pool(reactor, discover=discover, observer=heard)
+        pool.start()
+        await heard.line("discovery: AAAA")
+        known[dns.A] = "10.0.0.2"
+        await heard.line("10.0.0.2:80 added")
+        for count in (1, 2):
+            known.clear()
+            await heard.line("discovery: A of", count)
+            known[dns.A] = "10.0.0.2"
+            await heard.line("discovery: AAAA", count + 1)
+        known[dns.AAAA] = "fd00::1"
+        await heard.line("discovery recovered", 3)
+        pool.stop()
+    told = [line for line in heard.lines if line.startswith("discovery")]
+    a, aaaa = (f"discovery: {kind} of web.test: SERVFAIL" for kind in ("A", "AAAA"))
+    assert told == [aaaa, *(a, "discovery recovered", aaaa) * 2, "discovery recovered"]
 
 
 @pytest.mark.parametrize("kind", ["dns", "dns-srv"])

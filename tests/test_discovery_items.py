@@ -171,6 +171,25 @@ def test_announcer_problems() -> None:
     assert told.failures == ["half", "all", "away", "half"]
 
 
+def test_announcer_failing() -> None:
+    """A set that is told while an old problem stays is no good news."""
+    told, announcer = Told(), Announcer()
+    heard = []
+
+    def changed(servers: Sequence[UpstreamServer]) -> None:
+        heard.append((*servers, announcer.failing))
+
+    announcer.start(changed, told.failed)
+    announcer.found((A,), "half")
+    announcer.found((B,), "half")
+    announcer.found((B,))
+    announcer.missed("away")
+    announcer.found((B,), "half")
+    announcer.found((A,), "other half")
+    assert heard == [(A, True), (B, True), (B, False), (B, False), (A, True)]
+    assert told.failures == ["half", "away", "half", "other half"]
+
+
 def test_announcer_refused() -> None:
     """A set that the pool refuses is a failure, told once; the next set is told again."""
     told, announcer = Told(), Announcer()

@@ -166,5 +166,10 @@ async def test_own_discovery(reactor: Any, tmp_path: Path) -> None:
         await example.sessions(b"other")
         await client.send(b"?")
         assert await client.receive(9) == b"still one"
+        away = tmp_path.with_name("away")
+        tmp_path.rename(away)
+        await example.says(f"default keeps its servers: {tmp_path}: No such file or directory")
+        away.rename(tmp_path)
+        await example.says("default discovers its servers again")
         await example.ended()
     await maybeDeferred(other.stopListening)

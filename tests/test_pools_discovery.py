@@ -166,6 +166,7 @@ async def test_addresses(reactor: Any, pooled: Pooled) -> None:
     dns.write(zone("127.0.0.1"))
     await dns.server.started(reactor, dns.port)
     await follow(pooled, f"127.0.0.1:{port}")
+    await pooled.heard.line("discovery recovered")
     await unharmed(load)
 
 
@@ -200,6 +201,7 @@ async def test_services(reactor: Any, pooled: Pooled) -> None:
     dns.write(hosts + f"_web._tcp SRV 0 1 {port} b\n")
     await dns.server.started(reactor, dns.port)
     await follow(pooled, f"127.0.0.2:{port}")
+    await pooled.heard.line("discovery recovered")
     await unharmed(load)
 
 
@@ -234,6 +236,7 @@ async def test_etcd(reactor: Any, pooled: Pooled) -> None:
     await etcd.started()
     await etcd.put("b", {"endpoint": f"127.0.0.3:{port}", "weight": 3})
     await follow(pooled, f"127.0.0.1:{port}", f"127.0.0.3:{port}")
+    await pooled.heard.line("discovery recovered")
     await unharmed(load)
 
 
@@ -258,5 +261,6 @@ async def test_file(reactor: Any, pooled: Pooled, tmp_path: Path) -> None:
     await follow(pooled, f"127.0.0.1:{port}", f"127.0.0.2:{port}")
     write("127.0.0.3")
     await follow(pooled, f"127.0.0.3:{port}")
-    assert [line for line in pooled.heard.lines if line.startswith("discovery")] == [failure]
+    told = [line for line in pooled.heard.lines if line.startswith("discovery")]
+    assert told == [failure, "discovery recovered"]
     await unharmed(load)

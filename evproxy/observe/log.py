@@ -78,3 +78,7 @@ class TroubleLog:
 
     def discovery_failed(self, pool: str, why: str) -> None:
         _trouble.warn("{pool} keeps its servers: {why}", pool=pool, why=why)
+
+    def discovery_recovered(self, pool: str) -> None:
+        # As loud as the failure: who hears of that has to hear that it is over.
+        _trouble.warn("{pool} discovers its servers again", pool=pool)

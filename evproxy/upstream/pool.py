@@ -24,6 +24,7 @@ from evproxy.interfaces import (
     Balancer,
     Dialer,
     Discovery,
+    PartlyFailing,
     PoolObserver,
     PoolSession,
     Probe,
@@ -277,7 +278,7 @@ class Pool:
         self._stopped = False
         self._members.start()
         if self._discovery is not None:
-            self._discovery.start(self.set_servers, self._discovery_failed)
+            self._discovery.start(self._discovered, self._discovery_failed)
 
     def stop(self) -> None:
         """
@@ -364,7 +365,6 @@ class Pool:
 
         Servers that the pool was made with, or that were added, stay as they are.
         """
-        self._failures.clear()
         self._members.discovered(servers)
 
     # What happens to the servers.
@@ -410,6 +410,14 @@ class Pool:
 
     def _exhausted(self, why: str) -> None:
         self._tell(lambda observer: observer.pool_exhausted(self.name, why))
+
+    def _discovered(self, servers: Sequence[UpstreamServer]) -> None:
+        self.set_servers(servers)
+        discovery = self._discovery
+        in_part = isinstance(discovery, PartlyFailing) and discovery.failing
+        if self._failures and not in_part:
+            self._failures.clear()
+            self._tell(lambda observer: observer.discovery_recovered(self.name))
 
     def _discovery_failed(self, why: str) -> None:
         if why not in self._failures and len(self._failures) < _MOST_FAILURES:

@@ -52,6 +52,9 @@ class Events:
     def discovery_failed(self, pool: str, why: str) -> None:
         self.lines.append(f"{pool} discovery: {why}")
 
+    def discovery_recovered(self, pool: str) -> None:
+        self.lines.append(f"{pool} discovery recovered")
+
     def flush(self) -> list[str]:
         lines, self.lines = self.lines, []
         return lines

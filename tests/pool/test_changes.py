@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 
 import pytest
-from attrs import evolve
+from attrs import define, evolve
 from twisted.internet.task import Clock
 
 from evproxy.errors import SettingsError
@@ -26,10 +26,29 @@ from tests.pool.doubles import (
     advance,
     down,
     fail,
+    never,
     share,
     states,
     walk,
 )
+
+
+@define
+class Registry:
+    """A discovery that tells what the test says."""
+
+    failing: bool = False
+    running: bool = False
+    changed: Callable[[Sequence[UpstreamServer]], None] = never
+    failed: Callable[[str], None] = never
+
+    def start(
+        self, changed: Callable[[Sequence[UpstreamServer]], None], failed: Callable[[str], None]
+    ) -> None:
+        self.running, self.changed, self.failed = True, changed, failed
+
+    def stop(self) -> None:
+        self.running = False
 
 
 def test_add_and_remove(make: PoolMaker, events: Events) -> None:
@@ -150,41 +169,61 @@ def test_weight_outlives_discovery(make: PoolMaker) -> None:
 
 
 def test_discovery(make: PoolMaker, events: Events) -> None:
-    """A discovery is started and stopped with the pool; its failures are told once a period."""
-
-    class Registry:
-        running = False
-
-        def start(
-            self,
-            changed: Callable[[Sequence[UpstreamServer]], None],
-            failed: Callable[[str], None],
-        ) -> None:
-            self.running, self.changed, self.failed = True, changed, failed
-
-        def stop(self) -> None:
-            self.running = False
-
+    """A discovery is started and stopped with the pool; failures are told once a period."""
     registry = Registry()
     settings = Discover("file", path="servers.toml")
     pool = make(discover=settings, discovery_for=lambda discover: registry)
     pool.start()
-    registry.changed([UpstreamServer(A)])
+    for _ in range(2):
+        registry.changed([UpstreamServer(A)])
     for _ in range(2):
         registry.failed("no such file")
         registry.failed("not TOML at line 1")
         registry.failed("no such file")
         assert walk(pool) == [A]
-        registry.changed([UpstreamServer(A)])
+        for _ in range(2):
+            registry.changed([UpstreamServer(A)])
+    period = ["no such file", "not TOML at line 1"]
     assert events.flush() == [
         f"web/{A} added: discovered",
-        *("web discovery: no such file", "web discovery: not TOML at line 1") * 2,
+        *(*(f"web discovery: {why}" for why in period), "web discovery recovered") * 2,
     ]
     for number in range(100):
         registry.failed(f"not TOML at line {number}")
     assert len(events.flush()) == 16
     pool.stop()
     assert not registry.running
+
+
+def test_discovery_that_fails_in_part(make: PoolMaker, events: Events) -> None:
+    """While a part of a discovery fails, a new set is not the end of its failure."""
+    registry = Registry(failing=True)
+    pool = make(discover=registry)
+    pool.start()
+    for server in (A, B):
+        registry.changed([UpstreamServer(server)])
+        registry.failed("half of it is away")
+    assert [line for line in events.flush() if "half" in line] == [
+        "web discovery: half of it is away"
+    ]
+    registry.failing = False
+    registry.changed([UpstreamServer(B)])
+    registry.failed("half of it is away")
+    assert events.flush() == ["web discovery recovered", "web discovery: half of it is away"]
+
+
+def test_discovery_of_what_cannot_be(clock: Clock, events: Events) -> None:
+    """A set that the pool refuses is not the end of a failure."""
+    registry = Registry()
+    pool = Pool(clock, [A], name="web", observer=events, discover=registry)
+    pool.start()
+    registry.failed("no such file")
+    with pytest.raises(SettingsError):
+        registry.changed([UpstreamServer("10.0.0.9:0")])
+    assert events.flush() == ["web discovery: no such file"]
+    registry.changed([])
+    assert events.flush() == ["web discovery recovered"]
+    pool.stop()
 
 
 def test_pool_of_two_services(make: PoolMaker, clock: Clock, doctor: Doctor) -> None:
@@ -216,7 +255,7 @@ def test_broken_observer(
         def broken(self, *arguments: str) -> None:
             raise RuntimeError("I do not want to know")
 
-        server_changed = pool_exhausted = discovery_failed = broken
+        server_changed = pool_exhausted = discovery_failed = discovery_recovered = broken
 
     pool = make(A, B, ejection=Ejection(failures=1), health_check=doctor, observer=Broken())
     pool.start()

@@ -30,6 +30,9 @@ class Announcer:
     after a failure or problem, so that the pool knows that this is over.  A set that the
     pool refuses with `SettingsError` is a failure; what else a callback raises is logged.
     Neither stops a discovery.
+
+    `failing`: whether the set that is told is no such good news, for a problem that was
+    there with the last one is still there.
     """
 
     def __init__(self) -> None:
@@ -38,6 +41,7 @@ class Announcer:
         self._servers: tuple[UpstreamServer, ...] | None = None
         self._problem = ""
         self._missed = False
+        self.failing = False
 
     def start(self, changed: Changed, failed: Failed) -> None:
         """From now on, tell these."""
@@ -52,6 +56,7 @@ class Announcer:
         """A look-up gave `servers`; `problem` is what was wrong with a part of it."""
         recovered = self._missed or (self._problem != "" and not problem)
         is_news = problem != self._problem or self._missed
+        self.failing = problem != "" and not self._missed
         self._missed = False
         self._problem = problem
         if servers != self._servers or recovered:

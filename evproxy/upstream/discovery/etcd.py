@@ -89,6 +89,11 @@ class EtcdDiscovery:
         if step is not None:
             step.cancel()
 
+    @property
+    def failing(self) -> bool:
+        """See `evproxy.interfaces.PartlyFailing`."""
+        return self._announcer.failing
+
     def _begin(self) -> None:
         self._timer = None
         reading = Deferred.fromCoroutine(self._read())

@@ -77,6 +77,11 @@ class PollingDiscovery:
         if looking is not None:
             looking.cancel()
 
+    @property
+    def failing(self) -> bool:
+        """See `evproxy.interfaces.PartlyFailing`."""
+        return self._announcer.failing
+
     def _begin(self) -> None:
         self._timer = None
         self._looking = looking = self._look().addCallbacks(self._found, self._failed)
