@@ -88,6 +88,23 @@ async def test_watch_ends_at_once(reactor: Any, serve: Serve) -> None:
     assert len(told.failures) == 1
 
 
+async def test_watch_that_ended_before_a_failure(reactor: Any, serve: Serve) -> None:
+    """Once keys can be read again, how the watch ended before that is no news."""
+    gateway = Gateway({"a": "a:1"}, on_watch=lambda request: b"")
+    url = serve(gateway)
+    told, discovery = watching(reactor, [url])
+    assert await told.failure() == f"{url}: the watch ended"
+    gateway.on_range = lambda request: b"<html>"
+    assert await told.failure() == f"{url}: the answer is not etcd's"
+    gateway.on_range = gateway.on_watch = None
+    await told.until(lambda: len(told.sets) == 2)
+    await gateway.until(lambda: bool(gateway.watches))
+    gateway.watches[-1].write(put("b", "b:1"))
+    await told.servers("a:1", "b:1")
+    discovery.stop()
+    assert told.failures[-1] == f"{url}: the answer is not etcd's"
+
+
 @pytest.mark.parametrize(
     ("answer", "reason"),
     [

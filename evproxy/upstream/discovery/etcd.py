@@ -124,6 +124,7 @@ class EtcdDiscovery:
             return
         if failure.check(EtcdError) is None:
             _log.failure("following etcd failed in an unforeseen way", failure=failure)
+        self._watch_problem = ""
         self._pause()
         self._announcer.missed(reason_of(failure))
 
