@@ -17,8 +17,9 @@ from evproxy import Pool
 from evproxy.model import UpstreamServer
 from evproxy.settings import Discover
 from evproxy.upstream.discovery import discovery_for
+from evproxy.upstream.discovery.dns import AT_ONCE
 from evproxy.upstream.discovery.polling import LookFailed
-from evproxy.upstream.discovery.resolver import Resolver
+from evproxy.upstream.discovery.resolver import DATAGRAM_LIMIT, Resolver
 from tests.name_servers import PlayedNameServer, name_server, played
 from tests.peers import IPV6
 from tests.pools import Heard
@@ -41,6 +42,13 @@ def watching(
 ) -> tuple[Told, Any]:
     """A discovery that has started, and what it tells."""
     told = Told()
+    return told, watch(reactor, told, kind, name, ports, **settings)
+
+
+def watch(
+    reactor: Any, told: Told, kind: str, name: str, ports: Sequence[int], **settings: Any
+) -> Any:
+    """A discovery that has started, and tells `told`."""
     discover = Discover(
         kind,
         name=name,
@@ -50,7 +58,7 @@ def watching(
     )
     discovery = discovery_for(reactor, discover, Random(1))
     discovery.start(told.changed, told.failed)
-    return told, discovery
+    return discovery
 
 
 @pytest.mark.peers("knotd", "knotc")
@@ -162,8 +170,7 @@ async def test_services_change(reactor: Any, real_servers: RealServers) -> None:
     records = "_x._tcp SRV 0 10 8001 a\n_x._tcp SRV 5 4 8002 b"
     dns = await name_server(reactor, real_servers, hosts + records)
     told, discovery = watching(reactor, "dns-srv", "_x._tcp.example.test", [dns.port])
-    await told.until(lambda: len(told.sets) == 1)
-    assert told.sets[0] == (
+    assert await told.servers("10.0.0.1:8001", "10.0.0.2:8002", "[fd00::2]:8002") == (
         UpstreamServer("10.0.0.1:8001", weight=10),
         UpstreamServer("10.0.0.2:8002", weight=2, priority=5),
         UpstreamServer("[fd00::2]:8002", weight=2, priority=5),
@@ -176,9 +183,10 @@ async def test_services_change(reactor: Any, real_servers: RealServers) -> None:
     dns.change(hosts)
     await told.until(lambda: told.failures[-1].endswith("NXDOMAIN"))
     dns.change(hosts + "_x._tcp TXT nothing")
+    before = len(told.sets)
     await told.until(lambda: told.failures[-1] == "_x._tcp.example.test has no SRV record")
     discovery.stop()
-    assert len(told.sets) == 2
+    assert len(told.sets) == before
 
 
 @pytest.mark.peers("knotd", "knotc")
@@ -225,7 +233,7 @@ async def test_many_services(reactor: Any, real_servers: RealServers) -> None:
 
 
 async def test_family_that_is_never_answered(reactor: Any) -> None:
-    """Where AAAA is dropped, A is told, and later looks wait for one attempt only."""
+    """Where AAAA is dropped, A is told at once, and later looks wait for one attempt only."""
     addresses = ["10.0.0.1"]
 
     def only_a(name: str, kind: int, answer: dns.Message) -> bool:
@@ -238,13 +246,58 @@ async def test_family_that_is_never_answered(reactor: Any) -> None:
     with played(reactor, server) as port:
         told, discovery = watching(reactor, "dns", "web.test", [port], port=80)
         await told.servers("10.0.0.1:80")
+        assert server.asked == [dns.A, dns.AAAA]
+        await told.failure()
         assert server.asked == [dns.A, dns.AAAA, dns.AAAA]
+        assert len(told.sets) == 1
         server.asked.clear()
         addresses[0] = "10.0.0.2"
         await told.servers("10.0.0.2:80")
         discovery.stop()
         assert server.asked == [dns.A, dns.AAAA]
         assert told.failures == [f"AAAA of web.test: timed out (asked 127.0.0.1:{port})"]
+
+
+async def test_family_that_is_answered_late(reactor: Any) -> None:
+    """AAAA addresses that come late complete the set, and stay in it when they come no more."""
+    told = Told()
+
+    def late(name: str, kind: int, answer: dns.Message) -> bool:
+        four, six = dns.Record_A(f"10.0.0.{len(told.sets)}", 0), dns.Record_AAAA("fd00::1", 0)
+        answer.answers = [dns.RRHeader(name, kind, dns.IN, 0, four if kind == dns.A else six)]
+        return kind == dns.A or len(told.sets) == 1
+
+    with played(reactor, PlayedNameServer(late)) as port:
+        discovery = watch(reactor, told, "dns", "web.test", [port], port=80)
+        await told.servers("10.0.0.0:80")
+        await told.servers("10.0.0.0:80", "[fd00::1]:80")
+        await told.servers("10.0.0.2:80", "[fd00::1]:80")
+        discovery.stop()
+    assert told.failures == []
+    assert len(told.sets) == 3
+
+
+async def test_services_whose_family_is_never_answered(reactor: Any) -> None:
+    """Where AAAA is dropped, all targets' A are told at once, however many there are."""
+    names = [f"h{number}.test" for number in range(3 * AT_ONCE)]
+
+    def only_a(name: str, kind: int, answer: dns.Message) -> bool:
+        if kind == dns.SRV:
+            answer.maxSize = DATAGRAM_LIMIT
+            records = [dns.Record_SRV(0, 1, 80, target, 0) for target in names]
+            answer.answers = [dns.RRHeader(name, kind, dns.IN, 0, record) for record in records]
+        elif kind == dns.A:
+            record = dns.Record_A(f"10.0.0.{names.index(name)}", 0)
+            answer.answers = [dns.RRHeader(name, kind, dns.IN, 0, record)]
+        return kind != dns.AAAA
+
+    server = PlayedNameServer(only_a)
+    with played(reactor, server) as port:
+        told, discovery = watching(reactor, "dns-srv", "x.test", [port])
+        await told.until(lambda: bool(told.sets))
+        discovery.stop()
+    assert len(told.sets[0]) == len(names)
+    assert server.asked.count(dns.AAAA) == AT_ONCE
 
 
 async def test_each_failure_and_its_end(reactor: Any) -> None:

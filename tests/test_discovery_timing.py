@@ -15,9 +15,16 @@ from evproxy.upstream.discovery.backoff import Backoff
 from evproxy.upstream.discovery.dns import AddressBook, AddressLook, ServiceLook
 from evproxy.upstream.discovery.etcd import EtcdDiscovery
 from evproxy.upstream.discovery.etcd_wire import EtcdError, Registry
-from evproxy.upstream.discovery.polling import Look, LookFailed, PollingDiscovery
+from evproxy.upstream.discovery.polling import (
+    RESOLUTION_DELAY,
+    Look,
+    LookFailed,
+    PollingDiscovery,
+    SoFar,
+)
 from evproxy.upstream.discovery.resolver import Resolver
 from tests.name_servers import PlayedNameServer, played
+from tests.pool.doubles import nothing
 from tests.told import Told
 
 SHORTEST, LONGEST = 2.0, 30.0
@@ -41,9 +48,9 @@ async def test_time_to_live(reactor: Any, ttl: int, wait: float) -> None:
     with played(reactor, PlayedNameServer(answer)) as port:
         resolver = Resolver(reactor, [("127.0.0.1", port)])
         book = AddressBook(resolver)
-        services = await ServiceLook(resolver, book, "x.test", SHORTEST, LONGEST)()
+        services = await ServiceLook(resolver, book, "x.test", SHORTEST, LONGEST)(nothing)
         assert services.next_look == wait
-        addresses = await AddressLook(resolver, book, "a.test", 80, SHORTEST, LONGEST)()
+        addresses = await AddressLook(resolver, book, "a.test", 80, SHORTEST, LONGEST)(nothing)
         assert addresses.next_look == max(wait, 1.0)
 
 
@@ -68,7 +75,7 @@ def test_polling() -> None:
     """A look says when the next one is; after failures in a row each wait is longer."""
     clock, told, results = Clock(), Told(), [Look((UpstreamServer("a:1"),), 7.0)]
 
-    def look() -> Deferred[Look]:
+    def look(so_far: SoFar) -> Deferred[Look]:
         return succeed(results.pop()) if results else fail(LookFailed("away"))
 
     discovery = PollingDiscovery(clock, look, Backoff(SHORTEST, LONGEST, Random(1)))
@@ -80,6 +87,89 @@ def test_polling() -> None:
     assert waits(clock, 1) == [9.0]
     grow(waits(clock, 2))
     discovery.stop()
+    assert clock.getDelayedCalls() == []
+
+
+def test_first_servers() -> None:
+    """The first servers are told once the rest of a look is late; later looks are told whole."""
+    clock, told = Clock(), Told()
+    a, b, c = (UpstreamServer(f"{name}:1") for name in "abc")
+    known, looks = [a], [Deferred[Look]() for _ in range(2)]
+
+    def look(so_far: SoFar) -> Deferred[Look]:
+        so_far(lambda: tuple(known))
+        return looks[0]
+
+    discovery = PollingDiscovery(clock, look, Backoff(SHORTEST, LONGEST, Random(1)))
+    discovery.start(told.changed, told.failed)
+    clock.advance(RESOLUTION_DELAY / 2)
+    assert told.sets == []
+    known.append(b)
+    clock.advance(RESOLUTION_DELAY / 2)
+    assert told.sets == [(a, b)]
+    looks.pop(0).callback(Look((a, b, c), 7.0))
+    assert told.sets == [(a, b), (a, b, c)]
+    assert waits(clock, 1) == [7.0]
+    clock.advance(2 * RESOLUTION_DELAY)
+    looks[0].callback(Look((a, b, c), 9.0, "half"))
+    assert told.sets == [(a, b), (a, b, c)]
+    assert told.failures == ["half"]
+    discovery.stop()
+    assert clock.getDelayedCalls() == []
+
+
+def test_first_servers_in_time() -> None:
+    """Where the rest of a look comes in time, only the whole is told."""
+    clock, told, looking = Clock(), Told(), Deferred[Look]()
+    a, b = UpstreamServer("a:1"), UpstreamServer("b:1")
+
+    def look(so_far: SoFar) -> Deferred[Look]:
+        so_far(lambda: (a,))
+        return looking
+
+    discovery = PollingDiscovery(clock, look, Backoff(SHORTEST, LONGEST, Random(1)))
+    discovery.start(told.changed, told.failed)
+    clock.advance(RESOLUTION_DELAY / 2)
+    looking.callback(Look((a, b), 7.0))
+    clock.advance(RESOLUTION_DELAY)
+    assert told.sets == [(a, b)]
+    discovery.stop()
+    assert clock.getDelayedCalls() == []
+
+
+def test_stop_before_first_servers() -> None:
+    """Stopped while the rest of a look has time, it leaves nothing, whatever comes of the look."""
+    clock, told = Clock(), Told()
+
+    def look(so_far: SoFar) -> Deferred[Look]:
+        so_far(tuple)
+        return Deferred(lambda _: so_far(tuple))
+
+    discovery = PollingDiscovery(clock, look, Backoff(SHORTEST, LONGEST, Random(1)))
+    discovery.start(told.changed, told.failed)
+    discovery.stop()
+    assert clock.getDelayedCalls() == []
+    assert told == Told()
+
+
+def test_first_servers_after_a_failure() -> None:
+    """First servers are the end of a failure, and what then fails of their look is told."""
+    clock, told, looking = Clock(), Told(), Deferred[Look]()
+    a = UpstreamServer("a:1")
+    looks: list[Deferred[Look]] = [looking, fail(LookFailed("away"))]
+
+    def look(so_far: SoFar) -> Deferred[Look]:
+        so_far(lambda: (a,))
+        return looks.pop()
+
+    discovery = PollingDiscovery(clock, look, Backoff(SHORTEST, LONGEST, Random(1)))
+    discovery.start(told.changed, told.failed)
+    assert (told.sets, told.failures) == ([], ["away"])
+    waits(clock, 2)
+    assert told.sets == [(a,)]
+    looking.callback(Look((a,), 7.0, "half"))
+    discovery.stop()
+    assert (told.sets, told.failures) == ([(a,)], ["away", "half"])
     assert clock.getDelayedCalls() == []
 
 

@@ -52,6 +52,13 @@ class Announcer:
         """From now on, tell nobody."""
         self._changed = self._failed = None
 
+    def first(self, servers: tuple[UpstreamServer, ...]) -> None:
+        """A look-up that goes on knows `servers` so far: told if nothing was found before."""
+        if self._servers is None:
+            self._missed = False
+            self._servers = servers
+            self._tell_changed(servers)
+
     def found(self, servers: tuple[UpstreamServer, ...], problem: str = "") -> None:
         """A look-up gave `servers`; `problem` is what was wrong with a part of it."""
         recovered = self._missed or (self._problem != "" and not problem)

@@ -8,7 +8,8 @@ a time to live nor service records, and who wants a fixed list has the file kind
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
+from functools import partial
 from random import Random
 from typing import Any
 
@@ -22,9 +23,10 @@ from evproxy.interfaces import Discovery
 from evproxy.model import UpstreamServer, host_and_port
 from evproxy.settings import Discover
 from evproxy.upstream.discovery.backoff import Backoff
-from evproxy.upstream.discovery.polling import Look, LookFailed, PollingDiscovery
+from evproxy.upstream.discovery.polling import Look, LookFailed, PollingDiscovery, Servers, SoFar
 from evproxy.upstream.discovery.records import (
     Addresses,
+    Service,
     addresses_in,
     nameserver,
     servers_of,
@@ -36,7 +38,7 @@ from evproxy.upstream.reasons import one_line, reason_of
 FAMILIES = (dns.A, dns.AAAA)
 
 AT_ONCE = 16
-"""How many targets of service records are asked for at the same time."""
+"""Of how many names the addresses of one family are asked for at the same time."""
 
 
 @frozen
@@ -60,22 +62,36 @@ class AddressBook:
         self._resolver = resolver
         self._last: dict[tuple[str, int], Addresses] = {}
         self._failing: set[tuple[str, int]] = set()
+        # A family that is not answered must not hold up the other one.
+        self._slots = {kind: DeferredSemaphore(AT_ONCE) for kind in FAMILIES}
 
-    async def find(self, servers: Sequence[Nameserver], name: str) -> Found:
+    async def find(
+        self, servers: Sequence[Nameserver], name: str, known: Callable[[str], None]
+    ) -> Found:
         """
         The IPv4 and IPv6 addresses of `name`.
 
+        Calls `known` with `name` once one family is found, and at the end in any case.
         `LookFailed` if there are none, or if neither family's look-up gave any.
         """
-        looks = [Deferred.fromCoroutine(self._ask(servers, name, kind)) for kind in FAMILIES]
+
+        def answered(family: Addresses) -> Addresses:
+            if family.addresses:
+                known(name)
+            return family
+
+        looks = [
+            Deferred.fromCoroutine(self._ask(servers, name, kind)).addCallback(answered)
+            for kind in FAMILIES
+        ]
         results: list[tuple[bool, Any]] = await DeferredList(looks, consumeErrors=True)
+        known(name)
         problem = ""
         fresh = []
         failing = set()
         for kind, (succeeded, result) in zip(FAMILIES, results, strict=True):
             if succeeded:
                 fresh.append(result)
-                self._last[name, kind] = result
                 self._failing.discard((name, kind))
                 continue
             if result.check(LookFailed) is None:
@@ -85,17 +101,18 @@ class AddressBook:
         if not any(family.addresses for family in fresh):
             raise LookFailed(problem or f"{name} has no address")
         self._failing |= failing
-        known = [self._last[name, kind] for kind in FAMILIES if (name, kind) in self._last]
         return Found(
-            addresses=tuple(address for family in known for address in family.addresses),
+            addresses=self.last(name),
             ttl=min(family.ttl for family in fresh),
             problem=problem,
         )
 
     async def _ask(self, servers: Sequence[Nameserver], name: str, kind: int) -> Addresses:
         timeouts = ATTEMPT_TIMEOUTS[:1] if (name, kind) in self._failing else ATTEMPT_TIMEOUTS
-        answer = await self._resolver.ask(servers, name, kind, timeouts)
-        return addresses_in(answer.answers, name, kind)
+        async with self._slots[kind]:
+            answer = await self._resolver.ask(servers, name, kind, timeouts)
+        found = self._last[name, kind] = addresses_in(answer.answers, name, kind)
+        return found
 
     def last(self, name: str) -> tuple[str, ...]:
         """The addresses that `name` last had."""
@@ -120,11 +137,16 @@ class AddressLook:
     shortest: float
     longest: float
 
-    async def __call__(self) -> Look:
-        """Look once."""
-        found = await self.book.find(await self.resolver.nameservers(), self.name)
-        servers = tuple(UpstreamServer(host_and_port(each, self.port)) for each in found.addresses)
-        return Look(servers, clamped(found.ttl, self.shortest, self.longest), found.problem)
+    async def __call__(self, so_far: SoFar) -> Look:
+        """Look once; the addresses of one family are enough for first servers."""
+        nameservers = await self.resolver.nameservers()
+        found = await self.book.find(nameservers, self.name, lambda name: so_far(self._servers))
+        ttl = clamped(found.ttl, self.shortest, self.longest)
+        return Look(self._servers(), ttl, found.problem)
+
+    def _servers(self) -> Servers:
+        addresses = self.book.last(self.name)
+        return tuple(UpstreamServer(host_and_port(each, self.port)) for each in addresses)
 
 
 @frozen
@@ -137,8 +159,8 @@ class ServiceLook:
     shortest: float
     longest: float
 
-    async def __call__(self) -> Look:
-        """Look once."""
+    async def __call__(self, so_far: SoFar) -> Look:
+        """Look once; it is enough for first servers when every target has one family or none."""
         nameservers = await self.resolver.nameservers()
         answer = await self.resolver.ask(nameservers, self.name, dns.SRV)
         found = services_in(answer, self.name)
@@ -151,7 +173,11 @@ class ServiceLook:
         if found.known.keys() >= set(targets):
             known = {name: Found(each.addresses, each.ttl) for name, each in found.known.items()}
         else:
-            known = await self._find(nameservers, targets)
+            known = await self._find(
+                nameservers,
+                targets,
+                lambda: so_far(partial(self._servers, found.services, targets)),
+            )
         servers = servers_of(
             found.services, {target: each.addresses for target, each in known.items()}
         )
@@ -162,11 +188,25 @@ class ServiceLook:
         problem = next(filter(None, problems), "")
         return Look(servers, clamped(ttl, self.shortest, self.longest), one_line(problem))
 
-    async def _find(self, servers: Sequence[Nameserver], targets: list[str]) -> dict[str, Found]:
-        """The addresses of `targets`; of one whose look-up fails the last ones, with the reason."""
+    async def _find(
+        self, servers: Sequence[Nameserver], targets: list[str], known: Callable[[], None]
+    ) -> dict[str, Found]:
+        """
+        The addresses of `targets`; of one whose look-up fails the last ones, with the reason.
+
+        Calls `known` once each of them has an address, or will have none.
+        """
         self.book.keep_only(targets)
-        slots = DeferredSemaphore(AT_ONCE)
-        looks = [slots.run(self._find_one, servers, target) for target in targets]
+        missing = set(targets)
+
+        def found_one(target: str) -> None:
+            missing.discard(target)
+            if not missing:
+                known()
+
+        looks = [
+            Deferred.fromCoroutine(self.book.find(servers, target, found_one)) for target in targets
+        ]
         found = {}
         results: list[tuple[bool, Any]] = await DeferredList(looks, consumeErrors=True)
         for target, (succeeded, result) in zip(targets, results, strict=True):
@@ -178,8 +218,8 @@ class ServiceLook:
                 found[target] = Found(self.book.last(target), self.longest, reason_of(result))
         return found
 
-    def _find_one(self, servers: Sequence[Nameserver], target: str) -> Deferred[Found]:
-        return Deferred.fromCoroutine(self.book.find(servers, target))
+    def _servers(self, services: Sequence[Service], targets: list[str]) -> Servers:
+        return servers_of(services, {target: self.book.last(target) for target in targets})
 
 
 def clamped(seconds: float, shortest: float, longest: float) -> float:
@@ -204,7 +244,7 @@ def dns_discovery(reactor: Any, settings: Discover, random: Random) -> Discovery
         look = AddressLook(resolver, book, settings.name, settings.port, shortest, longest)
     return PollingDiscovery(
         reactor,
-        lambda: Deferred.fromCoroutine(look()),
+        lambda so_far: Deferred.fromCoroutine(look(so_far)),
         Backoff(shortest, longest, random),
     )
 

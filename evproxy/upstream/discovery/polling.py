@@ -18,6 +18,15 @@ from evproxy.upstream.discovery.announce import Announcer
 from evproxy.upstream.discovery.backoff import Backoff
 from evproxy.upstream.reasons import reason_of
 
+RESOLUTION_DELAY = 0.05
+"""
+Seconds that the rest of a look-up has until the first servers are told without it
+(RFC 8305, 3: so long does an address of one family wait for those of the other).
+"""
+
+Servers = tuple[UpstreamServer, ...]
+SoFar = Callable[[Callable[[], Servers]], None]
+
 _log = Logger()
 
 
@@ -33,7 +42,7 @@ class Look:
     `problem`: what was wrong with a part of it, empty for nothing.
     """
 
-    servers: tuple[UpstreamServer, ...]
+    servers: Servers
     next_look: float
     problem: str = ""
 
@@ -43,12 +52,13 @@ class PollingDiscovery:
     Calls `look` now and then.
 
     :param look: starts one look-up; fails with `LookFailed`.  Cancelling it leaves
-        nothing behind.
+        nothing behind.  Once it knows enough for first servers, it calls its argument
+        with a function that gives those that it knows by then.
     :param backoff: the delays between look-ups that fail.
     """
 
     def __init__(
-        self, clock: IReactorTime, look: Callable[[], Deferred[Look]], backoff: Backoff
+        self, clock: IReactorTime, look: Callable[[SoFar], Deferred[Look]], backoff: Backoff
     ) -> None:
         self._clock = clock
         self._look = look
@@ -84,9 +94,17 @@ class PollingDiscovery:
 
     def _begin(self) -> None:
         self._timer = None
-        self._looking = looking = self._look().addCallbacks(self._found, self._failed)
+        self._looking = looking = self._look(self._so_far).addCallbacks(self._found, self._failed)
         if looking.called:
             self._looking = None
+
+    def _so_far(self, known: Callable[[], Servers]) -> None:
+        if self._running and self._timer is None:
+            self._timer = self._clock.callLater(RESOLUTION_DELAY, self._first, known)
+
+    def _first(self, known: Callable[[], Servers]) -> None:
+        self._timer = None
+        self._announcer.first(known())
 
     def _found(self, look: Look) -> None:
         if self._running:
@@ -104,4 +122,6 @@ class PollingDiscovery:
 
     def _again(self, delay: float) -> None:
         self._looking = None
+        if self._timer is not None:
+            self._timer.cancel()
         self._timer = self._clock.callLater(delay, self._begin)
