@@ -9,9 +9,10 @@ import pytest
 from twisted.internet.defer import Deferred
 
 from evproxy.model import Ending, Side
+from evproxy.relay.ends import IN_VAIN
 from evproxy.relay.engine import ERR, GONE, IN
 from evproxy.relay.sockets import SocketRelay
-from tests.peers import END
+from tests.peers import END, RESET
 from tests.transports import Ground, HalfCloseable, Plain
 
 pytestmark = pytest.mark.deadline(10)
@@ -73,3 +74,57 @@ async def test_an_end_that_came_before_is_passed_on_once(ground: Ground) -> None
     assert listener.half_closed == [Side.DOWNSTREAM]
     server.end()
     assert await listener.closed == (Side.DOWNSTREAM, Ending.FINISHED)
+
+
+def speak_first(ground: Ground, says: bytes) -> bool:
+    """Whether what a client says before its relay begins is passed on within that."""
+    (down, client), (up, server) = ground.connect(Plain()), ground.connect(Plain())
+    if says:
+        client.send_now(says)
+    relay = SocketRelay(ground.engine, down, up, Listener())
+    relay.start(b"", False)
+    try:
+        return server.socket.recv(100) == says
+    except BlockingIOError:
+        assert relay.bytes_to_upstream == 0
+        return False
+
+
+async def test_the_first_bytes_are_there(ground: Ground) -> None:
+    """They need no event; but when a client says nothing first, the next few are not asked."""
+    assert all(speak_first(ground, b"hello") for _ in range(3))
+    assert not speak_first(ground, b"")
+    assert not any(speak_first(ground, b"hello") for _ in range(IN_VAIN))
+    assert all(speak_first(ground, b"hello") for _ in range(3))
+
+
+async def test_the_first_bytes_are_not_asked_for(ground: Ground) -> None:
+    """They come by an event then."""
+    assert not speak_first(ground, b"")
+    (down, client), (up, server) = ground.connect(Plain()), ground.connect(Plain())
+    client.send_now(b"hello")
+    SocketRelay(ground.engine, down, up, Listener()).start(b"", False)
+    assert await server.receive(5) == b"hello"
+
+
+@pytest.mark.parametrize("says", [b"", b"hello"])
+async def test_the_end_is_there(ground: Ground, says: bytes) -> None:
+    """What comes with the first bytes is not lost: an end in order, ..."""
+    (down, client), (up, server) = ground.connect(Plain()), ground.connect(Plain())
+    client.send_now(says)
+    client.end()
+    listener = Listener()
+    SocketRelay(ground.engine, down, up, listener).start(b"", False)
+    assert await server.rest() == (says, END)
+    server.end()
+    assert await listener.closed == (Side.DOWNSTREAM, Ending.FINISHED)
+
+
+async def test_the_reset_is_there(ground: Ground) -> None:
+    """... or a reset."""
+    (down, client), (up, server) = ground.connect(Plain()), ground.connect(Plain())
+    client.reset()
+    listener = Listener()
+    SocketRelay(ground.engine, down, up, listener).start(b"", False)
+    assert (await server.rest())[1] == RESET
+    assert await listener.closed == (Side.DOWNSTREAM, Ending.RESET)
