@@ -2,21 +2,19 @@
 A named group of upstream servers and the policy that picks one.
 
 The pool puts the parts together: the servers and how they are (`members`), which of them
-may be picked (`selection`), and who waits for a slot (`waiting`).  It satisfies
+may be picked (`selection`), who waits for a slot (`queueing`), the sessions of servers that
+go down (`resetting`), and what is told of all that (`news`).  It satisfies
 `evproxy.interfaces.Pool`, and has the API to change a pool while it runs.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
-from itertools import islice
-from math import inf
-from operator import length_hint
 from random import Random
-from typing import Any, Self
+from typing import Self
 
 from attrs import asdict
-from twisted.internet.interfaces import IDelayedCall, IReactorTime
+from twisted.internet.interfaces import IReactorTime
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
@@ -31,26 +29,20 @@ from evproxy.interfaces import (
     Server,
     Waiter,
 )
-from evproxy.model import CloseReason, ConnectionInfo, Ending, Phase, Side, UpstreamServer
+from evproxy.model import CloseReason, ConnectionInfo, Ending, Side, UpstreamServer
 from evproxy.policy.balance import balancer_named
 from evproxy.settings import Discover, Ejection, HealthCheck, PoolSettings
 from evproxy.upstream.members import Members
+from evproxy.upstream.news import News
+from evproxy.upstream.queueing import Queue
 from evproxy.upstream.reasons import reason_of
+from evproxy.upstream.resetting import Resetter
 from evproxy.upstream.selection import Selection
 from evproxy.upstream.server import PoolServer, ServerStatus
 from evproxy.upstream.standard import dialers_on, discoveries_on, probes_on
 from evproxy.upstream.waiting import WaitingLine
 
 _log = Logger()
-
-_BATCH = 32
-"""Sessions woken or ended in one turn of the reactor, where it could be all of them."""
-
-_MOST_FAILURES = 16
-"""Different failures of discovery that are told until it works again."""
-
-_QUIET = 10.0
-"""Seconds without a session turned away that end a period in which every server is full."""
 
 
 class Pool:
@@ -119,18 +111,18 @@ class Pool:
         self.connect_timeout = connect_timeout
         self.connect_attempts = connect_attempts
         self._dialer_for = dialer_for or dialers_on(reactor)
-        self._resets = on_down == "reset"
-        self._observer = observer
-        self._calls: set[IDelayedCall] = set()
         self._users = 0
         self._stopped = False
-        self._waking = self._wake_is_due = False
-        self._refusing = False
-        self._failures: set[str] = set()
-        self._overflowed = -inf
-        self._line = WaitingLine(reactor, queue_timeout, queue_size)
-        self._selection = Selection(reactor, policy, slow_start, all_down == "try")
-        self._members = Members(reactor, self._make, slow_start, self._announce, self._changed)
+        self._news = News(reactor, name, observer)
+        self._members = Members(
+            reactor, self._make, slow_start, self._news.server_changed, self._changed
+        )
+        self._selection = Selection(
+            reactor, self._members, policy, slow_start, all_down == "try", self._news.exhausted
+        )
+        line = WaitingLine(reactor, queue_timeout, queue_size)
+        self._queue = Queue(reactor, line, self._selection, self._news.overflowed)
+        self._resetter = Resetter(reactor) if on_down == "reset" else None
         if isinstance(health_check, HealthCheck):
             probe = (probe_for or probes_on(reactor))(health_check)
             self._members.check(probe, health_check, random)
@@ -146,7 +138,7 @@ class Pool:
             self._discovery = discover
         for server in servers:
             self._members.found(_spec(server))
-        self._selection.refresh(self._members)
+        self._selection.refresh()
         # Nothing runs yet that it could hold up.
         self._selection.complete()
 
@@ -177,8 +169,8 @@ class Pool:
 
     def hear_if_nobody_does(self, observer: PoolObserver) -> None:
         """`observer` hears of changes from now on, unless the pool has one already."""
-        if self._observer is None:
-            self._observer = observer
+        if self._news.observer is None:
+            self._news.observer = observer
 
     # What a session calls.
 
@@ -186,11 +178,10 @@ class Pool:
         """The servers to try for one session, best first, none twice; lazily."""
         selection = self._selection
         if selection.stale:
-            self._refresh()
-        if not selection.usable and not self._refusing:
-            self._refuse()
-        if self._wake_is_due and self._line and self._line.has_place and not self._waking:
-            # Whoever comes in the turn before those who wait are woken waits behind them.
+            selection.refresh()
+        if not selection.usable and not selection.refusing:
+            selection.refuse()
+        if self._queue.due is not None and self._queue.comes_first():
             return iter(())
         return selection.walk(info)
 
@@ -205,17 +196,7 @@ class Pool:
 
         ``None`` if no server but those `tried` is usable, or the queue is full.
         """
-        selection = self._selection
-        if selection.stale:
-            self._refresh()
-        if self._stopped or not (selection.usable or selection.panic):
-            return None
-        if tried and not any(selection.may_serve(s) and s not in tried for s in self._members):
-            return None
-        place = self._line.join(ready, gave_up)
-        if place is None:
-            self._overflow()
-        return place
+        return None if self._stopped else self._queue.join(ready, gave_up, tried)
 
     def claim(self, server: Server, session: PoolSession) -> None:
         """`session` takes a slot of `server` and starts to connect."""
@@ -233,9 +214,8 @@ class Pool:
         server.took(seconds)
         if self._ejector is not None:
             self._ejector.connected(server)
-        if server.late and not self._stopped:
-            arrived = [late for late in server.late if late.phase is not Phase.CONNECTING]
-            self._soon(self._reset_sessions, server, iter(arrived))
+        if self._resetter is not None and server.late and not self._stopped:
+            self._resetter.connected(server)
 
     def connect_failed(self, server: Server, session: PoolSession, reason: Failure) -> None:
         """The connect failed: the slot is free again, and the server is blamed."""
@@ -278,7 +258,7 @@ class Pool:
         self._stopped = False
         self._members.start()
         if self._discovery is not None:
-            self._discovery.start(self._discovered, self._discovery_failed)
+            self._discovery.start(self._discovered, self._news.discovery_failed)
 
     def stop(self) -> None:
         """
@@ -298,11 +278,9 @@ class Pool:
         self._users = 0
         self._members.stop()
         self._selection.stop()
-        for call in self._calls:
-            call.cancel()
-        self._calls.clear()
-        self._wake_is_due = False
-        self._line.dissolve(f"pool {self.name} has stopped", len(self._line))
+        if self._resetter is not None:
+            self._resetter.stop()
+        self._queue.stop(f"pool {self.name} has stopped")
 
     # What users call.
 
@@ -310,7 +288,7 @@ class Pool:
     def servers(self) -> tuple[ServerStatus, ...]:
         """What each server is like now; those that left but still have sessions come last."""
         if self._selection.stale:
-            self._refresh()
+            self._selection.refresh()
         everyone = (*self._members, *self._members.leaving())
         return tuple(server.status() for server in everyone)
 
@@ -367,72 +345,24 @@ class Pool:
         """
         self._members.discovered(servers)
 
-    # What happens to the servers.
+    # What the parts call.
 
     def _make(self, spec: UpstreamServer) -> PoolServer:
-        held: set[PoolSession] | None = set() if self._resets else None
+        held: set[PoolSession] | None = None if self._resetter is None else set()
         return PoolServer(spec, self._dialer_for(spec), self.reactor.seconds, held=held)
-
-    def _announce(self, server: PoolServer, state: str, why: str) -> None:
-        self._tell(lambda observer: observer.server_changed(self.name, server.name, state, why))
 
     def _changed(self, server: PoolServer) -> None:
         self._selection.stale = True
-        if self._line and not self._stopped:
-            self._wake_soon()
-        if not server.down:
-            server.late.clear()
-        if server.held and server.down and not server.found_down:
-            self._reset_sessions(server, iter(list(server.held)))
-        server.found_down = server.down
-
-    def _refresh(self) -> None:
-        self._selection.refresh(self._members)
-        if self._selection.usable:
-            self._refusing = False
-
-    def _refuse(self) -> None:
-        self._refusing = True
-        self._exhausted(self._why_not())
-
-    def _why_not(self) -> str:
-        if not len(self._members):
-            return "it has no servers"
-        return "no server is up; trying them all" if self._selection.panic else "no server is up"
-
-    def _overflow(self) -> None:
-        now, before = self.reactor.seconds(), self._overflowed
-        self._overflowed = now
-        if now - before > _QUIET:
-            self._exhausted(
-                f"every server is full, and so is the queue ({len(self._line)} waiting)"
-            )
-
-    def _exhausted(self, why: str) -> None:
-        self._tell(lambda observer: observer.pool_exhausted(self.name, why))
+        if not self._stopped:
+            self._queue.look_soon()
+        if self._resetter is not None:
+            self._resetter.changed(server)
 
     def _discovered(self, servers: Sequence[UpstreamServer]) -> None:
         self.set_servers(servers)
         discovery = self._discovery
-        in_part = isinstance(discovery, PartlyFailing) and discovery.failing
-        if self._failures and not in_part:
-            self._failures.clear()
-            self._tell(lambda observer: observer.discovery_recovered(self.name))
-
-    def _discovery_failed(self, why: str) -> None:
-        if why not in self._failures and len(self._failures) < _MOST_FAILURES:
-            self._failures.add(why)
-            self._tell(lambda observer: observer.discovery_failed(self.name, why))
-
-    def _tell(self, what: Callable[[PoolObserver], None]) -> None:
-        """Tell the observer; that it breaks is of no concern to the pool."""
-        if self._observer is not None:
-            try:
-                what(self._observer)
-            except Exception:
-                _log.failure("The observer of pool {pool} broke", pool=self.name)
-
-    # What happens to the sessions.
+        if not (isinstance(discovery, PartlyFailing) and discovery.failing):
+            self._news.discovery_works()
 
     def _release(self, server: PoolServer, session: PoolSession) -> None:
         was_full = server.full
@@ -443,72 +373,10 @@ class Pool:
             server.held.discard(session)
             server.late.discard(session)
         # Those who wait could not use a slot that was free before.
-        if was_full and self._line:
-            self._wake(lambda: self._selection.has_room(server))
+        if was_full:
+            self._queue.freed(server)
         if server.leaving and not server.sessions:
             self._members.left(server, "its last session has ended")
-
-    def _wake(self, has_room: Callable[[], bool]) -> None:
-        """Wake those who wait while `has_room`, as many as is good for one turn."""
-        # A woken session may fail, and free its slot, before `ready` returns.
-        if self._waking:
-            return
-        self._waking = True
-        try:
-            moved = self._line.wake(has_room, _BATCH)
-        finally:
-            self._waking = False
-        # If nobody could use the room, nobody can in the next turn.
-        if moved and self._line and has_room():
-            self._wake_soon()
-
-    def _wake_soon(self) -> None:
-        if not self._wake_is_due:
-            self._wake_is_due = True
-            self._soon(self._wake_for_any)
-
-    def _wake_for_any(self) -> None:
-        self._wake_is_due = False
-        if self._selection.stale:
-            self._refresh()
-        if not (self._selection.usable or self._selection.panic):
-            if not self._refusing:
-                self._refuse()
-            self._line.dissolve(self._why_not(), _BATCH)
-            if self._line:
-                self._wake_soon()
-            return
-        has_room = self._selection.has_room
-        self._wake(lambda: any(has_room(server) for server in self._members))
-
-    def _reset_sessions(self, server: PoolServer, sessions: Iterator[PoolSession]) -> None:
-        """End `sessions` of a server that went down, some in each turn."""
-        for session in islice(sessions, _BATCH):
-            if not server.down or server.held is None:
-                return
-            if session not in server.held:
-                continue
-            # One that still connects may fail and go to another server.
-            if session.phase is Phase.CONNECTING:
-                server.late.add(session)
-                continue
-            server.late.discard(session)
-            try:
-                session.end(Side.PROXY, Ending.SERVER_DOWN)
-            except Exception:
-                _log.failure("Could not end a session of {server}", server=server.name)
-        if length_hint(sessions):
-            self._soon(self._reset_sessions, server, sessions)
-
-    def _soon(self, work: Callable[..., None], *args: Any) -> None:
-        """Call `work` in the next turn of the reactor, unless the pool is stopped first."""
-
-        def run() -> None:
-            self._calls.discard(call)
-            work(*args)
-
-        call = self.reactor.callLater(0, run)
-        self._calls.add(call)
 
 
 def _spec(server: str | UpstreamServer) -> UpstreamServer:

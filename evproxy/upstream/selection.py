@@ -8,14 +8,15 @@ the next session comes, never for each session.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from typing import Any
 
 from twisted.internet.interfaces import IDelayedCall, IReactorTime
 
-from evproxy.interfaces import Balancer
+from evproxy.interfaces import Balancer, Server
 from evproxy.model import ConnectionInfo
 from evproxy.policy.balance import Incremental, LoadAware, RoundRobin
+from evproxy.upstream.members import Members
 from evproxy.upstream.server import PoolServer
 
 _SLOW_START_STEPS = 10
@@ -26,23 +27,32 @@ class Selection:
     """
     The servers of a pool as its balancer sees them.
 
+    `stale` says that a `refresh` is due, `usable` how many servers may get new sessions, and
+    `panic` that all are tried, as none is usable.  `refusing` says that this was told.
+
     :param reactor: tells the time and calls later.
+    :param servers: those of the pool.
     :param balancer: orders the first usable tier.
     :param slow_start: seconds in which a server grows to its full weight.
     :param try_all: whether all servers are tried while none is usable.
+    :param exhausted: called with the reason why no server is usable.
     """
 
     def __init__(
         self,
         reactor: IReactorTime,
+        servers: Members,
         balancer: Balancer,
         slow_start: float,
         try_all: bool,
+        exhausted: Callable[[str], None],
     ) -> None:
         self._reactor = reactor
+        self._servers = servers
         self._balancer = balancer
         self._slow_start = slow_start
         self._try_all = try_all
+        self._exhausted = exhausted
         self._incremental = balancer if isinstance(balancer, Incremental) else None
         self._advancing: IDelayedCall | None = None
         self._growing: IDelayedCall | None = None
@@ -52,15 +62,16 @@ class Selection:
         self.stale = True
         self.usable = 0
         self.panic = False
+        self.refusing = False
 
-    def refresh(self, servers: Iterable[PoolServer]) -> None:
-        """Work out the tiers of `servers`, and tell the balancers."""
+    def refresh(self) -> None:
+        """Work out the tiers, and tell the balancers."""
         self.stale = False
         now = self._reactor.seconds()
         available: list[PoolServer] = []
         open_ones: list[PoolServer] = []
         growing = False
-        for server in servers:
+        for server in self._servers:
             server.settle(now, self._slow_start)
             growing = growing or server.slow_since is not None
             if server.usable:
@@ -71,6 +82,8 @@ class Selection:
         self.panic = self._try_all and not available and bool(open_ones)
         if self.panic:
             available = open_ones
+        if self.usable:
+            self.refusing = False
         if growing and self._growing is None:
             self._growing = self._reactor.callLater(
                 self._slow_start / _SLOW_START_STEPS, self._grow
@@ -123,6 +136,27 @@ class Selection:
     def may_serve(self, server: PoolServer) -> bool:
         """Whether a new session could go to `server` if it had room."""
         return server.usable or (self.panic and server.open)
+
+    def has_any_room(self) -> bool:
+        """Whether a new session could go to any server."""
+        return any(self.has_room(server) for server in self._servers)
+
+    def may_serve_beyond(self, tried: Collection[Server]) -> bool:
+        """Whether a new session could go to any server but those `tried`, if it had room."""
+        if not tried:
+            return self.usable > 0 or self.panic
+        return any(self.may_serve(each) and each not in tried for each in self._servers)
+
+    def refuse(self) -> None:
+        """No server is usable; to be told once for each such period."""
+        self.refusing = True
+        self._exhausted(self.why_not())
+
+    def why_not(self) -> str:
+        """Why no server is usable."""
+        if not len(self._servers):
+            return "it has no servers"
+        return "no server is up; trying them all" if self.panic else "no server is up"
 
     def stop(self) -> None:
         """No timer is left; the next `refresh` goes on with what they did."""

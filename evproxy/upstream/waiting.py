@@ -38,7 +38,7 @@ class _Place:
 
 class WaitingLine:
     """
-    A bounded line.
+    A bounded line, in which `waiting` sessions stand now.
 
     :param reactor: tells the time and calls later.
     :param timeout: seconds that a session waits at the most; 0 or less: none waits.
@@ -49,18 +49,15 @@ class WaitingLine:
         self._reactor = reactor
         self._timeout = timeout
         self._size = size
+        self.waiting = 0
         self._places: deque[_Place] = deque()
-        self._waiting = 0
         self._asked: _Place | None = None
         self._timer: IDelayedCall | None = None
-
-    def __len__(self) -> int:
-        return self._waiting
 
     @property
     def has_place(self) -> bool:
         """Whether one more may wait."""
-        return self._timeout > 0 and self._waiting < self._size
+        return self._timeout > 0 and self.waiting < self._size
 
     def join(
         self, ready: Callable[[], None], gave_up: Callable[[Exception], None]
@@ -79,7 +76,7 @@ class WaitingLine:
             return None
         place = _Place(self, ready, gave_up, self._reactor.seconds() + self._timeout)
         self._places.append(place)
-        self._waiting += 1
+        self.waiting += 1
         if self._timer is None:
             self._timer = self._reactor.callLater(self._timeout, self._time_out)
         return place
@@ -88,7 +85,7 @@ class WaitingLine:
         """`place` waits no more."""
         if place.waits:
             place.waits = False
-            self._waiting -= 1
+            self.waiting -= 1
             self._tidy()
 
     def wake(self, has_room: Callable[[], bool], most: int) -> bool:
@@ -128,12 +125,12 @@ class WaitingLine:
 
     def _tidy(self) -> None:
         """Forget the gone once they are the most, and the timer with the last."""
-        if not self._waiting:
+        if not self.waiting:
             self._places.clear()
             if self._timer is not None:
                 self._timer.cancel()
                 self._timer = None
-        elif len(self._places) > 2 * self._waiting + 64:
+        elif len(self._places) > 2 * self.waiting + 64:
             self._places = deque(place for place in self._places if place.waits)
 
     def _time_out(self) -> None:
