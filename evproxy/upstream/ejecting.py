@@ -5,9 +5,12 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 
 from twisted.internet.interfaces import IDelayedCall, IReactorTime
+from twisted.python.failure import Failure
 
+from evproxy.model import CloseReason, Ending, Side
 from evproxy.policy.health import may_eject
 from evproxy.settings import Ejection
+from evproxy.upstream.reasons import reason_of
 from evproxy.upstream.server import PoolServer
 
 
@@ -35,21 +38,20 @@ class Ejector:
         self._timers: dict[PoolServer, IDelayedCall] = {}
         self._stopped = False
 
-    def connect_failed(self, server: PoolServer, why: str) -> None:
+    def connect_failed(self, server: PoolServer, reason: Failure) -> None:
         """A connect to `server` failed."""
-        self._judge(server, server.ejection.connect_failed(), why)
-
-    def reset_early(self, server: PoolServer) -> None:
-        """`server` reset a session before it sent a byte."""
-        self._judge(server, server.ejection.reset_early(), "reset before any answer")
+        self._judge(server, server.ejection.connect_failed(), reason_of(reason))
 
     def connected(self, server: PoolServer) -> None:
         """A connect to `server` succeeded."""
         server.ejection.connected(self._reactor.seconds(), self._settings)
 
-    def answered(self, server: PoolServer) -> None:
-        """A session ended in which `server` sent something."""
-        server.ejection.answered(self._reactor.seconds(), self._settings)
+    def ended(self, server: PoolServer, reason: CloseReason, answered: bool) -> None:
+        """A session ended; `answered`: `server` sent a byte in it."""
+        if answered:
+            server.ejection.answered(self._reactor.seconds(), self._settings)
+        elif reason.by is Side.UPSTREAM and reason.how is Ending.RESET:
+            self._judge(server, server.ejection.reset_early(), "reset before any answer")
 
     def forget(self, server: PoolServer) -> None:
         """`server` has left the pool: end its ejection without a word."""

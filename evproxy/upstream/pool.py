@@ -29,13 +29,12 @@ from evproxy.interfaces import (
     Server,
     Waiter,
 )
-from evproxy.model import CloseReason, ConnectionInfo, Ending, Side, UpstreamServer
+from evproxy.model import CloseReason, ConnectionInfo, UpstreamServer
 from evproxy.policy.balance import balancer_named
 from evproxy.settings import Discover, Ejection, HealthCheck, PoolSettings
 from evproxy.upstream.members import Members
 from evproxy.upstream.news import News
 from evproxy.upstream.queueing import Queue
-from evproxy.upstream.reasons import reason_of
 from evproxy.upstream.resetting import Resetter
 from evproxy.upstream.selection import Selection
 from evproxy.upstream.server import PoolServer, ServerStatus
@@ -225,7 +224,7 @@ class Pool:
         server.took(self.connect_timeout)
         try:
             if self._ejector is not None:
-                self._ejector.connect_failed(server, reason_of(reason))
+                self._ejector.connect_failed(server, reason)
         finally:
             self._release(server, session)
 
@@ -241,10 +240,7 @@ class Pool:
         assert isinstance(server, PoolServer)
         try:
             if self._ejector is not None:
-                if answered:
-                    self._ejector.answered(server)
-                elif reason.by is Side.UPSTREAM and reason.how is Ending.RESET:
-                    self._ejector.reset_early(server)
+                self._ejector.ended(server, reason, answered)
         finally:
             self._release(server, session)
 
