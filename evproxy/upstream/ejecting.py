@@ -44,12 +44,17 @@ class Ejector:
 
     def connected(self, server: PoolServer) -> None:
         """A connect to `server` succeeded."""
-        server.ejection.connected(self._reactor.seconds(), self._settings)
+        record = server.ejection
+        # Nothing is to be forgiven most servers.
+        if record.connect_failures or record.times:
+            record.connected(self._reactor.seconds(), self._settings)
 
     def ended(self, server: PoolServer, reason: CloseReason, answered: bool) -> None:
         """A session ended; `answered`: `server` sent a byte in it."""
         if answered:
-            server.ejection.answered(self._reactor.seconds(), self._settings)
+            record = server.ejection
+            if record.early_resets or record.times:
+                record.answered(self._reactor.seconds(), self._settings)
         elif reason.by is Side.UPSTREAM and reason.how is Ending.RESET:
             self._judge(server, server.ejection.reset_early(), "reset before any answer")
 

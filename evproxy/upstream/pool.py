@@ -361,7 +361,7 @@ class Pool:
             self._news.discovery_works()
 
     def _release(self, server: PoolServer, session: PoolSession) -> None:
-        was_full = server.full
+        was_full = server.sessions >= server.limit
         server.sessions -= 1
         if self._selection.load_changed is not None:
             self._selection.load_changed(server)

@@ -122,7 +122,10 @@ class Selection:
                 # An update during the walk may bring back a server that had its turn.
                 if seen is not None and server in seen:
                     continue
-                if not self.has_room(server):
+                # As `has_room` says, without a call for each session.
+                if not (server.usable or (self.panic and server.open)):
+                    continue
+                if server.sessions >= server.limit:
                     continue
                 yield server
                 if seen is None:
@@ -131,7 +134,7 @@ class Selection:
 
     def has_room(self, server: PoolServer) -> bool:
         """Whether a new session could go to `server`."""
-        return self.may_serve(server) and not server.full
+        return self.may_serve(server) and server.sessions < server.limit
 
     def may_serve(self, server: PoolServer) -> bool:
         """Whether a new session could go to `server` if it had room."""

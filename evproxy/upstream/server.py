@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from math import exp
+from math import exp, inf
 
 from attrs import Factory, define, field, frozen
 
@@ -46,6 +46,7 @@ class PoolServer:
     The state of one upstream server of one pool; an `evproxy.interfaces.Server`.
 
     `given` is the value it was configured or discovered with, `spec` the one in force.
+    `limit` is how many sessions it may have, infinite where there is no bound.
     `usable` says whether it may get new sessions, `open` whether it might but for its
     health; `settle` derives both.  `held` are its sessions, where the pool needs them,
     `found_down` says whether those that it had then were ended, and `late` are those that
@@ -62,7 +63,7 @@ class PoolServer:
 
     spec: UpstreamServer = field(init=False)
     name: str = field(init=False)
-    max_sessions: int = field(init=False)
+    limit: float = field(init=False)
     weight: float = field(init=False)
     usable: bool = field(init=False)
     open: bool = field(init=False)
@@ -91,7 +92,7 @@ class PoolServer:
         """`spec` is in force from now on; its endpoint is the one it always was."""
         self.spec = spec
         self.name = spec.name
-        self.max_sessions = spec.max_sessions
+        self.limit = spec.max_sessions or inf
         self.settle(0.0, 0.0)
 
     def settle(self, now: float, slow_start: float) -> None:
@@ -113,11 +114,6 @@ class PoolServer:
         if self.down:
             return "down"
         return "up" if self.ejection.until is None else "ejected"
-
-    @property
-    def full(self) -> bool:
-        """Whether it is at its `max_sessions`."""
-        return 0 < self.max_sessions <= self.sessions
 
     @property
     def connect_time(self) -> float:
