@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import enum
 from functools import lru_cache
+from ipaddress import ip_address
 
 from attrs import field, frozen, validators
 
@@ -83,6 +84,15 @@ class CloseReason:
 def close_reason(by: Side, how: Ending, phase: Phase) -> CloseReason:
     """The shared `CloseReason` of these three: sessions end often, reasons are few."""
     return CloseReason(by, how, phase)
+
+
+def is_address(text: str) -> bool:
+    """Whether `text` is an IPv4 or IPv6 address, without brackets."""
+    try:
+        ip_address(text)
+    except ValueError:
+        return False
+    return True
 
 
 def host_and_port(host: str, port: int) -> str:

@@ -7,10 +7,11 @@ cannot be right in any of them is refused here.
 
 from __future__ import annotations
 
-import ipaddress
 import posixpath
 import re
 from urllib.parse import urlsplit
+
+from evproxy.model import is_address
 
 _HOST_AND_PORT = re.compile(
     r"(?:tcp:)?(?:\[(?P<v6>[^\[\]]*)\]|(?P<host>(?!unix:)[^:\[\]=]+)):(?P<port>\d+)(?::.*)?"
@@ -38,7 +39,7 @@ def upstream_fault(description: str) -> str | None:
         return "there is no port"
     if _is_untidy(description):
         return _UNTIDY
-    if _is_address(description):
+    if is_address(description):
         return "an IPv6 address goes in brackets, before the port"
     return _host_and_port_fault(description)
 
@@ -52,7 +53,7 @@ def listen_fault(description: str) -> str | None:
         return "a port is a number from 0 to 65535"
     host, _, port = description.rpartition(":")
     host = host.removeprefix("[").removesuffix("]")
-    if port.isdigit() and (not host or _is_address(host)):
+    if port.isdigit() and (not host or is_address(host)):
         interface = host.replace(":", r"\:")
         meant = f"tcp:{port}:interface={interface}" if host else f"tcp:{port}"
         return f'did you mean "{meant}"?'
@@ -89,12 +90,12 @@ def any_free_port(description: str) -> bool:
 
 def nameserver_fault(text: str) -> str | None:
     """Why `text` is not ``ADDRESS`` or ``ADDRESS:PORT`` (``[v6]:PORT``); ``None`` if it is."""
-    address, colon, port = (text, "", "") if _is_address(text) else text.rpartition(":")
+    address, colon, port = (text, "", "") if is_address(text) else text.rpartition(":")
     if address.startswith("[") and address.endswith("]"):
         address = address[1:-1]
     elif ":" in address and colon:
         return "an IPv6 address with a port goes in brackets"
-    if not _is_address(address):
+    if not is_address(address):
         return "a name server is given by its address"
     if colon and not _is_port(port, lowest=1):
         return _NO_PORT
@@ -131,7 +132,7 @@ def domain_fault(name: str) -> str | None:
 
 def server_name_fault(name: str) -> str | None:
     """Why `name` is neither a domain name nor an IP address; ``None`` if it is, or is empty."""
-    return None if not name or _is_address(name) else domain_fault(name)
+    return None if not name or is_address(name) else domain_fault(name)
 
 
 def _host_and_port_fault(description: str) -> str | None:
@@ -141,7 +142,7 @@ def _host_and_port_fault(description: str) -> str | None:
             return "there is no host"
         port = _port_argument(description)
         return None if not port or _is_port(port, lowest=1) else _NO_PORT
-    if found["v6"] is not None and not _is_address(found["v6"]):
+    if found["v6"] is not None and not is_address(found["v6"]):
         return "there is no IPv6 address in the brackets"
     if not _is_port(found["port"], lowest=1):
         return _NO_PORT
@@ -162,14 +163,6 @@ def _port_argument(description: str) -> str:
 def _is_port(digits: str, lowest: int) -> bool:
     readable = digits.isascii() and digits.isdigit() and len(digits) <= _LONGEST_PORT
     return readable and lowest <= int(digits) <= _HIGHEST_PORT
-
-
-def _is_address(text: str) -> bool:
-    try:
-        ipaddress.ip_address(text)
-    except ValueError:
-        return False
-    return True
 
 
 def _is_untidy(text: str) -> bool:

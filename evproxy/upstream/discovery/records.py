@@ -16,7 +16,7 @@ from typing import Any
 from attrs import frozen
 from twisted.names import dns
 
-from evproxy.model import UpstreamServer, host_and_port
+from evproxy.model import UpstreamServer, host_and_port, is_address
 
 LONGEST_CHAIN = 16
 """How many CNAME records are followed in one answer."""
@@ -194,12 +194,3 @@ def nameservers_in(resolv_conf: str) -> tuple[tuple[str, int], ...]:
         if len(line) > 1 and line[0] == "nameserver" and is_address(line[1])
     ]
     return tuple(found[:MOST_NAMESERVERS]) or (("127.0.0.1", DNS_PORT),)
-
-
-def is_address(text: str) -> bool:
-    """Whether `text` is an IP address."""
-    try:
-        ipaddress.ip_address(text)
-    except ValueError:
-        return False
-    return True

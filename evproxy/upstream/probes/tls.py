@@ -4,7 +4,6 @@ The ``tls`` check: a TLS handshake, and the server's certificate verified if ask
 
 from __future__ import annotations
 
-import ipaddress
 from typing import Any
 
 from OpenSSL import SSL
@@ -27,7 +26,7 @@ from zope.interface import implementer
 
 from evproxy.config.addresses import server_name_fault
 from evproxy.errors import SettingsError
-from evproxy.model import UpstreamServer
+from evproxy.model import UpstreamServer, is_address
 from evproxy.settings import HealthCheck
 from evproxy.upstream.probes.address import host_of
 from evproxy.upstream.probes.attempt import Attempt
@@ -85,7 +84,7 @@ class TlsQuestion:
         else:
             name = self._server_name or host_of(server.endpoint)
             handshake = _Handshake(attempt, None)
-        sent = name.encode("idna") if name and not is_ip_address(name) else b""
+        sent = name.encode("idna") if name and not is_address(name) else b""
         creator = _ConnectionCreator(self._trust.getContext(), sent, handshake)
         factory = Factory.forProtocol(lambda: handshake)
         factory.noisy = False
@@ -159,19 +158,10 @@ class _ConnectionCreator:
 
 def identity_problem(connection: SSL.Connection, name: str) -> str | None:
     """``None`` if the peer's certificate is for `name` (RFC 9525), else the reason."""
-    verify = verify_ip_address if is_ip_address(name) else verify_hostname
+    verify = verify_ip_address if is_address(name) else verify_hostname
     try:
         verify(connection, name)
     except (CertificateError, VerificationError, ValueError):
         # ValueError: no certificate can be for `name`, as for an address with a zone.
         return f"certificate verify failed: it is not for {name!r}"
     return None
-
-
-def is_ip_address(name: str) -> bool:
-    """Whether `name` is an IPv4 or IPv6 address."""
-    try:
-        ipaddress.ip_address(name)
-    except ValueError:
-        return False
-    return True
