@@ -11,7 +11,7 @@ import sys
 from collections.abc import Sequence
 
 from evproxy.config import ConfigErrors
-from evproxy.config.problems import one_line
+from evproxy.config.problems import printable
 from evproxy.reading import listen_fault, read_settings
 from evproxy.settings import Settings
 
@@ -33,7 +33,7 @@ def check(path: str) -> int:
     One line for each problem on standard error, or one line on standard output if there
     is none.  Gives `PROBLEMS` or `GOOD`.
     """
-    name = one_line(path)
+    name = printable(path)
     try:
         settings = read_settings(path, _listen_fault)
     except ConfigErrors as errors:

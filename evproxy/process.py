@@ -21,7 +21,7 @@ from twisted.internet.defer import Deferred
 from twisted.internet.error import CannotListenError
 from twisted.logger import Logger
 
-from evproxy.config.problems import one_line
+from evproxy.config.problems import printable
 from evproxy.model import host_and_port
 from evproxy.service import ProxyService
 
@@ -48,7 +48,7 @@ class CannotStart(SystemExit, Exception):
 
 def cannot_start(lines: Iterable[str]) -> NoReturn:
     """Print `lines`, each on one line of standard error, and raise `CannotStart`."""
-    lines = [one_line(line) for line in lines]
+    lines = [printable(line) for line in lines]
     # Once twistd logs, sys.stderr is its log.
     if sys.__stderr__ is not None:
         sys.__stderr__.write("".join(f"{line}\n" for line in lines))

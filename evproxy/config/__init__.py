@@ -17,7 +17,7 @@ from attrs import evolve
 
 from evproxy.config.contradictions import contradictions
 from evproxy.config.fields import Validate, fields
-from evproxy.config.problems import in_document_order, one_line
+from evproxy.config.problems import in_document_order, printable
 from evproxy.config.structure import Structure
 from evproxy.config.syntax import NotToml, read_toml
 from evproxy.errors import SettingsError
@@ -35,7 +35,7 @@ class ConfigErrors(SettingsError):
     """
 
     def __init__(self, problems: Iterable[str]) -> None:
-        self.problems = tuple(map(one_line, problems))
+        self.problems = tuple(map(printable, problems))
         first, more = self.problems[0], len(self.problems) - 1
         super().__init__(f"{first} (and {more} more)" if more else first)
 

@@ -88,7 +88,7 @@ def quoted(text: str) -> str:
     return json.dumps(cut, ensure_ascii=not cut.isprintable())
 
 
-def one_line(message: str) -> str:
+def printable(message: str) -> str:
     """`message` with everything escaped that a terminal or a log would not print as it is."""
     return "".join(
         character if character.isprintable() else character.encode("unicode_escape").decode()
