@@ -138,6 +138,11 @@ class UpstreamServer:
         return self.endpoint.removeprefix("tcp:")
 
 
+def upstream_server(given: str | UpstreamServer) -> UpstreamServer:
+    """`given`, or the server whose endpoint it is."""
+    return UpstreamServer(given) if isinstance(given, str) else given
+
+
 @frozen(slots=True, kw_only=True)
 class SessionRecord:
     """

@@ -23,7 +23,7 @@ from evproxy.config.addresses import listen_fault
 from evproxy.errors import SettingsError
 from evproxy.interfaces import Pool as PoolInterface
 from evproxy.interfaces import SessionObserver
-from evproxy.model import Ending, Side, UpstreamServer
+from evproxy.model import Ending, Side, UpstreamServer, upstream_server
 from evproxy.observe.log import SessionLog, TroubleLog
 from evproxy.proxy import ProxyFactory
 from evproxy.relay import DataPlane
@@ -158,10 +158,7 @@ class ProxyService(Service):
             listeners=tuple(ListenerSettings(description) for description in listen),
             pools=(
                 PoolSettings(
-                    upstreams=tuple(
-                        UpstreamServer(server) if isinstance(server, str) else server
-                        for server in upstreams
-                    ),
+                    upstreams=tuple(upstream_server(given) for given in upstreams),
                     balance=balance,
                     connect_timeout=connect_timeout,
                     connect_attempts=connect_attempts,

@@ -29,7 +29,7 @@ from evproxy.interfaces import (
     Server,
     Waiter,
 )
-from evproxy.model import CloseReason, ConnectionInfo, UpstreamServer
+from evproxy.model import CloseReason, ConnectionInfo, UpstreamServer, upstream_server
 from evproxy.policy.balance import balancer_named
 from evproxy.settings import Discover, Ejection, HealthCheck, PoolSettings
 from evproxy.upstream.members import Members
@@ -136,7 +136,7 @@ class Pool:
         else:
             self._discovery = discover
         for server in servers:
-            self._members.found(_spec(server))
+            self._members.found(upstream_server(server))
         self._selection.refresh()
         # Nothing runs yet that it could hold up.
         self._selection.complete()
@@ -294,7 +294,7 @@ class Pool:
 
         :raises SettingsError: if it is in the pool already.
         """
-        self._members.join(_spec(server), False, "by request")
+        self._members.join(upstream_server(server), False, "by request")
 
     def remove(self, name: str) -> None:
         """
@@ -373,7 +373,3 @@ class Pool:
             self._queue.freed(server)
         if server.leaving and not server.sessions:
             self._members.left(server, "its last session has ended")
-
-
-def _spec(server: str | UpstreamServer) -> UpstreamServer:
-    return UpstreamServer(server) if isinstance(server, str) else server
