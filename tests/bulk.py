@@ -5,6 +5,7 @@ from __future__ import annotations
 import random
 from typing import Any
 
+from twisted.internet.defer import Deferred
 from twisted.internet.task import deferLater
 
 from evproxy.model import Ending, Side
@@ -14,6 +15,9 @@ from tests.proxies import Proxied
 BULK = random.Random(1).randbytes(8 * 1024 * 1024 + 12345)
 ENDLESS = memoryview(BULK * 9)
 """More than the kernel ever takes while nobody reads."""
+
+MANY = bytes(range(256)) * 4096
+"""1 MiB: more than one read, and no more than is sent in a moment."""
 
 
 def counted(proxied: Proxied) -> tuple[int, int, Ending]:
@@ -37,3 +41,10 @@ async def fill(reactor: Any, sender: Peer) -> int:
 def roles(side: Side, client: Peer, server: Peer) -> tuple[Peer, Peer]:
     """The peer at `side`, and the other one."""
     return (client, server) if side is Side.DOWNSTREAM else (server, client)
+
+
+async def passes(one: Any, other: Any) -> None:
+    """Much that is sent by the one arrives at the other."""
+    sending = Deferred.fromCoroutine(one.send(MANY))
+    assert await other.receive(len(MANY)) == MANY
+    await sending

@@ -30,7 +30,15 @@ from tests.leaks import Holdings, LoggedErrors
 from tests.programs import requires_program
 from tests.reactors import choose_reactor
 
-pytest_plugins = ["tests.collector", "tests.proxies", "tests.pools", "tests.services"]
+pytest_plugins = [
+    "tests.certificates",
+    "tests.collector",
+    "tests.proxies",
+    "tests.pools",
+    "tests.secured",
+    "tests.services",
+    "tests.unreachable",
+]
 
 DEADLINE = 120.0
 SETTLING_TURNS = 100

@@ -12,6 +12,7 @@ from typing import Any
 
 from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IReadWriteDescriptor
+from twisted.internet.task import deferLater
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
@@ -198,3 +199,16 @@ def connect(reactor: Any, address: Any) -> Peer:
     sock = socket.socket(family)
     sock.connect(address)
     return Peer(reactor, sock)
+
+
+async def converse(client: Peer, server: Peer) -> None:
+    """One byte each way: the session relays."""
+    await client.send(b"?")
+    await server.receive(1)
+    await server.send(b"!")
+    await client.receive(1)
+
+
+async def turn(reactor: Any) -> None:
+    """Let the reactor handle what is ready."""
+    await deferLater(reactor, 0)

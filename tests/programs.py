@@ -6,11 +6,15 @@ import os
 import shutil
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import pytest
+from twisted.internet.utils import getProcessOutputAndValue
 
 DIRECTORIES = ["/usr/local/sbin", "/usr/sbin", "/sbin"]
 """Where daemons live that an ordinary user's PATH does not name."""
+
+WITH_STDIN = 'file=$1; shift; exec "$@" < "$file"'
 
 
 def search_path(environ: Mapping[str, str]) -> str:
@@ -34,3 +38,16 @@ def requires_program(name: str, environ: Mapping[str, str] = os.environ) -> str:
     if environ.get("CI"):
         pytest.fail(f"{name} is not installed, and CI has to have it", pytrace=False)
     pytest.skip(f"{name} is not installed")
+
+
+async def said(reactor: Any, *command: str | Path, stdin: Path | None = None) -> str:
+    """What a program says on standard output; it has to end well."""
+    program, *arguments = [requires_program(str(command[0])), *map(str, command[1:])]
+    if stdin is not None:
+        arguments = ["-c", WITH_STDIN, "sh", str(stdin), program, *arguments]
+        program = "/bin/sh"
+    environment = {**os.environ, "LC_ALL": "C"}
+    out, err, status = await getProcessOutputAndValue(program, arguments, environment)
+    assert status == 0, f"{command}: {status}\n{out.decode()}\n{err.decode()}"
+    text: str = out.decode()
+    return text

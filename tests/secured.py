@@ -7,7 +7,12 @@ from collections.abc import Callable
 from functools import partial
 from typing import Any, TypeVar
 
+import pytest
+
+from evproxy.settings import Timeouts
+from tests.certificates import Certificates
 from tests.peers import RESET, Peer
+from tests.proxies import Proxied
 
 CLOSED = "close_notify"
 CUT = "cut"
@@ -92,3 +97,53 @@ class SecuredPeer:
 
     async def _flush(self) -> None:
         await self.peer.send(self._outgoing.read())
+
+
+class Secured:
+    """A proxy with TLS on one side: the secured peer, and the plain one."""
+
+    def __init__(self, proxied: Proxied, certificates: Certificates) -> None:
+        self.proxied = proxied
+        self.certificates = certificates
+        self.timeouts: Timeouts | None = None
+
+    async def listen(self) -> None:
+        """Start the proxy, which speaks TLS with clients."""
+        pem = self.certificates.pem
+        await self.proxied.start(
+            listen=f"ssl:0:interface=127.0.0.1:privateKey={pem}:certKey={pem}",
+            timeouts=self.timeouts,
+        )
+
+    async def downstream(self) -> tuple[SecuredPeer, Peer]:
+        """A client that speaks TLS, and its server."""
+        await self.listen()
+        client = SecuredPeer(self.proxied.client(), self.certificates.client)
+        await client.handshake()
+        return client, await self.proxied.upstream.accept()
+
+    async def upstream(self, kind: str = "tls") -> tuple[SecuredPeer, Peer]:
+        """A server that speaks TLS, and its client."""
+        port, trusted = self.proxied.upstream.port, self.certificates.authorities
+        trust = {"tls": "trustRoots", "ssl": "caCertsDir"}[kind]
+        await self.proxied.start(
+            upstreams=[f"{kind}:127.0.0.1:{port}:{trust}={trusted}"], timeouts=self.timeouts
+        )
+        client = self.proxied.client()
+        accepted = await self.proxied.upstream.accept()
+        server = SecuredPeer(accepted, self.certificates.server, serves=True)
+        await server.handshake()
+        return server, client
+
+    async def start(self, side: str) -> tuple[SecuredPeer, Peer]:
+        """The secured peer and the plain one; `side` is where the TLS is."""
+        return await (self.downstream() if side == "downstream" else self.upstream())
+
+
+@pytest.fixture
+def secured(proxied: Proxied, certificates: Certificates) -> Secured:
+    """A proxy to be started with TLS on a side."""
+    return Secured(proxied, certificates)
+
+
+both_sides = pytest.mark.parametrize("side", ["downstream", "upstream"])

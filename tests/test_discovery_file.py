@@ -12,16 +12,10 @@ import pytest
 from evproxy.settings import Discover
 from evproxy.upstream.discovery import discovery_for
 from evproxy.upstream.discovery.file import SIZE_LIMIT
+from tests.files import replace
 from tests.told import Told
 
 OFTEN = 0.02
-
-
-def replace(path: Path, text: str) -> None:
-    """Write the file whole, as writers should."""
-    beside = path.with_name("new")
-    beside.write_text(text)
-    beside.rename(path)
 
 
 def watching(reactor: Any, path: Path) -> tuple[Told, Any]:

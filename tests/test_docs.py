@@ -22,7 +22,7 @@ import evproxy
 from evproxy.__main__ import main
 from evproxy.model import Ending
 from evproxy.tap import Options
-from tests.test_layers import layer_of
+from tests.layers import layer_of
 
 ROOT = Path(__file__).resolve().parent.parent
 README = ROOT / "README.md"

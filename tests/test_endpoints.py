@@ -18,18 +18,10 @@ from zope.interface import implementer
 from evproxy.model import Ending
 from evproxy.upstream.connect import parse_upstream
 from evproxy.upstream.dialers import EndpointDialer, TCPAddress
-from tests.peers import END, IPV6, RESET, Listening, Peer
+from tests.bulk import passes
+from tests.peers import END, IPV6, RESET, Listening, Peer, converse, turn
 from tests.proxies import Proxied
-from tests.test_session_ends import (
-    MANY,
-    Unanswered,
-    converse,
-    refused_address,
-    turn,
-    unanswered,
-)
-
-__all__ = ["unanswered"]
+from tests.unreachable import Unanswered, refused_address
 
 pytestmark = pytest.mark.deadline(15)
 
@@ -107,13 +99,6 @@ def readable(peer: Peer) -> bool:
         return bool(peer.socket.recv(1, socket.MSG_PEEK))
     except BlockingIOError:
         return False
-
-
-async def passes(one: Any, other: Any) -> None:
-    """Much that is sent by the one arrives at the other."""
-    sending = Deferred.fromCoroutine(one.send(MANY))
-    assert await other.receive(len(MANY)) == MANY
-    await sending
 
 
 async def ends_in_order(client: Peer, server: Peer) -> None:

@@ -2,118 +2,25 @@
 
 from __future__ import annotations
 
-import ipaddress
 import ssl
 from pathlib import Path
 from typing import Any
 
 import pytest
-from attrs import frozen
-from cryptography import x509
-from cryptography.hazmat.primitives import serialization
 from twisted.internet.defer import Deferred
 from twisted.internet.ssl import CertificateOptions, PrivateCertificate
 from twisted.logger import LogLevel, capturedLogs, formatEvent
 
 from evproxy.model import Ending, Phase
 from evproxy.observe.log import SessionLog, TroubleLog
-from evproxy.settings import Timeouts
+from tests.bulk import passes
+from tests.certificates import Certificates
 from tests.peers import END, RESET, Listening, Peer
+from tests.programs import said
 from tests.proxies import Proxied
-from tests.secured import CLOSED, SecuredPeer
-from tests.test_endpoints import passes
-from tests.test_peers import said
-from tests.test_probes_tls import DAY, Authority
+from tests.secured import CLOSED, Secured, SecuredPeer, both_sides
 
 pytestmark = pytest.mark.deadline(15)
-
-
-@frozen
-class Certificates:
-    """A certificate for 127.0.0.1, whom to trust for it, and contexts of both sides."""
-
-    pem: str
-    authorities: str
-    client: ssl.SSLContext
-    server: ssl.SSLContext
-
-    def offering(self, *protocols: str) -> ssl.SSLContext:
-        """A client's context that offers `protocols` (ALPN)."""
-        context = ssl.create_default_context(cafile=f"{self.authorities}/ca.pem")
-        context.set_alpn_protocols(protocols)
-        return context
-
-
-@pytest.fixture(scope="module")
-def certificates(tmp_path_factory: pytest.TempPathFactory) -> Certificates:
-    directory = tmp_path_factory.mktemp("tls")
-    authority = Authority.new()
-    identity = authority.issue([x509.IPAddress(ipaddress.ip_address("127.0.0.1"))], DAY)
-    pem = directory / "server.pem"
-    pem.write_bytes(
-        identity.key.private_bytes(
-            serialization.Encoding.PEM,
-            serialization.PrivateFormat.PKCS8,
-            serialization.NoEncryption(),
-        )
-        + identity.certificate.public_bytes(serialization.Encoding.PEM)
-    )
-    trusted = directory / "trusted"
-    trusted.mkdir()
-    client = ssl.create_default_context(cafile=authority.save(trusted))
-    server = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
-    server.load_cert_chain(pem)
-    return Certificates(str(pem), str(trusted), client, server)
-
-
-class Secured:
-    """A proxy with TLS on one side: the secured peer, and the plain one."""
-
-    def __init__(self, proxied: Proxied, certificates: Certificates) -> None:
-        self.proxied = proxied
-        self.certificates = certificates
-        self.timeouts: Timeouts | None = None
-
-    async def listen(self) -> None:
-        """Start the proxy, which speaks TLS with clients."""
-        pem = self.certificates.pem
-        await self.proxied.start(
-            listen=f"ssl:0:interface=127.0.0.1:privateKey={pem}:certKey={pem}",
-            timeouts=self.timeouts,
-        )
-
-    async def downstream(self) -> tuple[SecuredPeer, Peer]:
-        """A client that speaks TLS, and its server."""
-        await self.listen()
-        client = SecuredPeer(self.proxied.client(), self.certificates.client)
-        await client.handshake()
-        return client, await self.proxied.upstream.accept()
-
-    async def upstream(self, kind: str = "tls") -> tuple[SecuredPeer, Peer]:
-        """A server that speaks TLS, and its client."""
-        port, trusted = self.proxied.upstream.port, self.certificates.authorities
-        trust = {"tls": "trustRoots", "ssl": "caCertsDir"}[kind]
-        await self.proxied.start(
-            upstreams=[f"{kind}:127.0.0.1:{port}:{trust}={trusted}"], timeouts=self.timeouts
-        )
-        client = self.proxied.client()
-        accepted = await self.proxied.upstream.accept()
-        server = SecuredPeer(accepted, self.certificates.server, serves=True)
-        await server.handshake()
-        return server, client
-
-    async def start(self, side: str) -> tuple[SecuredPeer, Peer]:
-        """The secured peer and the plain one; `side` is where the TLS is."""
-        return await (self.downstream() if side == "downstream" else self.upstream())
-
-
-@pytest.fixture
-def secured(proxied: Proxied, certificates: Certificates) -> Secured:
-    """A proxy to be started with TLS on a side."""
-    return Secured(proxied, certificates)
-
-
-both_sides = pytest.mark.parametrize("side", ["downstream", "upstream"])
 
 
 @both_sides

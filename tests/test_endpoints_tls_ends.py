@@ -12,18 +12,10 @@ from evproxy.model import Ending, Phase, Side
 from evproxy.relay.queues import unsent
 from evproxy.settings import Timeouts
 from tests.bulk import ENDLESS, fill
-from tests.peers import END, RESET, Peer
+from tests.peers import END, RESET, Peer, turn
 from tests.proxies import Proxied
-from tests.secured import CLOSED, SecuredPeer
-from tests.test_endpoints_tls import (
-    Secured,
-    both_sides,
-    certificates,
-    secured,
-)
-from tests.test_session_ends import Unanswered, turn, unanswered
-
-__all__ = ["certificates", "secured", "unanswered"]
+from tests.secured import CLOSED, Secured, SecuredPeer, both_sides
+from tests.unreachable import Unanswered
 
 pytestmark = pytest.mark.deadline(15)
 

@@ -7,11 +7,9 @@ import socket
 import pytest
 
 from evproxy.model import Ending, Side
-from tests.bulk import ENDLESS
-from tests.peers import END, RESET, Peer
+from tests.bulk import ENDLESS, passes
+from tests.peers import END, RESET, Peer, converse, turn
 from tests.proxies import Proxied
-from tests.test_endpoints import passes
-from tests.test_session_ends import converse, turn
 
 pytestmark = pytest.mark.deadline(15)
 

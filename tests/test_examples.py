@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.test_process import page
+from tests.blocking import page
 from tests.twistd import ROOT, TWISTD, Running
 
 

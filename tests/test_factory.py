@@ -10,7 +10,7 @@ from twisted.internet.endpoints import TCP4ServerEndpoint
 from evproxy import Pool, ProxyFactory, TroubleObserver
 from tests.peers import RESET, connect
 from tests.proxies import Observed
-from tests.test_session_ends import refused_address
+from tests.unreachable import refused_address
 
 
 class Own:

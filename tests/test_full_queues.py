@@ -12,9 +12,8 @@ from evproxy.model import Ending, Side
 from evproxy.proxy import ProxyFactory, UpstreamFactory
 from evproxy.relay.queues import unsent
 from tests.bulk import ENDLESS, counted, fill, roles
-from tests.peers import END, RESET, Listening
+from tests.peers import END, RESET, Listening, converse
 from tests.proxies import Proxied
-from tests.test_session_ends import converse
 
 pytestmark = pytest.mark.deadline(20)
 each_side = pytest.mark.parametrize("side", [Side.DOWNSTREAM, Side.UPSTREAM])

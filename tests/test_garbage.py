@@ -13,14 +13,12 @@ from twisted.internet.task import deferLater
 from evproxy.model import Ending, Side
 from evproxy.proxy import ProxyFactory, UpstreamFactory
 from evproxy.settings import Timeouts
-from tests.bulk import fill
+from tests.bulk import MANY, fill
 from tests.collector import alive, garbage
 from tests.leaks import LoggedErrors
 from tests.peers import END, RESET
 from tests.proxies import Proxied
-from tests.test_session_ends import MANY, Unanswered, refused_address, unanswered
-
-__all__ = ["unanswered"]
+from tests.unreachable import Unanswered, refused_address
 
 pytestmark = pytest.mark.usefixtures("no_collector")
 

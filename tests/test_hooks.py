@@ -13,11 +13,9 @@ from twisted.python.failure import Failure
 from evproxy.model import ConnectionInfo, Ending, SessionRecord, Side
 from evproxy.proxy import DownstreamProtocol, ProxyFactory, UpstreamFactory
 from tests.leaks import LoggedErrors
-from tests.peers import END, RESET
+from tests.peers import END, RESET, converse, turn
 from tests.proxies import Proxied
-from tests.test_session_ends import Unanswered, converse, turn, unanswered
-
-__all__ = ["unanswered"]
+from tests.unreachable import Unanswered
 
 
 class Broken(Exception):

@@ -11,9 +11,8 @@ from evproxy.model import Ending, Side
 from evproxy.relay.queues import unsent
 from evproxy.settings import Timeouts
 from tests.bulk import BULK, roles
-from tests.peers import RESET
+from tests.peers import RESET, converse
 from tests.proxies import Proxied
-from tests.test_session_ends import converse
 
 pytestmark = pytest.mark.deadline(15)
 

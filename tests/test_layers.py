@@ -19,18 +19,7 @@ import twisted.plugins
 from attrs import frozen
 
 import evproxy
-
-LAYERS = [
-    {"model", "errors", "settings", "config", "policy", "wire"},
-    {"interfaces"},
-    {"relay", "upstream"},
-    {"session", "proxy", "admission"},
-    {"service", "observe", "admin", "workers", "endpoints", "testing", "demo"},
-    {"tap", "process", "reading", "__main__"},
-]
-ENTRY = len(LAYERS) - 1
-FACE = "evproxy"
-"""The public names.  It stands between the composition and the entry points."""
+from tests.layers import ENTRY, layer_of
 
 IMPURE = {
     *("asyncio", "os", "select", "selectors", "signal", "socket", "ssl", "subprocess"),
@@ -65,16 +54,6 @@ def imports(tree: ast.AST, package: str, in_function: bool = False) -> Iterator[
         else:
             function = isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.Lambda)
             yield from imports(node, package, in_function or function)
-
-
-def layer_of(module: str) -> float | None:
-    """The layer of a module of evproxy by its dotted name, ``None`` if the map lacks it."""
-    if module == FACE:
-        return ENTRY - 0.5
-    if module.startswith("twisted.plugins."):
-        return ENTRY
-    part = module.split(".")[1]
-    return next((number for number, parts in enumerate(LAYERS) if part in parts), None)
 
 
 def module_imported(name: str, modules: Mapping[str, object]) -> str | None:

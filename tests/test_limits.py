@@ -16,9 +16,8 @@ from evproxy.admission import CALM, RETRY, Admission
 from evproxy.model import Ending
 from evproxy.service import RESERVED_FILES, pipes_for, sessions_for
 from tests.exhaustion import Exhaustion
-from tests.peers import END, Listening, Peer, connect
+from tests.peers import END, Listening, Peer, connect, converse
 from tests.proxies import Observed, Proxied
-from tests.test_session_ends import converse
 
 FULL = "paused: 2 sessions, as many as are allowed"
 EXHAUSTED = f"paused: {os.strerror(errno.EMFILE)}"

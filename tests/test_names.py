@@ -18,9 +18,8 @@ from evproxy.errors import SettingsError
 from evproxy.model import Ending
 from evproxy.upstream.connect import parse_upstream
 from evproxy.upstream.names import LIFETIME, Names
-from tests.peers import RESET, Listening, Peer
+from tests.peers import RESET, Listening, Peer, converse, turn
 from tests.proxies import Proxied
-from tests.test_session_ends import converse, turn
 
 NAME = "server.test"
 

@@ -3,17 +3,14 @@
 from __future__ import annotations
 
 import hashlib
-import os
 from collections.abc import Iterator
 from pathlib import Path
 from random import Random
-from typing import Any
 
 import pytest
-from twisted.internet.utils import getProcessOutputAndValue
 
 from evproxy.model import Ending
-from tests.programs import requires_program
+from tests.programs import said
 from tests.proxies import Proxied
 from tests.real_servers import RealServer, RealServers, free_port
 from tests.server_kinds import postgresql, redis
@@ -22,8 +19,6 @@ pytestmark = pytest.mark.parametrize("proxied", ["socket", "stream"], indirect=T
 
 SIZE = 200 * 1024 * 1024
 
-WITH_STDIN = 'file=$1; shift; exec "$@" < "$file"'
-
 
 @pytest.fixture
 def real_servers() -> Iterator[RealServers]:
@@ -31,19 +26,6 @@ def real_servers() -> Iterator[RealServers]:
     servers = RealServers()
     yield servers
     servers.end()
-
-
-async def said(reactor: Any, *command: str | Path, stdin: Path | None = None) -> str:
-    """What a program says on standard output; it has to end well."""
-    program, *arguments = [requires_program(str(command[0])), *map(str, command[1:])]
-    if stdin is not None:
-        arguments = ["-c", WITH_STDIN, "sh", str(stdin), program, *arguments]
-        program = "/bin/sh"
-    environment = {**os.environ, "LC_ALL": "C"}
-    out, err, status = await getProcessOutputAndValue(program, arguments, environment)
-    assert status == 0, f"{command}: {status}\n{out.decode()}\n{err.decode()}"
-    text: str = out.decode()
-    return text
 
 
 async def proxied_to(proxied: Proxied, server: RealServer, port: int) -> tuple[str, str]:

@@ -8,13 +8,12 @@ from collections.abc import Sequence
 from random import Random
 
 import pytest
-from attrs import define
 from hypothesis import given
 from hypothesis import strategies as st
 
 from evproxy import interfaces
 from evproxy.errors import SettingsError
-from evproxy.model import ConnectionInfo, UpstreamServer
+from evproxy.model import ConnectionInfo
 from evproxy.policy.balance import (
     NAMES,
     LeastSessions,
@@ -24,25 +23,9 @@ from evproxy.policy.balance import (
     balancer_named,
 )
 from evproxy.policy.balance.random_two import AliasTable
+from tests.candidates import FakeServer, servers_of
 
 CLIENT = ConnectionInfo("192.0.2.1", 40000)
-
-
-@define(eq=False)
-class FakeServer:
-    """A candidate whose load a test sets."""
-
-    spec: UpstreamServer
-    weight: float = 1.0
-    sessions: int = 0
-    connect_time: float = 0.0
-
-
-def servers_of(weights: Sequence[float]) -> list[FakeServer]:
-    return [
-        FakeServer(UpstreamServer(f"tcp:10.0.{n // 256}.{n % 256}:80"), weight)
-        for n, weight in enumerate(weights)
-    ]
 
 
 def balancer_of(name: str, servers: Sequence[FakeServer]) -> interfaces.Balancer:

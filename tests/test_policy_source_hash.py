@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from evproxy.model import ConnectionInfo, UpstreamServer
 from evproxy.policy.balance import SourceHash
 from evproxy.policy.balance.maglev import build, is_prime, stable_hash
-from tests.test_policy_balance import FakeServer, servers_of
+from tests.candidates import FakeServer, servers_of
 
 CLIENTS = [ConnectionInfo(f"198.51.{n // 250}.{n % 250}", 1) for n in range(5000)]
 SMALL = 5003
@@ -130,7 +130,7 @@ def test_processes_agree() -> None:
     """A table does not depend on the process: string hashing is randomised, this is not."""
     script = (
         "from tests.test_policy_source_hash import homes, ready\n"
-        "from tests.test_policy_balance import servers_of\n"
+        "from tests.candidates import servers_of\n"
         "print(','.join(homes(ready(servers_of([1, 2, 3])))))"
     )
     answers = {

@@ -12,13 +12,13 @@ import pytest
 from evproxy.settings import Discover
 from tests.etcd_gateway import PREFIX
 from tests.etcd_servers import etcd_server
+from tests.files import replace
 from tests.loads import Load
 from tests.name_servers import NameServer, name_server
 from tests.peers import Peer
 from tests.pools import Pooled
 from tests.real_servers import free_port
 from tests.server_kinds import nginx
-from tests.test_discovery_file import replace
 
 OFTEN = 0.05
 """The shortest time between two looks."""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import datetime
 import ipaddress
 from collections.abc import Callable, Iterator
 from functools import partial
@@ -12,8 +11,6 @@ from typing import Any
 import pytest
 from attrs import evolve, frozen
 from cryptography import x509
-from cryptography.hazmat.primitives import hashes, serialization
-from cryptography.hazmat.primitives.asymmetric import ec
 from OpenSSL import SSL
 from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IOpenSSLServerConnectionCreator
@@ -25,89 +22,7 @@ from evproxy.model import UpstreamServer
 from evproxy.settings import HealthCheck
 from evproxy.upstream.connect import client_endpoint
 from evproxy.upstream.probes import probe_for
-
-DAY = datetime.timedelta(days=1)
-
-
-@frozen
-class Authority:
-    """A certificate authority of one test."""
-
-    key: ec.EllipticCurvePrivateKey
-    certificate: x509.Certificate
-
-    @classmethod
-    def new(cls) -> Authority:
-        """A new one."""
-        key = ec.generate_private_key(ec.SECP256R1())
-        name = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, "Test authority")])
-        return cls(key, certificate(name, name, key, key, True, [], DAY))
-
-    def issue(self, names: list[x509.GeneralName], lasts: datetime.timedelta) -> Identity:
-        """A certificate for `names` that ends `lasts` from now."""
-        key = ec.generate_private_key(ec.SECP256R1())
-        subject = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, "Test server")])
-        issuer = self.certificate.subject
-        return Identity(key, certificate(subject, issuer, key, self.key, False, names, lasts))
-
-    def save(self, directory: Path) -> str:
-        """The path of a PEM file with its certificate."""
-        path = directory / "ca.pem"
-        path.write_bytes(self.certificate.public_bytes(serialization.Encoding.PEM))
-        return str(path)
-
-
-@frozen
-class Identity:
-    """A certificate with its key."""
-
-    key: ec.EllipticCurvePrivateKey
-    certificate: x509.Certificate
-
-
-def certificate(
-    subject: x509.Name,
-    issuer: x509.Name,
-    key: ec.EllipticCurvePrivateKey,
-    issuer_key: ec.EllipticCurvePrivateKey,
-    is_authority: bool,
-    names: list[x509.GeneralName],
-    lasts: datetime.timedelta,
-) -> x509.Certificate:
-    now = datetime.datetime.now(datetime.UTC)
-    issued_by = x509.AuthorityKeyIdentifier.from_issuer_public_key(issuer_key.public_key())
-    builder = (
-        x509.CertificateBuilder()
-        .subject_name(subject)
-        .issuer_name(issuer)
-        .public_key(key.public_key())
-        .serial_number(x509.random_serial_number())
-        .not_valid_before(now - 10 * DAY)
-        .not_valid_after(now + lasts)
-        .add_extension(x509.BasicConstraints(ca=is_authority, path_length=None), critical=True)
-        # Python 3.13 verifies strictly (RFC 5280), and wants these of every certificate.
-        .add_extension(x509.SubjectKeyIdentifier.from_public_key(key.public_key()), critical=False)
-        .add_extension(issued_by, critical=False)
-        .add_extension(_usage(is_authority), critical=True)
-    )
-    if names:
-        builder = builder.add_extension(x509.SubjectAlternativeName(names), critical=False)
-    return builder.sign(issuer_key, hashes.SHA256())
-
-
-def _usage(is_authority: bool) -> x509.KeyUsage:
-    """An authority signs certificates; others sign what they send in a handshake."""
-    return x509.KeyUsage(
-        digital_signature=not is_authority,
-        content_commitment=False,
-        key_encipherment=False,
-        data_encipherment=False,
-        key_agreement=False,
-        key_cert_sign=is_authority,
-        crl_sign=is_authority,
-        encipher_only=False,
-        decipher_only=False,
-    )
+from tests.certificates import DAY, Authority, Identity
 
 
 @implementer(IOpenSSLServerConnectionCreator)

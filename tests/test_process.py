@@ -18,6 +18,7 @@ import pytest
 from twisted.logger import formatEvent
 
 from evproxy.model import SessionRecord
+from tests.blocking import page, rest
 from tests.peers import END, RESET
 from tests.real_servers import free_port
 from tests.twistd import PATIENCE, TWIST, TWISTD, Outcome, Running, run
@@ -60,17 +61,6 @@ def upstream() -> Iterator[Upstream]:
     upstream.close()
 
 
-def rest(peer: socket.socket) -> tuple[bytes, str]:
-    """All that still comes, and how it ends."""
-    received = b""
-    try:
-        while data := peer.recv(65536):
-            received += data
-    except ConnectionResetError:
-        return received, RESET
-    return received, END
-
-
 def assert_listens_no_more(proxy: Running, port: int) -> None:
     """The port is closed, or is going to be at once: it is told just before."""
     proxy.says(rf"Port {port} Closed")
@@ -83,13 +73,6 @@ def assert_listens_no_more(proxy: Running, port: int) -> None:
         except ConnectionResetError:
             """It was in the accept queue of the port that is closed now."""
     raise TimeoutError(f"port {port} is still listened on")
-
-
-def page(port: int) -> bytes:
-    """What an HTTP server at `port` of 127.0.0.1 answers."""
-    with socket.create_connection(("127.0.0.1", port), PATIENCE) as client:
-        client.sendall(b"GET / HTTP/1.0\r\n\r\n")
-        return rest(client)[0]
 
 
 def test_the_demo_shows_a_page() -> None:

@@ -19,12 +19,10 @@ from evproxy.relay.ends import SPLICE_CHUNK
 from evproxy.relay.engine import TURN
 from tests.batches import HUNG_UP, IN, Batches, batches, no_holes, ready, wait_ready
 from tests.bulk import ENDLESS
-from tests.peers import Listening, Peer
+from tests.peers import Listening, Peer, converse
 from tests.proxies import Proxied
-from tests.test_session_ends import converse
 
 __all__ = ["batches", "no_holes"]
-
 pytestmark = pytest.mark.deadline(20)
 on_engine = pytest.mark.parametrize("proxied", ["socket", "lingering"], indirect=True)
 

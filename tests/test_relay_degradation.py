@@ -18,9 +18,8 @@ from evproxy.relay.engine import BATCH
 from evproxy.relay.pipes import Pipe, Pipes
 from tests.bulk import BULK, ENDLESS, counted, fill, roles
 from tests.exhaustion import Exhaustion
-from tests.peers import END, RESET, Peer
+from tests.peers import END, RESET, Peer, converse
 from tests.proxies import Proxied
-from tests.test_session_ends import converse
 
 pytestmark = pytest.mark.deadline(20)
 socket_relay = pytest.mark.parametrize("proxied", ["socket", "adopted"], indirect=True)

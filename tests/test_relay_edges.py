@@ -20,13 +20,10 @@ from evproxy.relay.ends import SILENT_AFTER
 from evproxy.settings import Timeouts
 from evproxy.upstream.dialers import EndpointDialer
 from tests.bulk import BULK, counted
-from tests.peers import RESET
+from tests.certificates import Certificates
+from tests.peers import RESET, converse
 from tests.proxies import Proxied
 from tests.secured import CLOSED, SecuredPeer
-from tests.test_endpoints_tls import Certificates, certificates
-from tests.test_session_ends import converse
-
-__all__ = ["certificates"]
 
 pytestmark = pytest.mark.deadline(20)
 socket_relay = pytest.mark.parametrize("proxied", ["socket", "adopted"], indirect=True)

@@ -16,9 +16,7 @@ from evproxy.model import CloseReason, Ending, Phase, Side, UpstreamServer
 from tests.peers import END, RESET, Listening
 from tests.proxies import Observed
 from tests.services import ANY_PORT, Ground, called, listens, until
-from tests.test_session_ends import Unanswered, unanswered
-
-__all__ = ["unanswered"]
+from tests.unreachable import Unanswered
 
 
 async def test_it_composes(ground: Ground) -> None:

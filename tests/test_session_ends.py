@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
 
 import pytest
 from twisted.internet.defer import Deferred
@@ -12,10 +11,11 @@ from twisted.internet.task import deferLater
 from evproxy.model import Ending, Phase, Side
 from evproxy.relay.queues import unsent
 from evproxy.settings import Timeouts
-from tests.peers import END, RESET, Listening, Peer
+from tests.bulk import MANY
+from tests.peers import END, RESET, converse, turn
 from tests.proxies import Proxied
+from tests.unreachable import Unanswered, refused_address
 
-MANY = bytes(range(256)) * 4096  # 1 MiB
 QUICK = Timeouts(idle=0.4, half_close=0.2)
 
 
@@ -265,57 +265,3 @@ async def test_a_slow_reader_makes_the_other_peer_wait(proxied: Proxied) -> None
     client.end()
     received, end = await server.rest()
     assert (len(received), end) == (sent, END)
-
-
-async def converse(client: Peer, server: Peer) -> None:
-    """One byte each way: the session relays."""
-    await client.send(b"?")
-    await server.receive(1)
-    await server.send(b"!")
-    await client.receive(1)
-
-
-async def turn(reactor: Any) -> None:
-    """Let the reactor handle what is ready."""
-    await deferLater(reactor, 0)
-
-
-def refused_address() -> str:
-    """An address on which nobody listens."""
-    from socket import socket
-
-    with socket() as sock:
-        sock.bind(("127.0.0.1", 0))
-        return f"127.0.0.1:{sock.getsockname()[1]}"
-
-
-class Unanswered:
-    """A server whose accept queue is full: a connect to it gets no answer."""
-
-    def __init__(self, reactor: Any) -> None:
-        from socket import socket
-
-        self._listening = Listening.tcp(reactor, backlog=0)
-        self._fill = []
-        for _ in range(8):
-            sock = socket()
-            sock.setblocking(False)
-            sock.connect_ex(("127.0.0.1", self._listening.port))
-            self._fill.append(Peer(reactor, sock))
-
-    @property
-    def name(self) -> str:
-        return f"127.0.0.1:{self._listening.port}"
-
-    def close(self) -> None:
-        for peer in self._fill:
-            peer.close()
-        self._listening.close()
-
-
-@pytest.fixture
-def unanswered(reactor: Any) -> Any:
-    """A server that never answers a connect."""
-    unanswered = Unanswered(reactor)
-    yield unanswered
-    unanswered.close()

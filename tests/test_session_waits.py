@@ -6,9 +6,9 @@ from typing import Any
 
 from evproxy import UpstreamServer
 from evproxy.model import Ending, Side
-from tests.peers import END, RESET, Listening
+from tests.peers import END, RESET, Listening, converse
 from tests.pools import Pooled
-from tests.test_session_ends import converse, refused_address
+from tests.unreachable import refused_address
 
 
 async def test_a_client_waits_though_one_server_refuses(reactor: Any, pooled: Pooled) -> None:

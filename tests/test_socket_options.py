@@ -19,12 +19,10 @@ from evproxy.relay import DataPlane
 from evproxy.relay.options import LASTING
 from evproxy.service import server_endpoint
 from evproxy.settings import Keepalive, Timeouts
-from tests.peers import Peer
+from tests.certificates import Certificates
+from tests.peers import Peer, converse
 from tests.proxies import Proxied
-from tests.test_endpoints_tls import Certificates, Secured, certificates
-from tests.test_session_ends import converse
-
-__all__ = ["certificates"]
+from tests.secured import Secured
 
 OPTIONS = {
     "no delay": (socket.IPPROTO_TCP, socket.TCP_NODELAY, 1),

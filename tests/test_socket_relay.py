@@ -2,45 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from typing import Any
-
 import pytest
-from twisted.internet.defer import Deferred
 
 from evproxy.model import Ending, Side
 from evproxy.relay.ends import IN_VAIN
 from evproxy.relay.engine import ERR, GONE, IN
 from evproxy.relay.sockets import SocketRelay
 from tests.peers import END, RESET
-from tests.transports import Ground, HalfCloseable, Plain
+from tests.transports import Ground, HalfCloseable, Listener, Plain, ground
+
+__all__ = ["ground"]
 
 pytestmark = pytest.mark.deadline(10)
-
-
-class Listener:
-    """A `RelayListener` that counts half-closes and waits for the end."""
-
-    def __init__(self) -> None:
-        self.half_closed: list[Side] = []
-        self.closed: Deferred[tuple[Side, Ending]] = Deferred()
-
-    def relay_half_closed(self, side: Side) -> None:
-        self.half_closed.append(side)
-
-    def relay_closing(self, by: Side, how: Ending) -> None:
-        """Only delivery is outstanding."""
-
-    def relay_closed(self, by: Side, how: Ending) -> None:
-        self.closed.callback((by, how))
-
-
-@pytest.fixture
-def ground(reactor: Any) -> Iterator[Ground]:
-    """Where transports come from; they are gone after the test."""
-    ground = Ground(reactor)
-    yield ground
-    ground.end()
 
 
 async def test_both_are_reset_and_are_told_of_in_different_batches(ground: Ground) -> None:

@@ -14,8 +14,7 @@ from evproxy.relay.engine import IN, SocketEngine
 from evproxy.relay.sockets import SocketRelay
 from tests.bulk import BULK
 from tests.peers import END, Peer
-from tests.test_socket_relay import Listener, ground
-from tests.transports import Ground, HalfCloseable, Plain
+from tests.transports import Ground, HalfCloseable, Listener, Plain, ground
 
 __all__ = ["ground"]
 

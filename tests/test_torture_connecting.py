@@ -15,11 +15,9 @@ from twisted.internet.task import deferLater
 
 from evproxy.model import Ending, SessionRecord
 from tests.collector import alive
-from tests.peers import END, RESET, Peer
+from tests.peers import END, RESET, Peer, turn
 from tests.proxies import Proxied
-from tests.test_session_ends import Unanswered, turn, unanswered
-
-__all__ = ["unanswered"]
+from tests.unreachable import Unanswered
 
 SESSIONS = 120
 CONNECT_TIMEOUT = 0.4

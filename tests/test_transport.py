@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import socket
-from collections.abc import Iterator
 from typing import Any
 
 import pytest
@@ -20,19 +19,13 @@ from zope.interface.verify import verifyObject
 
 from tests.leaks import LoggedErrors
 from tests.peers import END, RESET, Peer
-from tests.transports import Ground, HalfCloseable, Plain, Producer
+from tests.transports import Ground, HalfCloseable, Plain, Producer, ground
+
+__all__ = ["ground"]
 
 pytestmark = pytest.mark.deadline(20)
 
 MANY = bytes(range(256)) * 65536  # 16 MiB
-
-
-@pytest.fixture
-def ground(reactor: Any) -> Iterator[Ground]:
-    """Where transports come from; they are gone after the test."""
-    ground = Ground(reactor)
-    yield ground
-    ground.end()
 
 
 async def test_it_has_the_interfaces_that_it_claims(ground: Ground) -> None:

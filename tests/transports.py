@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import socket
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
+import pytest
 from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IHalfCloseableProtocol, IPushProducer
 from twisted.internet.protocol import Protocol, connectionDone
@@ -13,6 +14,7 @@ from twisted.internet.task import deferLater
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
+from evproxy.model import Ending, Side
 from evproxy.relay.deadlines import Deadlines
 from evproxy.relay.engine import SocketEngine
 from evproxy.relay.pipes import Pipes
@@ -128,3 +130,28 @@ class Ground:
             transport.unregisterProducer()
             transport.abortConnection()
             peer.close()
+
+
+@pytest.fixture
+def ground(reactor: Any) -> Iterator[Ground]:
+    """Where transports come from; they are gone after the test."""
+    ground = Ground(reactor)
+    yield ground
+    ground.end()
+
+
+class Listener:
+    """A `RelayListener` that counts half-closes and waits for the end."""
+
+    def __init__(self) -> None:
+        self.half_closed: list[Side] = []
+        self.closed: Deferred[tuple[Side, Ending]] = Deferred()
+
+    def relay_half_closed(self, side: Side) -> None:
+        self.half_closed.append(side)
+
+    def relay_closing(self, by: Side, how: Ending) -> None:
+        """Only delivery is outstanding."""
+
+    def relay_closed(self, by: Side, how: Ending) -> None:
+        self.closed.callback((by, how))

@@ -1,0 +1,25 @@
+"""The layers of ``docs/architecture.md``: which of them a module of evproxy is in."""
+
+from __future__ import annotations
+
+LAYERS = [
+    {"model", "errors", "settings", "config", "policy", "wire"},
+    {"interfaces"},
+    {"relay", "upstream"},
+    {"session", "proxy", "admission"},
+    {"service", "observe", "admin", "workers", "endpoints", "testing", "demo"},
+    {"tap", "process", "reading", "__main__"},
+]
+ENTRY = len(LAYERS) - 1
+FACE = "evproxy"
+"""The public names.  It stands between the composition and the entry points."""
+
+
+def layer_of(module: str) -> float | None:
+    """The layer of a module of evproxy by its dotted name, ``None`` if the map lacks it."""
+    if module == FACE:
+        return ENTRY - 0.5
+    if module.startswith("twisted.plugins."):
+        return ENTRY
+    part = module.split(".")[1]
+    return next((number for number, parts in enumerate(LAYERS) if part in parts), None)
