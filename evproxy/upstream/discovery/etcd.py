@@ -17,7 +17,6 @@ from random import Random
 from typing import Any
 
 from twisted.internet.defer import Deferred
-from twisted.internet.interfaces import IDelayedCall
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
@@ -35,6 +34,7 @@ from evproxy.upstream.discovery.etcd_wire import (
     read_update,
 )
 from evproxy.upstream.discovery.items import ValidateEndpoint
+from evproxy.upstream.discovery.steps import Steps
 from evproxy.upstream.reasons import one_line, reason_of
 
 _log = Logger()
@@ -66,28 +66,19 @@ class EtcdDiscovery:
         self._shortest = shortest
         self._announcer = Announcer()
         self._watch_problem = ""
-        self._running = False
-        self._step: Deferred[None] | None = None
-        self._timer: IDelayedCall | None = None
+        self._steps = Steps(reactor)
 
     def start(
         self, changed: Callable[[Sequence[UpstreamServer]], None], failed: Callable[[str], None]
     ) -> None:
         """See `evproxy.interfaces.Discovery`."""
         self._announcer.start(changed, failed)
-        self._running = True
-        self._begin()
+        self._steps.start(self._begin)
 
     def stop(self) -> None:
         """See `evproxy.interfaces.Discovery`."""
-        self._running = False
         self._announcer.stop()
-        timer, self._timer = self._timer, None
-        if timer is not None:
-            timer.cancel()
-        step, self._step = self._step, None
-        if step is not None:
-            step.cancel()
+        self._steps.stop()
 
     @property
     def failing(self) -> bool:
@@ -95,9 +86,8 @@ class EtcdDiscovery:
         return self._announcer.failing
 
     def _begin(self) -> None:
-        self._timer = None
         reading = Deferred.fromCoroutine(self._read())
-        self._step = reading.addCallback(self._known).addErrback(self._missed)
+        self._steps.under_way(reading.addCallback(self._known).addErrback(self._missed))
 
     # Each step begins the next one before it announces, so that a pool may call `stop`
     # when it is told something.
@@ -105,8 +95,8 @@ class EtcdDiscovery:
     def _known(self, snapshot: Snapshot) -> None:
         self._registry.replace(snapshot.values)
         watching = Deferred.fromCoroutine(self._watch(snapshot.revision + 1))
-        self._step = watching.addCallback(self._watched, self._reactor.seconds())
-        self._step.addErrback(self._missed)
+        watching.addCallback(self._watched, self._reactor.seconds()).addErrback(self._missed)
+        self._steps.under_way(watching)
         self._announce()
 
     def _watched(self, problem: str, began: float) -> None:
@@ -120,7 +110,7 @@ class EtcdDiscovery:
             self._pause()
 
     def _missed(self, failure: Failure) -> None:
-        if not self._running:
+        if not self._steps.going:
             return
         if failure.check(EtcdError) is None:
             _log.failure("following etcd failed in an unforeseen way", failure=failure)
@@ -129,8 +119,7 @@ class EtcdDiscovery:
         self._announcer.missed(reason_of(failure))
 
     def _pause(self) -> None:
-        self._step = None
-        self._timer = self._reactor.callLater(self._backoff.next(), self._begin)
+        self._steps.pause(self._backoff.next(), self._begin)
 
     async def _read(self) -> Snapshot:
         """All keys, from the first member that gives them; `EtcdError` if none does."""
@@ -139,7 +128,7 @@ class EtcdDiscovery:
             try:
                 return await self._clients[0].read()
             except EtcdError as error:
-                if not self._running:
+                if not self._steps.going:
                     raise
                 reasons.append(f"{self._clients[0].url}: {error}")
                 self._to_next_member()

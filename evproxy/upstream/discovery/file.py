@@ -21,8 +21,6 @@ from functools import partial
 from typing import Any
 
 from attrs import frozen
-from twisted.internet.defer import Deferred
-from twisted.internet.interfaces import IDelayedCall
 from twisted.internet.threads import deferToThreadPool
 from twisted.logger import Logger
 from twisted.python.failure import Failure
@@ -32,6 +30,7 @@ from evproxy.model import UpstreamServer
 from evproxy.settings import Discover
 from evproxy.upstream.discovery.announce import Announcer
 from evproxy.upstream.discovery.items import ItemReader, Unreadable, ValidateEndpoint
+from evproxy.upstream.discovery.steps import Steps
 from evproxy.upstream.reasons import one_line, reason_of
 
 SIZE_LIMIT = 1024 * 1024
@@ -109,36 +108,29 @@ class FileDiscovery:
         self._read = partial(read, ItemReader(validate))
         self._announcer = Announcer()
         self._signature: Signature | None = None
-        self._looking: Deferred[Any] | None = None
-        self._timer: IDelayedCall | None = None
+        self._steps = Steps(reactor)
 
     def start(
         self, changed: Callable[[Sequence[UpstreamServer]], None], failed: Callable[[str], None]
     ) -> None:
         """See `evproxy.interfaces.Discovery`."""
         self._announcer.start(changed, failed)
-        self._look()
+        self._steps.start(self._look)
 
     def stop(self) -> None:
         """See `evproxy.interfaces.Discovery`.  A read that runs in a thread is not waited for."""
         self._announcer.stop()
-        timer, self._timer = self._timer, None
-        if timer is not None:
-            timer.cancel()
-        looking, self._looking = self._looking, None
-        if looking is not None:
-            looking.cancel()
+        self._steps.stop()
 
     def _look(self) -> None:
-        self._timer = None
         pool = self._reactor.getThreadPool()
-        self._looking = looking = deferToThreadPool(
+        looking = deferToThreadPool(
             self._reactor, pool, read_if_changed, self._path, self._signature
         )
-        looking.addCallbacks(self._taken, self._broken)
+        self._steps.under_way(looking.addCallbacks(self._taken, self._broken))
 
     def _taken(self, content: Content | None) -> None:
-        self._again()
+        self._steps.pause(self._interval, self._look)
         if content is None:
             return
         self._signature = content.signature
@@ -150,17 +142,13 @@ class FileDiscovery:
             self._announcer.found(servers)
 
     def _broken(self, failure: Failure) -> None:
-        if self._looking is None:
+        if not self._steps.going:
             return
-        self._again()
+        self._steps.pause(self._interval, self._look)
         self._signature = None
         if failure.check(OSError, Unreadable) is None:
             _log.failure("a file could not be read in an unforeseen way", failure=failure)
         self._announcer.broken(self._shown(reason_of(failure)))
-
-    def _again(self) -> None:
-        self._looking = None
-        self._timer = self._reactor.callLater(self._interval, self._look)
 
     def _shown(self, reason: str) -> str:
         return one_line(f"{self._path}: {reason}")

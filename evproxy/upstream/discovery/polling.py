@@ -8,7 +8,7 @@ from collections.abc import Callable, Sequence
 
 from attrs import frozen
 from twisted.internet.defer import Deferred
-from twisted.internet.interfaces import IDelayedCall, IReactorTime
+from twisted.internet.interfaces import IReactorTime
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
@@ -16,6 +16,7 @@ from evproxy.errors import EvproxyError
 from evproxy.model import UpstreamServer
 from evproxy.upstream.discovery.announce import Announcer
 from evproxy.upstream.discovery.backoff import Backoff
+from evproxy.upstream.discovery.steps import Steps
 from evproxy.upstream.reasons import reason_of
 
 RESOLUTION_DELAY = 0.05
@@ -60,32 +61,22 @@ class PollingDiscovery:
     def __init__(
         self, clock: IReactorTime, look: Callable[[SoFar], Deferred[Look]], backoff: Backoff
     ) -> None:
-        self._clock = clock
         self._look = look
         self._backoff = backoff
         self._announcer = Announcer()
-        self._running = False
-        self._looking: Deferred[None] | None = None
-        self._timer: IDelayedCall | None = None
+        self._steps = Steps(clock)
 
     def start(
         self, changed: Callable[[Sequence[UpstreamServer]], None], failed: Callable[[str], None]
     ) -> None:
         """See `evproxy.interfaces.Discovery`."""
         self._announcer.start(changed, failed)
-        self._running = True
-        self._begin()
+        self._steps.start(self._begin)
 
     def stop(self) -> None:
         """See `evproxy.interfaces.Discovery`."""
-        self._running = False
         self._announcer.stop()
-        timer, self._timer = self._timer, None
-        if timer is not None:
-            timer.cancel()
-        looking, self._looking = self._looking, None
-        if looking is not None:
-            looking.cancel()
+        self._steps.stop()
 
     @property
     def failing(self) -> bool:
@@ -93,35 +84,21 @@ class PollingDiscovery:
         return self._announcer.failing
 
     def _begin(self) -> None:
-        self._timer = None
-        self._looking = looking = self._look(self._so_far).addCallbacks(self._found, self._failed)
-        if looking.called:
-            self._looking = None
+        self._steps.under_way(self._look(self._so_far).addCallbacks(self._found, self._failed))
 
     def _so_far(self, known: Callable[[], Servers]) -> None:
-        if self._running and self._timer is None:
-            self._timer = self._clock.callLater(RESOLUTION_DELAY, self._first, known)
-
-    def _first(self, known: Callable[[], Servers]) -> None:
-        self._timer = None
-        self._announcer.first(known())
+        self._steps.meanwhile(RESOLUTION_DELAY, lambda: self._announcer.first(known()))
 
     def _found(self, look: Look) -> None:
-        if self._running:
+        if self._steps.going:
             self._backoff.reset()
-            self._again(look.next_look)
+            self._steps.pause(look.next_look, self._begin)
             self._announcer.found(look.servers, look.problem)
 
     def _failed(self, failure: Failure) -> None:
-        if not self._running:
+        if not self._steps.going:
             return
         if not failure.check(LookFailed):
             _log.failure("a look-up failed in an unforeseen way", failure=failure)
-        self._again(self._backoff.next())
+        self._steps.pause(self._backoff.next(), self._begin)
         self._announcer.missed(reason_of(failure))
-
-    def _again(self, delay: float) -> None:
-        self._looking = None
-        if self._timer is not None:
-            self._timer.cancel()
-        self._timer = self._clock.callLater(delay, self._begin)
