@@ -96,16 +96,27 @@ def sessions_on(pooled: Pooled, address: str) -> int:
     return next(each.sessions for each in pooled.pool.servers if each.name == address)
 
 
-async def test_killed_and_restarted(reactor: Any, pooled: Pooled) -> None:
+EJECTION = Ejection(failures=1, base_time=0.5)
+EJECTED = r"ejected: (connection refused|reset before any answer) \(1 of 1\), for 0\.5 s"
+"""The latter if a session had just been accepted."""
+
+
+@pytest.mark.parametrize(
+    ("health", "told"),
+    [
+        ({"ejection": EJECTION}, EJECTED),
+        ({"health_check": CHECK}, "down: .+"),
+        # Whichever finds it out first.
+        ({"ejection": EJECTION, "health_check": CHECK}, f"{EJECTED}|down: .+"),
+    ],
+    ids=["ejection", "check", "both"],
+)
+async def test_killed_and_restarted(
+    reactor: Any, pooled: Pooled, health: dict[str, Any], told: str
+) -> None:
     """A server that is killed costs the sessions that it had, and not one of those that come."""
     servers, (first, second) = await running(reactor, pooled, 2)
-    pooled.start(
-        first,
-        second,
-        balance="least-sessions",
-        health_check=CHECK,
-        ejection=Ejection(failures=1, base_time=0.5),
-    )
+    pooled.start(first, second, balance="least-sessions", **health)
     staying = pgbench(pooled, pooled.port)
     await sessions(pooled, first, CLIENTS // 2)
     await sessions(pooled, second, CLIENTS // 2)
@@ -113,24 +124,26 @@ async def test_killed_and_restarted(reactor: Any, pooled: Pooled) -> None:
     await coming.more(10)
     had = sessions_on(pooled, first)
     servers[0].stop(signal.SIGQUIT)
-    assert re.fullmatch(
-        # The latter if a session had just been accepted.
-        rf"{first} ejected: (connection refused|reset before any answer) \(1 of 1\), for 0\.5 s",
-        await pooled.heard.line(f"{first} ejected"),
-    )
-    # Its very first check, if that comes only now, decides alone, whatever it met.
-    await pooled.heard.line(f"{first} down: ")
+    assert re.fullmatch(f"{first} (?:{told})", await pooled.heard.line(f"{first} "))
     await coming.more(10)
-    servers[0].start()
-    # Whichever comes last, the check that passes or the end of the ejection, brings it back.
-    await pooled.heard.line(f"{first} up: ")
+    came = [coming]
+    if "health_check" in health:
+        servers[0].start()
+    else:
+        # It takes connections before it takes sessions, and nobody asks it.
+        await coming.stop()
+        servers[0].start()
+        await takes_sessions(pooled, int(first.rpartition(":")[2]))
+        coming = psql(pooled, pooled.port, width=2)
+        came.append(coming)
     before = len(pooled.observed.records)
-    await coming.more(10)
-    assert first in {each.upstream for each in pooled.since(before)}
+    while first not in {each.upstream for each in pooled.since(before)}:
+        await coming.more(5)
     await coming.stop()
     await staying.stop("INT")
     # Of those that come and go, so many can have been on it when it was killed.
-    pooled.errors(len(coming.bad), allowed=coming.width, wrote=coming.bad)
+    bad = [each for load in came for each in load.bad]
+    pooled.errors(len(bad), allowed=coming.width, wrote=bad)
     seen = aborted(staying)
     pooled.errors(seen, allowed=had, wrote=[staying.last])
     assert seen >= 1
