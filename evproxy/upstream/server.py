@@ -14,6 +14,9 @@ from evproxy.policy.health import EjectionRecord, slow_start_part
 DECAY = 10.0
 """Seconds in which a connect time loses all but 1/e of its say, as Finagle's ``PeakEwma``."""
 
+SAMPLE = DECAY / 100
+"""Seconds in which one connect time has a say for all that are no new peak."""
+
 
 @frozen(kw_only=True)
 class ServerStatus:
@@ -126,6 +129,8 @@ class PoolServer:
         """A connect took `seconds`, or counts as one that did."""
         now = self._seconds()
         if self._peak:
+            if seconds <= self._peak and now - self._peak_at < SAMPLE:
+                return
             kept = exp((self._peak_at - now) / DECAY)
             seconds = max(seconds, self._peak * kept + seconds * (1 - kept))
         self._peak = seconds

@@ -328,6 +328,22 @@ def test_status(make: PoolMaker, clock: Clock) -> None:
     caller.close()
 
 
+def test_many_fast_connects_after_a_slow_one(make: PoolMaker, clock: Clock) -> None:
+    """However many come at once, they take the time they need to make up for it."""
+    pool = make(A, B)
+    caller = Caller(pool).open()
+    assert caller.server is not None
+    pool.connected(caller.server, 1.0)
+    for _ in range(1000):
+        pool.connected(caller.server, 0.001)
+    assert pool.servers[0].connect_time == 1.0
+    for _ in range(1000):
+        clock.advance(0.02)
+        pool.connected(caller.server, 0.001)
+    assert pool.servers[0].connect_time == pytest.approx(0.14, abs=0.02)
+    caller.close()
+
+
 @pytest.mark.parametrize(
     ("options", "message"),
     [
