@@ -6,6 +6,7 @@ import errno
 import os
 import socket
 from functools import lru_cache
+from socket import SocketType
 from typing import Any
 
 from attrs import frozen
@@ -108,7 +109,7 @@ class SocketConnector:
         self._to = to
         self._factory: ClientFactory | None = factory
         self._timeout = timeout
-        self._socket: socket.socket | None = None
+        self._socket: SocketType | None = None
         self._bucket = 0
         self._retry: IDelayedCall | None = None
         self.sink = None
@@ -118,7 +119,7 @@ class SocketConnector:
         self._retry = None
         to, sock = self._to, None
         try:
-            sock = socket.socket(to.family, _KIND)
+            sock = SocketType(to.family, _KIND)
             if to.family != socket.AF_UNIX:
                 set_options(sock, self._options)
             error = sock.connect_ex(to.name)
@@ -200,7 +201,7 @@ class SocketConnector:
             self._retry = None
         self._failed(error)
 
-    def _drop(self, sock: socket.socket) -> None:
+    def _drop(self, sock: SocketType) -> None:
         engine = self._engine
         engine.unwatch(sock.fileno())
         engine.after_batch(sock.close)
@@ -216,7 +217,7 @@ class SocketConnector:
         if factory is not None:
             factory.clientConnectionFailed(self, Failure(error))
 
-    def _connected(self, sock: socket.socket, broken: bool = False) -> None:
+    def _connected(self, sock: SocketType, broken: bool = False) -> None:
         if self._bucket:
             self._drop_deadline()
         if not broken and self._to.ephemeral and sock.getsockname() == sock.getpeername():

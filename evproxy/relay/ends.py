@@ -17,6 +17,7 @@ from __future__ import annotations
 import errno
 import os
 import socket
+from socket import SocketType
 from typing import Protocol
 
 from twisted.internet import error
@@ -105,7 +106,7 @@ class End:
         "unwatched",
     )
 
-    def __init__(self, engine: SocketEngine, sock: socket.socket) -> None:
+    def __init__(self, engine: SocketEngine, sock: SocketType) -> None:
         self.engine = engine
         self.socket = sock
         self.descriptor = sock.fileno()
@@ -118,7 +119,7 @@ class End:
         self.ended = self.passed = self.broken = self.unwatched = False
         self.kept: bytearray | None = None
         self.pipe: Pipe | None = None
-        self.sink: socket.socket | None = None
+        self.sink: SocketType | None = None
         self.peer: End | None = None
         self.relay: Joined | None = None
 

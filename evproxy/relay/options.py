@@ -9,6 +9,7 @@ is near are left to `Relay.lasting`.
 from __future__ import annotations
 
 import socket
+from socket import SocketType
 from typing import Any
 
 from evproxy.relay.queues import innermost
@@ -52,7 +53,7 @@ def can_wait(keepalive: Keepalive) -> bool:
     return keepalive.idle >= 2 * LASTING
 
 
-def set_options(sock: socket.socket, options: Options) -> None:
+def set_options(sock: SocketType, options: Options) -> None:
     """Give the TCP socket `sock` the `options`; those that it accepts inherit them."""
     for level, name, value in options:
         sock.setsockopt(level, name, value)
@@ -62,5 +63,5 @@ def set_transport_options(transport: Any, options: Options) -> None:
     """`set_options` for the socket beneath any transport, if it is a TCP one."""
     get_handle = getattr(innermost(transport), "getHandle", None)
     handle = get_handle() if get_handle is not None else None
-    if isinstance(handle, socket.socket) and handle.family != socket.AF_UNIX:
+    if isinstance(handle, SocketType) and handle.family != socket.AF_UNIX:
         set_options(handle, options)

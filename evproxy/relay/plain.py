@@ -9,6 +9,7 @@ out of descriptors are the same for both.
 from __future__ import annotations
 
 import socket
+from socket import SocketType
 from typing import Any
 
 from twisted.internet import tcp, unix
@@ -22,7 +23,7 @@ from evproxy.relay.options import Options
 from evproxy.relay.transport import RESET_ON_CLOSE, SocketTransport, socket_address
 
 
-def refuse(sock: socket.socket) -> None:
+def refuse(sock: SocketType) -> None:
     """Close a connection that gets no answer; its client must not take that for one."""
     sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, RESET_ON_CLOSE)
     sock.close()
@@ -40,7 +41,7 @@ class PlainSockets:
         self.reactor = reactor
         self.gate = gate
 
-    def accepted(self, sock: socket.socket, peer: Any, factory: Any) -> None:
+    def accepted(self, sock: SocketType, peer: Any, factory: Any) -> None:
         """A client at `peer` is connected; reset if `factory` has no protocol for it."""
         try:
             sock.setblocking(False)
@@ -53,7 +54,7 @@ class PlainSockets:
         else:
             self.serve(sock, peer, protocol)
 
-    def serve(self, sock: socket.socket, peer: Any, protocol: Any) -> None:
+    def serve(self, sock: SocketType, peer: Any, protocol: Any) -> None:
         """Give `protocol` its transport."""
         raise NotImplementedError
 
@@ -95,11 +96,12 @@ class ReactorSockets(PlainSockets):
     def stop_accepting(self, port: Any) -> None:
         self.reactor.removeReader(port)
 
-    def serve(self, sock: socket.socket, peer: Any, protocol: Any) -> None:
+    def serve(self, sock: SocketType, peer: Any, protocol: Any) -> None:
         if self._engine is not None:
             self._engine.lingers = False
         server: Any = tcp.Server if isinstance(peer, tuple) else unix.Server
-        transport = server(sock, protocol, peer or None, None, 0, self.reactor)
+        whole = socket.socket(sock.family, sock.type, sock.proto, sock.detach())
+        transport = server(whole, protocol, peer or None, None, 0, self.reactor)
         try:
             protocol.makeConnection(transport)
         except BaseException:
@@ -138,7 +140,7 @@ class EngineSockets(PlainSockets):
     def stop_accepting(self, port: Any) -> None:
         self.engine.unwatch(port.fileno())
 
-    def serve(self, sock: socket.socket, peer: Any, protocol: Any) -> None:
+    def serve(self, sock: SocketType, peer: Any, protocol: Any) -> None:
         transport = SocketTransport(self.engine, sock, protocol, peer)
         try:
             transport.start()

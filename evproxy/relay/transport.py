@@ -15,6 +15,7 @@ from __future__ import annotations
 import socket
 import struct
 from collections.abc import Iterable
+from socket import SocketType
 from typing import Any
 
 from twisted.internet.address import IPv4Address, IPv6Address, UNIXAddress
@@ -74,7 +75,7 @@ class SocketTransport(End):
         "disconnecting",
     )
 
-    def __init__(self, engine: SocketEngine, sock: socket.socket, protocol: Any, peer: Any) -> None:
+    def __init__(self, engine: SocketEngine, sock: SocketType, protocol: Any, peer: Any) -> None:
         # Without super(), whose look-ups cost as much as all the rest of it.
         End.__init__(self, engine, sock)
         self._protocol: Any = protocol
@@ -304,7 +305,7 @@ class SocketTransport(End):
     def getHost(self) -> Any:
         return socket_address(self.socket.getsockname())
 
-    def getHandle(self) -> socket.socket:
+    def getHandle(self) -> SocketType:
         return self.socket
 
     def fileno(self) -> int:
