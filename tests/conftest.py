@@ -15,6 +15,7 @@ import functools
 import gc
 import inspect
 import os
+import sys
 from collections.abc import Callable, Generator, Iterator
 from importlib import metadata
 from typing import Any
@@ -23,7 +24,14 @@ import pytest
 import pytest_twisted
 from twisted.internet.defer import CancelledError, Deferred
 from twisted.internet.task import deferLater
-from twisted.logger import globalLogPublisher
+from twisted.logger import (
+    FilteringLogObserver,
+    LogLevel,
+    LogLevelFilterPredicate,
+    globalLogBeginner,
+    globalLogPublisher,
+    textFileLogObserver,
+)
 from twisted.python.failure import Failure
 
 from tests.leaks import Holdings, LoggedErrors
@@ -48,6 +56,13 @@ FAILED = pytest.StashKey[bool]()
 
 if "EVPROXY_TEST_REACTOR" in os.environ:
     choose_reactor(os.environ["EVPROXY_TEST_REACTOR"])
+
+
+def pytest_configure() -> None:
+    """Begin to log: until then Twisted keeps the last events, and what their failures hold."""
+    critical = LogLevelFilterPredicate(LogLevel.critical)
+    shown = FilteringLogObserver(textFileLogObserver(sys.stderr), [critical])
+    globalLogBeginner.beginLoggingTo([shown], redirectStandardIO=False)
 
 
 def pytest_report_header() -> str:

@@ -6,8 +6,10 @@ import os
 import subprocess
 import sys
 from pathlib import Path
+from weakref import ref
 
 import pytest
+from twisted.logger import Logger
 
 from tests.reactors import REACTORS
 
@@ -94,3 +96,16 @@ def test_unknown_reactor() -> None:
     )
     assert run.returncode == pytest.ExitCode.USAGE_ERROR
     assert "EVPROXY_TEST_REACTOR: expected one of epoll, poll, select, asyncio" in run.stderr
+
+
+def test_what_was_logged_is_not_kept() -> None:
+    """What one test logged holds nothing that would become garbage in another."""
+
+    class Holding:
+        """Something that an event holds."""
+
+    holding = Holding()
+    Logger().info("it happened", to=holding)
+    held = ref(holding)
+    del holding
+    assert held() is None
