@@ -16,8 +16,9 @@ from evproxy.settings import Timeouts
 from tests.bulk import MANY, fill
 from tests.collector import alive, garbage
 from tests.leaks import LoggedErrors
-from tests.peers import END, RESET
+from tests.peers import END, RESET, Peer
 from tests.proxies import Proxied
+from tests.secured import CLOSED, Secured, SecuredPeer
 from tests.unreachable import Unanswered, refused_address
 
 pytestmark = pytest.mark.usefixtures("no_collector")
@@ -152,6 +153,55 @@ async def test_after_a_reset_of_both(proxied: Proxied, how: Ending) -> None:
 
     await proxied.start(on_down="reset")
     await nothing_is_left(proxied, session, how)
+
+
+async def tls_client_closes(client: SecuredPeer, server: Peer) -> None:
+    await client.close()
+    assert await server.rest() == (b"", END)
+    server.close()
+
+
+async def server_ends(client: SecuredPeer, server: Peer) -> None:
+    server.end()
+    assert await client.rest() == (b"", CLOSED)
+    await client.close()
+
+
+async def server_resets(client: SecuredPeer, server: Peer) -> None:
+    server.reset()
+    assert await client.rest() == (b"", RESET)
+
+
+@pytest.mark.parametrize(
+    ("end", "how"),
+    [
+        (tls_client_closes, Ending.FINISHED),
+        (server_ends, Ending.FINISHED),
+        (server_resets, Ending.RESET),
+    ],
+)
+async def test_after_a_session_of_a_tls_client(
+    secured: Secured, end: Callable[[SecuredPeer, Peer], Awaitable[None]], how: Ending
+) -> None:
+    """
+    TLS leaves nothing of evproxy's.
+
+    With a TLS server the cycles of Twisted's endpoints keep it, with a TLS client that resets
+    the failure that Twisted makes of it.
+    """
+
+    async def session(proxied: Proxied) -> None:
+        client = SecuredPeer(proxied.client(), secured.certificates.client)
+        await client.handshake()
+        server = await proxied.upstream.accept()
+        await client.send(b"question")
+        assert await server.receive(8) == b"question"
+        await server.send(b"answer")
+        assert await client.receive(6) == b"answer"
+        await end(client, server)
+
+    await secured.listen()
+    await nothing_is_left(secured.proxied, session, how)
 
 
 async def test_after_an_exception_in_a_users_code(

@@ -72,8 +72,8 @@ class _Direction:
             self.sink.unregisterProducer()
 
     def part(self) -> None:
-        """The relay is over: be in no cycle with it."""
-        del self._relay
+        """The relay is over: be in no cycle with it, nor with a sink that keeps this (TLS does)."""
+        del self._relay, self.source, self.sink
 
     # What the source's half hands on.
 
