@@ -192,7 +192,11 @@ class RelayListener(Protocol):
         """The end is decided, by `by` in the way `how`; only delivery is outstanding."""
 
     def relay_closed(self, by: Side, how: Ending) -> None:
-        """Both connections are gone.  Nothing comes after this."""
+        """
+        Both connections are gone.  Nothing comes after this.
+
+        By whom and how it was decided, or what cut the delivery short after that.
+        """
 
 
 class Relay(Protocol):

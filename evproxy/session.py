@@ -382,8 +382,8 @@ class Session:
             self._count_half_close()
 
     def relay_closed(self, by: Side, how: Ending) -> None:
-        """Both connections are gone."""
-        if self.reason is None:
+        """Both connections are gone; `how` is another than decided if delivery was cut short."""
+        if self.reason is None or self.reason.how is not how:
             self.reason = close_reason(by, how, self.phase)
         self._closed()
 

@@ -14,7 +14,7 @@ from evproxy.settings import Timeouts
 from tests.bulk import ENDLESS, fill
 from tests.peers import END, RESET, Peer, turn
 from tests.proxies import Proxied
-from tests.secured import CLOSED, Secured, SecuredPeer, both_sides
+from tests.secured import CLOSED, CUT, Secured, SecuredPeer, both_sides
 from tests.unreachable import Unanswered
 
 pytestmark = pytest.mark.deadline(15)
@@ -29,6 +29,17 @@ async def conversing(secured: Secured, side: str) -> tuple[SecuredPeer, Peer]:
     await peer.send(b"?")
     assert await plain.receive(1) == b"?"
     return peer, plain
+
+
+def ended(proxied: Proxied) -> tuple[Side, Ending, Phase]:
+    """Why the only session ended."""
+    [record] = proxied.observed.records
+    return record.reason.by, record.reason.how, record.reason.phase
+
+
+def other(side: str) -> Side:
+    """The side opposite to `side`."""
+    return Side.UPSTREAM if side == "downstream" else Side.DOWNSTREAM
 
 
 async def sent_and_closed(peer: SecuredPeer, proxied: Proxied) -> None:
@@ -97,11 +108,13 @@ async def test_a_peer_that_takes_nothing_is_not_waited_for(secured: Secured, sid
     received, end = await plain.rest()
     assert len(received) < len(TAIL)
     assert end == RESET
+    assert ended(secured.proxied) == (Side.PROXY, Ending.HALF_CLOSE, Phase.CLOSING)
 
 
 @both_sides
-async def test_ending_a_session_that_is_delivered(secured: Secured, side: str) -> None:
-    """A second signal ends such a session at once."""
+@pytest.mark.parametrize("how", [Ending.DRAIN, Ending.SERVER_DOWN])
+async def test_ending_a_session_that_is_delivered(secured: Secured, side: str, how: Ending) -> None:
+    """A second signal, or a server that is marked down, ends such a session at once."""
     proxied = secured.proxied
     peer, plain = await conversing(secured, side)
     await sent_and_closed(peer, proxied)
@@ -109,9 +122,43 @@ async def test_ending_a_session_that_is_delivered(secured: Secured, side: str) -
     await peer.peer.rest()
     assert not proxied.observed.records
     for session in list(proxied.admission.sessions):
-        session.end(Side.PROXY, Ending.DRAIN)
+        session.end(Side.PROXY, how)
     await proxied.observed.ended()
     assert (await plain.rest())[1] == RESET
+    assert ended(proxied) == (Side.PROXY, how, Phase.CLOSING)
+
+
+@both_sides
+async def test_a_peer_that_resets_while_it_is_delivered_to(secured: Secured, side: str) -> None:
+    """One that is gone before it had all that came before the close_notify has reset."""
+    proxied = secured.proxied
+    peer, plain = await conversing(secured, side)
+    await sent_and_closed(peer, proxied)
+    await peer.peer.rest()
+    assert not proxied.observed.records
+    plain.reset()
+    await proxied.observed.ended()
+    assert ended(proxied) == (other(side), Ending.RESET, Phase.CLOSING)
+
+
+@both_sides
+@pytest.mark.parametrize("how", [Ending.HALF_CLOSE, Ending.DRAIN])
+async def test_a_slow_tls_peer_that_is_cut(secured: Secured, side: str, how: Ending) -> None:
+    """A TLS peer that does not take what came before a FIN is cut, and the record says so."""
+    proxied = secured.proxied
+    secured.timeouts = Timeouts(half_close=0.3)
+    peer, plain = await secured.start(side)
+    peer.peer.socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 65536)
+    await plain.send(TAIL)
+    plain.end()
+    [session] = proxied.admission.sessions
+    while session.phase is not Phase.CLOSING:
+        await turn(proxied.reactor)
+    if how is Ending.DRAIN:
+        session.end(Side.PROXY, how)
+    await proxied.observed.ended()
+    assert (await peer.rest())[1] in {CUT, RESET}
+    assert ended(proxied) == (Side.PROXY, how, Phase.CLOSING)
 
 
 @both_sides

@@ -6,7 +6,8 @@ import socket
 
 import pytest
 
-from evproxy.model import Ending, Side
+from evproxy.model import Ending, Phase, Side
+from evproxy.settings import Timeouts
 from tests.bulk import ENDLESS, passes
 from tests.peers import END, RESET, Peer, converse, turn
 from tests.proxies import Proxied
@@ -17,9 +18,9 @@ HEADER = b"PROXY TCP4 192.0.2.1 192.0.2.2 1111 80\r\n"
 TAIL = bytes(ENDLESS[:1_000_000])
 
 
-async def behind(proxied: Proxied) -> tuple[Peer, Peer]:
+async def behind(proxied: Proxied, timeouts: Timeouts | None = None) -> tuple[Peer, Peer]:
     """A client that has said what an L4 balancer says of it, and its server."""
-    await proxied.start(listen="haproxy:tcp:0:interface=127.0.0.1")
+    await proxied.start(listen="haproxy:tcp:0:interface=127.0.0.1", timeouts=timeouts)
     client, server = await proxied.pair()
     client.socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 65536)
     await client.send(HEADER)
@@ -93,6 +94,34 @@ async def test_a_slow_client_that_talks_gets_the_whole_answer(proxied: Proxied) 
         await turn(proxied.reactor)
     assert received == TAIL
     await finished(proxied, Side.UPSTREAM)
+
+
+@pytest.mark.parametrize(
+    ("by", "how"),
+    [
+        (Side.PROXY, Ending.HALF_CLOSE),
+        (Side.PROXY, Ending.DRAIN),
+        (Side.DOWNSTREAM, Ending.RESET),
+    ],
+)
+async def test_a_client_that_never_had_the_whole_answer(
+    proxied: Proxied, by: Side, how: Ending
+) -> None:
+    """A session in which the server has ended, but whose client takes nothing, does not finish."""
+    timeouts = Timeouts(half_close=0.3 if how is Ending.HALF_CLOSE else 60)
+    client, server = await behind(proxied, timeouts)
+    await server.send(TAIL)
+    server.end()
+    [session] = proxied.admission.sessions
+    while session.phase is not Phase.CLOSING:
+        await turn(proxied.reactor)
+    if how is Ending.DRAIN:
+        session.end(by, how)
+    elif how is Ending.RESET:
+        client.reset()
+    await proxied.observed.ended()
+    reason = proxied.observed.records[0].reason
+    assert (reason.by, reason.how, reason.phase) == (by, how, Phase.CLOSING)
 
 
 @pytest.mark.parametrize("side", [Side.DOWNSTREAM, Side.UPSTREAM])

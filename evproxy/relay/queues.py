@@ -41,7 +41,13 @@ def unsent(descriptor: int) -> int:
 
 
 def gone(descriptor: int) -> bool:
-    """Whether the connection is reset, so that its peer will never take what is unsent."""
+    """
+    Whether the connection is reset, so that its peer will never take what is unsent.
+
+    Not so where there is none any more, nor a descriptor (-1).
+    """
+    if descriptor < 0:
+        return False
     poll = select.poll()
     poll.register(descriptor, 0)
     return any(mask & select.POLLERR for _, mask in poll.poll(0))

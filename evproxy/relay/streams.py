@@ -24,7 +24,7 @@ from zope.interface import implementer
 
 from evproxy.interfaces import Half, RelayListener
 from evproxy.model import Ending, Side
-from evproxy.relay.queues import Delivery, EndDelivery, descriptor_of, innermost, unsent
+from evproxy.relay.queues import Delivery, EndDelivery, descriptor_of, gone, innermost, unsent
 from evproxy.relay.wrapped import guard
 
 
@@ -203,6 +203,7 @@ class StreamRelay:
         if self._how is None:
             self._by, self._how = by, how
             self._listener.relay_closing(by, how)
+        self._cut(by, how)
         self._stop_delivering()
         for direction in (self._to_upstream, self._to_downstream):
             direction.detach()
@@ -234,13 +235,17 @@ class StreamRelay:
         """The source of `direction` is gone, and with it the sink of the other one."""
         other = self._opposite(direction)
         other.detach()
+        ended = in_order or direction.ended
+        finished = self._how is Ending.FINISHED
         if self._delivering is other:
             self._stop_delivering()
+            if not ended:
+                self._cut(direction.side, Ending.RESET)
         if other.lost:
             self._closed()
-        elif self._how is Ending.FINISHED:
+        elif finished:
             direction.detach()
-            if in_order or direction.ended:
+            if ended:
                 self._deliver_and_end(direction)
             else:
                 self._deliver_and_reset(direction)
@@ -262,7 +267,7 @@ class StreamRelay:
         """The source of `direction` is reset; what it sent is still read when the sink wants it."""
         other = self._opposite(direction)
         if self._delivering is other or other.gone:
-            self.reset(other.side, Ending.RESET)
+            self.reset((other if other.gone else direction).side, Ending.RESET)
 
     def _deliver_and_end(self, direction: _Direction) -> None:
         """The sink of `direction` gets what is written to it, and the end of the stream."""
@@ -288,10 +293,13 @@ class StreamRelay:
         self._delivery = Delivery(self._clock, direction.sink, self._delivered_before_reset)
 
     def _delivered(self) -> None:
-        assert self._delivering is not None
-        sink = self._delivering.sink
+        direction = self._delivering
+        assert direction is not None
         self._delivery = self._delivering = None
-        sink.loseConnection()
+        if gone(descriptor_of(direction.sink)):
+            # Its peer will never have it all; its own half may not have told so yet.
+            self._cut(self._opposite(direction).side, Ending.RESET)
+        direction.sink.loseConnection()
 
     def _delivered_before_reset(self) -> None:
         self._delivery = self._delivering = None
@@ -308,6 +316,11 @@ class StreamRelay:
         if self._how is None:
             self._by, self._how = by, Ending.FINISHED
             self._listener.relay_closing(by, Ending.FINISHED)
+
+    def _cut(self, by: Side, how: Ending) -> None:
+        """What was still to be delivered will not be: a session so cut has not finished."""
+        if self._how is Ending.FINISHED:
+            self._by, self._how = by, how
 
     def _closed(self) -> None:
         self._stop_delivering()
