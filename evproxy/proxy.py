@@ -10,6 +10,7 @@ and then the relay.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from functools import wraps
 from typing import Any
 
 from twisted.internet.address import UNIXAddress
@@ -41,10 +42,20 @@ DEFAULT_MAX_SESSIONS = 4096
 
 @implementer(IHalfCloseableProtocol)
 class _Half(Protocol):
-    """One half of a session."""
+    """
+    One half of a session.
+
+    Whatever the ``connectionLost`` of a subclass does, the half's own is called after it, or
+    the session would be kept for good where that breaks.
+    """
 
     transport: Any
-    receiver: Receiver
+    receiver: Receiver = NOBODY
+
+    def __init_subclass__(cls) -> None:
+        super().__init_subclass__()
+        if cls.connectionLost is not cls._own_connection_lost:
+            cls.connectionLost = _before_own(cls.connectionLost)  # type: ignore[method-assign]
 
     def dataReceived(self, data: bytes) -> None:
         self.receiver.received(data)
@@ -63,16 +74,30 @@ class _Half(Protocol):
         """The end of the other peer's stream was passed on; whoever asked for it knows."""
 
     def connectionLost(self, reason: Failure = connectionDone) -> None:
-        # Once: the transport tells the receiver itself, if a subclass does not.
+        # Once, however often this is called.
         receiver, self.receiver = self.receiver, NOBODY
         receiver.connection_lost(reason)
+
+    _own_connection_lost = connectionLost
+
+
+def _before_own(lost: Callable[..., None]) -> Callable[..., None]:
+    """`lost`, the ``connectionLost`` of a subclass, and then the half's own."""
+
+    @wraps(lost)
+    def lost_and_told(half: _Half, reason: Failure = connectionDone) -> None:
+        try:
+            lost(half, reason)
+        finally:
+            half._own_connection_lost(reason)
+
+    return lost_and_told
 
 
 class DownstreamProtocol(_Half):
     """The client's half: it starts a session when it is connected."""
 
     factory: ProxyFactory
-    receiver: Receiver = NOBODY
 
     def __init__(self, info: ConnectionInfo) -> None:
         self.info = info
@@ -130,6 +155,8 @@ class UpstreamProtocol(_Half):
             reason = Failure(HandshakeFailed(handshake_reason(reason.value)))
             self._handshake_over()
         session.connect_failed(self.attempt, reason)
+
+    _own_connection_lost = connectionLost
 
 
 def _tells_of_handshake(transport: TLSMemoryBIOProtocol) -> bool:

@@ -41,6 +41,7 @@ from tests.reactors import choose_reactor
 pytest_plugins = [
     "tests.certificates",
     "tests.collector",
+    "tests.inherited",
     "tests.proxies",
     "tests.pools",
     "tests.secured",

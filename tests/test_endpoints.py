@@ -2,17 +2,14 @@
 
 from __future__ import annotations
 
-import os
 import socket
 from pathlib import Path
 from typing import Any
 
 import pytest
-from twisted.internet import endpoints
 from twisted.internet.defer import Deferred, fail
 from twisted.internet.endpoints import TCP4ClientEndpoint
 from twisted.internet.interfaces import IStreamClientEndpoint
-from twisted.python.systemd import ListenFDs
 from zope.interface import implementer
 
 from evproxy.model import Ending
@@ -112,25 +109,11 @@ async def ends_in_order(client: Peer, server: Peer) -> None:
     assert await client.rest() == (b"last", END)
 
 
-@pytest.fixture
-def adopted(monkeypatch: pytest.MonkeyPatch) -> Any:
-    """A listening, blocking socket, as systemd hands it over; who adopts it closes it."""
-    with socket.create_server(("127.0.0.1", 0)) as sock:
-        descriptor = os.dup(sock.fileno())
-        environ = {"LISTEN_PID": str(os.getpid()), "LISTEN_FDS": "1", "LISTEN_FDNAMES": "web"}
-        monkeypatch.setattr(
-            endpoints._SystemdParser,
-            "_sddaemon",
-            ListenFDs.fromEnvironment(environ, start=descriptor),
-        )
-        yield sock.getsockname()
-
-
 @pytest.mark.parametrize("which", ["index=0", "name=web"])
-async def test_a_descriptor_of_systemd(proxied: Proxied, adopted: Any, which: str) -> None:
+async def test_a_descriptor_of_systemd(proxied: Proxied, inherited: Any, which: str) -> None:
     """A listening socket that was inherited serves, and stopping does not block."""
     await proxied.start(listen=f"systemd:domain=INET:{which}")
-    assert proxied.address == adopted
+    assert proxied.address == inherited
     for _ in range(2):
         client, server = await proxied.pair()
         await ends_in_order(client, server)

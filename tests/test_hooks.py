@@ -11,10 +11,12 @@ from twisted.internet.protocol import connectionDone
 from twisted.python.failure import Failure
 
 from evproxy.model import ConnectionInfo, Ending, SessionRecord, Side
-from evproxy.proxy import DownstreamProtocol, ProxyFactory, UpstreamFactory
+from evproxy.proxy import DownstreamProtocol, ProxyFactory, UpstreamFactory, UpstreamProtocol
+from tests.certificates import Certificates
 from tests.leaks import LoggedErrors
 from tests.peers import END, RESET, converse, turn
 from tests.proxies import Proxied
+from tests.secured import Secured, SecuredPeer
 from tests.unreachable import Unanswered
 
 
@@ -132,28 +134,135 @@ async def test_a_broken_protocol_or_factory(
     await breaks_alone(proxied, switch, logged_errors)
 
 
-@pytest.mark.parametrize("proxied", ["socket", "stream"], indirect=True)
+class Unheard(DownstreamProtocol):
+    """A client's half that breaks, and tells nobody, when its connection is lost."""
+
+    def connectionLost(self, reason: Failure = connectionDone) -> None:
+        raise Broken("on purpose")
+
+
+class UnheardFactory(ProxyFactory):
+    protocol = Unheard
+
+
 async def test_a_hook_that_breaks_when_its_client_leaves(
-    proxied: Proxied, logged_errors: LoggedErrors, unanswered: Any
+    proxied: Proxied, logged_errors: LoggedErrors, unanswered: Unanswered
 ) -> None:
     """A client that leaves while it is being connected frees its session all the same."""
-
-    class Downstream(DownstreamProtocol):
-        def connectionLost(self, reason: Failure = connectionDone) -> None:
-            raise Broken("on purpose")
-
-    class Custom(ProxyFactory):
-        protocol = Downstream
-
-    await proxied.start(upstreams=[unanswered.name], factory=Custom)
+    await proxied.start(upstreams=[unanswered.name], factory=UnheardFactory)
     client = proxied.client()
     await client.send(b"x")
-    await turn(proxied.reactor)
-    assert len(proxied.admission.sessions) == 1
+    while not proxied.admission.sessions:
+        await turn(proxied.reactor)
     client.reset()
     await proxied.admission.when_empty()
     await turn(proxied.reactor)
-    assert len(logged_errors.flush(Broken)) == 1
+    assert len(logged_errors.flush()) == 1
+
+
+async def test_such_a_hook_of_a_tls_client(
+    secured: Secured, logged_errors: LoggedErrors, unanswered: Unanswered
+) -> None:
+    """So does one whose connection is Twisted's, because it speaks TLS."""
+    pem, proxied = secured.certificates.pem, secured.proxied
+    await proxied.start(
+        listen=f"ssl:0:interface=127.0.0.1:privateKey={pem}:certKey={pem}",
+        upstreams=[unanswered.name],
+        factory=UnheardFactory,
+    )
+    client = SecuredPeer(proxied.client(), secured.certificates.client)
+    await client.handshake()
+    await client.send(b"x")
+    client.peer.reset()
+    await proxied.admission.when_empty()
+    await turn(proxied.reactor)
+    assert len(logged_errors.flush()) == 1
+
+
+async def test_such_a_hook_behind_a_descriptor_of_systemd(
+    proxied: Proxied, logged_errors: LoggedErrors, inherited: Any, unanswered: Unanswered
+) -> None:
+    """Or because the port is."""
+    await proxied.start(
+        listen="systemd:domain=INET:index=0", upstreams=[unanswered.name], factory=UnheardFactory
+    )
+    client = proxied.client()
+    await client.send(b"x")
+    while not proxied.admission.sessions:
+        await turn(proxied.reactor)
+    client.reset()
+    await proxied.admission.when_empty()
+    await turn(proxied.reactor)
+    assert len(logged_errors.flush()) == 1
+
+
+async def test_hooks_that_break_when_a_session_ends(
+    proxied: Proxied, logged_errors: LoggedErrors
+) -> None:
+    """A session that was relayed comes to its end as ever, though both its halves break then."""
+
+    class Breaks:
+        def connectionLost(self, reason: Failure = connectionDone) -> None:
+            raise Broken("on purpose")
+
+    class Downstream(Breaks, DownstreamProtocol):
+        """Has it from another class."""
+
+    class Upstream(Breaks, UpstreamProtocol):
+        """Has it from another class."""
+
+    class Upstreams(UpstreamFactory):
+        protocol = Upstream
+
+    class Custom(ProxyFactory):
+        protocol = Downstream
+        upstream_factory = Upstreams
+
+    await proxied.start(factory=Custom)
+    client, server = await proxied.pair()
+    await converse(client, server)
+    client.end()
+    assert await server.rest() == (b"", END)
+    server.end()
+    assert await client.rest() == (b"", END)
+    await proxied.admission.when_empty()
+    await turn(proxied.reactor)
+    assert [each.reason.how for each in proxied.observed.records] == [Ending.FINISHED]
+    # The socket relay tells both halves at once: one traceback, with the other as its context.
+    assert logged_errors.flush()
+
+
+async def test_a_hook_that_breaks_when_its_server_is_lost_in_the_handshake(
+    proxied: Proxied, certificates: Certificates, logged_errors: LoggedErrors
+) -> None:
+    """The attempt has failed then as any other."""
+
+    class Upstream(UpstreamProtocol):
+        def connectionLost(self, reason: Failure = connectionDone) -> None:
+            raise Broken("on purpose")
+
+    class Upstreams(UpstreamFactory):
+        protocol = Upstream
+
+    class Custom(ProxyFactory):
+        upstream_factory = Upstreams
+
+    port, trusted = proxied.upstream.port, certificates.authorities
+    await proxied.start(
+        upstreams=[f"tls:127.0.0.1:{port}:trustRoots={trusted}"],
+        factory=Custom,
+        connect_timeout=60,
+    )
+    client, server = await proxied.pair()
+    # The client's half of the handshake.
+    assert await server.some()
+    server.reset()
+    assert await client.rest() == (b"", RESET)
+    await proxied.observed.ended()
+    assert proxied.observed.records[0].reason.how is Ending.UNREACHABLE
+    assert len(proxied.observed.failures) == 1
+    await turn(proxied.reactor)
+    assert len(logged_errors.flush()) == 1
 
 
 @pytest.mark.parametrize("kind", [SystemExit, KeyboardInterrupt, CancelledError])
