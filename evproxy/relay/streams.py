@@ -2,29 +2,26 @@
 The stream relay: producers and consumers between any two Twisted transports.
 
 It is portable and asks nothing of a transport but `ITransport` and `IConsumer`; half-close
-and reset are used where the transport has them.  Each direction is a `_Direction`: the
-receiver of its source's bytes, and the producer that its sink pauses.
+and reset are used where the transport has them.  The two `Direction`s move the bytes; a
+`StreamRelay` decides how the session comes to its end.
 
-Rules: a direction ends once, in order or not; only an end in order is passed on as one;
-the producer is unregistered before a sink is closed, or it would never close.  Whoever is
-still to get bytes is read until it has them: a socket that is closed with bytes unread is
-reset, and what it was to send is thrown away.
+Rules: only an end in order is passed on as one; a direction is detached before its sink is
+closed, or that would never close.  Whoever is still to get bytes is read until it has them:
+a socket that is closed with bytes unread is reset, and what it was to send is thrown away.
 """
 
 from __future__ import annotations
 
 from typing import Any
 
-from twisted.internet.error import ConnectionDone
-from twisted.internet.interfaces import IHalfCloseableDescriptor, IPushProducer, IReactorTime
+from twisted.internet.interfaces import IHalfCloseableDescriptor, IReactorTime
 from twisted.protocols.policies import ProtocolWrapper
 from twisted.protocols.tls import TLSMemoryBIOProtocol
-from twisted.python.failure import Failure
-from zope.interface import implementer
 
 from evproxy.interfaces import Half, RelayListener
 from evproxy.model import Ending, Side
-from evproxy.relay.queues import Delivery, EndDelivery, descriptor_of, gone, innermost, unsent
+from evproxy.relay.directions import Direction
+from evproxy.relay.queues import Delivery, EndDelivery, descriptor_of, gone, unsent
 from evproxy.relay.wrapped import guard
 
 
@@ -43,74 +40,6 @@ def half_closeable(transport: Any) -> bool:
 def reset(transport: Any) -> None:
     """End `transport` at once, with a reset where it knows one."""
     getattr(transport, "abortConnection", transport.loseConnection)()
-
-
-@implementer(IPushProducer)
-class _Direction:
-    """One direction of a stream relay, from `source` to `sink`."""
-
-    __slots__ = ("_relay", "side", "source", "sink", "moved", "ended", "lost", "gone", "_producing")
-
-    def __init__(self, relay: StreamRelay, side: Side, source: Any, sink: Any) -> None:
-        self._relay = relay
-        self.side = side
-        self.source = source
-        self.sink = sink
-        self.moved = 0
-        self.ended = False
-        self.lost = False
-        self.gone = False
-        self._producing = False
-
-    def start(self) -> None:
-        self._producing = True
-        self.sink.registerProducer(self, True)
-
-    def detach(self) -> None:
-        if self._producing:
-            self._producing = False
-            self.sink.unregisterProducer()
-
-    def part(self) -> None:
-        """The relay is over: be in no cycle with it, nor with a sink that keeps this (TLS does)."""
-        del self._relay, self.source, self.sink
-
-    # What the source's half hands on.
-
-    def received(self, data: bytes) -> None:
-        if self._producing:
-            self.moved += len(data)
-            self._relay.moved()
-            self.sink.write(data)
-
-    def stream_ended(self) -> None:
-        if not self.ended:
-            self.ended = True
-            self._relay.stream_ended(self)
-
-    def peer_gone(self) -> None:
-        self.gone = True
-        self._relay.peer_gone(self)
-
-    def connection_lost(self, reason: Failure) -> None:
-        self.lost = True
-        self._relay.connection_lost(self, reason.check(ConnectionDone) is not None)
-
-    # What the sink asks for.
-
-    def pauseProducing(self) -> None:
-        self.source.pauseProducing()
-
-    def resumeProducing(self) -> None:
-        if getattr(innermost(self.sink), "disconnecting", False):
-            # Its peer has ended a TLS stream: it takes no more, and waits for its producer.
-            self.detach()
-        else:
-            self.source.resumeProducing()
-
-    def stopProducing(self) -> None:
-        # The sink is gone.  Its own half tells so; there is nobody left to unregister from.
-        self._producing = False
 
 
 class StreamRelay:
@@ -146,16 +75,16 @@ class StreamRelay:
     ) -> None:
         self._clock = clock
         self._listener = listener
-        self._to_upstream = _Direction(
+        self._to_upstream = Direction(
             self, Side.DOWNSTREAM, downstream.transport, upstream.transport
         )
-        self._to_downstream = _Direction(
+        self._to_downstream = Direction(
             self, Side.UPSTREAM, upstream.transport, downstream.transport
         )
         self._by = Side.PROXY
         self._how: Ending | None = None
         self._delivery: Delivery | None = None
-        self._delivering: _Direction | None = None
+        self._delivering: Direction | None = None
         self._last_active = clock.seconds()
         self._queued = 0
         downstream.receiver = self._to_upstream
@@ -210,7 +139,7 @@ class StreamRelay:
             if not direction.lost:
                 reset(direction.source)
 
-    def stream_ended(self, direction: _Direction) -> None:
+    def stream_ended(self, direction: Direction) -> None:
         """The source of `direction` ended its stream in order: pass that on."""
         other = self._opposite(direction)
         direction.detach()
@@ -231,7 +160,7 @@ class StreamRelay:
             direction.sink.loseWriteConnection()
             self._listener.relay_half_closed(direction.side)
 
-    def connection_lost(self, direction: _Direction, in_order: bool) -> None:
+    def connection_lost(self, direction: Direction, in_order: bool) -> None:
         """The source of `direction` is gone, and with it the sink of the other one."""
         other = self._opposite(direction)
         other.detach()
@@ -263,13 +192,13 @@ class StreamRelay:
             direction.detach()
             self._deliver_and_reset(direction)
 
-    def peer_gone(self, direction: _Direction) -> None:
+    def peer_gone(self, direction: Direction) -> None:
         """The source of `direction` is reset; what it sent is still read when the sink wants it."""
         other = self._opposite(direction)
         if self._delivering is other or other.gone:
             self.reset((other if other.gone else direction).side, Ending.RESET)
 
-    def _deliver_and_end(self, direction: _Direction) -> None:
+    def _deliver_and_end(self, direction: Direction) -> None:
         """The sink of `direction` gets what is written to it, and the end of the stream."""
         sink = direction.sink
         if getattr(sink, "disconnecting", False):
@@ -285,7 +214,7 @@ class StreamRelay:
             self._delivering = direction
             self._delivery = how(self._clock, sink, self._delivered)
 
-    def _deliver_and_reset(self, direction: _Direction) -> None:
+    def _deliver_and_reset(self, direction: Direction) -> None:
         # What comes from the sink now has nowhere to go.
         direction.sink.pauseProducing()
         self._stop_delivering()
@@ -329,5 +258,5 @@ class StreamRelay:
         self._to_upstream.part()
         self._to_downstream.part()
 
-    def _opposite(self, direction: _Direction) -> _Direction:
+    def _opposite(self, direction: Direction) -> Direction:
         return self._to_downstream if direction is self._to_upstream else self._to_upstream
