@@ -18,6 +18,9 @@ _TUNED_FOR = frozenset({"bulk-1", "bulk-4", "bulk-both", "mixed"})
 _MAIN = _TUNED_FOR | {"requests-1", "requests-50", "requests-500", "connections", "memory"}
 """What asyncio's streams are measured in: in the others its protocols stand for them."""
 
+_FLOOR = frozenset({"requests-1", "requests-50", "connections"})
+"""What the bare loop is measured in: where each send is whole."""
+
 ALL: tuple[Peer, ...] = (
     Peer("evproxy", "evproxy, relay=auto", python.evproxy("auto")),
     Peer("evproxy-stream", "evproxy, relay=stream", python.evproxy("stream")),
@@ -46,4 +49,5 @@ ALL: tuple[Peer, ...] = (
     Peer("asyncio", "asyncio streams", python.asyncio_streams("asyncio"), _MAIN),
     Peer("uvloop", "asyncio streams on uvloop", python.asyncio_streams("uvloop"), _MAIN),
     Peer("uvloop-protocol", "asyncio protocols on uvloop", python.asyncio_protocol),
+    Peer("bare-loop", "the system calls alone, in a Python loop", python.bare_loop, _FLOOR),
 )

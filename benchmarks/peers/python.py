@@ -1,4 +1,4 @@
-"""The proxies in Python: evproxy with either relay, portforward, asyncio and uvloop."""
+"""The proxies in Python: evproxy with either relay, portforward, asyncio, uvloop, the floor."""
 
 from __future__ import annotations
 
@@ -69,6 +69,11 @@ def evproxy_from(path: Path, log: Path | None = None) -> Command:
 def portforward(forwards: Sequence[Forward], directory: Path) -> Command:
     """Twisted's own port forwarder."""
     return Command([sys.executable, str(_HERE / "portforward.py"), *map(str, forwards)])
+
+
+def bare_loop(forwards: Sequence[Forward], directory: Path) -> Command:
+    """What the system calls of a session take in Python, with nothing around them."""
+    return Command([sys.executable, str(_HERE / "bare_loop.py"), *map(str, forwards)])
 
 
 def asyncio_streams(loop: str) -> Starter:
