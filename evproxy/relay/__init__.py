@@ -84,10 +84,15 @@ class DataPlane:
         """Relay between the two; see `evproxy.interfaces.Joiner`."""
         engine = self._engine
         if engine is not None and self._joins_sockets:
-            client = self._end(engine, downstream)
-            server = self._end(engine, upstream)
+            client, server = downstream.transport, upstream.transport
+            if not (isinstance(client, SocketTransport) and client.engine is engine):
+                client = self._adopted(engine, client)
+            if not (isinstance(server, SocketTransport) and server.engine is engine):
+                server = self._adopted(engine, server)
             if client is not None and server is not None:
-                if not any([client.buffered, server.buffered]):
+                # Both are asked: an adopted one tries to send.
+                waits, waits_too = client.buffered, server.buffered
+                if not waits and not waits_too:
                     downstream.receiver, upstream.receiver = client, server
                     sockets = SocketRelay(engine, client, server, listener)
                     sockets.start(received, ended)
@@ -118,11 +123,8 @@ class DataPlane:
         """The service has stopped: keep no descriptor."""
         self.pipes.close()
 
-    def _end(self, engine: SocketEngine, half: Half) -> SocketTransport | AdoptedEnd | None:
-        """The end for `half`, if its transport is a plain socket."""
-        transport: Any = half.transport
-        if isinstance(transport, SocketTransport) and transport.engine is engine:
-            return transport
+    def _adopted(self, engine: SocketEngine, transport: Any) -> AdoptedEnd | None:
+        """The end for `transport`, if it is one of Twisted's on a plain socket."""
         if isinstance(transport, tcp.Connection) and not transport.TLS:
             set_transport_options(transport, self._options)
             self._not_alone()

@@ -46,6 +46,9 @@ class Deadlines:
         self._count = 0
         self._timer: IDelayedCall | None = None
         self._timer_bucket = 0
+        # Of most deadlines the delay is that of the one before.
+        self._delay = -1.0
+        self._shift = 0
 
     def add(self, item: Expiring, now: float, delay: float) -> int:
         """
@@ -53,8 +56,11 @@ class Deadlines:
 
         :return: the bucket, to be given to `discard`.
         """
-        # Far deadlines go into wide buckets, so that there are few of them.
-        shift = max(0, int(delay / TICK).bit_length() - PRECISION)
+        if delay != self._delay:
+            # Far deadlines go into wide buckets, so that there are few of them.
+            self._shift = max(0, int(delay / TICK).bit_length() - PRECISION)
+            self._delay = delay
+        shift = self._shift
         bucket = (int((now + delay) / TICK) >> shift) + 1 << shift
         items = self._buckets.get(bucket)
         if items is None:
