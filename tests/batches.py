@@ -58,6 +58,33 @@ class Batches:
         return self.order.index(descriptor) if descriptor in self.order else -1
 
 
+class Trigger:
+    """Calls something in a batch, before what became ready after it was pulled."""
+
+    sink = None
+
+    def __init__(self, engine: engine.SocketEngine, call: Callable[[], None]) -> None:
+        self._engine = engine
+        self._call = call
+        self._read_end, self._write_end = os.pipe()
+        engine.watch(self._read_end, self, IN)
+
+    def pull(self) -> None:
+        os.write(self._write_end, b"!")
+
+    def event(self, mask: int) -> None:
+        self._engine.unwatch(self._read_end)
+        self._engine.after_batch(self._close)
+        self._call()
+
+    def event_failed(self) -> None:
+        """It is logged."""
+
+    def _close(self) -> None:
+        os.close(self._read_end)
+        os.close(self._write_end)
+
+
 @pytest.fixture
 def batches(monkeypatch: pytest.MonkeyPatch) -> Batches:
     """What the epoll object of the one engine made in the test gives."""

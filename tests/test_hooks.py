@@ -12,6 +12,7 @@ from twisted.python.failure import Failure
 
 from evproxy.model import ConnectionInfo, Ending, SessionRecord, Side
 from evproxy.proxy import DownstreamProtocol, ProxyFactory, UpstreamFactory, UpstreamProtocol
+from tests.bulk import ENDLESS
 from tests.certificates import Certificates
 from tests.leaks import LoggedErrors
 from tests.peers import END, RESET, converse, turn
@@ -299,6 +300,62 @@ async def test_bytes_that_raise_what_nobody_catches(
     assert (record.reason.by, record.reason.how) == (Side.PROXY, Ending.ERROR)
     other.reset()
     await proxied.admission.when_empty()
+
+
+async def test_a_hook_that_begins_when_it_has_seen_a_line(proxied: Proxied) -> None:
+    """What it has read comes before what its client has sent since."""
+
+    class Downstream(DownstreamProtocol):
+        seen: bytes | None = b""
+
+        def connectionMade(self) -> None:
+            """Not yet."""
+
+        def dataReceived(self, data: bytes) -> None:
+            if self.seen is None:
+                super().dataReceived(data)
+                return
+            self.seen += data
+            if b"\n" in self.seen:
+                seen, self.seen = self.seen, None
+                super().connectionMade()
+                super().dataReceived(seen)
+
+    class Custom(ProxyFactory):
+        protocol = Downstream
+
+    await proxied.start(factory=Custom)
+    client = proxied.client()
+    says = b"line\n" + bytes(ENDLESS[:200_000])
+    await client.send(says)
+    client.end()
+    server = await proxied.upstream.accept()
+    assert await server.rest() == (says, END)
+    server.end()
+    assert await client.rest() == (b"", END)
+    await proxied.observed.ended()
+
+
+async def test_a_hook_that_says_something_first(proxied: Proxied) -> None:
+    """It comes before what its client says."""
+
+    class Downstream(DownstreamProtocol):
+        def connectionMade(self) -> None:
+            super().connectionMade()
+            self.dataReceived(b"header\n")
+
+    class Custom(ProxyFactory):
+        protocol = Downstream
+
+    await proxied.start(factory=Custom)
+    client = proxied.client()
+    client.send_now(b"question")
+    client.end()
+    server = await proxied.upstream.accept()
+    assert await server.rest() == (b"header\nquestion", END)
+    server.end()
+    assert await client.rest() == (b"", END)
+    await proxied.observed.ended()
 
 
 @pytest.mark.parametrize("proxied", ["socket", "stream"], indirect=True)

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import pytest
+from twisted.internet.defer import Deferred
 
 from evproxy.model import Ending, Side
-from evproxy.relay.ends import IN_VAIN
-from evproxy.relay.engine import ERR, GONE, IN
+from evproxy.relay.engine import ERR, GONE, IN, IN_VAIN
 from evproxy.relay.sockets import SocketRelay
+from tests.batches import Trigger
 from tests.peers import END, RESET
 from tests.transports import Ground, HalfCloseable, Listener, Plain, ground
 
@@ -49,13 +52,28 @@ async def test_an_end_that_came_before_is_passed_on_once(ground: Ground) -> None
     assert await listener.closed == (Side.DOWNSTREAM, Ending.FINISHED)
 
 
-def speak_first(ground: Ground, says: bytes) -> bool:
-    """Whether what a client says before its relay begins is passed on within that."""
+async def in_batch(ground: Ground, call: Callable[[], None]) -> None:
+    """Call `call` in a batch of the engine, and go on before the next one."""
+    over: Deferred[None] = Deferred()
+
+    def called() -> None:
+        ground.engine.after_batch(lambda: over.callback(None))
+        call()
+
+    Trigger(ground.engine, called).pull()
+    await over
+
+
+async def speak_first(ground: Ground, says: bytes) -> bool:
+    """Whether what a client says before its relay begins is passed on in the same batch."""
     (down, client), (up, server) = ground.connect(Plain()), ground.connect(Plain())
-    if says:
-        client.send_now(says)
     relay = SocketRelay(ground.engine, down, up, Listener())
-    relay.start(b"", False)
+
+    def begin() -> None:
+        client.send_now(says)
+        relay.start(b"", False)
+
+    await in_batch(ground, begin)
     try:
         return server.socket.recv(100) == says
     except BlockingIOError:
@@ -65,29 +83,72 @@ def speak_first(ground: Ground, says: bytes) -> bool:
 
 async def test_the_first_bytes_are_there(ground: Ground) -> None:
     """They need no event; but when a client says nothing first, the next few are not asked."""
-    assert all(speak_first(ground, b"hello") for _ in range(3))
-    assert not speak_first(ground, b"")
-    assert not any(speak_first(ground, b"hello") for _ in range(IN_VAIN))
-    assert all(speak_first(ground, b"hello") for _ in range(3))
+    for _ in range(3):
+        assert await speak_first(ground, b"hello")
+    assert not await speak_first(ground, b"")
+    for _ in range(IN_VAIN):
+        assert not await speak_first(ground, b"hello")
+    for _ in range(3):
+        assert await speak_first(ground, b"hello")
 
 
 async def test_the_first_bytes_are_not_asked_for(ground: Ground) -> None:
-    """They come by an event then."""
-    assert not speak_first(ground, b"")
+    """They come by an event then, and so they do where a relay begins in no batch."""
+    assert not await speak_first(ground, b"")
+    (down, client), (up, server) = ground.connect(Plain()), ground.connect(Plain())
+    relay = SocketRelay(ground.engine, down, up, Listener())
+    client.send_now(b"hello")
+    await in_batch(ground, lambda: relay.start(b"", False))
+    assert await server.receive(5) == b"hello"
     (down, client), (up, server) = ground.connect(Plain()), ground.connect(Plain())
     client.send_now(b"hello")
     SocketRelay(ground.engine, down, up, Listener()).start(b"", False)
     assert await server.receive(5) == b"hello"
 
 
+async def test_the_first_bytes_of_another(ground: Ground) -> None:
+    """Whoever begins a relay may say something itself: that comes before what is there."""
+    (down, client), (up, server) = ground.connect(Plain()), ground.connect(Plain())
+    relay = SocketRelay(ground.engine, down, up, Listener())
+
+    def begin() -> None:
+        client.send_now(b"world")
+        relay.start(b"", False)
+        down.received(b"hello ")
+
+    await in_batch(ground, begin)
+    assert await server.receive(11) == b"hello world"
+
+
+async def test_it_is_reset_before_its_first_bytes_are_read(ground: Ground) -> None:
+    """A relay that is over in the batch in which it began reads nothing any more."""
+    (down, client), (up, server) = ground.connect(Plain()), ground.connect(Plain())
+    listener = Listener()
+    relay = SocketRelay(ground.engine, down, up, listener)
+
+    def begin() -> None:
+        client.send_now(b"hello")
+        relay.start(b"", False)
+        relay.reset(Side.PROXY, Ending.ERROR)
+
+    await in_batch(ground, begin)
+    assert await listener.closed == (Side.PROXY, Ending.ERROR)
+    assert await server.rest() == (b"", RESET)
+
+
 @pytest.mark.parametrize("says", [b"", b"hello"])
 async def test_the_end_is_there(ground: Ground, says: bytes) -> None:
     """What comes with the first bytes is not lost: an end in order, ..."""
     (down, client), (up, server) = ground.connect(Plain()), ground.connect(Plain())
-    client.send_now(says)
-    client.end()
     listener = Listener()
-    SocketRelay(ground.engine, down, up, listener).start(b"", False)
+    relay = SocketRelay(ground.engine, down, up, listener)
+
+    def begin() -> None:
+        client.send_now(says)
+        client.end()
+        relay.start(b"", False)
+
+    await in_batch(ground, begin)
     assert await server.rest() == (says, END)
     server.end()
     assert await listener.closed == (Side.DOWNSTREAM, Ending.FINISHED)
@@ -96,8 +157,13 @@ async def test_the_end_is_there(ground: Ground, says: bytes) -> None:
 async def test_the_reset_is_there(ground: Ground) -> None:
     """... or a reset."""
     (down, client), (up, server) = ground.connect(Plain()), ground.connect(Plain())
-    client.reset()
     listener = Listener()
-    SocketRelay(ground.engine, down, up, listener).start(b"", False)
+    relay = SocketRelay(ground.engine, down, up, listener)
+
+    def begin() -> None:
+        client.reset()
+        relay.start(b"", False)
+
+    await in_batch(ground, begin)
     assert (await server.rest())[1] == RESET
     assert await listener.closed == (Side.DOWNSTREAM, Ending.RESET)

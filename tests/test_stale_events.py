@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-import os
 import socket
-from collections.abc import Callable
 from typing import Any
 
 import pytest
 
 from evproxy.model import Ending, Side
-from evproxy.relay.engine import IN, SocketEngine
 from evproxy.relay.sockets import SocketRelay
+from tests.batches import Trigger
 from tests.bulk import BULK
 from tests.peers import END, Peer
 from tests.transports import Ground, HalfCloseable, Listener, Plain, ground
@@ -19,33 +17,6 @@ from tests.transports import Ground, HalfCloseable, Listener, Plain, ground
 __all__ = ["ground"]
 
 pytestmark = pytest.mark.deadline(10)
-
-
-class Trigger:
-    """Calls something in a batch, before what became ready after it was pulled."""
-
-    sink = None
-
-    def __init__(self, engine: SocketEngine, call: Callable[[], None]) -> None:
-        self._engine = engine
-        self._call = call
-        self._read_end, self._write_end = os.pipe()
-        engine.watch(self._read_end, self, IN)
-
-    def pull(self) -> None:
-        os.write(self._write_end, b"!")
-
-    def event(self, mask: int) -> None:
-        self._engine.unwatch(self._read_end)
-        self._engine.after_batch(self._close)
-        self._call()
-
-    def event_failed(self) -> None:
-        """It is logged."""
-
-    def _close(self) -> None:
-        os.close(self._read_end)
-        os.close(self._write_end)
 
 
 def narrow(ground: Ground) -> tuple[Any, Peer]:

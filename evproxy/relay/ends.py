@@ -37,9 +37,6 @@ BULK_AFTER = 3
 CALM_AFTER = 8
 """A direction that moved less than a buffer this many times in a row is copied again."""
 
-IN_VAIN = 16
-"""After a client that had sent nothing when its server was connected, so many are not asked."""
-
 SILENT_AFTER = 1.0
 """A spliced direction in which no byte moved for this many seconds gives its pipe back."""
 
@@ -187,20 +184,10 @@ class End:
         """Whether something that was read is not sent yet."""
         return bool(self.kept) or (self.pipe is not None and self.pipe.held > 0)
 
-    def read_early(self) -> None:
-        """
-        Read what the client has sent before the relay began.
-
-        Most clients speak first, and then it spares an event; and a server that is just
-        being woken by its connection finds the first bytes there.
-        """
-        engine = self.engine
-        if engine.in_vain:
-            engine.in_vain -= 1
-            return
-        self._read()
-        if not (self.moved or self.kept or self.ended):
-            engine.in_vain = IN_VAIN
+    @property
+    def heard(self) -> bool:
+        """Whether bytes came from it, or their end."""
+        return bool(self.moved or self.kept or self.ended)
 
     def _read(self) -> None:
         if self.pipe is not None:

@@ -44,7 +44,20 @@ that an engine that lingers waits for one."""
 CHUNK = 64 * 1024
 """The most bytes copied for one event; the size of the one buffer that all sessions share."""
 
+IN_VAIN = 16
+"""After a client that had sent nothing when its server was connected, so many are not asked."""
+
 _log = Logger()
+
+
+class Readable(Protocol):
+    """What may be read before it is ready."""
+
+    descriptor: int
+
+    @property
+    def heard(self) -> bool:
+        """Whether anything came from it."""
 
 
 class Watched(Protocol):
@@ -74,8 +87,6 @@ class SocketEngine:
     up to `TURN` seconds for the next one itself, which spares the reactor a turn for each
     event where sessions are few.  Whatever else the reactor has waits for so long: so it
     ends with the first connection that the reactor watches.
-
-    `in_vain`: how many ends more are not read before they are ready.
     """
 
     def __init__(
@@ -86,7 +97,6 @@ class SocketEngine:
         self.pipes = pipes
         self.lasting = lasting
         self.lingers = False
-        self.in_vain = 0
         self.now: float = reactor.seconds()
         self.buffer = bytearray(CHUNK)
         self.view = memoryview(self.buffer)
@@ -94,6 +104,8 @@ class SocketEngine:
         self._epoll: select.epoll | None = None
         self._in_batch = False
         self._later: list[Callable[[], None]] = []
+        self._early: list[Readable] = []
+        self._in_vain = 0
 
     # What is watched.
 
@@ -130,6 +142,21 @@ class SocketEngine:
         """`descriptor` will be closed before this batch is over: no event of it counts any more."""
         self._watched.pop(descriptor, None)
 
+    def read_early(self, end: Readable) -> None:
+        """
+        At the end of the batch in progress, if there is one, read `end` as if it were ready.
+
+        Most clients speak first, and then it spares an event; and a server that is just
+        being woken by its connection finds the first bytes there.  Not at once: whoever
+        begins a session may have bytes that come before those.
+        """
+        if not self._in_batch:
+            return
+        if self._in_vain:
+            self._in_vain -= 1
+        else:
+            self._early.append(end)
+
     def after_batch(self, call: Callable[[], None]) -> None:
         """Call `call` soon: after the batch in progress, or in the reactor's next turn."""
         if not self._later and not self._in_batch:
@@ -164,6 +191,8 @@ class SocketEngine:
         while events:
             self._in_batch = True
             self._handle(events)
+            while self._early:
+                self._read_early()
             self._in_batch = False
             if self._later:
                 self._run_later()
@@ -213,6 +242,12 @@ class SocketEngine:
                 # Whatever it is: what leaves `doRead` would end every session.
                 _log.failure("An event of a connection broke it")
                 self._failed(end)
+
+    def _read_early(self) -> None:
+        early, self._early = self._early, []
+        self._handle([(end.descriptor, IN) for end in early])
+        if not all(end.heard for end in early):
+            self._in_vain = IN_VAIN
 
     def _failed(self, end: Watched) -> None:
         try:

@@ -68,7 +68,7 @@ class SocketRelay:
         if ended and self.how is None:
             down.stream_ended()
         elif not received:
-            down.read_early()
+            self._engine.read_early(down)
 
     @property
     def bytes_to_upstream(self) -> int:
