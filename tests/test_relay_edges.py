@@ -6,6 +6,7 @@ import errno
 import os
 import socket
 from contextlib import suppress
+from socket import SocketType
 from typing import Any
 
 import pytest
@@ -16,12 +17,13 @@ from twisted.internet.task import deferLater
 from zope.interface import implementer
 
 from evproxy.model import Ending, Side
+from evproxy.relay import connecting
 from evproxy.relay.ends import SILENT_AFTER
 from evproxy.settings import Timeouts
 from evproxy.upstream.dialers import EndpointDialer
 from tests.bulk import BULK, counted
 from tests.certificates import Certificates
-from tests.peers import RESET, converse
+from tests.peers import RESET, Peer, converse
 from tests.proxies import Proxied
 from tests.secured import CLOSED, SecuredPeer
 
@@ -145,3 +147,30 @@ async def test_an_engine_lingers_until_there_is_tls(
     client = SecuredPeer(proxied.client(), certificates.client)
     await client.handshake()
     assert not proxied.plane.lingers
+
+
+@pytest.mark.parametrize("proxied", ["socket", "stream"], indirect=True)
+@pytest.mark.parametrize("host", ["127.0.0.1", "0.0.0.0"])
+async def test_a_server_that_resets_once_it_is_connected(
+    proxied: Proxied, monkeypatch: pytest.MonkeyPatch, host: str
+) -> None:
+    """
+    A reset that comes while evproxy looks at what it has connected is one like any other,
+    whether that was there at once or by an event; and it harms nobody who comes after.
+    """
+
+    class Looked(SocketType):
+        def getpeername(self) -> Any:
+            Peer(proxied.reactor, proxied.upstream.socket.accept()[0]).reset()
+            return super().getpeername()
+
+    await proxied.start(upstreams=[f"{host}:{proxied.upstream.port}"])
+    with monkeypatch.context() as patch:
+        patch.setattr(connecting, "SocketType", Looked)
+        assert await proxied.client().rest() == (b"", RESET)
+        await proxied.observed.ended()
+    [record] = proxied.observed.records
+    assert (record.reason.by, record.reason.how) == (Side.UPSTREAM, Ending.RESET)
+    await proxied.admission.when_empty()
+    client, server = await proxied.pair()
+    await converse(client, server)

@@ -220,7 +220,7 @@ class SocketConnector:
     def _connected(self, sock: SocketType, broken: bool = False) -> None:
         if self._bucket:
             self._drop_deadline()
-        if not broken and self._to.ephemeral and sock.getsockname() == sock.getpeername():
+        if not broken and self._to.ephemeral and _is_its_own_peer(sock):
             self._drop(sock)
             self._failed(getConnectError((errno.ECONNREFUSED, "connected to itself")))
             return
@@ -250,3 +250,12 @@ class SocketConnector:
         failure = Failure()
         _log.failure("The protocol of an upstream connection broke", failure)
         factory.clientConnectionFailed(self, failure)
+
+
+def _is_its_own_peer(sock: SocketType) -> bool:
+    """Whether `sock` is connected to itself."""
+    try:
+        return bool(sock.getsockname() == sock.getpeername())
+    except OSError:
+        # It was reset this very moment.  What it was sent is still to be read.
+        return False
