@@ -22,6 +22,7 @@ from twisted.internet.interfaces import (
     IHandshakeListener,
 )
 from twisted.internet.protocol import ClientFactory, Factory, Protocol, connectionDone
+from twisted.logger import Logger
 from twisted.protocols.tls import TLSMemoryBIOProtocol
 from twisted.python.failure import Failure
 from zope.interface import implementer
@@ -38,6 +39,8 @@ from evproxy.upstream.reasons import handshake_reason
 
 DEFAULT_MAX_SESSIONS = 4096
 """The bound on sessions of a `ProxyFactory` that is used without a `ProxyService`."""
+
+_log = Logger()
 
 
 @implementer(IHalfCloseableProtocol)
@@ -168,13 +171,21 @@ class UpstreamFactory(ClientFactory):
     """
     Connects one session upstream, once.
 
-    A subclass may name a subclass of `UpstreamProtocol` as its `protocol`.
+    A subclass may name a subclass of `UpstreamProtocol` as its `protocol`.  Whatever its
+    ``clientConnectionFailed`` does, the session hears of the failure after it, or it would
+    wait for the attempt for good where that breaks.
 
     `attempt`: which of the session's attempts this is.
     """
 
     noisy = False
     protocol: Callable[[Session], UpstreamProtocol] = UpstreamProtocol
+
+    def __init_subclass__(cls) -> None:
+        super().__init_subclass__()
+        failed = cls.clientConnectionFailed
+        if failed is not UpstreamFactory.clientConnectionFailed:
+            cls.clientConnectionFailed = _before_session(failed)  # type: ignore[method-assign]
 
     def __init__(self, session: Session) -> None:
         self.session = session
@@ -191,6 +202,23 @@ class UpstreamFactory(ClientFactory):
     def clientConnectionLost(self, connector: IConnector, reason: Failure) -> None:
         # Twisted's connector would stay in a cycle with its transport.
         connector.transport = None  # type: ignore[attr-defined]
+
+
+def _before_session(failed: Callable[..., None]) -> Callable[..., None]:
+    """`failed`, the ``clientConnectionFailed`` of a subclass, and then the session is told."""
+
+    @wraps(failed)
+    def failed_and_told(factory: UpstreamFactory, connector: IConnector, reason: Failure) -> None:
+        try:
+            failed(factory, connector, reason)
+        except Exception:
+            peer = factory.session.info.peer_host
+            _log.failure("The client factory of a session of {peer} broke", peer=peer)
+        finally:
+            # Once, for an attempt that is over already counts for nothing.
+            factory.session.connect_failed(factory.attempt, reason)
+
+    return failed_and_told
 
 
 class ProxyFactory(Factory):

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import socket
 from asyncio import CancelledError
 from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
+from twisted.internet.interfaces import IConnector
 from twisted.internet.protocol import connectionDone
 from twisted.python.failure import Failure
 
@@ -375,6 +377,33 @@ async def test_an_upstream_factory_that_makes_no_protocol(proxied: Proxied) -> N
     [record] = proxied.observed.records
     assert record.reason.how is Ending.UNREACHABLE
     assert "made no protocol" in record.error
+
+
+@pytest.mark.parametrize("host", ["127.0.0.1", "0.0.0.0"])
+@pytest.mark.parametrize("when", ["before", "after", "instead"])
+async def test_a_hook_that_breaks_when_a_connect_fails(
+    proxied: Proxied, logged_errors: LoggedErrors, when: str, host: str
+) -> None:
+    """The session goes on to the next server, whether that was known at once or by an event."""
+
+    class Upstreams(UpstreamFactory):
+        def clientConnectionFailed(self, connector: IConnector, reason: Failure) -> None:
+            if when == "after":
+                super().clientConnectionFailed(connector, reason)
+            if when != "instead":
+                raise Broken("on purpose")
+
+    class Custom(ProxyFactory):
+        upstream_factory = Upstreams
+
+    with socket.create_server(("127.0.0.1", 0)) as listening:
+        refuses = f"{host}:{listening.getsockname()[1]}"
+    await proxied.start(upstreams=[refuses, f"127.0.0.1:{proxied.upstream.port}"], factory=Custom)
+    client, server = await proxied.pair()
+    await converse(client, server)
+    assert len(proxied.observed.failures) == 1
+    assert [each.sessions for each in proxied.pool.servers] == [0, 1]
+    assert len(logged_errors.flush(Broken)) == (when != "instead")
 
 
 async def test_what_is_left_of_an_attempt_counts_for_no_other(
