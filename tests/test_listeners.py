@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import pwd
 from collections.abc import Callable, Iterator
@@ -177,3 +178,33 @@ async def test_a_listener_that_binds_after_another_failed_is_closed(
     late = await endpoint.bind(ground.reactor)
     assert service.addresses == []
     await until(ground.reactor, lambda: not listens(late))
+
+
+@pytest.mark.parametrize("lock", ["lockfile=1", "lockfile=0"])
+async def test_a_path_that_was_taken_is_bound_once_it_is_free(
+    ground: Ground, tmp_path: Path, lock: str
+) -> None:
+    """A UNIX listener that cannot be bound leaves nothing that keeps it from the next start."""
+    path = tmp_path / "socket"
+    service = ground.service(f"unix:{path}:{lock}")
+    path.touch()
+    with pytest.raises(CannotListenError) as raised:
+        service.startService()
+    assert raised.value.socketError.errno == errno.EADDRINUSE
+    assert list(tmp_path.iterdir()) == [path]
+    path.unlink()
+    service.startService()
+    await ground.session(service)
+
+
+async def test_a_lock_that_another_listener_holds_stays(ground: Ground, tmp_path: Path) -> None:
+    """Who cannot listen because another does takes neither its lock nor its path."""
+    description = f"unix:{tmp_path}/socket"
+    holder, other = (ground.service(description) for _ in range(2))
+    holder.startService()
+    held = set(tmp_path.iterdir())
+    for _ in range(2):
+        with pytest.raises(CannotListenError, match="Cannot acquire lock"):
+            other.startService()
+    assert set(tmp_path.iterdir()) == held
+    await ground.session(holder)

@@ -102,6 +102,7 @@ class PlainPort:
     _accepts = 1
     _filled = 0
     _accepting = False
+    _made: ListeningSocket | None = None
 
     def __init__(self, acceptor: Acceptor, *args: Any) -> None:
         super().__init__(*args)
@@ -110,9 +111,19 @@ class PlainPort:
     def createInternetSocket(self) -> ListeningSocket:
         """Twisted's own, as a `ListeningSocket`."""
         made = super().createInternetSocket()  # type: ignore[misc]
-        listening = ListeningSocket(made.family, made.type, made.proto, made.detach())
-        listening.setblocking(False)
-        return listening
+        self._made = ListeningSocket(made.family, made.type, made.proto, made.detach())
+        self._made.setblocking(False)
+        return self._made
+
+    def startListening(self) -> None:
+        """Bind and listen; where it cannot, nothing is left."""
+        try:
+            super().startListening()  # type: ignore[misc]
+        except BaseException:
+            # `unix.Port` leaves it open, and so does `tcp.Port` of Twisted 24.7.
+            if self._made is not None:
+                self._made.close()
+            raise
 
     def startReading(self) -> None:
         if not self._accepting:
@@ -185,6 +196,16 @@ class TCPPort(PlainPort, tcp.Port):
 
 class UNIXPort(PlainPort, unix.Port):
     """A UNIX listening port of evproxy, which closes whatever has become of its path."""
+
+    def startListening(self) -> None:
+        """Bind and listen; where it cannot, nothing is left."""
+        try:
+            super().startListening()
+        except BaseException:
+            # Only what this port locked: another one of this process may hold it.
+            if self.lockFile is not None and self.lockFile.locked:
+                self.lockFile.unlock()
+            raise
 
     def connectionLost(self, reason: Failure) -> None:
         """It listens no longer."""
