@@ -102,6 +102,8 @@ class Process(Service):
         self._listen = listen
         self._signals = Signals(reactor, proxy)
         self._proxy = proxy
+        # It is read from files, which may be out of reach later (twistd --chroot, --uid).
+        self._version = version("evproxy")
 
     def privilegedStartService(self) -> None:
         super().privilegedStartService()
@@ -119,7 +121,7 @@ class Process(Service):
         self._reactor.callWhenRunning(self._signals.install)
         _log.info(
             "evproxy {version} listens on {where}, for at most {most} sessions",
-            version=version("evproxy"),
+            version=self._version,
             where=", ".join(map(_shown, self._proxy.addresses)),
             most=self._proxy.admission.limit,
         )

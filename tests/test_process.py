@@ -252,6 +252,23 @@ def test_it_binds_before_it_gives_up_its_privileges(upstream: Upstream, tmp_path
             assert "\t".join([f"\n{name}:", *[str(number)] * 4]) in status
 
 
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root may change its root directory")
+def test_it_reads_no_files_once_it_starts(upstream: Upstream, tmp_path: Path) -> None:
+    """With ``--chroot`` it serves where there is neither Python nor evproxy."""
+    # Twisted keeps a descriptor of it in reserve.
+    (tmp_path / "dev").mkdir()
+    (tmp_path / "dev" / "null").touch()
+    command = [TWISTD, "-n", "--pidfile=", "--logger=tests.twistd.json_log", f"--chroot={tmp_path}"]
+    with Running("evproxy", LISTEN, upstream.option, command=command) as proxy:
+        client, server = upstream.session(proxy.port())
+        client.close()
+        assert rest(server) == (b"", END)
+        server.close()
+        proxy.sessions(1)
+        proxy.signal(signal.SIGTERM)
+        assert proxy.ended() == 0
+
+
 def is_free(port: int) -> bool:
     """Whether nobody listens at `port` of 127.0.0.1."""
     try:
