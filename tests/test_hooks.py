@@ -148,11 +148,8 @@ class UnheardFactory(ProxyFactory):
     protocol = Unheard
 
 
-async def test_a_hook_that_breaks_when_its_client_leaves(
-    proxied: Proxied, logged_errors: LoggedErrors, unanswered: Unanswered
-) -> None:
-    """A client that leaves while it is being connected frees its session all the same."""
-    await proxied.start(upstreams=[unanswered.name], factory=UnheardFactory)
+async def leaves_while_connecting(proxied: Proxied, logged_errors: LoggedErrors) -> None:
+    """A client that leaves before it has a server leaves no session, and its hook one error."""
     client = proxied.client()
     await client.send(b"x")
     while not proxied.admission.sessions:
@@ -161,6 +158,14 @@ async def test_a_hook_that_breaks_when_its_client_leaves(
     await proxied.admission.when_empty()
     await turn(proxied.reactor)
     assert len(logged_errors.flush()) == 1
+
+
+async def test_a_hook_that_breaks_when_its_client_leaves(
+    proxied: Proxied, logged_errors: LoggedErrors, unanswered: Unanswered
+) -> None:
+    """A client that leaves while it is being connected frees its session all the same."""
+    await proxied.start(upstreams=[unanswered.name], factory=UnheardFactory)
+    await leaves_while_connecting(proxied, logged_errors)
 
 
 async def test_such_a_hook_of_a_tls_client(
@@ -189,14 +194,7 @@ async def test_such_a_hook_behind_a_descriptor_of_systemd(
     await proxied.start(
         listen="systemd:domain=INET:index=0", upstreams=[unanswered.name], factory=UnheardFactory
     )
-    client = proxied.client()
-    await client.send(b"x")
-    while not proxied.admission.sessions:
-        await turn(proxied.reactor)
-    client.reset()
-    await proxied.admission.when_empty()
-    await turn(proxied.reactor)
-    assert len(logged_errors.flush()) == 1
+    await leaves_while_connecting(proxied, logged_errors)
 
 
 async def test_hooks_that_break_when_a_session_ends(
