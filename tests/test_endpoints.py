@@ -18,7 +18,7 @@ from evproxy.upstream.dialers import EndpointDialer, TCPAddress
 from tests.bulk import passes
 from tests.peers import END, IPV6, RESET, Listening, Peer, converse, turn
 from tests.proxies import Proxied
-from tests.unreachable import Unanswered, refused_address
+from tests.unreachable import Refusing, Unanswered
 
 pytestmark = pytest.mark.deadline(15)
 
@@ -179,9 +179,9 @@ async def test_any_client_endpoint(proxied: Proxied) -> None:
     await ends_in_order(client, server)
 
 
-async def test_an_endpoint_that_refuses(proxied: Proxied) -> None:
+async def test_an_endpoint_that_refuses(proxied: Proxied, refusing: Refusing) -> None:
     """A description that Twisted connects fails as a plain one does."""
-    host, port = refused_address().split(":")
+    host, port = refusing().split(":")
     await proxied.start(upstreams=[f"tcp:host={host}:port={port}"])
     assert await proxied.client().rest() == (b"", RESET)
     await proxied.observed.ended()

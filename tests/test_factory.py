@@ -10,7 +10,7 @@ from twisted.internet.endpoints import TCP4ServerEndpoint
 from evproxy import Pool, ProxyFactory, TroubleObserver
 from tests.peers import RESET, connect
 from tests.proxies import Observed
-from tests.unreachable import refused_address
+from tests.unreachable import Refusing
 
 
 class Own:
@@ -39,9 +39,9 @@ def test_a_pool_without_a_reactor(reactor: Any) -> None:
         ProxyFactory(pool)
 
 
-async def test_a_pool_of_ones_own(reactor: Any) -> None:
+async def test_a_pool_of_ones_own(reactor: Any, refusing: Refusing) -> None:
     """With a reactor it serves, and observers may be any sequence."""
-    observed, dead = Observed(), refused_address()
+    observed, dead = Observed(), refusing()
     trouble: TroubleObserver = observed
     factory = ProxyFactory(
         Own(Pool(reactor, [dead])), reactor=reactor, observers=(observed,), troubles=(trouble,)

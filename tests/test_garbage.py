@@ -20,7 +20,7 @@ from tests.leaks import LoggedErrors
 from tests.peers import END, RESET, Peer
 from tests.proxies import Proxied
 from tests.secured import CLOSED, Secured, SecuredPeer
-from tests.unreachable import Unanswered, refused_address
+from tests.unreachable import Refusing, Unanswered
 
 pytestmark = pytest.mark.usefixtures("no_collector")
 
@@ -94,13 +94,13 @@ async def test_after_a_client_that_left(proxied: Proxied, unanswered: Unanswered
     await nothing_is_left(proxied, session, Ending.LEFT)
 
 
-async def test_after_servers_that_refused(proxied: Proxied) -> None:
+async def test_after_servers_that_refused(proxied: Proxied, refusing: Refusing) -> None:
     """Connects that failed leave nothing."""
 
     async def session(proxied: Proxied) -> None:
         assert await proxied.client().rest() == (b"", RESET)
 
-    await proxied.start(upstreams=[refused_address(), refused_address()])
+    await proxied.start(upstreams=[refusing(), refusing()])
     await nothing_is_left(proxied, session, Ending.UNREACHABLE)
 
 

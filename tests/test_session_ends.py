@@ -14,7 +14,7 @@ from evproxy.settings import Timeouts
 from tests.bulk import MANY
 from tests.peers import END, RESET, converse, turn
 from tests.proxies import Proxied
-from tests.unreachable import Unanswered, refused_address
+from tests.unreachable import Refusing, Unanswered
 
 QUICK = Timeouts(idle=0.4, half_close=0.2)
 
@@ -176,9 +176,11 @@ async def test_an_end_that_comes_while_connecting_is_passed_on(
     assert await client.rest() == (b"answer", END)
 
 
-async def test_distinct_servers_are_tried_and_then_the_client_is_reset(proxied: Proxied) -> None:
+async def test_distinct_servers_are_tried_and_then_the_client_is_reset(
+    proxied: Proxied, refusing: Refusing
+) -> None:
     """Each unreachable server is tried once; the client is reset and the record says why."""
-    dead = [refused_address() for _ in range(3)]
+    dead = [refusing() for _ in range(3)]
     await proxied.start(upstreams=dead, connect_attempts=3)
     client = proxied.client()
     assert await client.rest() == (b"", RESET)
@@ -190,9 +192,9 @@ async def test_distinct_servers_are_tried_and_then_the_client_is_reset(proxied: 
     assert "refused" in record.error
 
 
-async def test_the_next_server_is_tried(proxied: Proxied) -> None:
+async def test_the_next_server_is_tried(proxied: Proxied, refusing: Refusing) -> None:
     """A server that refuses is passed over for one that does not."""
-    await proxied.start(upstreams=[refused_address(), f"127.0.0.1:{proxied.upstream.port}"])
+    await proxied.start(upstreams=[refusing(), f"127.0.0.1:{proxied.upstream.port}"])
     client, server = await proxied.pair()
     await client.send(b"x")
     assert await server.receive(1) == b"x"

@@ -8,13 +8,15 @@ from evproxy import UpstreamServer
 from evproxy.model import Ending, Side
 from tests.peers import END, RESET, Listening, converse
 from tests.pools import Pooled
-from tests.unreachable import refused_address
+from tests.unreachable import Refusing
 
 
-async def test_a_client_waits_though_one_server_refuses(reactor: Any, pooled: Pooled) -> None:
+async def test_a_client_waits_though_one_server_refuses(
+    reactor: Any, pooled: Pooled, refusing: Refusing
+) -> None:
     """A session that one server refused waits for the others while they are full."""
     server = pooled.closes(Listening.tcp(reactor))
-    refuses, full = refused_address(), f"127.0.0.1:{server.port}"
+    refuses, full = refusing(), f"127.0.0.1:{server.port}"
     pooled.start(refuses, UpstreamServer(full, max_sessions=1), queue_timeout=60.0, queue_size=3)
     holder, held = pooled.client(), await server.accept()
     waiting = [pooled.client() for _ in range(3)]
@@ -34,9 +36,11 @@ async def test_a_client_waits_though_one_server_refuses(reactor: Any, pooled: Po
     assert ends == [Ending.UNREACHABLE] + [Ending.FINISHED] * 4
 
 
-async def test_nobody_waits_for_a_server_that_was_tried(reactor: Any, pooled: Pooled) -> None:
+async def test_nobody_waits_for_a_server_that_was_tried(
+    reactor: Any, pooled: Pooled, refusing: Refusing
+) -> None:
     """A session that every server has refused is reset at once, whoever is full meanwhile."""
-    refuses = refused_address()
+    refuses = refusing()
     pooled.start(UpstreamServer(refuses, max_sessions=1), queue_timeout=60.0)
     clients = [pooled.client() for _ in range(3)]
     for client in clients:

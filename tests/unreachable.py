@@ -3,19 +3,33 @@
 from __future__ import annotations
 
 import socket
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
 from typing import Any
 
 import pytest
 
 from tests.peers import Listening, Peer
 
+Refusing = Callable[[], str]
 
-def refused_address() -> str:
-    """An address on which nobody listens."""
-    with socket.socket() as sock:
-        sock.bind(("127.0.0.1", 0))
-        return f"127.0.0.1:{sock.getsockname()[1]}"
+
+@pytest.fixture
+def refusing() -> Iterator[Refusing]:
+    """
+    Gives addresses at which every connect is refused.
+
+    They are bound, if not listening, until the test is over: a port of which nobody keeps hold
+    may be that of the next listener.
+    """
+    with ExitStack() as stack:
+
+        def address() -> str:
+            sock = stack.enter_context(socket.socket())
+            sock.bind(("127.0.0.1", 0))
+            return f"127.0.0.1:{sock.getsockname()[1]}"
+
+        yield address
 
 
 class Unanswered:
