@@ -12,7 +12,6 @@ from typing import Any
 
 import pytest
 from twisted.internet.protocol import Factory
-from twisted.internet.task import deferLater
 
 from evproxy.admission import Admission
 from evproxy.relay import DataPlane
@@ -20,7 +19,7 @@ from evproxy.relay.options import LASTING
 from evproxy.service import server_endpoint
 from evproxy.settings import Keepalive, Timeouts
 from tests.certificates import Certificates
-from tests.peers import Peer, converse
+from tests.peers import Peer, converse, turn
 from tests.proxies import Proxied
 from tests.secured import Secured
 
@@ -76,7 +75,7 @@ async def test_the_sockets_of_a_session(proxied: Proxied) -> None:
     assert_options(client)
     assert options(server).items() >= AT_ONCE.items()
     while options(server) != WANTED:
-        await deferLater(proxied.reactor, 0.01)
+        await turn(proxied.reactor)
     assert proxied.admission.sessions
 
 

@@ -17,10 +17,11 @@ from evproxy.interfaces import Half, Relay, RelayListener
 from evproxy.relay.deadlines import Deadlines
 from evproxy.relay.ends import AdoptedEnd
 from evproxy.relay.engine import SocketEngine
-from evproxy.relay.listening import Gate, ListeningReactor
+from evproxy.relay.listening import ListeningReactor
 from evproxy.relay.options import SWITCHES, can_wait, set_transport_options, timing
 from evproxy.relay.pipes import MOST, Pipes
 from evproxy.relay.plain import EngineSockets, PlainSockets, ReactorSockets
+from evproxy.relay.ports import Gate
 from evproxy.relay.sockets import SocketRelay
 from evproxy.relay.streams import StreamRelay
 from evproxy.relay.transport import SocketTransport

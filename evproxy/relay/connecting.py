@@ -19,8 +19,8 @@ from zope.interface import implementer
 
 from evproxy.errors import ConnectTimeout
 from evproxy.relay.engine import OUT, SocketEngine
-from evproxy.relay.listening import EXHAUSTED, Gate
 from evproxy.relay.options import Options, set_options
+from evproxy.relay.ports import EXHAUSTED, Gate
 from evproxy.relay.transport import SocketTransport, socket_address
 
 RETRY = 0.05

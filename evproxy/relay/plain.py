@@ -18,8 +18,8 @@ from twisted.internet.protocol import ClientFactory
 
 from evproxy.relay.connecting import SocketConnector, destination
 from evproxy.relay.engine import IN, SocketEngine
-from evproxy.relay.listening import Gate
 from evproxy.relay.options import Options
+from evproxy.relay.ports import Gate
 from evproxy.relay.transport import RESET_ON_CLOSE, SocketTransport, socket_address
 
 
