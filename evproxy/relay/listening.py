@@ -1,7 +1,8 @@
 """
 Listening: what stands in for the reactor where server endpoints listen.
 
-Whatever an endpoint description wraps, the plain port that it ends in is one of `evproxy.relay.ports`.
+Whatever an endpoint description wraps, the plain port that it ends in is one of those of
+`evproxy.relay.ports`.
 """
 
 from __future__ import annotations
