@@ -33,15 +33,9 @@ ENGINES = {
 """The socket relay on evproxy's and on Twisted's transports, and the stream relay on both."""
 
 LINGERING = {"lingering": ("auto", "engine", "socket")}
-"""What ``twistd evproxy`` runs: an engine that waits a moment for the next batch."""
+"""What ``twistd evproxy`` runs: an engine that waits a moment for the next batch.
 
-LINGERING_TOO = {
-    "tests.test_full_queues",
-    "tests.test_relay_degradation",
-    "tests.test_session_ends",
-    "tests.test_torture",
-}
-"""The modules whose tests run on that one as well."""
+Tests marked ``lingering`` run on it as well."""
 
 
 class Observed:
@@ -181,7 +175,7 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
         return
     said = metafunc.definition.iter_markers("parametrize")
     if not any(mark.args[0] == "proxied" for mark in said):
-        lingering = LINGERING if metafunc.module.__name__ in LINGERING_TOO else {}
+        lingering = LINGERING if metafunc.definition.get_closest_marker("lingering") else {}
         metafunc.parametrize("proxied", [*ENGINES, *lingering], indirect=True)
 
 

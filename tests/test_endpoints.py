@@ -20,7 +20,7 @@ from tests.peers import END, IPV6, RESET, Listening, Peer, converse, turn
 from tests.proxies import Proxied
 from tests.unreachable import Refusing, Unanswered
 
-pytestmark = pytest.mark.deadline(15)
+pytestmark = [pytest.mark.deadline(15), pytest.mark.oldest_twisted]
 
 
 @pytest.mark.skipif(not IPV6, reason="there is no IPv6 here")

@@ -20,7 +20,7 @@ from tests.programs import said
 from tests.proxies import Proxied
 from tests.secured import CLOSED, Secured, SecuredPeer, both_sides
 
-pytestmark = pytest.mark.deadline(15)
+pytestmark = [pytest.mark.deadline(15), pytest.mark.oldest_twisted]
 
 
 @both_sides

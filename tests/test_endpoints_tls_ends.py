@@ -17,7 +17,7 @@ from tests.proxies import Proxied
 from tests.secured import CLOSED, CUT, Secured, SecuredPeer, both_sides
 from tests.unreachable import Unanswered
 
-pytestmark = pytest.mark.deadline(15)
+pytestmark = [pytest.mark.deadline(15), pytest.mark.oldest_twisted]
 
 TAIL = bytes(ENDLESS[:1_000_000])
 

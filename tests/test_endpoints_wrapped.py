@@ -12,7 +12,7 @@ from tests.bulk import ENDLESS, passes
 from tests.peers import END, RESET, Peer, converse, turn
 from tests.proxies import Proxied
 
-pytestmark = pytest.mark.deadline(15)
+pytestmark = [pytest.mark.deadline(15), pytest.mark.oldest_twisted]
 
 HEADER = b"PROXY TCP4 192.0.2.1 192.0.2.2 1111 80\r\n"
 TAIL = bytes(ENDLESS[:1_000_000])

@@ -15,7 +15,7 @@ from tests.bulk import ENDLESS, counted, fill, roles
 from tests.peers import END, RESET, Listening, converse
 from tests.proxies import Proxied
 
-pytestmark = pytest.mark.deadline(20)
+pytestmark = [pytest.mark.deadline(20), pytest.mark.lingering]
 each_side = pytest.mark.parametrize("side", [Side.DOWNSTREAM, Side.UPSTREAM])
 
 

@@ -22,7 +22,7 @@ from tests.proxies import Proxied
 from tests.secured import CLOSED, Secured, SecuredPeer
 from tests.unreachable import Refusing, Unanswered
 
-pytestmark = pytest.mark.usefixtures("no_collector")
+pytestmark = [pytest.mark.usefixtures("no_collector"), pytest.mark.oldest_twisted]
 
 # TLS of Twisted 24.7 is a cycle for itself, and keeps the direction to a client that is lost.
 COMES_APART = "connectionLost" in vars(BufferingTLSTransport)

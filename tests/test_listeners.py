@@ -20,6 +20,8 @@ from zope.interface import provider
 from tests.leaks import LoggedErrors
 from tests.services import ANY_PORT, Ground, listens, until
 
+pytestmark = pytest.mark.oldest_twisted
+
 
 @pytest.fixture
 def warnings_logged() -> Iterator[list[str]]:

@@ -23,6 +23,8 @@ from tests.peers import END, RESET
 from tests.real_servers import free_port
 from tests.twistd import PATIENCE, TWIST, TWISTD, Outcome, Running, run
 
+pytestmark = pytest.mark.oldest_twisted
+
 LISTEN = "--listen=tcp:0:interface=127.0.0.1"
 STOPPING = [signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGQUIT]
 

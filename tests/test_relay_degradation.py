@@ -21,7 +21,7 @@ from tests.exhaustion import Exhaustion
 from tests.peers import END, RESET, Peer, converse
 from tests.proxies import Proxied
 
-pytestmark = pytest.mark.deadline(20)
+pytestmark = [pytest.mark.deadline(20), pytest.mark.lingering]
 socket_relay = pytest.mark.parametrize("proxied", ["socket", "adopted"], indirect=True)
 
 

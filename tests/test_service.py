@@ -18,6 +18,8 @@ from tests.proxies import Observed
 from tests.services import ANY_PORT, Ground, called, listens, until
 from tests.unreachable import Unanswered
 
+pytestmark = pytest.mark.oldest_twisted
+
 
 async def test_it_composes(ground: Ground) -> None:
     """In a `MultiService` it binds while there are privileges, and starts and stops with it."""

@@ -16,6 +16,8 @@ from tests.peers import END, RESET, converse, turn
 from tests.proxies import Proxied
 from tests.unreachable import Refusing, Unanswered
 
+pytestmark = [pytest.mark.lingering, pytest.mark.oldest_twisted]
+
 QUICK = Timeouts(idle=0.4, half_close=0.2)
 
 

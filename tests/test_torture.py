@@ -17,6 +17,8 @@ from tests.agents import Agent, Plan
 from tests.collector import alive
 from tests.proxies import Proxied
 
+pytestmark = [pytest.mark.lingering, pytest.mark.oldest_twisted]
+
 SESSIONS = 200
 
 

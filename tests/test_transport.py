@@ -23,7 +23,7 @@ from tests.transports import Ground, HalfCloseable, Plain, Producer, ground
 
 __all__ = ["ground"]
 
-pytestmark = pytest.mark.deadline(20)
+pytestmark = [pytest.mark.deadline(20), pytest.mark.oldest_twisted]
 
 MANY = bytes(range(256)) * 65536  # 16 MiB
 
