@@ -272,13 +272,26 @@ class PoolObserver(Protocol):
 
     def discovery_failed(self, pool: str, why: str) -> None:
         """
-        A look-up failed; the last good set of servers stays.
+        A look-up failed; the servers that were discovered before, if any, stay.
 
         Once for each reason (of the first few) until `discovery_recovered`.
         """
 
     def discovery_recovered(self, pool: str) -> None:
-        """Look-ups succeed again; once after each period in which `discovery_failed` came."""
+        """Look-ups succeed again, or nothing is wrong any more with what they find."""
+
+
+@runtime_checkable
+class DiscoveryObserver(PoolObserver, Protocol):
+    """A pool observer that tells a look-up that failed from one that found less than it should."""
+
+    def discovery_incomplete(self, pool: str, why: str) -> None:
+        """
+        The pool has the servers that were discovered; `why` is what is wrong with them.
+
+        A record is left out, say, or there is none.  Once for each reason while it lasts.
+        An observer without this method hears `discovery_failed`.
+        """
 
 
 class Probe(Protocol):
@@ -305,7 +318,7 @@ class Discovery(Protocol):
         Begin: `changed` gets every new whole set, `failed` a reason when a look-up fails.
 
         The first `changed` after `failed`, with the same set or another, says that it is
-        over, unless the discovery is `PartlyFailing`.
+        over.  A server that cannot be in a pool is left out.
         """
 
     def stop(self) -> None:
@@ -314,8 +327,12 @@ class Discovery(Protocol):
 
 @runtime_checkable
 class PartlyFailing(Discovery, Protocol):
-    """A discovery that may have new servers while a part of its look-ups fails."""
+    """A discovery that may have new servers while something is wrong with a part of them."""
 
     @property
-    def failing(self) -> bool:
-        """Whether what `failed` was told last goes on; read each time `changed` was called."""
+    def problems(self) -> Sequence[str]:
+        """
+        What is wrong with the set of servers that was told last, a reason for each thing.
+
+        Read each time `changed` is called, which is called too when only these are new.
+        """

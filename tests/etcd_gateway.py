@@ -38,6 +38,7 @@ def watching(reactor: Any, urls: Sequence[str], **settings: float) -> tuple[Told
         **{"min_interval": OFTEN, **settings},  # type: ignore[arg-type]
     )
     discovery = discovery_for(reactor, discover, Random(1))
+    told.source = discovery
     discovery.start(told.changed, told.failed)
     return told, discovery
 

@@ -6,6 +6,7 @@ import re
 import signal
 import socket
 from collections.abc import Iterator, Sequence
+from functools import partial
 from pathlib import Path
 from random import Random
 from typing import Any
@@ -20,6 +21,7 @@ from evproxy.upstream.discovery import discovery_for
 from evproxy.upstream.discovery.dns import AT_ONCE
 from evproxy.upstream.discovery.polling import LookFailed
 from evproxy.upstream.discovery.resolver import DATAGRAM_LIMIT, Resolver
+from tests.leaks import LoggedErrors
 from tests.name_servers import PlayedNameServer, name_server, played
 from tests.peers import IPV6
 from tests.pools import Heard
@@ -57,6 +59,7 @@ def watch(
         **{"interval": 10 * OFTEN, **settings},
     )
     discovery = discovery_for(reactor, discover, Random(1))
+    told.source = discovery
     discovery.start(told.changed, told.failed)
     return discovery
 
@@ -146,6 +149,7 @@ async def test_over_ipv6(reactor: Any, real_servers: RealServers) -> None:
     nameservers = (f"[::1]:{dns.port}",)
     discover = Discover("dns", name="web.example.test", port=80, nameservers=nameservers)
     discovery = discovery_for(reactor, discover, Random(1))
+    told.source = discovery
     discovery.start(told.changed, told.failed)
     await told.servers("10.0.0.1:80")
     discovery.stop()
@@ -196,7 +200,7 @@ async def test_services_without_addresses(reactor: Any, real_servers: RealServer
     dns = await name_server(reactor, real_servers, records + "a A 10.0.0.1")
     told, discovery = watching(reactor, "dns-srv", "_x._tcp.example.test", [dns.port])
     await told.servers("10.0.0.1:80")
-    assert await told.failure() == "A of b.example.test: NXDOMAIN"
+    assert await told.problem() == "A of b.example.test: NXDOMAIN"
     dns.change(records + "b A 10.0.0.2")
     await told.servers("10.0.0.1:80", "10.0.0.2:80")
     discovery.stop()
@@ -210,13 +214,102 @@ async def test_services_without_a_port(reactor: Any, real_servers: RealServers) 
     dns = await name_server(reactor, real_servers, hosts + records)
     told, discovery = watching(reactor, "dns-srv", "_x._tcp.example.test", [dns.port])
     await told.servers("10.0.0.1:80")
-    reason = "SRV of _x._tcp.example.test: no port for b.example.test"
-    assert told.failures == [reason] or await told.failure() == reason
+    reason = 'SRV of _x._tcp.example.test: "b.example.test": its port is 0'
+    assert await told.problem() == f"left out: {reason}"
     dns.change(hosts + "_x._tcp SRV 0 1 0 b\n")
-    await told.until(lambda: len(told.failures) == 2)
+    assert await told.failure() == f"nothing can be used: {reason}"
     discovery.stop()
-    assert told.failures == [reason, reason]
-    assert len(told.sets) == 1
+    assert told.endpoints() == ["10.0.0.1:80"]
+
+
+@pytest.mark.peers("knotd", "knotc")
+async def test_services_with_odd_targets(
+    reactor: Any, real_servers: RealServers, logged_errors: LoggedErrors
+) -> None:
+    """Targets that cannot be looked up are told and left out, by a real name server too."""
+    hosts = "a A 10.0.0.1\n"
+    records = "_x._tcp SRV 0 1 80 a\n_x._tcp SRV 0 1 80 b\\255d\n_x._tcp SRV 0 1 80 b\\032d\n"
+    dns = await name_server(reactor, real_servers, hosts + records)
+    told, discovery = watching(reactor, "dns-srv", "_x._tcp.example.test", [dns.port])
+    await told.servers("10.0.0.1:80")
+    await told.problem()
+    discovery.stop()
+    of = "left out: SRV of _x._tcp.example.test: "
+    why = "there is something else in it than letters, digits, hyphens and dots"
+    assert told.problems == (
+        f'{of}"b d.example.test": {why}',
+        f'{of}"b\\\\xffd.example.test": {why}',
+    )
+    assert (told.failures, logged_errors.flush(Exception)) == ([], [])
+
+
+async def test_odd_record_is_told_once(reactor: Any, logged_errors: LoggedErrors) -> None:
+    """A record that cannot be used is told once while it is there, and again when it is back."""
+    long = 70 * b"b"
+    targets = [b"a.test"]
+
+    def answers(name: str, kind: int, answer: dns.Message) -> bool:
+        if kind == dns.SRV:
+            records = [dns.Record_SRV(0, 1, 80, target, 0) for target in targets]
+            answer.answers = [dns.RRHeader(name, kind, dns.IN, 0, record) for record in records]
+        elif kind == dns.A:
+            record = dns.Record_A("10.0.0.1" if name == "a.test" else "10.0.0.2", 0)
+            answer.answers = [dns.RRHeader(name, kind, dns.IN, 0, record)]
+        return True
+
+    server = PlayedNameServer(answers)
+    with played(reactor, server) as port:
+        nameservers = (f"127.0.0.1:{port}",)
+        discover = Discover("dns-srv", name="x.test", nameservers=nameservers, min_interval=OFTEN)
+        heard = Heard()
+        pool = Pool(reactor, discover=discover, observer=heard)
+        pool.start()
+        for count in (1, 2):
+            targets[1:] = [long]
+            assert await heard.line("discovery: ", count) == (
+                f'discovery: left out: SRV of x.test: "{60 * "b"}…": '
+                "a label has 1 to 63 characters, and the whole name at most 253"
+            )
+            targets[1:] = [long, b"c.test"]
+            await heard.line("10.0.0.2:80 added", count)
+            targets[1:] = []
+            await heard.line("discovery recovered", count)
+        pool.stop()
+    discovery = [line for line in heard.lines if line.startswith("discovery")]
+    assert len(discovery) == 4
+    assert logged_errors.flush(Exception) == []
+
+
+async def test_target_that_loses_its_addresses(reactor: Any) -> None:
+    """A target that has none any more, or bad ones only, keeps those it had."""
+    known: dict[str, list[str]] = {"a.test": ["10.0.0.1"], "b.test": ["10.0.0.2"]}
+
+    def answers(name: str, kind: int, answer: dns.Message) -> bool:
+        if kind == dns.SRV:
+            records = [dns.Record_SRV(0, 1, 80, target, 0) for target in known]
+            answer.answers = [dns.RRHeader(name, kind, dns.IN, 0, record) for record in records]
+        elif kind == dns.A:
+            answer.answers = [
+                dns.RRHeader(name, kind, dns.IN, 0, dns.Record_A(address, 0))
+                for address in known[name]
+            ]
+        return True
+
+    with played(reactor, PlayedNameServer(answers)) as port:
+        told, discovery = watching(reactor, "dns-srv", "x.test", [port])
+        both = ("10.0.0.1:80", "10.0.0.2:80")
+        await told.servers(*both)
+        for addresses, problem in [
+            ([], "b.test has no address"),
+            (["0.0.0.0"], "nothing can be used: A of b.test: 0.0.0.0 is no host's address"),
+        ]:
+            known["b.test"] = addresses
+            await told.until(partial(lambda wanted: told.problems == (wanted,), problem))
+            assert told.endpoints() == sorted(both)
+        known["b.test"] = ["0.0.0.0", "10.0.0.3"]
+        await told.servers("10.0.0.1:80", "10.0.0.3:80")
+        discovery.stop()
+    assert told.problems == ("left out: A of b.test: 0.0.0.0 is no host's address",)
 
 
 @pytest.mark.peers("knotd", "knotc")
@@ -247,15 +340,16 @@ async def test_family_that_is_never_answered(reactor: Any) -> None:
         told, discovery = watching(reactor, "dns", "web.test", [port], port=80)
         await told.servers("10.0.0.1:80")
         assert server.asked == [dns.A, dns.AAAA]
-        await told.failure()
+        await told.problem()
         assert server.asked == [dns.A, dns.AAAA, dns.AAAA]
-        assert len(told.sets) == 1
+        assert set(told.sets) == {(UpstreamServer("10.0.0.1:80"),)}
         server.asked.clear()
         addresses[0] = "10.0.0.2"
         await told.servers("10.0.0.2:80")
         discovery.stop()
         assert server.asked == [dns.A, dns.AAAA]
-        assert told.failures == [f"AAAA of web.test: timed out (asked 127.0.0.1:{port})"]
+        assert told.problems == (f"AAAA of web.test: timed out (asked 127.0.0.1:{port})",)
+        assert told.failures == []
 
 
 async def test_family_that_is_answered_late(reactor: Any) -> None:

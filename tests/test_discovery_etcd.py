@@ -44,24 +44,34 @@ async def test_changes(reactor: Any, etcd: Etcd) -> None:
     await told.servers("10.0.0.9:80")
     await etcd.delete("a")
     await told.servers()
-    await told.until(lambda: bool(told.failures))
     discovery.stop()
-    assert told.failures == [f"there is no key with the prefix {PREFIX!r}"]
+    assert told.problems == (f"no discovered server: there is no key with the prefix {PREFIX!r}",)
+    assert told.failures == []
 
 
 @pytest.mark.peers("etcd")
 async def test_bad_value(reactor: Any, etcd: Etcd) -> None:
-    """A bad value is told once and skipped; the others count."""
+    """A bad value is told and left out; the others count; bad ones alone change nothing."""
     await etcd.started()
     await etcd.put("a", "10.0.0.1:80")
     await etcd.put("b", b"10.0.0.2:80")
     told, discovery = watching(reactor, [etcd.url], interval=4 * OFTEN)
-    assert (await told.failure()).startswith(f"{PREFIX}b: not JSON: ")
+    assert (await told.problem()).startswith(f"left out: {PREFIX}b: not JSON: ")
     assert told.endpoints() == ["10.0.0.1:80"]
     await etcd.put("c", "10.0.0.3:80")
     await told.servers("10.0.0.1:80", "10.0.0.3:80")
     await etcd.put("b", "10.0.0.2:80")
     await told.servers("10.0.0.1:80", "10.0.0.2:80", "10.0.0.3:80")
+    assert (told.problems, told.failures) == ((), [])
+    await etcd.delete("a")
+    await etcd.delete("b")
+    await told.servers("10.0.0.3:80")
+    await etcd.put("c", {"endpoint": "10.0.0.3:80", "weight": 257})
+    assert (await told.failure()).startswith(f"nothing can be used: {PREFIX}c: weight: expected")
+    assert told.endpoints() == ["10.0.0.3:80"]
+    before = len(told.sets)
+    await etcd.put("c", "10.0.0.3:80")
+    await told.until(lambda: len(told.sets) > before)
     discovery.stop()
     assert len(told.failures) == 1
 

@@ -78,14 +78,14 @@ async def test_watch_ends_at_once(reactor: Any, serve: Serve) -> None:
     gateway = Gateway({"a": "a:1"}, on_watch=lambda request: b"")
     url = serve(gateway)
     told, discovery = watching(reactor, [url])
-    assert await told.failure() == f"{url}: the watch ended"
+    assert await told.problem() == f"{url}: the watch ended"
     began, ranges = reactor.seconds(), gateway.ranges
     gateway.keys["b"] = "b:1"
     await told.servers("a:1", "b:1")
     await gateway.until(lambda: gateway.ranges == ranges + 3)
     assert reactor.seconds() - began >= 3 * OFTEN
     discovery.stop()
-    assert len(told.failures) == 1
+    assert (len(told.sets), told.failures) == (3, [])
 
 
 async def test_watch_that_ended_before_a_failure(reactor: Any, serve: Serve) -> None:
@@ -93,11 +93,11 @@ async def test_watch_that_ended_before_a_failure(reactor: Any, serve: Serve) -> 
     gateway = Gateway({"a": "a:1"}, on_watch=lambda request: b"")
     url = serve(gateway)
     told, discovery = watching(reactor, [url])
-    assert await told.failure() == f"{url}: the watch ended"
+    assert await told.problem() == f"{url}: the watch ended"
     gateway.on_range = lambda request: b"<html>"
     assert await told.failure() == f"{url}: the answer is not etcd's"
     gateway.on_range = gateway.on_watch = None
-    await told.until(lambda: len(told.sets) == 2)
+    await told.until(lambda: not told.problems)
     await gateway.until(lambda: bool(gateway.watches))
     gateway.watches[-1].write(put("b", "b:1"))
     await told.servers("a:1", "b:1")
@@ -141,9 +141,9 @@ async def test_nonsense_while_watching(reactor: Any, serve: Serve) -> None:
     gateway.on_watch = lambda request: b"nonsense\n"
     url = serve(gateway)
     told, discovery = watching(reactor, [url], interval=4 * OFTEN)
-    assert await told.failure() == f"{url}: the watch does not speak as etcd does"
+    assert await told.problem() == f"{url}: the watch does not speak as etcd does"
     gateway.on_watch = None
-    await told.until(lambda: len(told.sets) == 2)
+    await told.until(lambda: not told.problems)
     discovery.stop()
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import json
+from contextlib import suppress
 from itertools import pairwise
 
 import pytest
@@ -28,6 +29,10 @@ from evproxy.upstream.discovery.etcd_wire import (
 
 def encoded(text: str) -> str:
     return base64.b64encode(text.encode()).decode()
+
+
+def as_json(value: object) -> bytes:
+    return json.dumps(value).encode()
 
 
 def test_requests() -> None:
@@ -91,6 +96,56 @@ def test_any_answer(data: bytes) -> None:
             read(data)
 
 
+json_values = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text() | st.just("L2E="),
+    lambda inside: (
+        st.lists(inside, max_size=3)
+        | st.dictionaries(
+            st.sampled_from(
+                [
+                    *("header", "revision", "kvs", "key", "value", "kv", "type", "error"),
+                    *("result", "events", "compact_revision", "canceled", "cancel_reason"),
+                    "message",
+                ]
+            ),
+            inside,
+            max_size=5,
+        )
+    ),
+    max_leaves=12,
+)
+
+
+@given(json_values)
+def test_any_json(value: object) -> None:
+    """Whatever JSON is said in etcd's words is read, or is the one error, in one line."""
+    data = json.dumps(value).encode()
+    with suppress(EtcdError):
+        read_snapshot(data)
+    with suppress(EtcdError):
+        assert "\n" not in read_update(data).ended
+    assert "\n" not in refusal(503, data)
+
+
+@given(st.dictionaries(st.binary(max_size=9), st.binary() | json_values.map(as_json), max_size=5))
+def test_any_values(values: dict[bytes, bytes]) -> None:
+    """Each value is a server or a fault in one line, whatever it is."""
+    registry = Registry()
+    registry.replace(values)
+    servers, faults = registry.servers()
+    assert len(servers) + len(faults) == len(values)
+    assert not any("\n" in fault for fault in faults)
+
+
+@pytest.mark.parametrize("number", ["1e999", "-1e999", "NaN", '"9"', "9" * 5000])
+def test_any_revision(number: str) -> None:
+    """A revision that is no number a program could have is an error like any other."""
+    with suppress(EtcdError):
+        read_snapshot(b'{"header": {"revision": %s}}' % number.encode())
+    with suppress(EtcdError):
+        read_update(b'{"result": {"compact_revision": %s}}' % number.encode())
+
+
 @given(st.lists(st.binary(max_size=20)), st.lists(st.integers(0, 200)))
 def test_lines(lines: list[bytes], cuts: list[int]) -> None:
     """Lines come out whole, wherever they were cut."""
@@ -114,18 +169,20 @@ def test_registry() -> None:
     """Values are servers in the order of their keys; wrong ones are told, and do not count."""
     registry = Registry()
     registry.replace({b"/b": b'"b:1"', b"/a": b'{"endpoint": "a:1", "weight": 2}'})
-    assert registry.servers() == ((UpstreamServer("a:1", weight=2), UpstreamServer("b:1")), "")
+    assert registry.servers() == ((UpstreamServer("a:1", weight=2), UpstreamServer("b:1")), ())
     registry.apply([(b"/b", b"b:1"), (b"/c", b'{"endpoint": "c:1", "weight": -1}'), (b"/d", b"7")])
-    servers, problem = registry.servers()
+    servers, faults = registry.servers()
     assert servers == (UpstreamServer("a:1", weight=2),)
-    assert problem.startswith("/b: not JSON: ")
-    assert problem.endswith("(and 2 more)")
+    starts = ("/b: not JSON: ", "/c: weight: expected a whole number from 0 to 256", "/d: expected")
+    assert [fault.startswith(start) for fault, start in zip(faults, starts, strict=True)] == 3 * [
+        True
+    ]
     registry.apply([(b"/b", None), (b"/d", None), (b"/unknown", None)])
-    assert registry.servers()[1].startswith("/c: weight: expected a whole number from 0 to 256")
+    assert registry.servers() == (servers, (faults[1],))
     registry.apply([(b"/c", b'"a:1"')])
-    assert registry.servers() == (servers, '/c: "a:1" is there twice')
+    assert registry.servers() == (servers, ('/c: "a:1" is there twice',))
     registry.replace({})
-    assert registry.servers() == ((), "")
+    assert registry.servers() == ((), ())
 
 
 def test_registry_is_bounded() -> None:

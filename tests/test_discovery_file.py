@@ -24,6 +24,7 @@ def watching(reactor: Any, path: Path) -> tuple[Told, Any]:
     discovery = discovery_for(
         reactor, Discover("file", path=str(path), min_interval=OFTEN), Random(1)
     )
+    told.source = discovery
     discovery.start(told.changed, told.failed)
     return told, discovery
 
@@ -44,6 +45,7 @@ async def test_changes(reactor: Any, tmp_path: Path) -> None:
     await told.servers()
     discovery.stop()
     assert told.failures == []
+    assert told.problems == (f"no discovered server: {path}: upstreams is empty",)
 
 
 async def test_toml(reactor: Any, tmp_path: Path) -> None:
@@ -93,13 +95,23 @@ async def test_unreadable(reactor: Any, tmp_path: Path, make: Any) -> None:
     assert reason.endswith(("it is not a file", f"it is longer than {SIZE_LIMIT} bytes"))
 
 
-async def test_unusable_endpoint(reactor: Any, tmp_path: Path) -> None:
-    """An endpoint that nobody could connect to breaks the file."""
-    path = tmp_path / "servers.toml"
-    path.write_text('upstreams = ["carrier:pigeon"]')
+async def test_bad_item(reactor: Any, tmp_path: Path) -> None:
+    """An item that is no server is left out and told; a file of such items alone is broken."""
+    path = tmp_path / "servers.json"
+    replace(path, '{"upstreams": ["a:1", "carrier:pigeon", "b:1"]}')
     told, discovery = watching(reactor, path)
-    assert "upstreams[0]: " in await told.failure()
+    await told.servers("a:1", "b:1")
+    [problem] = told.problems
+    assert problem.startswith(f"left out: {path}: upstreams[1]: ")
+    replace(path, '{"upstreams": ["a:1", "c:1"]}')
+    await told.servers("a:1", "c:1")
+    assert (told.problems, told.failures) == ((), [])
+    replace(path, '{"upstreams": ["carrier:pigeon", 7]}')
+    reason = await told.failure()
     discovery.stop()
+    assert reason.startswith(f"nothing can be used: {path}: upstreams[0]: ")
+    assert reason.endswith(" (and 1 more)")
+    assert told.endpoints() == ["a:1", "c:1"]
 
 
 async def test_stop_at_once(reactor: Any, tmp_path: Path) -> None:

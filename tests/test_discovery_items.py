@@ -20,6 +20,7 @@ from evproxy.upstream.discovery.announce import Announcer
 from evproxy.upstream.discovery.backoff import Backoff
 from evproxy.upstream.discovery.items import (
     ItemReader,
+    Listed,
     Unreadable,
 )
 from tests.leaks import LoggedErrors
@@ -48,9 +49,16 @@ upstreams = [
 
 def test_both_formats() -> None:
     """TOML and JSON say the same."""
-    assert READER.toml_file(TOML) == (A, B)
-    assert READER.json_file(json.dumps({"upstreams": ITEMS}).encode()) == (A, B)
-    assert READER.toml_file(b"upstreams = []") == ()
+    assert READER.toml_file(TOML) == Listed((A, B))
+    assert READER.json_file(json.dumps({"upstreams": ITEMS}).encode()) == Listed((A, B))
+    assert READER.toml_file(b"upstreams = []") == Listed(())
+
+
+def test_byte_order_mark() -> None:
+    """A byte order mark at the beginning is passed over, in TOML and in JSON."""
+    mark = "\ufeff".encode()
+    assert READER.toml_file(mark + TOML) == Listed((A, B))
+    assert READER.json_file(mark + json.dumps({"upstreams": ITEMS}).encode()) == Listed((A, B))
 
 
 @pytest.mark.parametrize(
@@ -61,13 +69,6 @@ def test_both_formats() -> None:
         (b"upstream = []", "upstream: unknown key, expected upstreams alone"),
         (b"upstreams = [", "not TOML: "),
         (b"\xff", "not TOML: "),
-        (b'upstreams = ["a:1", "nowhere"]', "upstreams[1]: expected HOST:PORT"),
-        (b'upstreams = ["a:1", "tcp:a:1"]', 'upstreams[1]: "tcp:a:1" is there twice'),
-        (
-            b'upstreams = [{endpoint = "a:1", weight = "two"}]',
-            "upstreams[0].weight: expected a whole number from 0 to 256, got",
-        ),
-        (b'upstreams = [{endpoint = "a:1", wieght = 1}]', "upstreams[0].wieght: unknown key"),
     ],
 )
 def test_broken_toml(data: bytes, reason: str) -> None:
@@ -80,12 +81,42 @@ def test_broken_toml(data: bytes, reason: str) -> None:
 
 @pytest.mark.parametrize(
     "data",
-    [b"", b"[]", b"null", b"{", b'{"upstreams": [null]}', b'{"upstreams": [NaN]}', b"[" * 9999],
+    [b"", b"[]", b"null", b"{", b'{"upstreams": NaN}', b"[" * 9999],
 )
 def test_broken_json(data: bytes) -> None:
     """Whatever is no such object is unreadable."""
     with pytest.raises(Unreadable):
         READER.json_file(data)
+
+
+@pytest.mark.parametrize(
+    ("item", "fault"),
+    [
+        ("nowhere", "upstreams[1]: expected HOST:PORT"),
+        ("tcp:a:1", 'upstreams[1]: "tcp:a:1" is there twice'),
+        (
+            {"endpoint": "b:1", "weight": "two"},
+            "upstreams[1].weight: expected a whole number from 0 to 256, got",
+        ),
+        ({"endpoint": "b:1", "weight": 257}, "upstreams[1].weight: expected a whole number"),
+        ({"endpoint": "b:1", "wieght": 1}, "upstreams[1].wieght: unknown key"),
+        ({"endpoint": "b:1", "\ud800\x1b[2J": 1}, 'upstreams[1]."\\ud800\\u001b[2J": unknown'),
+        ("b\x1b[2J:1", "upstreams[1]: expected HOST:PORT"),
+        ("b\u202e:1", "upstreams[1]: expected HOST:PORT"),
+        ("unix:/run/\u2066b", "upstreams[1]: expected HOST:PORT"),
+        ("unix:/run/\nb", "upstreams[1]: expected HOST:PORT"),
+        ("b\ud800:1", "upstreams[1]: expected HOST:PORT"),
+        (None, "upstreams[1]: expected"),
+        ([[]], "upstreams[1]: expected"),
+    ],
+)
+def test_bad_item(item: object, fault: str) -> None:
+    """An item that is no server is left out, with its place, in one line; the others count."""
+    found = READER.json_file(json.dumps({"upstreams": ["a:1", item, "c:1"]}).encode())
+    assert found.servers == (UpstreamServer("a:1"), UpstreamServer("c:1"))
+    [said] = found.faults
+    assert said.startswith(fault)
+    assert said.isprintable()
 
 
 @given(st.one_of(st.binary(), st.text().map(str.encode)))
@@ -155,39 +186,42 @@ def test_announcer() -> None:
 
 
 def test_announcer_problems() -> None:
-    """A problem that stays is told once, again after a failure, and its end is good news."""
-    told, announcer = Told(), Announcer()
-    announcer.start(told.changed, told.failed)
-    announcer.found((A,), "half")
-    announcer.found((A,), "half")
-    announcer.broken("half")
-    assert (told.sets, told.failures) == ([(A,)], ["half"])
-    announcer.broken("all")
-    assert told.failures == ["half", "all"]
-    announcer.found((A,))
-    assert told.sets == [(A,), (A,)]
-    announcer.missed("away")
-    announcer.found((A,), "half")
-    assert told.failures == ["half", "all", "away", "half"]
-
-
-def test_announcer_failing() -> None:
-    """A set that is told while an old problem stays is no good news."""
-    told, announcer = Told(), Announcer()
+    """A set is told too when something else is wrong with it, and after a failure."""
+    announcer = Announcer()
+    told = Told(source=announcer)
     heard = []
 
     def changed(servers: Sequence[UpstreamServer]) -> None:
-        heard.append((*servers, announcer.failing))
+        heard.append((*servers, *announcer.problems))
 
     announcer.start(changed, told.failed)
-    announcer.found((A,), "half")
-    announcer.found((B,), "half")
+    announcer.found((A,), ["half"])
+    announcer.found((A,), ["half"])
+    announcer.found((B,), ["half"])
+    announcer.found((B,), ["other\nhalf", "half"])
+    announcer.found((B,), ["half"])
     announcer.found((B,))
+    assert heard == [(A, "half"), (B, "half"), (B, "other half", "half"), (B, "half"), (B,)]
+    heard.clear()
     announcer.missed("away")
-    announcer.found((B,), "half")
-    announcer.found((A,), "other half")
-    assert heard == [(A, True), (B, True), (B, False), (B, False), (A, True)]
-    assert told.failures == ["half", "away", "half", "other half"]
+    announcer.found((B,), ["half"])
+    announcer.found((B,), ["half"])
+    assert heard == [(B, "half")]
+    assert told.failures == ["away"]
+
+
+def test_announcer_broken() -> None:
+    """What cannot be used is told once for each reason in a row; the next set is told."""
+    told, announcer = Told(), Announcer()
+    announcer.start(told.changed, told.failed)
+    announcer.found((A,))
+    for reason in ("half", "half", "all\nof it", "half"):
+        announcer.broken(reason)
+    assert told.failures == ["half", "all of it", "half"]
+    announcer.found((A,))
+    assert told.sets == [(A,), (A,)]
+    announcer.broken("half")
+    assert len(told.failures) == 4
 
 
 def test_announcer_refused() -> None:

@@ -10,11 +10,15 @@ from hypothesis import given
 from hypothesis import strategies as st
 from twisted.names import dns
 
+from evproxy.config.addresses import domain_fault
+from evproxy.config.problems import quoted
 from evproxy.model import UpstreamServer
 from evproxy.upstream.discovery.records import (
     HEAVIEST,
+    Answer,
     Service,
     addresses_in,
+    canonical,
     fitted,
     nameserver,
     nameservers_in,
@@ -36,7 +40,9 @@ def alias(name: str, target: str, ttl: int = 60) -> dns.RRHeader:
     return dns.RRHeader(name, dns.CNAME, dns.IN, ttl, dns.Record_CNAME(target, ttl))
 
 
-def srv(name: str, target: str, port: int, priority: int = 0, weight: int = 1) -> dns.RRHeader:
+def srv(
+    name: str, target: str | bytes, port: int, priority: int = 0, weight: int = 1
+) -> dns.RRHeader:
     return dns.RRHeader(
         name, dns.SRV, dns.IN, 60, dns.Record_SRV(priority, weight, port, target, 60)
     )
@@ -44,7 +50,7 @@ def srv(name: str, target: str, port: int, priority: int = 0, weight: int = 1) -
 
 def decoded(message: dns.Message) -> dns.Message:
     """`message` after a journey over the wire."""
-    arrived = dns.Message()
+    arrived = Answer()
     arrived.fromStr(message.toStr())
     return arrived
 
@@ -52,7 +58,7 @@ def decoded(message: dns.Message) -> dns.Message:
 def answer(
     answers: list[dns.RRHeader], additional: list[dns.RRHeader] | None = None
 ) -> dns.Message:
-    message = dns.Message(1, answer=1)
+    message = dns.Message(1, answer=1, maxSize=0)
     message.answers = answers
     message.additional = additional or []
     return decoded(message)
@@ -98,7 +104,102 @@ def test_services_without_a_port() -> None:
     records = [srv("x.test", "b.test", 0), srv("x.test", "a.test", 81), srv("x.test", "", 0)]
     found = services_in(answer(records), "x.test")
     assert found.services == (Service("", 0, 0, 1), Service("a.test", 81, 0, 1))
-    assert found.problem == "SRV of x.test: no port for b.test"
+    assert found.faults == ('SRV of x.test: "b.test": its port is 0',)
+
+
+def left_out(kind: str, name: str, faults: list[str]) -> tuple[str, ...]:
+    return tuple(sorted(f"{kind} of {name}: {fault}" for fault in faults))
+
+
+def test_odd_targets() -> None:
+    """A target that is no host name is left out, whatever is in it; the others count."""
+    long = "a label has 1 to 63 characters, and the whole name at most 253"
+    other = "there is something else in it than letters, digits, hyphens and dots"
+    odd = {
+        b"x" * 64: long,
+        b"a..test": long,
+        b".".join([b"abcdefgh"] * 30): long,
+        b"a b.test": other,
+        b"a\nb.test": other,
+        b"*.test": other,
+        b"a/b.test": other,
+        b"\xff\x1b.test": other,
+    }
+    first, *others = [srv("x.test", target, 80) for target in odd]
+    good = [srv("x.test", "_under.score.test", 80), srv("x.test", "xn--a.test", 81)]
+    found = services_in(answer([first, good[0], *others, good[1]]), "x.test")
+    assert [service.target for service in found.services] == ["_under.score.test", "xn--a.test"]
+    faults = [f"{quoted(canonical(target))}: {why}" for target, why in odd.items()]
+    assert found.faults == left_out("SRV", "x.test", faults)
+    assert all(fault.isprintable() for fault in found.faults)
+
+
+def test_odd_addresses() -> None:
+    """Addresses that nobody could connect to are left out; the others count."""
+    odd = {
+        "0.0.0.0": "0.0.0.0 is no host's address",
+        "224.0.0.1": "224.0.0.1 is the address of many hosts",
+        "255.255.255.255": "255.255.255.255 is the address of many hosts",
+    }
+    records = [a("x.test", address) for address in odd]
+    found = addresses_in(answer([*records, a("x.test", "10.0.0.1")]).answers, "x.test", dns.A)
+    assert found.addresses == ("10.0.0.1",)
+    assert found.faults == left_out("A", "x.test", [*odd.values()])
+    odd = {
+        "::": ":: is no host's address",
+        "ff02::1": "ff02::1 is the address of many hosts",
+        "::ffff:10.0.0.1": "10.0.0.1 in IPv6 form belongs into an A record",
+        "fe80::1": "fe80::1 is link-local, and DNS does not tell the interface",
+    }
+    records = [aaaa("x.test", address) for address in odd]
+    found = addresses_in(answer([*records, aaaa("x.test", "fd00::1")]).answers, "x.test", dns.AAAA)
+    assert found.addresses == ("fd00::1",)
+    assert found.faults == left_out("AAAA", "x.test", [*odd.values()])
+
+
+def raw(name: str, kind: int, data: bytes) -> dns.RRHeader:
+    return dns.RRHeader(name, kind, dns.IN, 60, dns.UnknownRecord(data, 60))
+
+
+@pytest.mark.parametrize("data", [b"", b"\x0a", b"\x0a\0\0\x02\0", b"\xff" * 300])
+def test_data_of_a_wrong_length(data: bytes) -> None:
+    """Data that is longer or shorter than it must be touches no record but its own."""
+    records = [a("x.test", "10.0.0.1"), raw("x.test", dns.A, data), a("x.test", "10.0.0.3")]
+    found = addresses_in(answer(records).answers, "x.test", dns.A)
+    assert found.addresses == ("10.0.0.1", "10.0.0.3")
+    assert found.faults == ("A of x.test: its data cannot be read",)
+    records = [srv("x.test", "a.test", 80), raw("x.test", dns.SRV, data), alias("x.test", "y.test")]
+    message = answer([*records, raw("x.test", dns.CNAME, b"\xc0"), srv("y.test", "b.test", 80)])
+    services = services_in(message, "x.test")
+    assert [service.target for service in services.services] == ["a.test", "b.test"]
+    assert services.faults == ("SRV of x.test: its data cannot be read",)
+
+
+def test_loop_of_pointers() -> None:
+    """A target that is a circle of compression pointers touches no record but its own."""
+    message = dns.Message(1, answer=1)
+    mark = b"\xc0\xfe"
+    message.answers = [
+        raw("x.test", dns.SRV, b"\0\0\0\1\0\x50" + mark),
+        srv("x.test", "a.test", 80),
+    ]
+    data = message.toStr()
+    place = data.index(mark)
+    arrived = Answer()
+    arrived.fromStr(data.replace(mark, bytes([0xC0, place])))
+    found = services_in(arrived, "x.test")
+    assert [service.target for service in found.services] == ["a.test"]
+    assert found.faults == ("SRV of x.test: its data cannot be read",)
+
+
+def test_one_target_twice() -> None:
+    """Of several records for one port of a target, the one that is heaviest counts."""
+    records = [srv("x.test", "a.test", 80, weight=weight) for weight in (3, 9, 5, 9)]
+    for order in (records, records[::-1]):
+        services = services_in(answer(order), "x.test").services
+        assert servers_of(services, {"a.test": ["10.0.0.1"]}) == (
+            UpstreamServer("10.0.0.1:80", weight=9),
+        )
 
 
 def test_tiers_and_weights() -> None:
@@ -192,5 +293,7 @@ def test_any_datagram(data: bytes, seed: int) -> None:
     assert answer_to(query, data) is None or len(data) >= 12
     message = answer_to(query, bytes(damaged[: chance.randrange(len(damaged) + 1)]))
     if message is not None:
-        services_in(message, "_x._tcp.test")
-        addresses_in(message.answers, "a.test", dns.A)
+        for service in services_in(message, "_x._tcp.test").services:
+            assert not service.target or domain_fault(service.target) is None
+        for kind in (dns.A, dns.AAAA):
+            addresses_in(message.answers + message.additional, "a.test", kind)

@@ -101,6 +101,7 @@ def test_first_servers() -> None:
         return looks[0]
 
     discovery = PollingDiscovery(clock, look, Backoff(SHORTEST, LONGEST, Random(1)))
+    told.source = discovery
     discovery.start(told.changed, told.failed)
     clock.advance(RESOLUTION_DELAY / 2)
     assert told.sets == []
@@ -111,9 +112,9 @@ def test_first_servers() -> None:
     assert told.sets == [(a, b), (a, b, c)]
     assert waits(clock, 1) == [7.0]
     clock.advance(2 * RESOLUTION_DELAY)
-    looks[0].callback(Look((a, b, c), 9.0, "half"))
-    assert told.sets == [(a, b), (a, b, c)]
-    assert told.failures == ["half"]
+    looks[0].callback(Look((a, b, c), 9.0, ("half",)))
+    assert told.sets == [(a, b), (a, b, c), (a, b, c)]
+    assert told.problems == ("half",)
     discovery.stop()
     assert clock.getDelayedCalls() == []
 
@@ -128,6 +129,7 @@ def test_first_servers_in_time() -> None:
         return looking
 
     discovery = PollingDiscovery(clock, look, Backoff(SHORTEST, LONGEST, Random(1)))
+    told.source = discovery
     discovery.start(told.changed, told.failed)
     clock.advance(RESOLUTION_DELAY / 2)
     looking.callback(Look((a, b), 7.0))
@@ -146,6 +148,7 @@ def test_stop_before_first_servers() -> None:
         return Deferred(lambda _: so_far(tuple))
 
     discovery = PollingDiscovery(clock, look, Backoff(SHORTEST, LONGEST, Random(1)))
+    told.source = discovery
     discovery.start(told.changed, told.failed)
     discovery.stop()
     assert clock.getDelayedCalls() == []
@@ -163,13 +166,15 @@ def test_first_servers_after_a_failure() -> None:
         return looks.pop()
 
     discovery = PollingDiscovery(clock, look, Backoff(SHORTEST, LONGEST, Random(1)))
+    told.source = discovery
     discovery.start(told.changed, told.failed)
     assert (told.sets, told.failures) == ([], ["away"])
     waits(clock, 2)
     assert told.sets == [(a,)]
-    looking.callback(Look((a,), 7.0, "half"))
+    looking.callback(Look((a,), 7.0, ("half",)))
     discovery.stop()
-    assert (told.sets, told.failures) == ([(a,)], ["away", "half"])
+    assert (told.sets, told.failures) == ([(a,), (a,)], ["away"])
+    assert told.problems == ("half",)
     assert clock.getDelayedCalls() == []
 
 
@@ -191,6 +196,7 @@ def test_etcd() -> None:
         LONGEST,
         SHORTEST,
     )
+    told.source = discovery
     discovery.start(told.changed, told.failed)
     grow(waits(clock, FAILURES))
     discovery.stop()

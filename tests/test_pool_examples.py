@@ -168,7 +168,9 @@ async def test_own_discovery(reactor: Any, tmp_path: Path) -> None:
         assert await client.receive(9) == b"still one"
         away = tmp_path.with_name("away")
         tmp_path.rename(away)
-        await example.says(f"default keeps its servers: {tmp_path}: No such file or directory")
+        await example.says(
+            f"default keeps the servers it has: {tmp_path}: No such file or directory"
+        )
         away.rename(tmp_path)
         await example.says("default discovers its servers again")
         await example.ended()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from typing import Any
 
 from attrs import define, field
 from twisted.internet.defer import Deferred
@@ -12,15 +13,22 @@ from evproxy.model import UpstreamServer
 
 @define
 class Told:
-    """All that a discovery told, in order."""
+    """
+    All that a discovery told, in order.
+
+    `problems`: what was wrong with the last set, if the discovery `source` tells it.
+    """
 
     sets: list[tuple[UpstreamServer, ...]] = field(factory=list)
     failures: list[str] = field(factory=list)
+    problems: tuple[str, ...] = ()
+    source: Any = field(default=None, eq=False)
     _waiting: list[Deferred[None]] = field(factory=list, init=False)
 
     def changed(self, servers: Sequence[UpstreamServer]) -> None:
         """A discovery's first callback."""
         self.sets.append(tuple(servers))
+        self.problems = tuple(self.source.problems) if self.source is not None else ()
         self._wake()
 
     def failed(self, reason: str) -> None:
@@ -45,6 +53,11 @@ class Told:
         before = len(self.failures)
         await self.until(lambda: len(self.failures) > before)
         return self.failures[-1]
+
+    async def problem(self) -> str:
+        """Wait until something is wrong with the last set, and give the first thing."""
+        await self.until(lambda: bool(self.problems))
+        return self.problems[0]
 
     def endpoints(self) -> list[str]:
         """The endpoints of the last set, sorted."""

@@ -77,7 +77,10 @@ class TroubleLog:
         _trouble.error("{pool} cannot serve sessions: {why}", pool=pool, why=why)
 
     def discovery_failed(self, pool: str, why: str) -> None:
-        _trouble.warn("{pool} keeps its servers: {why}", pool=pool, why=why)
+        _trouble.warn("{pool} keeps the servers it has: {why}", pool=pool, why=why)
+
+    def discovery_incomplete(self, pool: str, why: str) -> None:
+        _trouble.warn("{pool} discovery: {why}", pool=pool, why=why)
 
     def discovery_recovered(self, pool: str) -> None:
         # As loud as the failure: who hears of that has to hear that it is over.

@@ -38,7 +38,8 @@ def parse_upstream(description: str) -> TCPAddress | UNIXPath | None:
     """
     What `description` says if it is a plain socket; ``None`` for any other endpoint.
 
-    :raises SettingsError: for a host or a port that is not one.
+    :raises SettingsError: for a host or a port that is not one, and for a path with
+        something in it that could not be shown in a log as it is.
     """
     match = _HOST_AND_PORT.fullmatch(description)
     if match is not None and match[2] not in _ENDPOINT_NAMES:
@@ -46,6 +47,8 @@ def parse_upstream(description: str) -> TCPAddress | UNIXPath | None:
     elif (match := _TCP6.fullmatch(description)) is not None:
         host, port = match[1].replace("\\:", ":"), int(match[2])
     elif (match := _UNIX.fullmatch(description)) is not None:
+        if not match[1].isprintable():
+            raise SettingsError(f"{description!r}: there is something in it that is not printed")
         return UNIXPath(match[1])
     else:
         return None

@@ -143,18 +143,29 @@ class Members:
             for name in idle[: max(0, len(idle) - _REMEMBERED)]:
                 del self._gone[name]
 
-    def discovered(self, servers: Sequence[UpstreamServer]) -> None:
+    def discovered(
+        self, servers: Sequence[UpstreamServer], refuse: Callable[[SettingsError], None]
+    ) -> bool:
         """
         `servers` are all that discovery knows now.
 
-        :raises SettingsError: if one cannot be in a pool; then nothing has changed.
+        :param refuse: called with the reason for each that cannot be in a pool, which is
+            then left out; if it raises, nothing has changed.
+
+        ``False`` if none of them can be: nothing has changed either.
         """
-        wanted = {spec.name: spec for spec in servers}
-        made = {
-            name: self._make(spec)
-            for name, spec in wanted.items()
-            if name not in self._servers and name not in self._gone
-        }
+        wanted: dict[str, UpstreamServer] = {}
+        made: dict[str, PoolServer] = {}
+        for spec in servers:
+            if not any(spec.name in known for known in (self._servers, self._gone, made)):
+                try:
+                    made[spec.name] = self._make(spec)
+                except SettingsError as error:
+                    refuse(error)
+                    continue
+            wanted[spec.name] = spec
+        if servers and not wanted:
+            return False
         # `join` takes them from there: none is made once the first one has joined.
         self._gone.update(made)
         for name, spec in wanted.items():
@@ -168,6 +179,7 @@ class Members:
         for server in list(self):
             if server.discovered and server.name not in wanted:
                 self.leave(server.name, "no longer discovered")
+        return True
 
     def __getitem__(self, name: str) -> PoolServer:
         try:

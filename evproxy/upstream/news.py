@@ -2,19 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from math import inf
 
 from twisted.internet.interfaces import IReactorTime
 from twisted.logger import Logger
 
-from evproxy.interfaces import PoolObserver
+from evproxy.interfaces import DiscoveryObserver, PoolObserver
+from evproxy.upstream.reasons import one_line
 from evproxy.upstream.server import PoolServer
 
 _log = Logger()
 
 _MOST_FAILURES = 16
-"""Different failures of discovery that are told until it works again."""
+"""
+Different failures of discovery that are told until it works again, and different things
+that are told to be wrong with one set of servers.
+"""
 
 _QUIET = 10.0
 """Seconds without a session turned away that end a period in which every server is full."""
@@ -33,6 +37,7 @@ class News:
         self._reactor = reactor
         self._pool = pool
         self._failures: set[str] = set()
+        self._problems: frozenset[str] = frozenset()
         self._overflowed = -inf
 
     def server_changed(self, server: PoolServer, state: str, why: str) -> None:
@@ -52,15 +57,38 @@ class News:
 
     def discovery_failed(self, why: str) -> None:
         """A look-up failed; told once for each of the first reasons until one succeeds."""
-        if why not in self._failures and len(self._failures) < _MOST_FAILURES:
-            self._failures.add(why)
-            self._tell(lambda observer: observer.discovery_failed(self._pool, why))
+        reason = one_line(why)
+        if reason not in self._failures and len(self._failures) < _MOST_FAILURES:
+            self._failures.add(reason)
+            self._tell(lambda observer: observer.discovery_failed(self._pool, reason))
 
-    def discovery_works(self) -> None:
-        """A look-up succeeded; told if others had failed."""
-        if self._failures:
+    def discovered(self, problems: Sequence[str]) -> None:
+        """
+        The pool has the servers that a look-up found; `problems`: what is wrong with them.
+
+        Each is told once while it lasts.  The end of failures is told, and so is that of
+        all problems; those that outlast a failure are told anew.
+        """
+        reasons = dict.fromkeys(map(one_line, problems))
+        if self._failures or (self._problems and not reasons):
             self._failures.clear()
+            self._problems = frozenset()
             self._tell(lambda observer: observer.discovery_recovered(self._pool))
+        fresh = [reason for reason in reasons if reason not in self._problems]
+        self._problems = frozenset(reasons)
+        for reason in fresh[:_MOST_FAILURES]:
+            self._incomplete(reason)
+        if len(fresh) > _MOST_FAILURES:
+            self._incomplete(f"{len(fresh) - _MOST_FAILURES} more things are wrong")
+
+    def _incomplete(self, why: str) -> None:
+        def tell(observer: PoolObserver) -> None:
+            if isinstance(observer, DiscoveryObserver):
+                observer.discovery_incomplete(self._pool, why)
+            else:
+                observer.discovery_failed(self._pool, why)
+
+        self._tell(tell)
 
     def _tell(self, what: Callable[[PoolObserver], None]) -> None:
         """Tell the observer; that it breaks is of no concern to the pool."""

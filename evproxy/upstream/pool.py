@@ -18,6 +18,7 @@ from twisted.internet.interfaces import IReactorTime
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
+from evproxy.errors import SettingsError
 from evproxy.interfaces import (
     Balancer,
     Dialer,
@@ -35,6 +36,7 @@ from evproxy.settings import Discover, Ejection, HealthCheck, PoolSettings
 from evproxy.upstream.members import Members
 from evproxy.upstream.news import News
 from evproxy.upstream.queueing import Queue
+from evproxy.upstream.reasons import left_out, nothing_left
 from evproxy.upstream.resetting import Resetter
 from evproxy.upstream.selection import Selection
 from evproxy.upstream.server import PoolServer, ServerStatus
@@ -338,8 +340,14 @@ class Pool:
         `servers` are all that discovery knows: new ones join, those that are gone leave.
 
         Servers that the pool was made with, or that were added, stay as they are.
+
+        :raises SettingsError: if one cannot be in a pool; then nothing has changed.
         """
-        self._members.discovered(servers)
+
+        def refuse(error: SettingsError) -> None:
+            raise error
+
+        self._members.discovered(servers, refuse)
 
     # What the parts call.
 
@@ -355,10 +363,13 @@ class Pool:
             self._resetter.changed(server)
 
     def _discovered(self, servers: Sequence[UpstreamServer]) -> None:
-        self.set_servers(servers)
+        refused: list[SettingsError] = []
+        if not self._members.discovered(servers, refused.append):
+            self._news.discovery_failed(nothing_left([str(error) for error in refused]))
+            return
         discovery = self._discovery
-        if not (isinstance(discovery, PartlyFailing) and discovery.failing):
-            self._news.discovery_works()
+        problems = discovery.problems if isinstance(discovery, PartlyFailing) else ()
+        self._news.discovered([*problems, *(left_out(str(error)) for error in refused)])
 
     def _release(self, server: PoolServer, session: PoolSession) -> None:
         was_full = server.sessions >= server.limit

@@ -7,6 +7,7 @@ Pure: an exception in, a short lower-case reason out, without class names and nu
 from __future__ import annotations
 
 import os
+from collections.abc import Sequence
 
 from OpenSSL import SSL
 from service_identity import CertificateError, VerificationError
@@ -55,6 +56,17 @@ def one_line(text: str) -> str:
     """`text` on one line, cut at `LONGEST` characters."""
     joined = " ".join(text.split())
     return joined if len(joined) <= LONGEST else joined[: LONGEST - 1] + "…"
+
+
+def left_out(fault: str) -> str:
+    """That one of the servers that were discovered is left out, for it has `fault`."""
+    return one_line(f"left out: {fault}")
+
+
+def nothing_left(faults: Sequence[str]) -> str:
+    """That each of the servers that were discovered has one of the `faults`, at least one."""
+    others = f" (and {len(faults) - 1} more)" if len(faults) > 1 else ""
+    return one_line(f"nothing can be used: {faults[0]}") + others
 
 
 def handshake_reason(error: BaseException | None) -> str:

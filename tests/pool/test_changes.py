@@ -7,11 +7,13 @@ from collections.abc import Callable, Sequence
 import pytest
 from attrs import define, evolve
 from twisted.internet.task import Clock
+from twisted.logger import capturedLogs, formatEvent
 
 from evproxy.errors import SettingsError
 from evproxy.model import (
     UpstreamServer,
 )
+from evproxy.observe.log import TroubleLog
 from evproxy.settings import Discover, Ejection
 from evproxy.upstream.pool import Pool
 from tests.leaks import LoggedErrors
@@ -37,7 +39,7 @@ from tests.pool.doubles import (
 class Registry:
     """A discovery that tells what the test says."""
 
-    failing: bool = False
+    problems: Sequence[str] = ()
     running: bool = False
     changed: Callable[[Sequence[UpstreamServer]], None] = never
     failed: Callable[[str], None] = never
@@ -196,33 +198,77 @@ def test_discovery(make: PoolMaker, events: Events) -> None:
 
 
 def test_discovery_that_fails_in_part(make: PoolMaker, events: Events) -> None:
-    """While a part of a discovery fails, a new set is not the end of its failure."""
-    registry = Registry(failing=True)
+    """Each problem is told when it begins, and the end of all; after a failure all anew."""
+    registry = Registry()
     pool = make(discover=registry)
     pool.start()
-    for server in (A, B):
-        registry.changed([UpstreamServer(server)])
-        registry.failed("half of it is away")
-    assert [line for line in events.flush() if "half" in line] == [
-        "web discovery: half of it is away"
+
+    def told(*problems: str) -> list[str]:
+        registry.problems = problems
+        registry.changed([UpstreamServer(A)])
+        return [line for line in events.flush() if "discovery" in line]
+
+    one, two, recovered = "web discovery: 1", "web discovery: 2", "web discovery recovered"
+    assert [told("1"), told("1"), told("2", "1"), told("2")] == [[one], [], [two], []]
+    assert [told("1", "2"), told(), told(), told("2")] == [[one], [recovered], [], [two]]
+    registry.failed("away")
+    assert events.flush() == ["web discovery: away"]
+    assert told("2", "1") == [recovered, two, one]
+    assert len(told(*(f"{number} is\nwrong" for number in range(99)))) == 17
+    assert told(*(f"{number} is wrong" for number in range(99))) == []
+
+
+def test_log_of_discovery(make: PoolMaker) -> None:
+    """The log says that servers are kept when they are, and else what is wrong with new ones."""
+    registry = Registry()
+    pool = make(discover=registry, observer=TroubleLog())
+    pool.start()
+    with capturedLogs() as events:
+        registry.failed("away")
+        registry.problems = ["left out: x"]
+        registry.changed([UpstreamServer(A)])
+        registry.problems = ["no discovered server: it is empty"]
+        registry.changed([])
+        registry.problems = []
+        registry.changed([UpstreamServer(A)])
+    assert [formatEvent(event) for event in events] == [
+        "web keeps the servers it has: away",
+        f"web/{A} added: discovered",
+        "web discovers its servers again",
+        "web discovery: left out: x",
+        f"web/{A} removed: no longer discovered",
+        "web discovery: no discovered server: it is empty",
+        f"web/{A} added: discovered",
+        "web discovers its servers again",
     ]
-    registry.failing = False
-    registry.changed([UpstreamServer(B)])
-    registry.failed("half of it is away")
-    assert events.flush() == ["web discovery recovered", "web discovery: half of it is away"]
 
 
 def test_discovery_of_what_cannot_be(clock: Clock, events: Events) -> None:
-    """A set that the pool refuses is not the end of a failure."""
+    """A server that cannot be in a pool is left out; a set of such alone changes nothing."""
     registry = Registry()
     pool = Pool(clock, [A], name="web", observer=events, discover=registry)
     pool.start()
     registry.failed("no such file")
-    with pytest.raises(SettingsError):
-        registry.changed([UpstreamServer("10.0.0.9:0")])
-    assert events.flush() == ["web discovery: no such file"]
+    bad = [UpstreamServer("10.0.0.9:0"), UpstreamServer("unix:/run/\u202e")]
+    reason = "'10.0.0.9:0': the port must be from 1 to 65535, got 0"
+    for _ in range(2):
+        registry.changed([bad[0], UpstreamServer(B), bad[1]])
+    assert events.flush() == [
+        "web discovery: no such file",
+        f"web/{B} added: discovered",
+        "web discovery recovered",
+        f"web discovery: left out: {reason}",
+        "web discovery: left out: 'unix:/run/\\u202e': "
+        "there is something in it that is not printed",
+    ]
+    registry.changed(bad)
+    assert events.flush() == [f"web discovery: nothing can be used: {reason} (and 1 more)"]
+    assert sorted(walk(pool)) == [A, B]
     registry.changed([])
-    assert events.flush() == ["web discovery recovered"]
+    assert events.flush() == [
+        f"web/{B} removed: no longer discovered",
+        "web discovery recovered",
+    ]
     pool.stop()
 
 

@@ -6,7 +6,7 @@ No I/O; a pool's callbacks are called from here only.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 
 from twisted.logger import Logger, LogLevel
 
@@ -26,22 +26,21 @@ class Announcer:
     """
     Tells a pool what is new.
 
-    A set is told when it differs from the last one, or when it is the first good news
-    after a failure or problem, so that the pool knows that this is over.  A set that the
-    pool refuses with `SettingsError` is a failure; what else a callback raises is logged.
-    Neither stops a discovery.
+    A set is told when it, or what is wrong with it, differs from the last one, or when it
+    is the first one after a failure, so that the pool knows that this is over.  A set that
+    the pool refuses with `SettingsError` is a failure; what else a callback raises is
+    logged.  Neither stops a discovery.
 
-    `failing`: whether the set that is told is no such good news, for a problem that was
-    there with the last one is still there.
+    `problems`: what is wrong with the set that was found last, a line for each thing.
     """
 
     def __init__(self) -> None:
         self._changed: Changed | None = None
         self._failed: Failed | None = None
         self._servers: tuple[UpstreamServer, ...] | None = None
-        self._problem = ""
         self._missed = False
-        self.failing = False
+        self._broken = ""
+        self.problems: tuple[str, ...] = ()
 
     def start(self, changed: Changed, failed: Failed) -> None:
         """From now on, tell these."""
@@ -59,30 +58,27 @@ class Announcer:
             self._servers = servers
             self._tell_changed(servers)
 
-    def found(self, servers: tuple[UpstreamServer, ...], problem: str = "") -> None:
-        """A look-up gave `servers`; `problem` is what was wrong with a part of it."""
-        recovered = self._missed or (self._problem != "" and not problem)
-        is_news = problem != self._problem or self._missed
-        self.failing = problem != "" and not self._missed
+    def found(self, servers: tuple[UpstreamServer, ...], problems: Iterable[str] = ()) -> None:
+        """A look-up gave `servers`; `problems` are what was wrong with parts of it."""
+        lines = tuple(map(one_line, problems))
+        is_news = self._missed or servers != self._servers or lines != self.problems
         self._missed = False
-        self._problem = problem
-        if servers != self._servers or recovered:
-            self._servers = servers
+        self._broken = ""
+        self._servers = servers
+        self.problems = lines
+        if is_news:
             self._tell_changed(servers)
-        if problem and is_news:
-            self._tell_failed(problem)
 
     def missed(self, reason: str) -> None:
         """A look-up failed; the last set stays."""
         self._missed = True
         self._tell_failed(reason)
 
-    def broken(self, problem: str) -> None:
-        """What was found cannot be used, and the last set stays; told once for each `problem`."""
-        is_news = problem != self._problem
-        self._problem = problem
-        if is_news:
-            self._tell_failed(problem)
+    def broken(self, reason: str) -> None:
+        """What was found cannot be used, and the last set stays; told when `reason` is new."""
+        if reason != self._broken:
+            self._broken = reason
+            self.missed(reason)
 
     def _tell_changed(self, servers: tuple[UpstreamServer, ...]) -> None:
         if self._changed is not None:
@@ -90,9 +86,9 @@ class Announcer:
                 try:
                     self._changed(servers)
                 except SettingsError as error:
-                    self._tell_failed(one_line(str(error)))
+                    self._tell_failed(str(error))
 
     def _tell_failed(self, reason: str) -> None:
         if self._failed is not None:
             with _log.failuresHandled(UNABLE, LogLevel.error):
-                self._failed(reason)
+                self._failed(one_line(reason))

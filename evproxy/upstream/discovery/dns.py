@@ -4,6 +4,9 @@ Servers from DNS: the addresses of a name, or the service records of a name.
 A name is asked again when its records' time to live is over, within bounds.  Names are
 absolute (the search list is not used), and ``/etc/hosts`` is not read: it knows neither
 a time to live nor service records, and who wants a fixed list has the file kind.
+
+A record that cannot be used is left out.  The set is never empty: a name that is gone, has
+no record, or none that can be used, is a failure.
 """
 
 from __future__ import annotations
@@ -33,7 +36,7 @@ from evproxy.upstream.discovery.records import (
     services_in,
 )
 from evproxy.upstream.discovery.resolver import ATTEMPT_TIMEOUTS, Nameserver, Resolver
-from evproxy.upstream.reasons import one_line, reason_of
+from evproxy.upstream.reasons import left_out, nothing_left, reason_of
 
 FAMILIES = (dns.A, dns.AAAA)
 
@@ -43,11 +46,15 @@ AT_ONCE = 16
 
 @frozen
 class Found:
-    """The addresses of one name; `problem`: why those of one family are not new, if so."""
+    """
+    The addresses of one name.
+
+    `problems`: why those of one family are not new, and which are left out.
+    """
 
     addresses: tuple[str, ...]
     ttl: float
-    problem: str = ""
+    problems: tuple[str, ...] = ()
 
 
 class AddressBook:
@@ -86,32 +93,39 @@ class AddressBook:
         ]
         results: list[tuple[bool, Any]] = await DeferredList(looks, consumeErrors=True)
         known(name)
-        problem = ""
-        fresh = []
+        failures = []
+        fresh: dict[tuple[str, int], Addresses] = {}
         failing = set()
         for kind, (succeeded, result) in zip(FAMILIES, results, strict=True):
             if succeeded:
-                fresh.append(result)
+                fresh[name, kind] = result
                 self._failing.discard((name, kind))
                 continue
             if result.check(LookFailed) is None:
                 result.raiseException()
             failing.add((name, kind))
-            problem = problem or reason_of(result)
-        if not any(family.addresses for family in fresh):
-            raise LookFailed(problem or f"{name} has no address")
+            failures.append(reason_of(result))
+        faults = [fault for family in fresh.values() for fault in family.faults]
+        if not any(family.addresses for family in fresh.values()):
+            if faults:
+                raise LookFailed(nothing_left(faults))
+            raise LookFailed(failures[0] if failures else f"{name} has no address")
         self._failing |= failing
+        self._last |= fresh
         return Found(
             addresses=self.last(name),
-            ttl=min(family.ttl for family in fresh),
-            problem=problem,
+            ttl=min(family.ttl for family in fresh.values()),
+            problems=(*failures, *map(left_out, faults)),
         )
 
     async def _ask(self, servers: Sequence[Nameserver], name: str, kind: int) -> Addresses:
         timeouts = ATTEMPT_TIMEOUTS[:1] if (name, kind) in self._failing else ATTEMPT_TIMEOUTS
         async with self._slots[kind]:
             answer = await self._resolver.ask(servers, name, kind, timeouts)
-        found = self._last[name, kind] = addresses_in(answer.answers, name, kind)
+        found = addresses_in(answer.answers, name, kind)
+        # That a family has none any more counts once the other one has some.
+        if found.addresses:
+            self._last[name, kind] = found
         return found
 
     def last(self, name: str) -> tuple[str, ...]:
@@ -142,7 +156,7 @@ class AddressLook:
         nameservers = await self.resolver.nameservers()
         found = await self.book.find(nameservers, self.name, lambda name: so_far(self._servers))
         ttl = clamped(found.ttl, self.shortest, self.longest)
-        return Look(self._servers(), ttl, found.problem)
+        return Look(self._servers(), ttl, found.problems)
 
     def _servers(self) -> Servers:
         addresses = self.book.last(self.name)
@@ -165,7 +179,9 @@ class ServiceLook:
         answer = await self.resolver.ask(nameservers, self.name, dns.SRV)
         found = services_in(answer, self.name)
         if not found.services:
-            raise LookFailed(found.problem or f"{self.name} has no SRV record")
+            if found.faults:
+                raise LookFailed(nothing_left(found.faults))
+            raise LookFailed(f"{self.name} has no SRV record")
         targets = sorted({service.target for service in found.services} - {""})
         if not targets:
             raise LookFailed(f"{self.name}: the service is not offered (its target is the root)")
@@ -181,12 +197,12 @@ class ServiceLook:
         servers = servers_of(
             found.services, {target: each.addresses for target, each in known.items()}
         )
+        of_targets = [problem for each in known.values() for problem in each.problems]
         if not servers:
-            raise LookFailed(next(each.problem for each in known.values()))
+            raise LookFailed(of_targets[0])
         ttl = min([found.ttl, *(each.ttl for each in known.values())])
-        problems = [found.problem, *(each.problem for each in known.values())]
-        problem = next(filter(None, problems), "")
-        return Look(servers, clamped(ttl, self.shortest, self.longest), one_line(problem))
+        problems = (*map(left_out, found.faults), *of_targets)
+        return Look(servers, clamped(ttl, self.shortest, self.longest), problems)
 
     async def _find(
         self, servers: Sequence[Nameserver], targets: list[str], known: Callable[[], None]
@@ -215,7 +231,7 @@ class ServiceLook:
             elif result.check(LookFailed) is None:
                 result.raiseException()
             else:
-                found[target] = Found(self.book.last(target), self.longest, reason_of(result))
+                found[target] = Found(self.book.last(target), self.longest, (reason_of(result),))
         return found
 
     def _servers(self, services: Sequence[Service], targets: list[str]) -> Servers:

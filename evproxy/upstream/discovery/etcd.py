@@ -2,7 +2,9 @@
 Servers from etcd v3: one for each key under a prefix, followed as they change.
 
 A value is JSON, in the forms of ``upstreams`` in the configuration file: ``"10.0.0.1:80"``
-with its quotes, or ``{"endpoint": "10.0.0.1:80", "weight": 2}``.
+with its quotes, or ``{"endpoint": "10.0.0.1:80", "weight": 2}``.  A value that is none is
+left out.  No key means that there are no servers; keys of which no value can be used are a
+failure: the last set stays.
 
 All keys are read (``/v3/kv/range``), then changes are watched from the next revision on
 (``/v3/watch``).  A watch lasts for `Discover.interval` seconds, and then everything is
@@ -35,7 +37,7 @@ from evproxy.upstream.discovery.etcd_wire import (
 )
 from evproxy.upstream.discovery.items import ValidateEndpoint
 from evproxy.upstream.discovery.steps import Steps
-from evproxy.upstream.reasons import one_line, reason_of
+from evproxy.upstream.reasons import left_out, nothing_left, one_line, reason_of
 
 _log = Logger()
 
@@ -81,9 +83,9 @@ class EtcdDiscovery:
         self._steps.stop()
 
     @property
-    def failing(self) -> bool:
+    def problems(self) -> Sequence[str]:
         """See `evproxy.interfaces.PartlyFailing`."""
-        return self._announcer.failing
+        return self._announcer.problems
 
     def _begin(self) -> None:
         reading = Deferred.fromCoroutine(self._read())
@@ -155,10 +157,17 @@ class EtcdDiscovery:
         return ""
 
     def _announce(self) -> None:
-        servers, problem = self._registry.servers()
-        if not servers and not problem:
-            problem = f"there is no key with the prefix {self._clients[0].prefix!r}"
-        self._announcer.found(servers, problem or self._watch_problem)
+        servers, faults = self._registry.servers()
+        if faults and not servers:
+            self._announcer.broken(nothing_left(faults))
+            return
+        problems = [left_out(fault) for fault in faults]
+        if not servers:
+            prefix = self._clients[0].prefix
+            problems.append(f"no discovered server: there is no key with the prefix {prefix!r}")
+        if self._watch_problem:
+            problems.append(self._watch_problem)
+        self._announcer.found(servers, problems)
 
     def _to_next_member(self) -> None:
         self._clients.append(self._clients.pop(0))

@@ -99,21 +99,32 @@ def read_update(line: bytes) -> Update:
         if int(result.get("compact_revision", 0)):
             return Update(changes, "the revision is compacted")
         if result.get("canceled"):
-            return Update(changes, f"the watch was canceled: {result.get('cancel_reason', '')}")
+            return Update(changes, f"the watch was canceled: {_text(result, 'cancel_reason')}")
         return Update(changes)
     except (Unreadable, *NOT_AS_DOCUMENTED):
         raise EtcdError("the watch does not speak as etcd does") from None
 
 
-NOT_AS_DOCUMENTED = (AttributeError, KeyError, TypeError, ValueError, binascii.Error)
+NOT_AS_DOCUMENTED = (
+    AttributeError,
+    KeyError,
+    OverflowError,
+    TypeError,
+    ValueError,
+    binascii.Error,
+)
 """What reading a message raises that is JSON, but of another shape."""
 
 
 def error_in(message: Mapping[str, Any]) -> str:
     """The reason in an error message, of which the gateway has several forms."""
     error = message.get("error", "")
-    text = error.get("message", "") if isinstance(error, dict) else error
-    return one_line(str(text))
+    return _text(error, "message") if isinstance(error, dict) else _text(message, "error")
+
+
+def _text(message: Mapping[str, Any], key: str) -> str:
+    value = message.get(key, "")
+    return one_line(value) if isinstance(value, str) else "not a text"
 
 
 def refusal(status: int, body: bytes) -> str:
@@ -196,8 +207,8 @@ class Registry:
         if self._size > self._limit:
             raise EtcdError(f"the keys and values are longer than {self._limit} bytes")
 
-    def servers(self) -> tuple[tuple[UpstreamServer, ...], str]:
-        """The servers in the order of their keys, and what is wrong with other values, if any."""
+    def servers(self) -> tuple[tuple[UpstreamServer, ...], tuple[str, ...]]:
+        """The servers in the order of their keys, and what is wrong with each other value."""
         keys = sorted(self._values)
         readable = [key for key in keys if not self._values[key].fault]
         items = self._read([self._values[key].item for key in readable])
@@ -205,11 +216,8 @@ class Registry:
         for index, fault in items.faults.items():
             faults[readable[index]] = shown_fault((), fault) if fault.path else fault.message
         servers = tuple(server for server in items.servers if server is not None)
-        if not faults:
-            return servers, ""
-        first, others = min(faults), len(faults) - 1
-        problem = f"{first.decode('utf-8', 'replace')}: {faults[first]}"
-        return servers, one_line(problem + (f" (and {others} more)" if others else ""))
+        lines = (f"{key.decode('utf-8', 'replace')}: {faults[key]}" for key in sorted(faults))
+        return servers, tuple(map(one_line, lines))
 
 
 def _read_value(data: bytes) -> _Value:

@@ -7,8 +7,10 @@ The file is TOML or JSON by its name's end (``.toml``, ``.json``), with one key:
 
     {"upstreams": ["10.0.0.1:80", {"endpoint": "10.0.0.2:80", "weight": 2, "backup": true}]}
 
-An empty array means that there are no servers.  Writers replace the file whole (write
-another one beside it, then rename): half a file may look like a shorter list.
+An item that is no server is left out.  An empty array means that there are no servers; one
+in which no item is a server, and a file with anything else in it, are broken: the last set
+stays.  Writers replace the file whole (write another one beside it, then rename): half a
+file may look like a shorter list.
 """
 
 from __future__ import annotations
@@ -29,9 +31,14 @@ from evproxy.errors import SettingsError
 from evproxy.model import UpstreamServer
 from evproxy.settings import Discover
 from evproxy.upstream.discovery.announce import Announcer
-from evproxy.upstream.discovery.items import ItemReader, Unreadable, ValidateEndpoint
+from evproxy.upstream.discovery.items import (
+    ItemReader,
+    Listed,
+    Unreadable,
+    ValidateEndpoint,
+)
 from evproxy.upstream.discovery.steps import Steps
-from evproxy.upstream.reasons import one_line, reason_of
+from evproxy.upstream.reasons import left_out, nothing_left, one_line, reason_of
 
 SIZE_LIMIT = 1024 * 1024
 """Bytes; a file that is larger is broken."""
@@ -122,6 +129,11 @@ class FileDiscovery:
         self._announcer.stop()
         self._steps.stop()
 
+    @property
+    def problems(self) -> Sequence[str]:
+        """See `evproxy.interfaces.PartlyFailing`."""
+        return self._announcer.problems
+
     def _look(self) -> None:
         pool = self._reactor.getThreadPool()
         looking = deferToThreadPool(
@@ -135,11 +147,22 @@ class FileDiscovery:
             return
         self._signature = content.signature
         try:
-            servers = self._read(content.data)
+            listed = self._read(content.data)
         except Unreadable as error:
             self._announcer.broken(self._shown(str(error)))
         else:
-            self._announcer.found(servers)
+            self._announce(listed)
+
+    def _announce(self, listed: Listed) -> None:
+        faults = [self._shown(fault) for fault in listed.faults]
+        if listed.servers:
+            self._announcer.found(listed.servers, map(left_out, faults))
+        elif faults:
+            self._announcer.broken(nothing_left(faults))
+        else:
+            self._announcer.found(
+                (), [f"no discovered server: {self._shown('upstreams is empty')}"]
+            )
 
     def _broken(self, failure: Failure) -> None:
         if not self._steps.going:

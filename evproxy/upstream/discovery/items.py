@@ -43,6 +43,14 @@ class Items:
     faults: dict[int, Problem]
 
 
+@frozen
+class Listed:
+    """The servers in a file, and `faults`: what is wrong with each item that is none."""
+
+    servers: tuple[UpstreamServer, ...]
+    faults: tuple[str, ...] = ()
+
+
 class ItemReader:
     """
     Reads lists of servers.  Made once, when a discovery is: see `Structure`.
@@ -74,18 +82,18 @@ class ItemReader:
         _refuse_repeated(servers, faults)
         return Items(tuple(servers.get(index) for index in range(len(values))), faults)
 
-    def toml_file(self, data: bytes) -> tuple[UpstreamServer, ...]:
+    def toml_file(self, data: bytes) -> Listed:
         """The servers in a TOML file: the array ``upstreams`` and nothing else."""
         try:
             return self._document(read_toml(data.decode()))
         except (UnicodeDecodeError, NotToml) as error:
             raise Unreadable(f"not TOML: {error}") from None
 
-    def json_file(self, data: bytes) -> tuple[UpstreamServer, ...]:
+    def json_file(self, data: bytes) -> Listed:
         """The servers in a JSON file: an object with the array ``upstreams`` and nothing else."""
         return self._document(read_json(data))
 
-    def _document(self, document: object) -> tuple[UpstreamServer, ...]:
+    def _document(self, document: object) -> Listed:
         if not isinstance(document, dict):
             raise Unreadable(f"expected an object with upstreams, got {shown(document)}")
         for key in document:
@@ -95,9 +103,13 @@ class ItemReader:
         if not isinstance(values, list):
             raise Unreadable("upstreams: expected an array of upstream servers")
         items = self.items(values)
-        for index in sorted(items.faults):
-            raise Unreadable(shown_fault(("upstreams", index), items.faults[index]))
-        return tuple(server for server in items.servers if server is not None)
+        return Listed(
+            tuple(server for server in items.servers if server is not None),
+            tuple(
+                shown_fault(("upstreams", index), items.faults[index])
+                for index in sorted(items.faults)
+            ),
+        )
 
 
 def _document(values: list[object]) -> dict[str, Any]:
@@ -113,9 +125,9 @@ def _refuse_repeated(servers: dict[int, UpstreamServer], faults: dict[int, Probl
 
 
 def read_json(data: bytes) -> Any:
-    """The value that the JSON text `data` (UTF-8) stands for."""
+    """The value that the JSON text `data` (UTF-8, a byte order mark is passed over) stands for."""
     try:
-        return json.loads(data.decode())
+        return json.loads(data.decode("utf-8-sig"))
     except RecursionError:
         raise Unreadable("not JSON: it is nested too deeply") from None
     except ValueError as error:

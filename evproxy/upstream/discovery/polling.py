@@ -40,12 +40,12 @@ class Look:
     """
     What a look-up found: all `servers`, and seconds until the `next_look`.
 
-    `problem`: what was wrong with a part of it, empty for nothing.
+    `problems`: what was wrong with parts of it.
     """
 
     servers: Servers
     next_look: float
-    problem: str = ""
+    problems: tuple[str, ...] = ()
 
 
 class PollingDiscovery:
@@ -79,9 +79,9 @@ class PollingDiscovery:
         self._steps.stop()
 
     @property
-    def failing(self) -> bool:
+    def problems(self) -> Sequence[str]:
         """See `evproxy.interfaces.PartlyFailing`."""
-        return self._announcer.failing
+        return self._announcer.problems
 
     def _begin(self) -> None:
         self._steps.under_way(self._look(self._so_far).addCallbacks(self._found, self._failed))
@@ -93,7 +93,7 @@ class PollingDiscovery:
         if self._steps.going:
             self._backoff.reset()
             self._steps.pause(look.next_look, self._begin)
-            self._announcer.found(look.servers, look.problem)
+            self._announcer.found(look.servers, look.problems)
 
     def _failed(self, failure: Failure) -> None:
         if not self._steps.going:

@@ -1,7 +1,8 @@
 """
 DNS answers as servers: addresses (RFC 1035, RFC 3596) and service records (RFC 2782).
 
-Pure: messages in, values out.
+Pure: messages in, values out.  A record that cannot be used is left out, and does not
+touch the others.
 """
 
 from __future__ import annotations
@@ -11,11 +12,13 @@ import re
 from collections.abc import Iterable, Mapping, Sequence
 from fractions import Fraction
 from itertools import groupby
-from typing import Any
+from typing import IO, Any
 
 from attrs import frozen
 from twisted.names import dns
 
+from evproxy.config.addresses import domain_fault
+from evproxy.config.problems import quoted
 from evproxy.model import UpstreamServer, host_and_port, is_address
 
 LONGEST_CHAIN = 16
@@ -30,12 +33,28 @@ MOST_NAMESERVERS = 3
 """How many ``nameserver`` lines count (resolv.conf(5), MAXNS)."""
 
 
+BROADCAST = ipaddress.IPv4Address("255.255.255.255")
+
+READ = {
+    dns.A: dns.Record_A,
+    dns.AAAA: dns.Record_AAAA,
+    dns.CNAME: dns.Record_CNAME,
+    dns.SRV: dns.Record_SRV,
+}
+"""The types of records that are read."""
+
+
 @frozen
 class Addresses:
-    """IP addresses in order, and the seconds for which they may be used."""
+    """
+    IP addresses in order, and the seconds for which they may be used.
+
+    `faults`: why other records are left out, a line for each.
+    """
 
     addresses: tuple[str, ...]
     ttl: float
+    faults: tuple[str, ...] = ()
 
 
 @frozen
@@ -54,18 +73,51 @@ class Services:
     SRV records, and the seconds for which they may be used.
 
     `known` has the addresses of the targets of which the answer brought along both families:
-    of one alone it does not tell whether there is the other.  `problem`: why
-    some records are not among `services`, empty if all are.
+    of one alone it does not tell whether there is the other.  `faults`: why some records
+    are not among `services`, a line for each.
     """
 
     services: tuple[Service, ...]
     ttl: float
     known: Mapping[str, Addresses]
-    problem: str = ""
+    faults: tuple[str, ...] = ()
+
+
+class Answer(dns.Message):
+    """
+    An answer of which each record is read for itself, if it is of a type in `READ`.
+
+    The payload of one that cannot be read is ``None``.  (`dns.Message` does not look at the
+    length that a record's data has: one of a wrong length garbles all that come after it.)
+    """
+
+    def parseRecords(self, list: list[dns.RRHeader], num: int, strio: IO[bytes]) -> None:
+        for _ in range(num):
+            record = dns.RRHeader(auth=self.auth)
+            try:
+                record.decode(strio)
+            except EOFError:
+                return
+            end = strio.tell() + (record.rdlength or 0)
+            if record.type in READ and record.cls == dns.IN:
+                record.payload = payload_of(record, strio)
+                list.append(record)
+            strio.seek(end)
+
+
+def payload_of(record: dns.RRHeader, data: IO[bytes]) -> Any:
+    """What `data`, from where it is, has for `record`; ``None`` if that is not what it should."""
+    payload = READ[record.type](ttl=record.ttl)
+    end = data.tell() + (record.rdlength or 0)
+    try:
+        payload.decode(data, record.rdlength)
+    except (EOFError, ValueError):
+        return None
+    return payload if data.tell() == end else None
 
 
 def data_of(record: dns.RRHeader) -> Any:
-    """The data of `record`: what `twisted.names.dns` has for its type."""
+    """The data of `record`: what `twisted.names.dns` has for its type; see `Answer`."""
     return record.payload
 
 
@@ -76,63 +128,110 @@ def canonical(name: bytes | str) -> str:
 
 
 def addresses_in(records: Iterable[dns.RRHeader], name: str, kind: int) -> Addresses:
-    """The addresses of `kind` (`dns.A`, `dns.AAAA`) that `records` have for `name`."""
+    """
+    The addresses of `kind` (`dns.A`, `dns.AAAA`) that `records` have for `name`.
+
+    Those that `address_fault` has something against are left out.
+    """
     found: dict[str, None] = {}
+    faults: dict[str, None] = {}
     lifetimes = [float("inf")]
     aliases: dict[str, dns.RRHeader] = {}
     by_name: dict[str, list[dns.RRHeader]] = {}
     for record in records:
         owner = canonical(record.name.name)
-        if record.type == dns.CNAME:
+        if record.type == dns.CNAME and data_of(record) is not None:
             aliases.setdefault(owner, record)
         elif record.type == kind:
             by_name.setdefault(owner, []).append(record)
     owner = canonical(name)
     for _ in range(LONGEST_CHAIN):
         for record in by_name.get(owner, ()):
+            fault = _fault_of(record)
+            if fault:
+                faults[f"{dns.QUERY_TYPES[kind]} of {owner}: {fault}"] = None
+                continue
             found[str(ipaddress.ip_address(data_of(record).address))] = None
             lifetimes.append(record.ttl)
         alias = aliases.get(owner)
-        if alias is None or found:
+        if alias is None or found or faults:
             break
         lifetimes.append(alias.ttl)
         owner = canonical(data_of(alias).name.name)
-    return Addresses(tuple(sorted(found)), min(lifetimes))
+    return Addresses(tuple(sorted(found)), min(lifetimes), tuple(sorted(faults)))
+
+
+def _fault_of(record: dns.RRHeader) -> str:
+    data = data_of(record)
+    return UNREADABLE if data is None else address_fault(ipaddress.ip_address(data.address))
+
+
+UNREADABLE = "its data cannot be read"
+
+
+def address_fault(address: ipaddress.IPv4Address | ipaddress.IPv6Address) -> str:
+    """Why `address` is not that of a host that anybody could connect to; empty if it may be."""
+    if address.is_unspecified:
+        return f"{address} is no host's address"
+    if address.is_multicast or address == BROADCAST:
+        return f"{address} is the address of many hosts"
+    if isinstance(address, ipaddress.IPv6Address):
+        if address.ipv4_mapped is not None:
+            return f"{address.ipv4_mapped} in IPv6 form belongs into an A record"
+        if address.is_link_local:
+            return f"{address} is link-local, and DNS does not tell the interface"
+    return ""
 
 
 def services_in(message: dns.Message, name: str) -> Services:
-    """The SRV records that `message` has for `name`, which may be an alias."""
+    """
+    The SRV records that `message` has for `name`, which may be an alias.
+
+    Those whose target is no host name (RFC 1123, 2.1, with underscores), or that have no
+    port, are left out.
+    """
     owners = {canonical(name)}
     for record in message.answers:
-        if record.type == dns.CNAME and canonical(record.name.name) in owners:
+        is_alias = record.type == dns.CNAME and data_of(record) is not None
+        if is_alias and canonical(record.name.name) in owners:
             owners.add(canonical(data_of(record).name.name))
     records = [
         record
         for record in message.answers
         if record.type == dns.SRV and canonical(record.name.name) in owners
     ]
-    everything = {
-        Service(
-            canonical(data_of(record).target.name),
-            data_of(record).port,
-            data_of(record).priority,
-            data_of(record).weight,
-        )
-        for record in records
-    }
-    # The root as the target says that there is no service, whatever the port is.
-    services = {service for service in everything if service.port or not service.target}
-    portless = sorted({service.target for service in everything - services})
-    problem = f"SRV of {name}: no port for {', '.join(portless)}" if portless else ""
+    services: set[Service] = set()
+    faults: set[str] = set()
+    for record in records:
+        data = data_of(record)
+        if data is None:
+            faults.add(f"SRV of {name}: {UNREADABLE}")
+            continue
+        service = Service(canonical(data.target.name), data.port, data.priority, data.weight)
+        fault = _service_fault(service)
+        if fault:
+            faults.add(f"SRV of {name}: {quoted(service.target)}: {fault}")
+        else:
+            services.add(service)
     known = {}
     for target in {service.target for service in services}:
         four = addresses_in(message.additional, target, dns.A)
         six = addresses_in(message.additional, target, dns.AAAA)
-        if four.addresses and six.addresses:
+        if four.addresses and six.addresses and not (four.faults or six.faults):
             known[target] = Addresses(four.addresses + six.addresses, min(four.ttl, six.ttl))
-    ordered = sorted(services, key=lambda each: (each.priority, each.target, each.port))
+    # Of several for one port the heaviest comes first: that one counts.
+    ordered = sorted(
+        services, key=lambda each: (each.priority, each.target, each.port, -each.weight)
+    )
     ttl = min((record.ttl for record in records), default=0)
-    return Services(tuple(ordered), ttl, known, problem)
+    return Services(tuple(ordered), ttl, known, tuple(sorted(faults)))
+
+
+def _service_fault(service: Service) -> str:
+    if not service.target:
+        # The root says that there is no service, whatever the port is.
+        return ""
+    return domain_fault(service.target) or ("" if service.port else "its port is 0")
 
 
 def servers_of(

@@ -26,7 +26,7 @@ from zope.interface import implementer
 
 from evproxy.model import host_and_port
 from evproxy.upstream.discovery.polling import LookFailed
-from evproxy.upstream.discovery.records import canonical, nameservers_in
+from evproxy.upstream.discovery.records import Answer, canonical, nameservers_in
 from evproxy.upstream.reasons import reason_of
 
 ATTEMPT_TIMEOUTS = (1.0, 2.0)
@@ -129,7 +129,7 @@ def read_text(path: str) -> str:
 
 def answer_to(query: dns.Message, data: bytes) -> dns.Message | None:
     """The message in `data` if it is an answer to `query` (RFC 5452, 9.1), else ``None``."""
-    answer = dns.Message()
+    answer = Answer()
     try:
         answer.fromStr(data)
     except (EOFError, ValueError):
