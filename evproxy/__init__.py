@@ -12,6 +12,7 @@ from evproxy.errors import EvproxyError, SettingsError
 from evproxy.interfaces import (
     Balancer,
     Discovery,
+    DiscoveryObserver,
     PoolObserver,
     Probe,
     SessionObserver,
@@ -57,6 +58,7 @@ __all__ = [
     "ConnectionInfo",
     "Discover",
     "Discovery",
+    "DiscoveryObserver",
     "Ejection",
     "Ending",
     "EvproxyError",

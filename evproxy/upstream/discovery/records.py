@@ -33,6 +33,8 @@ MOST_NAMESERVERS = 3
 """How many ``nameserver`` lines count (resolv.conf(5), MAXNS)."""
 
 
+UNREADABLE = "its data cannot be read"
+
 BROADCAST = ipaddress.IPv4Address("255.255.255.255")
 
 READ = {
@@ -164,9 +166,6 @@ def addresses_in(records: Iterable[dns.RRHeader], name: str, kind: int) -> Addre
 def _fault_of(record: dns.RRHeader) -> str:
     data = data_of(record)
     return UNREADABLE if data is None else address_fault(ipaddress.ip_address(data.address))
-
-
-UNREADABLE = "its data cannot be read"
 
 
 def address_fault(address: ipaddress.IPv4Address | ipaddress.IPv6Address) -> str:
