@@ -15,6 +15,10 @@ class NoServerAvailable(EvproxyError):
     """A pool has no server that a session could be connected to now."""
 
 
+class BalancerFailed(EvproxyError):
+    """A balancer of a user's own raised, or gave what is no server of its pool."""
+
+
 class ConnectTimeout(EvproxyError):
     """An upstream server did not answer within the connect timeout."""
 

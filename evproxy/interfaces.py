@@ -70,7 +70,12 @@ class Balancer(Protocol):
         """The servers to choose from, or their weights, have changed."""
 
     def candidates(self, info: ConnectionInfo) -> Iterator[Candidate]:
-        """The servers of the last `update` in the order to try them, none twice."""
+        """
+        The servers of the last `update` in the order to try them, none twice.
+
+        Some of them, or none, where the client may not go to the others.  Called for each
+        session, and again when it waits, to find out whether a server can help it.
+        """
 
 
 class Server(Candidate, Protocol):
@@ -122,6 +127,7 @@ class Pool(Protocol):
 
     def wait(
         self,
+        info: ConnectionInfo,
         ready: Callable[[], None],
         gave_up: Callable[[Exception], None],
         tried: Collection[Server] = (),
@@ -129,10 +135,13 @@ class Pool(Protocol):
         """
         Wait for a slot, when `candidates` gives none, or no more, because servers are full.
 
-        Calls `ready` once a slot may be free, or `gave_up` after the queue timeout.  Who
-        finds none when `ready` is called, and waits again within it, keeps its place.
-        ``None`` if waiting is pointless: no server but those `tried` is usable, or the
-        queue is full.
+        Calls `ready` once a slot may be free for the client of `info`, or `gave_up` after the
+        queue timeout.  Who finds none when `ready` is called, and waits again within it, keeps
+        its place.  ``None`` if waiting is pointless and there is no more to say.
+
+        :raises evproxy.errors.NoServerAvailable: if waiting is pointless: no server but those
+            `tried` can help this client, or the queue is full.  The message is the reason that
+            the session ends with.
         """
 
     def claim(self, server: Server, session: PoolSession) -> None:

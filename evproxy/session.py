@@ -235,12 +235,16 @@ class Session:
     def _no_candidate(self) -> None:
         pool = self._context.pool
         self._candidates = None
+        why = NoServerAvailable(f"no server of pool {pool.name} is available")
         if self.attempts < pool.connect_attempts:
-            self._waiting = pool.wait(self._slot_free, self._no_server, self._tried)
+            try:
+                self._waiting = pool.wait(self.info, self._slot_free, self._no_server, self._tried)
+            except NoServerAvailable as error:
+                why = error
             if self._waiting is not None:
                 return
         if not self.attempts:
-            self._no_server(NoServerAvailable(f"no server of pool {pool.name} is available"))
+            self._no_server(why)
         else:
             self._close_unconnected(Side.UPSTREAM, Ending.UNREACHABLE)
 

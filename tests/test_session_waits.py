@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
-from evproxy import UpstreamServer
+from evproxy import Candidate, ConnectionInfo, UpstreamServer
+from evproxy.errors import BalancerFailed
 from evproxy.model import Ending, Side
+from tests.leaks import LoggedErrors
 from tests.peers import END, RESET, Listening, converse
 from tests.pools import Pooled
 from tests.unreachable import Refusing
@@ -73,3 +76,49 @@ async def test_a_client_that_leaves_gives_up_its_place(reactor: Any, pooled: Poo
         Ending.UNREACHABLE,
         Ending.LEFT,
     ]
+
+
+class Gives:
+    """A balancer that gives what `what` makes of its servers."""
+
+    def __init__(self, what: Callable[[Sequence[Candidate]], Any]) -> None:
+        self.what = what
+
+    def update(self, servers: Sequence[Candidate]) -> None:
+        self.servers = servers
+
+    def candidates(self, info: ConnectionInfo) -> Iterator[Candidate]:
+        given: Iterator[Candidate] = self.what(self.servers)
+        return given
+
+
+async def test_nobody_waits_for_a_balancer_that_gives_nothing(reactor: Any, pooled: Pooled) -> None:
+    """The client is reset at once, and the record says that it is the balancer."""
+    server = pooled.closes(Listening.tcp(reactor))
+    address = f"127.0.0.1:{server.port}"
+    pooled.start(address, balance=Gives(lambda servers: iter(())), queue_timeout=3600.0)
+    assert await pooled.client().rest() == (b"", RESET)
+    await pooled.observed.ended(1)
+    [record] = pooled.observed.records
+    assert (record.reason.by, record.reason.how) == (Side.PROXY, Ending.UNREACHABLE)
+    assert record.error == "the balancer gave no server for this client"
+    assert pooled.heard.lines == []
+
+
+async def test_a_balancer_that_gives_no_server(
+    reactor: Any, pooled: Pooled, logged_errors: LoggedErrors
+) -> None:
+    """What is no server ends the session that it was given to, with a plain reason."""
+    server = pooled.closes(Listening.tcp(reactor))
+    balancer = Gives(lambda servers: iter([None]))
+    pooled.start(f"127.0.0.1:{server.port}", balance=balancer)
+    assert await pooled.client().rest() == (b"", RESET)
+    balancer.what = iter
+    client, peer = pooled.client(), await server.accept()
+    await converse(client, peer)
+    client.reset()
+    await pooled.observed.ended(2)
+    record = pooled.observed.records[0]
+    assert (record.reason.by, record.reason.how) == (Side.PROXY, Ending.ERROR)
+    assert record.error == "the balancer gave None, which is no server"
+    assert len(logged_errors.flush(BalancerFailed)) == 1

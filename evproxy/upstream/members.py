@@ -67,6 +67,9 @@ class Members:
     def __iter__(self) -> Iterator[PoolServer]:
         return iter(self._servers.values())
 
+    def __contains__(self, server: PoolServer) -> bool:
+        return self._servers.get(server.name) is server
+
     def __len__(self) -> int:
         return len(self._servers)
 

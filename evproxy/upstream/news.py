@@ -48,12 +48,12 @@ class News:
         """The pool cannot serve sessions."""
         self._tell(lambda observer: observer.pool_exhausted(self._pool, why))
 
-    def overflowed(self, waiting: int) -> None:
-        """A session was turned away, as `waiting` others wait; told once for each period."""
+    def overflowed(self, why: str) -> None:
+        """A session was turned away from a full queue; told once for each period."""
         now, before = self._reactor.seconds(), self._overflowed
         self._overflowed = now
         if now - before > _QUIET:
-            self.exhausted(f"every server is full, and so is the queue ({waiting} waiting)")
+            self.exhausted(why)
 
     def discovery_failed(self, why: str) -> None:
         """A look-up failed; told once for each of the first reasons until one succeeds."""

@@ -18,7 +18,7 @@ from twisted.internet.interfaces import IReactorTime
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
-from evproxy.errors import SettingsError
+from evproxy.errors import NoServerAvailable, SettingsError
 from evproxy.interfaces import (
     Balancer,
     Dialer,
@@ -188,16 +188,22 @@ class Pool:
 
     def wait(
         self,
+        info: ConnectionInfo,
         ready: Callable[[], None],
         gave_up: Callable[[Exception], None],
         tried: Collection[Server] = (),
-    ) -> Waiter | None:
+    ) -> Waiter:
         """
-        Wait for a slot, which `ready` is called for, within `queue_timeout`.
+        Wait for a slot for the client of `info`, which `ready` is called for.
 
-        ``None`` if no server but those `tried` is usable, or the queue is full.
+        `gave_up` is called after `queue_timeout`, or once no server can help it any more.
+
+        :raises NoServerAvailable: if no server but those `tried` can help it, or the queue is
+            full; the message says which.
         """
-        return None if self._stopped else self._queue.join(ready, gave_up, tried)
+        if self._stopped:
+            raise NoServerAvailable(f"pool {self.name} has stopped")
+        return self._queue.join(info, ready, gave_up, tried)
 
     def claim(self, server: Server, session: PoolSession) -> None:
         """`session` takes a slot of `server` and starts to connect."""
@@ -374,13 +380,15 @@ class Pool:
     def _release(self, server: PoolServer, session: PoolSession) -> None:
         was_full = server.sessions >= server.limit
         server.sessions -= 1
-        if self._selection.load_changed is not None:
-            self._selection.load_changed(server)
         if server.held is not None:
             server.held.discard(session)
             server.late.discard(session)
-        # Those who wait could not use a slot that was free before.
-        if was_full:
-            self._queue.freed(server)
-        if server.leaving and not server.sessions:
-            self._members.left(server, "its last session has ended")
+        try:
+            if self._selection.load_changed is not None:
+                self._selection.load_changed(server)
+        finally:
+            # Those who wait could not use a slot that was free before.
+            if was_full:
+                self._queue.freed(server)
+            if server.leaving and not server.sessions:
+                self._members.left(server, "its last session has ended")

@@ -9,15 +9,21 @@ the next session comes, never for each session.
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterator
+from itertools import chain
 from typing import Any
 
 from twisted.internet.interfaces import IDelayedCall, IReactorTime
+from twisted.logger import Logger
 
+from evproxy.errors import BalancerFailed
 from evproxy.interfaces import Balancer, Server
 from evproxy.model import ConnectionInfo
-from evproxy.policy.balance import Incremental, LoadAware, RoundRobin
+from evproxy.policy.balance import POLICIES, Incremental, LoadAware, RoundRobin
 from evproxy.upstream.members import Members
+from evproxy.upstream.reasons import one_line
 from evproxy.upstream.server import PoolServer
+
+_log = Logger()
 
 _SLOW_START_STEPS = 10
 """How often the weight of a server grows during slow start."""
@@ -29,6 +35,8 @@ class Selection:
 
     `stale` says that a `refresh` is due, `usable` how many servers may get new sessions, and
     `panic` that all are tried, as none is usable.  `refusing` says that this was told.
+    `choosy` says that the balancer may give a client only some of the servers: evproxy's own
+    policies give each client all of them.
 
     :param reactor: tells the time and calls later.
     :param servers: those of the pool.
@@ -56,7 +64,9 @@ class Selection:
         self._incremental = balancer if isinstance(balancer, Incremental) else None
         self._advancing: IDelayedCall | None = None
         self._growing: IDelayedCall | None = None
+        self.choosy = type(balancer) not in POLICIES
         self._further: list[RoundRobin] = []
+        self._beyond: list[PoolServer] = []
         self._order: tuple[Balancer, ...] = ()
         self.load_changed = balancer.load_changed if isinstance(balancer, LoadAware) else None
         self.stale = True
@@ -98,8 +108,13 @@ class Selection:
         while len(self._further) < len(in_order) - 1:
             self._further.append(RoundRobin())
         self._order = (self._balancer, *self._further[: len(in_order) - 1])
+        self._beyond = [server for tier in in_order[1:] for server in tier]
         for balancer, tier in zip(self._order, in_order, strict=True):
-            balancer.update(tier)
+            try:
+                balancer.update(tier)
+            except Exception:
+                # What it gives from now on is judged for each session.
+                _log.failure("The balancer could not be told its servers")
         if self._incremental is not None and self._advancing is None:
             self._advancing = self._reactor.callLater(0, self._advance)
 
@@ -113,11 +128,18 @@ class Selection:
             self._advancing = None
 
     def walk(self, info: ConnectionInfo) -> Iterator[PoolServer]:
-        """The servers with a free slot that may be tried, best first, none twice."""
+        """
+        The servers with a free slot that may be tried, best first, none twice.
+
+        :raises BalancerFailed: if a balancer of the user's own cannot say.
+        """
         seen: set[PoolServer] | None = None
+        own = self._balancer if self.choosy else None
         for balancer in self._order:
-            # A balancer of the user's own yields what it was given, but cannot say so.
-            candidates: Iterator[Any] = balancer.candidates(info)
+            # A policy yields what it was given, but cannot say so.
+            candidates: Iterator[Any] = (
+                self._given(info) if balancer is own else balancer.candidates(info)
+            )
             for server in candidates:
                 # An update during the walk may bring back a server that had its turn.
                 if seen is not None and server in seen:
@@ -132,6 +154,35 @@ class Selection:
                     seen = set()
                 seen.add(server)
 
+    def _given(self, info: ConnectionInfo) -> Iterator[PoolServer]:
+        """What a balancer of the user's own gives, each one known to be of the pool."""
+        given: set[PoolServer] = set()
+        repeated = 0
+        try:
+            # Whatever it says it gives.
+            candidates: Iterator[Any] = self._balancer.candidates(info)
+            for server in candidates:
+                if not isinstance(server, PoolServer):
+                    what = one_line(repr(server))
+                    raise BalancerFailed(f"the balancer gave {what}, which is no server")
+                # One that has left since the balancer was told is passed over by the walk.
+                if not server.leaving and server not in self._servers:
+                    raise BalancerFailed(
+                        f"the balancer gave {server.name}, which is not in the pool"
+                    )
+                if server in given:
+                    # An update during the walk may bring back each; more than that has no end.
+                    repeated += 1
+                    if repeated > len(self._servers):
+                        return
+                given.add(server)
+                yield server
+        except BalancerFailed:
+            raise
+        except Exception as error:
+            why = one_line(f"{type(error).__name__}: {error}")
+            raise BalancerFailed(f"the balancer raised {why}") from error
+
     def has_room(self, server: PoolServer) -> bool:
         """Whether a new session could go to `server`."""
         return self.may_serve(server) and server.sessions < server.limit
@@ -144,11 +195,26 @@ class Selection:
         """Whether a new session could go to any server."""
         return any(self.has_room(server) for server in self._servers)
 
-    def may_serve_beyond(self, tried: Collection[Server]) -> bool:
-        """Whether a new session could go to any server but those `tried`, if it had room."""
-        if not tried:
-            return self.usable > 0 or self.panic
-        return any(self.may_serve(each) and each not in tried for each in self._servers)
+    def why_hopeless(self, info: ConnectionInfo, tried: Collection[Server]) -> str:
+        """
+        Why the client could go to no server but those `tried`, even if it had room.
+
+        Empty if it could.
+
+        :raises BalancerFailed: if a balancer of the user's own cannot say.
+        """
+        if not (self.usable or self.panic):
+            return self.why_not()
+        if not (self.choosy or tried):
+            return ""
+        gave_none = True
+        for server in chain(self._given(info), self._beyond) if self.choosy else self._servers:
+            gave_none = False
+            if self.may_serve(server) and server not in tried:
+                return ""
+        if gave_none:
+            return "the balancer gave no server for this client"
+        return "every other server is down" if tried else "no server for this client is up"
 
     def refuse(self) -> None:
         """No server is usable; to be told once for each such period."""

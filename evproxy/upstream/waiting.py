@@ -26,9 +26,11 @@ class _Place:
     """A session's place in the line; an `evproxy.interfaces.Waiter`."""
 
     line: WaitingLine
+    number: int
     ready: Callable[[], None]
     gave_up: Callable[[Exception], None]
     deadline: float
+    choosy: bool
     waits: bool = True
 
     def cancel(self) -> None:
@@ -40,6 +42,8 @@ class WaitingLine:
     """
     A bounded line, in which `waiting` sessions stand now.
 
+    `choosy` are those of them that only some of the servers can help.
+
     :param reactor: tells the time and calls later.
     :param timeout: seconds that a session waits at the most; 0 or less: none waits.
     :param size: how many may wait; 0 or less: none.
@@ -50,6 +54,8 @@ class WaitingLine:
         self._timeout = timeout
         self._size = size
         self.waiting = 0
+        self.choosy = 0
+        self._last = 0
         self._places: deque[_Place] = deque()
         self._asked: _Place | None = None
         self._timer: IDelayedCall | None = None
@@ -60,10 +66,12 @@ class WaitingLine:
         return self._timeout > 0 and self.waiting < self._size
 
     def join(
-        self, ready: Callable[[], None], gave_up: Callable[[Exception], None]
+        self, ready: Callable[[], None], gave_up: Callable[[Exception], None], choosy: bool = False
     ) -> _Place | None:
         """
         A place at the end of the line, ``None`` if it is full.
+
+        `choosy`: only some of the servers can help it.
 
         One that joins again while it is told of a slot keeps the place that it had.
         """
@@ -71,12 +79,17 @@ class WaitingLine:
         if asked is not None and asked.waits and asked.ready == ready:
             self._asked = None
             asked.gave_up = gave_up
+            self.choosy += choosy - asked.choosy
+            asked.choosy = choosy
             return asked
         if not self.has_place:
             return None
-        place = _Place(self, ready, gave_up, self._reactor.seconds() + self._timeout)
+        self._last += 1
+        deadline = self._reactor.seconds() + self._timeout
+        place = _Place(self, self._last, ready, gave_up, deadline, choosy)
         self._places.append(place)
         self.waiting += 1
+        self.choosy += choosy
         if self._timer is None:
             self._timer = self._reactor.callLater(self._timeout, self._time_out)
         return place
@@ -86,27 +99,33 @@ class WaitingLine:
         if place.waits:
             place.waits = False
             self.waiting -= 1
+            self.choosy -= place.choosy
             self._tidy()
 
-    def wake(self, has_room: Callable[[], bool], most: int) -> bool:
+    def wake(self, has_room: Callable[[], bool], ask_choosy: bool, most: int, after: int) -> int:
         """
-        Tell the first `most` of the line, while `has_room`, that a slot may be free.
+        Tell the next `most` of the line, while `has_room`, that a slot may be free.
 
-        :return: whether any of them waits no more.
+        :param ask_choosy: whether those that are choosy are told without room too, so that
+            they find out whether there still is a server that can help them.
+        :param after: the number of the last one that was told before; 0: begin at the front.
+        :return: the number to go on after; 0 once there is nobody, or nothing, left to tell.
         """
-        moved = False
-        for place in list(islice((place for place in self._places if place.waits), most)):
-            if not has_room():
-                break
+        behind = (place for place in self._places if place.waits and place.number > after)
+        batch = list(islice(behind, most))
+        for place in batch:
             if not place.waits:
                 continue
+            if not has_room() and not (ask_choosy and place.choosy):
+                if ask_choosy and self.choosy:
+                    continue
+                return 0
             self._asked = place
             _call(place.ready)
             if self._asked is place:
                 self.leave(place)
-                moved = True
             self._asked = None
-        return moved
+        return batch[-1].number if len(batch) == most else 0
 
     def dissolve(self, why: str, most: int) -> None:
         """The first `most` of the line give up, told `why`."""
@@ -138,10 +157,15 @@ class WaitingLine:
         now = self._reactor.seconds()
         while (first := self._first()) is not None and first.deadline <= now:
             self.leave(first)
-            why = f"every server is full; waited {self._timeout:g} s"
+            why = f"{all_full(first.choosy)}; waited {self._timeout:g} s"
             _call(first.gave_up, NoServerAvailable(why))
         if first is not None and self._timer is None:
             self._timer = self._reactor.callLater(first.deadline - now, self._time_out)
+
+
+def all_full(choosy: bool) -> str:
+    """Why a session waits that every server, or if it is `choosy` only some, could help."""
+    return "every server that it may go to is full" if choosy else "every server is full"
 
 
 def _call(callback: Callable[..., None], *arguments: Any) -> None:

@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Container
+from collections.abc import Callable, Collection, Container
 from typing import Any
 
+import pytest
 from attrs import define, field
 from twisted.internet.error import ConnectionRefusedError
 from twisted.internet.interfaces import IConnector
 from twisted.internet.task import Clock
 from twisted.python.failure import Failure
 
+from evproxy.errors import NoServerAvailable
+from evproxy.interfaces import Server
 from evproxy.model import (
     ConnectionInfo,
     Ending,
@@ -86,27 +89,32 @@ class Caller:
 
 @define(eq=False)
 class Client:
-    """A session that waits for a slot of one of `wanted`, and again if it finds none."""
+    """The session of `info` waits for a slot of one of `wanted`, and again if it finds none."""
 
     pool: Pool
     wanted: Container[str]
+    info: ConnectionInfo = CLIENT
+    tried: Collection[Server] = ()
     asked: int = 0
     since: float = 0.0
     caller: Caller | None = None
     error: Exception | None = None
 
     def wait(self) -> Client:
-        assert self.pool.wait(self.ready, self.gave_up) is not None
+        self.pool.wait(self.info, self.ready, self.gave_up, self.tried)
         return self
 
     def ready(self) -> None:
         self.asked += 1
-        for server in self.pool.candidates(CLIENT):
-            if server.name in self.wanted:
+        for server in self.pool.candidates(self.info):
+            if server.name in self.wanted and server not in self.tried:
                 self.caller = Caller(self.pool, server)
                 self.pool.claim(server, self.caller)
                 return
-        self.wait()
+        try:
+            self.wait()
+        except NoServerAvailable as error:
+            self.error = error
 
     def gave_up(self, error: Exception) -> None:
         self.error = error
@@ -137,6 +145,13 @@ class Doctor:
 PoolMaker = Callable[..., Pool]
 
 
+def refused(pool: Pool, info: ConnectionInfo = CLIENT, tried: Collection[Server] = ()) -> str:
+    """Why a session of the client may not wait."""
+    with pytest.raises(NoServerAvailable) as raised:
+        pool.wait(info, never, never, tried)
+    return str(raised.value)
+
+
 def never(*arguments: object) -> None:
     """A callback that must not come."""
     raise AssertionError(f"called with {arguments}")
@@ -146,8 +161,8 @@ def nothing(*arguments: object) -> None:
     """A callback that may come."""
 
 
-def walk(pool: Pool) -> list[str]:
-    return [server.name for server in pool.candidates(CLIENT)]
+def walk(pool: Pool, info: ConnectionInfo = CLIENT) -> list[str]:
+    return [server.name for server in pool.candidates(info)]
 
 
 def share(pool: Pool, sessions: int = 1000) -> Counter[str]:

@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 from twisted.internet.task import Clock
 
+from evproxy.errors import NoServerAvailable
 from evproxy.model import UpstreamServer
 from evproxy.policy.balance import NAMES
 from evproxy.settings import Ejection
@@ -119,7 +120,8 @@ class AnyPool(RuleBasedStateMachine):
             self.callers.append(caller)
         client = Client(self.pool, EVERYONE)
         client.since = self.clock.seconds()
-        if self.pool.wait(client.ready, client.gave_up) is not None:
+        with suppress(NoServerAvailable):
+            self.pool.wait(CLIENT, client.ready, client.gave_up)
             self.clients.append(client)
 
     @rule(fails=st.booleans())

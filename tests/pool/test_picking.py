@@ -31,7 +31,7 @@ from tests.pool.doubles import (
     advance,
     down,
     fail,
-    never,
+    refused,
     share,
     walk,
 )
@@ -207,7 +207,7 @@ def test_refuse_when_all_are_down(
         down(pool, clock, doctor, A, B)
         events.flush()
         assert [walk(pool) for _ in range(3)] == [[], [], []]
-        assert pool.wait(never, never) is None
+        assert refused(pool) == "no server is up"
         assert events.flush() == ["web exhausted: no server is up"]
         doctor.sick.clear()
         advance(clock, 10)

@@ -26,6 +26,7 @@ from tests.pool.doubles import (
     fail,
     never,
     nothing,
+    refused,
     walk,
 )
 
@@ -45,7 +46,7 @@ def test_queue_is_first_come_first_served(make: PoolMaker) -> None:
 
     assert walk(pool) == []
     for number in range(4):
-        assert pool.wait(ready(number), nothing) is not None
+        assert pool.wait(CLIENT, ready(number), nothing) is not None
     callers.pop(0).close()
     assert woken == [0]
     callers.pop(0).close()
@@ -59,7 +60,7 @@ def test_queue_timeout(make: PoolMaker, clock: Clock) -> None:
     Caller(pool).open()
     gave_up: list[tuple[float, str]] = []
     for _ in range(3):
-        pool.wait(never, lambda error: gave_up.append((clock.seconds(), str(error))))
+        pool.wait(CLIENT, never, lambda error: gave_up.append((clock.seconds(), str(error))))
         clock.advance(1.0)
     advance(clock, 10)
     assert [round(when, 1) for when, _ in gave_up] == [5, 6, 7]
@@ -70,7 +71,7 @@ def test_queue_needs_one_timer(make: PoolMaker, clock: Clock) -> None:
     """However many wait, one timer runs, and none once they are gone."""
     pool = make(UpstreamServer(A, max_sessions=1))
     Caller(pool).open()
-    places = [pool.wait(never, never) for _ in range(500)]
+    places = [pool.wait(CLIENT, never, never) for _ in range(500)]
     assert len(clock.getDelayedCalls()) == 1
     for place in places:
         assert place is not None
@@ -82,9 +83,9 @@ def test_cancelled_waiters_are_passed_over(make: PoolMaker, clock: Clock) -> Non
     """One that gave its place up is neither woken nor timed out."""
     pool = make(UpstreamServer(A, max_sessions=1))
     first = Caller(pool).open()
-    gone = pool.wait(never, never)
+    gone = pool.wait(CLIENT, never, never)
     woken: list[bool] = []
-    pool.wait(lambda: woken.append(True), never)
+    pool.wait(CLIENT, lambda: woken.append(True), never)
     assert gone is not None
     gone.cancel()
     gone.cancel()
@@ -103,9 +104,9 @@ def test_unused_slot_goes_to_the_next(make: PoolMaker) -> None:
         woken.append("opens")
         Caller(pool).open()
 
-    pool.wait(lambda: woken.append("does nothing"), never)
-    pool.wait(opens, never)
-    pool.wait(lambda: woken.append("too late"), nothing)
+    pool.wait(CLIENT, lambda: woken.append("does nothing"), never)
+    pool.wait(CLIENT, opens, never)
+    pool.wait(CLIENT, lambda: woken.append("too late"), nothing)
     first.close()
     assert woken == ["does nothing", "opens"]
 
@@ -121,7 +122,7 @@ def test_waiters_that_fail_at_once(make: PoolMaker, clock: Clock) -> None:
         fail(pool, A)
 
     for _ in range(3000):
-        assert pool.wait(fails, never)
+        assert pool.wait(CLIENT, fails, never)
     first.close()
     advance(clock, 4)
     assert len(woken) == 3000
@@ -165,8 +166,8 @@ def test_stop_while_one_is_woken(make: PoolMaker) -> None:
     pool = make(UpstreamServer(A, max_sessions=1))
     first = Caller(pool).open()
     errors: list[Exception] = []
-    assert pool.wait(pool.stop, never) is not None
-    assert pool.wait(never, errors.append) is not None
+    assert pool.wait(CLIENT, pool.stop, never) is not None
+    assert pool.wait(CLIENT, never, errors.append) is not None
     first.close()
     assert len(errors) == 1
 
@@ -176,8 +177,8 @@ def test_broken_waiter(make: PoolMaker, logged_errors: LoggedErrors) -> None:
     pool = make(UpstreamServer(A, max_sessions=1))
     first = Caller(pool).open()
     woken: list[bool] = []
-    pool.wait(lambda: never("woken"), never)
-    pool.wait(lambda: woken.append(True), never)
+    pool.wait(CLIENT, lambda: never("woken"), never)
+    pool.wait(CLIENT, lambda: woken.append(True), never)
     first.close()
     assert woken == [True]
     assert len(logged_errors.flush()) == 1
@@ -187,15 +188,15 @@ def test_no_place(make: PoolMaker, clock: Clock, events: Events) -> None:
     """A line that is full takes nobody, and says so once for each period."""
     pool = make(UpstreamServer(A, max_sessions=1), queue_size=1, queue_timeout=60)
     Caller(pool).open()
-    assert pool.wait(nothing, nothing)
+    assert pool.wait(CLIENT, nothing, nothing)
     for _ in range(20):
         clock.advance(1)
-        assert pool.wait(never, never) is None
+        assert refused(pool) == "every server is full, and so is the queue (1 waiting)"
     assert events.flush() == [
         "web exhausted: every server is full, and so is the queue (1 waiting)"
     ]
     clock.advance(11)
-    pool.wait(never, never)
+    refused(pool)
     assert len(events.flush()) == 1
 
 
@@ -203,9 +204,11 @@ def test_waiting_is_pointless(make: PoolMaker) -> None:
     """Nobody waits where no server is usable, or no line is wanted."""
     pool = make(A)
     pool.drain(A)
-    assert pool.wait(never, never) is None
-    assert make(A, queue_size=0).wait(never, never) is None
-    assert make(A, queue_timeout=0).wait(never, never) is None
+    assert refused(pool) == "no server is up"
+    for options in ({"queue_size": 0}, {"queue_timeout": 0}):
+        pool = make(UpstreamServer(A, max_sessions=1), **options)
+        Caller(pool).open()
+        assert refused(pool) == "every server is full, and there is no queue"
 
 
 def test_new_server_wakes(make: PoolMaker, clock: Clock) -> None:
@@ -214,7 +217,7 @@ def test_new_server_wakes(make: PoolMaker, clock: Clock) -> None:
     Caller(pool).open()
     opened: list[Caller] = []
     for _ in range(100):
-        pool.wait(lambda: opened.append(Caller(pool).open()), never)
+        pool.wait(CLIENT, lambda: opened.append(Caller(pool).open()), never)
     pool.add(B)
     assert opened == []
     advance(clock, 1)
@@ -261,7 +264,7 @@ def test_all_down_while_some_wait(
         pool.resume(A)
 
     for _ in range(100):
-        assert pool.wait(never, gave_up) is not None
+        assert pool.wait(CLIENT, never, gave_up) is not None
     pool.drain(A)
     clock.advance(0)
     assert len(errors) == 32
@@ -300,7 +303,7 @@ def test_stop_dissolves_the_line(make: PoolMaker) -> None:
     pool = make(UpstreamServer(A, max_sessions=1))
     Caller(pool).open()
     errors: list[Exception] = []
-    pool.wait(never, errors.append)
+    pool.wait(CLIENT, never, errors.append)
     pool.stop()
     assert [type(error) for error in errors] == [NoServerAvailable]
-    assert pool.wait(never, never) is None
+    assert refused(pool) == "pool web has stopped"

@@ -20,6 +20,7 @@ from evproxy.policy.balance.source_hash import SourceHash
 
 __all__ = [
     "NAMES",
+    "POLICIES",
     "Candidate",
     "Incremental",
     "LeastSessions",
@@ -34,6 +35,9 @@ __all__ = [
 
 NAMES = ("round-robin", "least-sessions", "random-two", "source-hash", "least-time")
 """The names that `balancer_named` knows."""
+
+POLICIES = frozenset({RoundRobin, LeastSessions, RandomTwo, SourceHash, LeastTime})
+"""The policies.  Each gives every client all the servers that have a weight."""
 
 NamedBalancer = RoundRobin | LeastSessions | RandomTwo | SourceHash | LeastTime
 
