@@ -53,6 +53,8 @@ class DemoService(Service):
 
     def privilegedStartService(self) -> None:
         super().privilegedStartService()
+        if self._port is not None:
+            return
         site = Site(DemoPage(), reactor=self._reactor)
         site.noisy = False
         port = self._reactor.listenTCP(0, site, interface="127.0.0.1")
@@ -61,8 +63,7 @@ class DemoService(Service):
 
     def startService(self) -> None:
         super().startService()
-        if self._port is None:
-            self.privilegedStartService()
+        self.privilegedStartService()
 
     def stopService(self) -> Any:
         super().stopService()

@@ -162,10 +162,28 @@ class Pool(Protocol):
         """The session ended: the slot is free again.  `answered`: the server sent a byte."""
 
     def start(self) -> None:
-        """The service starts: begin health checks and discovery."""
+        """A service starts: begin health checks and discovery."""
 
     def stop(self) -> None:
-        """The service has stopped: no timer, check or watch is left."""
+        """
+        The service has stopped: no timer, check or watch is left.
+
+        Comes once for each `start`, and never without one.
+        """
+
+
+@runtime_checkable
+class SharedPool(Pool, Protocol):
+    """A pool that tells its users apart, so that several may share it; a service is one."""
+
+    def start(self, user: object = None) -> None:
+        """`user` begins to use the pool; of no concern if it does already."""
+
+    def draining(self, user: object) -> None:
+        """`user` drains: it begins no more sessions.  Those that it has must not be ended."""
+
+    def stop(self, user: object = None) -> None:
+        """`user` has stopped; with the last one no timer, check or watch is left."""
 
 
 class Receiver(Protocol):

@@ -22,7 +22,7 @@ from evproxy.admission import Admission
 from evproxy.config.addresses import listen_fault
 from evproxy.errors import SettingsError
 from evproxy.interfaces import Pool as PoolInterface
-from evproxy.interfaces import SessionObserver
+from evproxy.interfaces import SessionObserver, SharedPool
 from evproxy.model import Ending, Side, UpstreamServer, upstream_server
 from evproxy.observe.log import SessionLog, TroubleLog
 from evproxy.proxy import ProxyFactory
@@ -229,6 +229,8 @@ class ProxyService(Service):
             for listener in settings.listeners
         ]
         self._ports: dict[int, IListeningPort] | None = None
+        self._bound_once = False
+        self._started: set[str] = set()
         self._deadline: IDelayedCall | None = None
         self._drained: Deferred[None] | None = None
 
@@ -272,6 +274,7 @@ class ProxyService(Service):
             return
         ports: dict[int, IListeningPort] = {}
         self._ports = ports
+        self._bound_once = True
         for place, (description, endpoint, factory) in enumerate(self._listeners):
             failures: list[Failure] = []
             listening: Deferred[Any] = maybeDeferred(endpoint.listen, factory)
@@ -301,8 +304,14 @@ class ProxyService(Service):
         """
         self.privilegedStartService()
         super().startService()
-        for pool in self.pools.values():
-            pool.start()
+        for name, pool in self.pools.items():
+            if name not in self._started:
+                # A pool that cannot be started is to be stopped as well.
+                self._started.add(name)
+                if isinstance(pool, SharedPool):
+                    pool.start(self)
+                else:
+                    pool.start()
 
     def stopService(self) -> Deferred[None]:
         """Drain for the drain timeout, or as `drain` was told; fires when no session is left."""
@@ -312,6 +321,9 @@ class ProxyService(Service):
     def drain(self, deadline: float | None) -> Deferred[None]:
         """
         Accept nothing new, and let sessions come to their end.
+
+        A pool whose users all drain checks its servers no more until one of them is started
+        again: servers that stop at the same time are not called down.
 
         :param deadline: seconds after which those left are reset; ``None``: never.
         :return: fires when no session is left.  A drain in progress keeps its deadline.
@@ -324,6 +336,9 @@ class ProxyService(Service):
         return drained
 
     def _begin_drain(self, deadline: float | None) -> None:
+        for pool in self.pools.values():
+            if isinstance(pool, SharedPool):
+                pool.draining(self)
         ports, self._ports = self._ports or {}, None
         closing = self._close(ports.values())
         if deadline is not None:
@@ -358,9 +373,20 @@ class ProxyService(Service):
         if self._deadline is not None:
             self._deadline.cancel()
             self._deadline = None
-        for pool in self.pools.values():
-            pool.stop()
+        self._stop_pools()
         self.admission.stop()
         self.plane.close()
         assert self._drained is not None
         self._drained.callback(None)
+
+    def _stop_pools(self) -> None:
+        """Stop what this service has started, and nothing that others use."""
+        for name, pool in self.pools.items():
+            if isinstance(pool, SharedPool):
+                # Sessions of one that was only bound may have left timers in a pool of its own.
+                if self._bound_once:
+                    pool.stop(self)
+            elif name in self._started:
+                pool.stop()
+        self._started.clear()
+        self._bound_once = False

@@ -53,7 +53,7 @@ class Members:
         self._servers: dict[str, PoolServer] = {}
         self._gone: dict[str, PoolServer] = {}
         self._checks: Checks | None = None
-        self._running = False
+        self._checking = False
         self.ejector: Ejector | None = None
 
     def check(self, probe: Probe, timing: HealthCheck, random: Random) -> None:
@@ -78,25 +78,32 @@ class Members:
         return [server for server in self._gone.values() if server.sessions]
 
     def start(self) -> None:
-        """Begin the checks."""
-        self._running = True
-        if self._checks is not None:
-            for server in self:
-                self._checks.add(server, self._checks.settings.interval)
+        """Eject servers again, after `stop`."""
         if self.ejector is not None:
             self.ejector.start()
 
     def stop(self) -> None:
         """No timer or check is left."""
-        self._running = False
-        if self._checks is not None:
-            self._checks.stop()
+        self.end_checks()
         if self.ejector is not None:
             self.ejector.stop()
         for server in self:
             if server.announced == "ejected":
                 self._record(server, server.state, "the pool has stopped")
                 server.settle(server.since, self._slow_start)
+
+    def begin_checks(self) -> None:
+        """Check the servers, if they are not checked already."""
+        if self._checks is not None and not self._checking:
+            self._checking = True
+            for server in self:
+                self._checks.add(server, self._checks.settings.interval)
+
+    def end_checks(self) -> None:
+        """No check is left: each server stays up, or down, until checks begin again."""
+        self._checking = False
+        if self._checks is not None:
+            self._checks.stop()
 
     # Who is in the pool.
 
@@ -116,7 +123,7 @@ class Members:
         server.leaving = server.draining = server.down = False
         server.respecify(spec)
         self._servers[spec.name] = server
-        if self._checks is not None and self._running:
+        if self._checks is not None and self._checking:
             self._checks.add(server, self._checks.fast_interval)
         self._announce(server, "added", why)
         self.changed(server, why)

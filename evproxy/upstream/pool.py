@@ -41,6 +41,7 @@ from evproxy.upstream.resetting import Resetter
 from evproxy.upstream.selection import Selection
 from evproxy.upstream.server import PoolServer, ServerStatus
 from evproxy.upstream.standard import dialers_on, discoveries_on, probes_on
+from evproxy.upstream.users import Users
 from evproxy.upstream.waiting import WaitingLine
 
 _log = Logger()
@@ -112,7 +113,7 @@ class Pool:
         self.connect_timeout = connect_timeout
         self.connect_attempts = connect_attempts
         self._dialer_for = dialer_for or dialers_on(reactor)
-        self._users = 0
+        self._users = Users()
         self._stopped = False
         self._news = News(reactor, name, observer)
         self._members = Members(
@@ -254,32 +255,54 @@ class Pool:
 
     # What the service calls.
 
-    def start(self) -> None:
-        """Begin health checks and discovery, unless another user of the pool has."""
-        self._users += 1
-        if self._users > 1:
-            return
-        self._stopped = False
-        self._members.start()
-        if self._discovery is not None:
+    def start(self, user: object = None) -> None:
+        """
+        Begin health checks and discovery, unless another user of the pool has.
+
+        :param user: who starts it, and will stop it: anything hashable.  To start it again
+            only ends the draining of this user.  ``None``: somebody that is not told apart;
+            then each `start` needs a `stop` of its own.
+        """
+        first = not self._users
+        self._users.add(user)
+        if first:
+            self._stopped = False
+            self._members.start()
+        self._members.begin_checks()
+        if first and self._discovery is not None:
             self._discovery.start(self._discovered, self._news.discovery_failed)
 
-    def stop(self) -> None:
+    def draining(self, user: object) -> None:
         """
-        No timer, check or watch is left; those who wait give up.
+        `user`, which has started the pool, drains: it begins no more sessions.
 
-        A pool that was started more than once goes on until it is stopped as often.
+        While all users drain, no server is checked, so that none goes down and sessions are
+        left to come to their end, even where the servers stop as well.  Everything else goes
+        on: the queue, ejection (which ends no session) and discovery (neither does a server
+        that leaves).
         """
-        if self._users > 1:
-            self._users -= 1
+        self._users.drains(user)
+        if not self._users.serving:
+            self._members.end_checks()
+
+    def stop(self, user: object = None) -> None:
+        """
+        `user` uses the pool no more; with the last one no timer, check or watch is left.
+
+        Those who wait give up then.  Who has not started the pool takes nothing from others.
+        """
+        ran = bool(self._users)
+        self._users.remove(user)
+        if self._users:
+            if not self._users.serving:
+                self._members.end_checks()
             return
         self._stopped = True
-        if self._users and self._discovery is not None:
+        if ran and self._discovery is not None:
             try:
                 self._discovery.stop()
             except Exception:
                 _log.failure("Could not stop the discovery of pool {pool}", pool=self.name)
-        self._users = 0
         self._members.stop()
         self._selection.stop()
         if self._resetter is not None:

@@ -25,9 +25,10 @@ class Steps:
         self._timer: IDelayedCall | None = None
 
     def start(self, begin: Callable[[], None]) -> None:
-        """Begin the first step."""
-        self.going = True
-        begin()
+        """Begin the first step, unless it is going already."""
+        if not self.going:
+            self.going = True
+            begin()
 
     def under_way(self, step: Deferred[Any]) -> None:
         """A step has begun; what it leads to is among its callbacks already."""
