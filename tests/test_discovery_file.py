@@ -121,19 +121,3 @@ async def test_stop_at_once(reactor: Any, tmp_path: Path) -> None:
     told, discovery = watching(reactor, path)
     discovery.stop()
     assert told == Told()
-
-
-async def test_started_twice(reactor: Any, tmp_path: Path) -> None:
-    """One stop ends a discovery that was started twice: it looks no more, and tells nothing."""
-    path = tmp_path / "servers.json"
-    replace(path, '{"upstreams": ["a:1"]}')
-    told, discovery = watching(reactor, path)
-    discovery.start(told.changed, told.failed)
-    discovery.stop()
-    # Threads of one pool have had their turn once another look-up is over.
-    for endpoint in ("b:1", "c:1"):
-        replace(path, f'{{"upstreams": ["{endpoint}"]}}')
-        others, other = watching(reactor, path)
-        await others.servers(endpoint)
-        other.stop()
-    assert told.sets == []

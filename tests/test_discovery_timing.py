@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 from twisted.internet.defer import Deferred, fail, succeed
-from twisted.internet.task import Clock
+from twisted.internet.task import Clock, deferLater
 from twisted.names import dns
 
 from evproxy.model import UpstreamServer
@@ -201,4 +201,22 @@ def test_etcd() -> None:
     grow(waits(clock, FAILURES))
     discovery.stop()
     assert told.failures == (FAILURES + 1) * ["http://a:1: away"]
+    assert clock.getDelayedCalls() == []
+
+
+def test_started_twice() -> None:
+    """A discovery that goes on already looks no more often, and one stop is the end of it."""
+    clock, told = Clock(), Told()
+    looks: list[float] = []
+
+    def look(so_far: SoFar) -> Deferred[Look]:
+        looks.append(clock.seconds())
+        return deferLater(clock, 1, Look, (), 4.0)
+
+    discovery = PollingDiscovery(clock, look, Backoff(1, 30, Random(1)))
+    discovery.start(told.changed, told.failed)
+    discovery.start(told.changed, told.failed)
+    clock.pump([1] * 8)
+    assert looks == [0, 5]
+    discovery.stop()
     assert clock.getDelayedCalls() == []
