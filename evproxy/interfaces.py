@@ -292,7 +292,11 @@ class PoolObserver(Protocol):
     """Hears what happens to the servers of pools."""
 
     def server_changed(self, pool: str, server: str, state: str, why: str) -> None:
-        """`server` became ``up``, ``down``, ``ejected``, ``draining``, ``added`` or ``removed``."""
+        """
+        `server` became ``up``, ``down``, ``ejected``, ``draining``, ``added`` or ``removed``.
+
+        `why` also says until when, and what else keeps sessions away; see ``docs/pools.md``.
+        """
 
     def pool_exhausted(self, pool: str, why: str) -> None:
         """`pool` cannot serve sessions; once for each such period."""

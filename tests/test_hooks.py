@@ -478,7 +478,7 @@ async def test_a_place_in_the_line_that_cannot_be_given_up(
     await proxied.start()
     pool: Any = proxied.pool
     pool.candidates = lambda info: iter(())
-    pool.wait = lambda ready, gave_up, tried: Unstoppable(switch)
+    pool.wait = lambda info, ready, gave_up, tried: Unstoppable(switch)
     await leaves_nothing(proxied, switch, logged_errors)
 
 

@@ -104,7 +104,7 @@ async def leaves_and_returns(
     client = await session_on(pooled, "127.0.0.2")
     await maybe(leave())
     assert await pooled.heard.line(f"{second} draining") == (
-        f"{second} draining: no longer discovered"
+        f"{second} draining: no longer discovered, until its last session ends"
     )
     await follow(pooled, first)
     before = total(pooled, second)

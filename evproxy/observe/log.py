@@ -6,7 +6,7 @@ one for a connect that failed, one for a period of pressure; nothing for a chunk
 from __future__ import annotations
 
 from attrs import fields_dict
-from twisted.logger import Logger
+from twisted.logger import Logger, LogLevel
 
 from evproxy.model import SessionRecord
 
@@ -64,7 +64,10 @@ class TroubleLog:
         _trouble.info("accepting again")
 
     def server_changed(self, pool: str, server: str, state: str, why: str) -> None:
-        _trouble.warn(
+        # That a server comes, goes, drains or is well again is no trouble.
+        level = LogLevel.warn if state in ("down", "ejected") else LogLevel.info
+        _trouble.emit(
+            level,
             "{pool}/{server} {state}{because}",
             pool=pool,
             server=server,

@@ -88,7 +88,7 @@ class Ejector:
         seconds = server.ejection.eject(self._reactor.seconds(), settings)
         server.ejections += 1
         self._timers[server] = self._reactor.callLater(seconds, self._readmit, server)
-        server.ejection.why = f"{why} ({failures} of {settings.failures}), for {seconds:g} s"
+        server.ejection.why = f"{why} ({failures} of {settings.failures})"
         self._changed(server, server.ejection.why)
 
     def _readmit(self, server: PoolServer) -> None:

@@ -21,6 +21,7 @@ from evproxy.settings import Ejection, HealthCheck
 from evproxy.upstream.checks import Checks
 from evproxy.upstream.ejecting import Ejector
 from evproxy.upstream.server import PoolServer
+from evproxy.upstream.state_lines import reason_of_state, state_line
 
 _REMEMBERED = 1024
 """Of at least so many servers that left, the last ones, the statistics are kept."""
@@ -138,8 +139,13 @@ class Members:
             self._checks.remove(server)
         if self.ejector is not None:
             self.ejector.forget(server)
+        drained = server.announced == "draining"
+        server.drain_why = why
         if server.sessions:
             self.changed(server, why)
+            if drained:
+                # It will not be resumed any more.
+                self._announce_state(server, why)
         else:
             server.settle(self._reactor.seconds(), self._slow_start)
             self._notify(server)
@@ -203,7 +209,9 @@ class Members:
         """The server called `name` gets no new sessions, or gets them again."""
         server = self[name]
         server.draining = draining
-        self.changed(server, "by request")
+        if draining:
+            server.drain_why = "by request"
+        self.changed(server, "by request" if draining else "resumed by request")
 
     def weigh(self, name: str, weight: int) -> None:
         """The server called `name` has another weight."""
@@ -224,18 +232,22 @@ class Members:
             server.slow_since = now
         server.settle(now, self._slow_start)
         if state != before:
-            if state == "ejected":
-                # It may also be what is left once a server is well again, or is resumed.
-                why = server.ejection.why
             if before == "added" and state == "up":
                 server.announced = state
             else:
-                self._announce(server, state, why)
+                self._announce_state(server, why)
         self._notify(server)
 
     def _checked(self, server: PoolServer, verdict: Verdict) -> None:
         server.down = not verdict.up
+        if server.down:
+            server.down_why = verdict.why
         self.changed(server, verdict.why)
+
+    def _announce_state(self, server: PoolServer, event: str) -> None:
+        """`event` has changed what `server` is like."""
+        self._record(server, server.state, reason_of_state(server, event))
+        self._tell(server, server.state, state_line(server, event, server.since))
 
     def _announce(self, server: PoolServer, state: str, why: str) -> None:
         self._record(server, state, why)

@@ -24,7 +24,9 @@ class ServerStatus:
     A snapshot of an upstream server for people and metrics.
 
     `state` is ``up``, ``down``, ``ejected`` or ``draining``, `why` says what made it so and
-    `since` when, in seconds on the reactor's clock.  `weight` is the effective one.
+    `since` when, in seconds on the reactor's clock.  `until` is when its ejection ends, on the
+    same clock, even while it is down or draining as well; ``None``: it is not ejected.
+    `weight` is the effective one.
     `sessions` hold a slot now; `sessions_total`, `connect_failures` and `ejections` count
     from the beginning.  `connect_time` is the decaying peak average, in seconds; a connect
     that failed counts as one that took the whole `connect_timeout`.
@@ -35,6 +37,7 @@ class ServerStatus:
     state: str
     why: str
     since: float
+    until: float | None
     weight: float
     sessions: int
     sessions_total: int
@@ -50,6 +53,7 @@ class PoolServer:
 
     `given` is the value it was configured or discovered with, `spec` the one in force.
     `limit` is how many sessions it may have, infinite where there is no bound.
+    `down_why` and `drain_why` say why it is, or was last, down or draining.
     `usable` says whether it may get new sessions, `open` whether it might but for its
     health; `settle` derives both.  `held` are its sessions, where the pool needs them,
     `found_down` says whether those that it had then were ended, and `late` are those that
@@ -72,7 +76,9 @@ class PoolServer:
     open: bool = field(init=False)
 
     down: bool = field(init=False, default=False)
+    down_why: str = field(init=False, default="")
     draining: bool = field(init=False, default=False)
+    drain_why: str = field(init=False, default="")
     leaving: bool = field(init=False, default=False)
     slow_since: float | None = field(init=False, default=None)
     ejection: EjectionRecord = field(init=False, factory=EjectionRecord)
@@ -148,6 +154,7 @@ class PoolServer:
             state=self.state,
             why=self.why,
             since=self.since,
+            until=self.ejection.until,
             weight=self.weight,
             sessions=self.sessions,
             sessions_total=self.sessions_total,

@@ -70,7 +70,7 @@ def test_removed_server_drains(make: PoolMaker, events: Events) -> None:
     pool.add(B)
     events.flush()
     pool.remove(A)
-    assert events.flush() == [f"web/{A} draining: by request"]
+    assert events.flush() == [f"web/{A} draining: by request, until its last session ends"]
     assert states(pool) == {B: "up", A: "draining"}
     caller.close()
     assert events.flush() == [f"web/{A} removed: its last session has ended"]
@@ -110,7 +110,10 @@ def test_drain_and_resume(make: PoolMaker, events: Events) -> None:
     assert share(pool) == {B: 1000}
     pool.resume(A)
     assert share(pool) == {A: 500, B: 500}
-    assert events.flush() == [f"web/{A} draining: by request", f"web/{A} up: by request"]
+    assert events.flush() == [
+        f"web/{A} draining: by request, until it is resumed",
+        f"web/{A} up: resumed by request",
+    ]
 
 
 def test_set_weight(make: PoolMaker) -> None:
@@ -364,7 +367,8 @@ def test_status(make: PoolMaker, clock: Clock) -> None:
     assert (first.name, first.state, first.weight, first.sessions) == (A, "up", 2, 1)
     assert first.connect_time == 0.25
     assert (second.state, second.connect_failures, second.ejections) == ("ejected", 1, 1)
-    assert second.why == "connection refused (1 of 1), for 10 s"
+    assert (second.why, second.since, second.until) == ("connection refused (1 of 1)", 0, 10)
+    assert (first.why, first.until) == ("", None)
     clock.advance(10)
     assert pool.servers[0].connect_time == pytest.approx(0.25 / 2.71828, rel=0.01)
     pool.connected(caller.server, 0.5)
