@@ -11,9 +11,12 @@ from __future__ import annotations
 
 import enum
 from functools import lru_cache
-from ipaddress import ip_address
 
-from attrs import field, frozen, validators
+from attrs import frozen
+
+from evproxy.config.declare import setting
+from evproxy.config.descriptions import ClientDescription
+from evproxy.config.rules import Flag, Whole
 
 
 class _Told(enum.Enum):
@@ -86,20 +89,6 @@ def close_reason(by: Side, how: Ending, phase: Phase) -> CloseReason:
     return CloseReason(by, how, phase)
 
 
-def is_address(text: str) -> bool:
-    """Whether `text` is an IPv4 or IPv6 address, without brackets."""
-    try:
-        ip_address(text)
-    except ValueError:
-        return False
-    return True
-
-
-def host_and_port(host: str, port: int) -> str:
-    """``HOST:PORT``, with brackets around an IPv6 address (RFC 3986, 3.2.2)."""
-    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
-
-
 @frozen(slots=True)
 class ConnectionInfo:
     """
@@ -116,21 +105,32 @@ class ConnectionInfo:
 
 @frozen(slots=True)
 class UpstreamServer:
-    """
-    One address that sessions may be connected to, as configured or discovered.
+    """One address that sessions may be connected to, as configured or discovered."""
 
-    `endpoint`: ``HOST:PORT``, ``[v6]:PORT`` or a Twisted client endpoint description.
-    `weight`: its share of the sessions relative to the others, 0 to 256; 0 means no
-    new sessions.  `backup`: used only while no other server can be.  `max_sessions`:
-    the most sessions at once, 0 for no bound.  `priority`: the tier it belongs to;
-    a higher number is used only while no server of a lower one can be (as in DNS SRV).
-    """
-
-    endpoint: str
-    weight: int = field(default=1, validator=[validators.ge(0), validators.le(256)])
-    backup: bool = False
-    max_sessions: int = field(default=0, validator=validators.ge(0))
-    priority: int = 0
+    endpoint: str = setting(
+        ClientDescription(),
+        "Where to connect: a host and a port, or any Twisted client endpoint description "
+        "(`tcp:…`, `unix:…`, `tls:…`, any plugin's).",
+        # Whoever makes the dialer says more of what is wrong with it.
+        checked=False,
+    )
+    weight: int = setting(
+        Whole(0, 256),
+        "Its share of the sessions, relative to the other servers. 0: no new sessions.",
+        default=1,
+    )
+    backup: bool = setting(
+        Flag(), "Whether it is used only while no other server can be.", default=False
+    )
+    max_sessions: int = setting(
+        Whole(0, 1_000_000_000), "The most sessions on it at once. 0: no bound.", default=0
+    )
+    priority: int = setting(
+        Whole(0, 65535),
+        "Its tier: servers of a higher number are used only while none of a lower one can be, as "
+        "in DNS SRV.",
+        default=0,
+    )
 
     @property
     def name(self) -> str:

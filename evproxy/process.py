@@ -21,8 +21,8 @@ from twisted.internet.defer import Deferred
 from twisted.internet.error import CannotListenError
 from twisted.logger import Logger
 
+from evproxy.config.addresses import host_and_port
 from evproxy.config.problems import printable
-from evproxy.model import host_and_port
 from evproxy.service import ProxyService
 
 _HANDLED = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGQUIT)

@@ -14,8 +14,9 @@ from functools import partial
 from random import Random
 from typing import Any
 
-from evproxy import config
+from evproxy.config.document import ConfigErrors, parse
 from evproxy.config.problems import shown_path
+from evproxy.config.rules import Fault, Surroundings
 from evproxy.errors import SettingsError
 from evproxy.service import server_endpoint
 from evproxy.settings import PoolSettings, Settings
@@ -37,19 +38,19 @@ def listen_fault(description: str) -> str | None:
     return _fault(server_endpoint, description)
 
 
-def read_settings(path: str, validate_listen: config.Validate = listen_fault) -> Settings:
+def read_settings(path: str, closer_look: Fault = listen_fault) -> Settings:
     """
     The settings in the file at `path`.  Paths in it are relative to its directory.
 
-    `validate_listen` looks closer at a listener's endpoint.
+    `closer_look` says what is wrong with a listener's endpoint.
 
     :raises ConfigErrors: with every problem, if it cannot be read or is not right.
     """
     directory = os.path.dirname(os.path.abspath(path))
-    settings = config.parse(_text(path), directory, upstream_fault, validate_listen)
+    settings = parse(_text(path), Surroundings(directory, upstream_fault, closer_look))
     problems = [problem for pool in settings.pools for problem in pool_problems(pool)]
     if problems:
-        raise config.ConfigErrors(problems)
+        raise ConfigErrors(problems)
     return settings
 
 
@@ -76,16 +77,16 @@ def _text(path: str) -> str:
     try:
         with open(path, "rb", opener=_open_at_once) as file:
             if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
-                raise config.ConfigErrors(["cannot be read: it is not a regular file"])
+                raise ConfigErrors(["cannot be read: it is not a regular file"])
             data = file.read(SIZE_LIMIT + 1)
     except OSError as error:
-        raise config.ConfigErrors([f"cannot be read: {error.strerror}"]) from None
+        raise ConfigErrors([f"cannot be read: {error.strerror}"]) from None
     if len(data) > SIZE_LIMIT:
-        raise config.ConfigErrors([f"cannot be read: it is longer than {SIZE_LIMIT} bytes"])
+        raise ConfigErrors([f"cannot be read: it is longer than {SIZE_LIMIT} bytes"])
     try:
         return data.decode()
     except UnicodeDecodeError as error:
-        raise config.ConfigErrors([f"not UTF-8 at byte {error.start + 1}"]) from None
+        raise ConfigErrors([f"not UTF-8 at byte {error.start + 1}"]) from None
 
 
 def _open_at_once(path: str, flags: int) -> int:

@@ -22,6 +22,7 @@ from twisted.internet.protocol import ClientFactory
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
+from evproxy.config.addresses import host_and_port
 from evproxy.errors import NoServerAvailable
 from evproxy.interfaces import (
     Half,
@@ -42,7 +43,6 @@ from evproxy.model import (
     SessionRecord,
     Side,
     close_reason,
-    host_and_port,
 )
 from evproxy.relay.deadlines import Deadlines
 from evproxy.relay.departed import Departed

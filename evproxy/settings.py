@@ -1,23 +1,39 @@
 """
-The one frozen settings value that the command line, the configuration file and the
-library all end in.  Values, their defaults and their bounds; reading a file is `evproxy.config`.
+The one frozen settings value that the command line, the configuration file and the library end in.
 
-Times are seconds, sizes are bytes, everywhere.  A number that is out of bounds, or is none,
+Each setting is declared here, once: what it may be, its default, its meaning, and where it can
+be given.  Whatever else knows of settings reads these declarations; see `evproxy.config.declare`.
+
+Times are seconds, sizes are bytes, everywhere.  A value that is not what its setting may be
 raises `SettingsError`.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Any
 
-from attrs import Attribute, field, frozen
+from attrs import frozen
 
-from evproxy.errors import SettingsError
+from evproxy.config import addresses
+from evproxy.config.declare import setting
+from evproxy.config.descriptions import ServerDescription
+from evproxy.config.rules import (
+    Choice,
+    FilePath,
+    Flag,
+    Judged,
+    Many,
+    Matching,
+    Rule,
+    Seconds,
+    Text,
+    Whole,
+    pattern_fault,
+)
+from evproxy.config.tables import NamedTables, Table, TableOrKey
 from evproxy.model import UpstreamServer
+from evproxy.policy.balance import NAMES
 
-YEAR = 31536000
-"""The longest time that can be set, in seconds: far below what an event loop's timer can hold."""
 MILLISECOND = 0.001
 MOST_SESSIONS = 1_000_000_000
 MOST_IN_A_ROW = 1000
@@ -30,198 +46,459 @@ RELAYS = ("auto", "stream", "socket")
 """``auto``: the socket relay where it can be, else the stream relay.  ``stream``: always the
 stream relay.  ``socket``: as ``auto``, but refuse to start where there is no socket relay."""
 
-Validator = Callable[[Any, "Attribute[Any]", Any], None]
-"""What attrs calls with a value that is to be set; raises `SettingsError`."""
+CHECK_KINDS = ("tcp", "tls", "http", "send-expect", "redis", "smtp", "postgresql")
+DISCOVERY_KINDS = ("dns", "dns-srv", "file", "etcd")
 
+SERVER = TableOrKey(UpstreamServer, "endpoint")
+"""What stands for one upstream server in a file."""
 
-def _refuse(setting: str, expected: str, value: object) -> None:
-    raise SettingsError(f"{setting}: expected {expected}, got {value!r}")
+POOL_NAME = Matching('a name of letters, digits, "_", "-" and "."', r"[\w.-]+")
+"""What a pool may be called in a file: fit for a log line and a metric's label."""
 
-
-def _seconds(least: float, called: str = "{}") -> Validator:
-    """A time; the name of the setting is put into `called`."""
-
-    def check(_: object, attribute: Attribute[Any], value: Any) -> None:
-        # Neither true nor nan is a time.
-        if type(value) not in (int, float) or not least <= value <= YEAR:
-            expected = f"a number of seconds from {least:g} to {YEAR}"
-            _refuse(called.format(attribute.name), expected, value)
-
-    return check
-
-
-def _whole(least: int, most: int, called: str = "{}") -> Validator:
-    def check(_: object, attribute: Attribute[Any], value: Any) -> None:
-        if type(value) is not int or not least <= value <= most:
-            expected = f"a whole number from {least} to {most}"
-            _refuse(called.format(attribute.name), expected, value)
-
-    return check
-
-
-def _one_of(*choices: str) -> Validator:
-    def check(_: object, attribute: Attribute[Any], value: Any) -> None:
-        if value not in choices:
-            _refuse(attribute.name, f"one of {', '.join(choices)}", value)
-
-    return check
-
-
-_TIMEOUT = "{}_timeout"
-"""What a setting of `Timeouts` is called where it is an argument; those below, in the file."""
-_CHECK = "health_check.{}"
-_EJECTION = "ejection.{}"
-_KEEPALIVE = "keepalive.{}"
+_ESCAPED = Matching(
+    r"a string, with \r, \n, \t, \0, \\ and \xHH as its only backslashes",
+    r"(?:[^\\]|\\[rnt0\\]|\\x[0-9a-fA-F]{2})*",
+)
 
 
 @frozen
 class Timeouts:
-    """
-    `idle`: a session with no byte moved either way for this long is reset.
-    `half_close`: the same once one side has ended its stream.
-    `drain`: what sessions have left when the service stops.
-    `idle` of zero means never, `drain` of zero resets at once; the others are more than zero.
-    """
+    """When sessions that stand still, or are still there, are reset."""
 
-    idle: float = field(default=3600.0, validator=_seconds(0, _TIMEOUT))
-    half_close: float = field(default=30.0, validator=_seconds(MILLISECOND, _TIMEOUT))
-    drain: float = field(default=30.0, validator=_seconds(0, _TIMEOUT))
+    idle: float = setting(
+        Seconds(0),
+        "A session with no byte moved either way for this long is reset. 0: never.",
+        default=3600.0,
+        called=("idle_timeout",),
+        option="idle-timeout",
+    )
+    half_close: float = setting(
+        Seconds(MILLISECOND),
+        "The same for a session in which one side has ended its stream.",
+        default=30.0,
+        called=("half_close_timeout",),
+        option="half-close-timeout",
+    )
+    drain: float = setting(
+        Seconds(0),
+        "How long the sessions that run may go on when evproxy stops. 0: they are reset at once.",
+        default=30.0,
+        called=("drain_timeout",),
+        option="drain-timeout",
+    )
+
+
+def _keepalive(name: str, most: int, default: int, meaning: str) -> Any:
+    return setting(
+        Whole(1, most),
+        meaning,
+        default=default,
+        called=("keepalive", name),
+        option=f"keepalive-{name}",
+        in_file=False,
+    )
 
 
 @frozen
 class Keepalive:
-    """TCP keepalive: the first probe after `idle` seconds, `probes` of them `interval` apart."""
+    """How TCP connections on which nothing comes are probed, on both sides of a session."""
 
-    idle: int = field(default=60, validator=_whole(1, 32767, _KEEPALIVE))
-    interval: int = field(default=10, validator=_whole(1, 32767, _KEEPALIVE))
-    probes: int = field(default=6, validator=_whole(1, 127, _KEEPALIVE))
+    idle: int = _keepalive(
+        "idle",
+        32767,
+        60,
+        "Seconds until a TCP connection on which nothing comes is probed, on both sides. From 20 "
+        "on, the times of a server's socket are set when its session has lasted 10 seconds at "
+        "most; what came before counts.",
+    )
+    interval: int = _keepalive("interval", 32767, 10, "Seconds between two such probes.")
+    probes: int = _keepalive("probes", 127, 6, "Probes without an answer that break a connection.")
+
+
+def _check(name: str, rule: Rule, default: Any, meaning: str, kinds: tuple[str, ...] = ()) -> Any:
+    """A setting of `HealthCheck`."""
+    return setting(rule, meaning, default=default, called=("health_check", name), kinds=kinds)
 
 
 @frozen
 class HealthCheck:
-    """
-    An active check of each server of a pool.
+    """An active check of each server of a pool."""
 
-    `kind`: ``tcp`` (connect), ``tls`` (handshake; `verify` the certificate for
-    `server_name`), ``http`` (`method` `path` with `host`; `expect_status`,
-    `expect_text`), ``send-expect`` (`send`, then `expect` bytes or `expect_pattern`),
-    or the ready-made ``redis``, ``smtp``, ``postgresql``.
-    `interval`, and `fast_interval` while a server is changing state (0: a quarter of
-    `interval`), `timeout`: seconds.  `rise` good results make a server up, `fall` bad
-    ones down.  `port`: check another port (0: the server's own).
-    """
+    kind: str = _check(
+        "kind",
+        Choice(CHECK_KINDS),
+        "tcp",
+        "What is asked: to connect; a TLS handshake; an HTTP request; bytes to be answered with "
+        "bytes; or the ready-made questions for three kinds of servers.",
+    )
+    interval: float = _check(
+        "interval", Seconds(MILLISECOND), 2.0, "From one check of a server to the next."
+    )
+    fast_interval: float = _check(
+        "fast_interval",
+        Seconds(0),
+        0.0,
+        "The same while a server is changing state; at most `interval`. 0: a quarter of "
+        "`interval`.",
+    )
+    timeout: float = _check(
+        "timeout",
+        Seconds(MILLISECOND),
+        1.0,
+        "For one whole check; a check that takes longer has failed.",
+    )
+    rise: int = _check(
+        "rise", Whole(1, MOST_IN_A_ROW), 2, "So many good checks in a row make a server up."
+    )
+    fall: int = _check(
+        "fall", Whole(1, MOST_IN_A_ROW), 3, "So many bad checks in a row make a server down."
+    )
+    port: int = _check(
+        "port",
+        Whole(0, HIGHEST_PORT),
+        0,
+        "The port to check; every server is a host and a port then. 0: the one that sessions go "
+        "to.",
+    )
+    method: str = _check(
+        "method",
+        Matching("an HTTP method", r"[!#$%&'*+.^_`|~0-9A-Za-z-]+"),
+        "GET",
+        "The method of the request.",
+        ("http",),
+    )
+    path: str = _check(
+        "path",
+        Matching("a path that starts with /, in ASCII, without spaces", r"/[!-~]*"),
+        "/",
+        "The path of the request, with its query if there is one.",
+        ("http",),
+    )
+    host: str = _check(
+        "host",
+        Matching("HOST or HOST:PORT, in ASCII", r"(?!.*[/?#@])[!-~]*"),
+        "",
+        "The `Host` header. Empty: the server's own host and port.",
+        ("http",),
+    )
+    expect_status: tuple[int, ...] = _check(
+        "expect_status",
+        Many("an array of whole numbers from 100 to 599", Whole(100, 599)),
+        (200,),
+        "The good statuses. Empty: all from 200 to 399.",
+        ("http",),
+    )
+    expect_text: str = _check(
+        "expect_text",
+        Text(),
+        "",
+        "What has to be in the first 64 KiB of the answer's body. Empty: nothing.",
+        ("http",),
+    )
+    send: str = _check(
+        "send",
+        _ESCAPED,
+        "",
+        "What is sent, in UTF-8. In TOML, a string in single quotes keeps its backslashes: "
+        r"`'PING\r\n'`. Empty: nothing, for servers that speak first.",
+        ("send-expect",),
+    )
+    expect: str = _check(
+        "expect",
+        _ESCAPED,
+        "",
+        "What has to be in the answer. Empty, with no `expect_pattern` either: nothing, and no "
+        "answer is waited for.",
+        ("send-expect",),
+    )
+    expect_pattern: str = _check(
+        "expect_pattern",
+        Judged("a regular expression", pattern_fault),
+        "",
+        "What has to match in the answer, in [Python's syntax]"
+        "(https://docs.python.org/3/library/re.html), over bytes. Instead of `expect`.",
+        ("send-expect",),
+    )
+    verify: bool = _check(
+        "verify", Flag(), False, "Whether the server's certificate is verified.", ("tls",)
+    )
+    server_name: str = _check(
+        "server_name",
+        Judged("a host name or an IP address", addresses.server_name_fault),
+        "",
+        "The name that is sent in the handshake and that the certificate has to be for. Empty: "
+        "the server's host, which it has to have with `verify`.",
+        ("tls",),
+    )
+    ca: str = _check(
+        "ca",
+        FilePath("a path", r".*"),
+        "",
+        "A file of PEM certificates to trust, and no others, with `verify`. Empty: those that "
+        "the system trusts.",
+        ("tls",),
+    )
 
-    kind: str = "tcp"
-    interval: float = field(default=2.0, validator=_seconds(MILLISECOND, _CHECK))
-    fast_interval: float = field(default=0.0, validator=_seconds(0, _CHECK))
-    timeout: float = 1.0
-    rise: int = field(default=2, validator=_whole(1, MOST_IN_A_ROW, _CHECK))
-    fall: int = field(default=3, validator=_whole(1, MOST_IN_A_ROW, _CHECK))
-    port: int = field(default=0, validator=_whole(0, HIGHEST_PORT, _CHECK))
-    method: str = "GET"
-    path: str = "/"
-    host: str = ""
-    expect_status: tuple[int, ...] = (200,)
-    expect_text: str = ""
-    send: str = ""
-    expect: str = ""
-    expect_pattern: str = ""
-    verify: bool = False
-    server_name: str = ""
-    ca: str = ""
+
+def _ejection(name: str, rule: Rule, default: Any, meaning: str) -> Any:
+    """A setting of `Ejection`."""
+    return setting(rule, meaning, default=default, called=("ejection", name))
 
 
 @frozen
 class Ejection:
-    """
-    Passive health: `failures` in a row eject a server for `base_time` seconds, doubled
-    at each repetition up to `max_time`.
+    """Passive health: what is learned from the sessions about each server."""
 
-    At most `max_percent` of a pool are ejected at once, but one always may be, however
-    few the servers; with 0 none ever is, and the last that gets sessions never is.
-    """
+    failures: int = _ejection(
+        "failures",
+        Whole(1, MOST_IN_A_ROW),
+        3,
+        "So many failures in a row eject a server: connects that fail, and sessions that the "
+        "server resets before it has sent a byte.",
+    )
+    base_time: float = _ejection(
+        "base_time",
+        Seconds(MILLISECOND),
+        10.0,
+        "How long it is out the first time. Doubled each time it happens again.",
+    )
+    max_time: float = _ejection(
+        "max_time",
+        Seconds(MILLISECOND),
+        300.0,
+        "The longest that it is out; at least `base_time`.",
+    )
+    max_percent: int = _ejection(
+        "max_percent",
+        Whole(0, 100),
+        50,
+        "So much of a pool, at the most, is ejected at once; but one server always may be, "
+        "unless it is the last that gets sessions. 0: nothing is.",
+    )
 
-    failures: int = field(default=3, validator=_whole(1, MOST_IN_A_ROW, _EJECTION))
-    base_time: float = field(default=10.0, validator=_seconds(MILLISECOND, _EJECTION))
-    max_time: float = field(default=300.0, validator=_seconds(MILLISECOND, _EJECTION))
-    max_percent: int = field(default=50, validator=_whole(0, 100, _EJECTION))
+
+def _discover(
+    name: str,
+    rule: Rule,
+    meaning: str,
+    *,
+    kinds: tuple[str, ...] = (),
+    **more: Any,
+) -> Any:
+    """A setting of `Discover`, which refuses a wrong one itself, when it is made a discovery."""
+    return setting(rule, meaning, called=("discover", name), kinds=kinds, checked=False, **more)
 
 
 @frozen
 class Discover:
-    """
-    Where the servers of a pool come from.
+    """Where the servers of a pool come from at run time."""
 
-    `kind`: ``dns`` (`name` and `port`), ``dns-srv`` (`name`), ``file`` (`path`),
-    ``etcd`` (`endpoints` and `prefix`).  `interval`: the upper bound in seconds
-    between two looks; after so long all keys of etcd are read again.  `min_interval`,
-    at most `interval`: the lower one.  A DNS answer's TTL counts down to it, a file is
-    looked at so often, and a look-up that failed is tried again after about so long at
-    first.  `nameservers`: ``ADDRESS[:PORT]`` to ask instead of the system's.
-    """
-
-    kind: str
-    name: str = ""
-    port: int = 0
-    path: str = ""
-    endpoints: tuple[str, ...] = ("http://127.0.0.1:2379",)
-    prefix: str = ""
-    interval: float = 30.0
-    min_interval: float = 1.0
-    nameservers: tuple[str, ...] = ()
+    kind: str = _discover(
+        "kind",
+        Choice(DISCOVERY_KINDS),
+        "Where to look: the addresses of a host; the SRV records of a service; a file that "
+        "another program writes; a prefix of keys in etcd.",
+    )
+    name: str = _discover(
+        "name",
+        Judged("a domain name", addresses.domain_fault),
+        "The name to look up: `web.example.org`, or `_pg._tcp.example.org`.",
+        default="",
+        kinds=("dns", "dns-srv"),
+        required_for=("dns", "dns-srv"),
+    )
+    port: int = _discover(
+        "port",
+        Whole(1, HIGHEST_PORT),
+        "The port of every server.",
+        default=0,
+        kinds=("dns",),
+        required_for=("dns",),
+    )
+    path: str = _discover(
+        "path",
+        FilePath("a path that ends in .toml or .json", r".*[^/]\.(toml|json)"),
+        "The file: in TOML or JSON, one key `upstreams` with an array as in a pool. Writers "
+        "replace it whole. An empty array: no servers.",
+        default="",
+        kinds=("file",),
+        required_for=("file",),
+    )
+    endpoints: tuple[str, ...] = _discover(
+        "endpoints",
+        Many("an array of URLs, at least one", Judged("a URL", addresses.url_fault), 1),
+        "The members of the etcd cluster, `http://` or `https://`.",
+        default=("http://127.0.0.1:2379",),
+        kinds=("etcd",),
+    )
+    prefix: str = _discover(
+        "prefix",
+        Matching("a string that is not empty", r".+"),
+        "What the keys of the servers begin with. A value is JSON, as an entry of `upstreams` is. "
+        "No key: no servers.",
+        default="",
+        kinds=("etcd",),
+        required_for=("etcd",),
+    )
+    interval: float = _discover(
+        "interval",
+        Seconds(MILLISECOND),
+        "The longest time from one look to the next: after this, DNS is asked again however long "
+        "the TTL is, and all keys in etcd are read again.",
+        default=30.0,
+    )
+    min_interval: float = _discover(
+        "min_interval",
+        Seconds(MILLISECOND),
+        "The shortest time from one look to the next, however short the TTL of a DNS answer is. "
+        "A file is looked at this often. A look-up that failed, or a watch of etcd that ended, "
+        "is begun again after about this time at first, and later after more. At most `interval`.",
+        default=1.0,
+    )
+    nameservers: tuple[str, ...] = _discover(
+        "nameservers",
+        Many(
+            "an array of addresses",
+            Judged("ADDRESS or ADDRESS:PORT", addresses.nameserver_fault),
+        ),
+        "The name servers to ask, each `ADDRESS` or `ADDRESS:PORT` (`[v6]:PORT`). Empty: the "
+        "system's.",
+        default=(),
+        kinds=("dns", "dns-srv"),
+    )
 
 
 @frozen
 class PoolSettings:
-    """
-    A named group of upstream servers and how one is picked.
+    """A named group of upstream servers and how one is picked."""
 
-    `balance`: ``round-robin``, ``least-sessions``, ``random-two``, ``source-hash`` or
-    ``least-time``.  `connect_timeout`: seconds for one server.  `connect_attempts`:
-    distinct servers tried for one session.  `queue_timeout`: seconds to wait when
-    every server is at its `max_sessions`; `queue_size`: how many sessions may wait.
-    `slow_start`: seconds in which a server that came up grows to its full weight.
-    `on_down`: ``keep`` or ``reset`` the sessions of a server that goes down.
-    `all_down`: ``refuse`` new sessions, or ``try`` the servers anyway, when none is up.
-    """
-
-    name: str = "default"
-    upstreams: tuple[UpstreamServer, ...] = ()
-    balance: str = "round-robin"
-    connect_timeout: float = field(default=5.0, validator=_seconds(MILLISECOND))
-    connect_attempts: int = field(default=3, validator=_whole(1, MOST_IN_A_ROW))
-    queue_timeout: float = field(default=5.0, validator=_seconds(0))
-    queue_size: int = field(default=1024, validator=_whole(0, MOST_SESSIONS))
-    slow_start: float = field(default=0.0, validator=_seconds(0))
-    on_down: str = field(default="keep", validator=_one_of("keep", "reset"))
-    all_down: str = field(default="refuse", validator=_one_of("refuse", "try"))
-    health_check: HealthCheck | None = None
-    ejection: Ejection | None = None
-    discover: Discover | None = None
+    name: str = setting(Text(), "What the log calls it.", default="default", in_file=False)
+    upstreams: tuple[UpstreamServer, ...] = setting(
+        Many("an array of upstream servers", SERVER),
+        "The servers, each an endpoint or [a table](#upstream-servers); none twice.",
+        default=(),
+    )
+    balance: str = setting(
+        Choice(NAMES),
+        "Which server a session goes to: in turn; the one with the fewest sessions for its "
+        "weight; the better of two picked at random; one that the client's address decides; the "
+        "one that connects fastest.",
+        default="round-robin",
+        option="balance",
+    )
+    connect_timeout: float = setting(
+        Seconds(MILLISECOND),
+        "For one attempt to connect to one server.",
+        default=5.0,
+        option="connect-timeout",
+    )
+    connect_attempts: int = setting(
+        Whole(1, MOST_IN_A_ROW),
+        "How many distinct servers are tried for one session before the client is reset.",
+        default=3,
+        option="connect-attempts",
+    )
+    queue_timeout: float = setting(
+        Seconds(0),
+        "How long a session waits for a free slot when every server is at its `max_sessions`. 0: "
+        "it does not wait.",
+        default=5.0,
+    )
+    queue_size: int = setting(
+        Whole(0, MOST_SESSIONS),
+        "How many sessions may wait so at once. 0: none.",
+        default=1024,
+    )
+    slow_start: float = setting(
+        Seconds(0),
+        "The time in which a server that came up grows to its full weight. 0: it has that at once.",
+        default=0.0,
+    )
+    on_down: str = setting(
+        Choice(("keep", "reset")),
+        "What happens to the sessions on a server that goes down.",
+        default="keep",
+    )
+    all_down: str = setting(
+        Choice(("refuse", "try")),
+        "What happens to new sessions while no server is up: they are reset, or the servers are "
+        "tried anyway.",
+        default="refuse",
+    )
+    health_check: HealthCheck | None = setting(
+        Table(HealthCheck), "An [active check](#health-checks) of each server.", default=None
+    )
+    ejection: Ejection | None = setting(
+        Table(Ejection),
+        "What is [learned from the sessions](#ejection) about each server.",
+        default=None,
+    )
+    discover: Discover | None = setting(
+        Table(Discover), "Where the servers are [found at run time](#discovery).", default=None
+    )
 
 
 @frozen
 class ListenerSettings:
-    """One listener: a Twisted server endpoint description and the pool its sessions go to."""
+    """One listener: where clients connect, and the pool that their sessions go to."""
 
-    listen: str = DEFAULT_LISTEN
-    pool: str = "default"
-    name: str = ""
+    listen: str = setting(
+        ServerDescription(),
+        "Where it listens: a Twisted server endpoint description (`tcp:…`, `unix:…`, "
+        "`systemd:…`, `ssl:…`, any plugin's).",
+        default=DEFAULT_LISTEN,
+        # Whoever makes the endpoint says more of what is wrong with it.
+        checked=False,
+    )
+    pool: str = setting(
+        Text(),
+        "The name of the pool that its sessions go to. Required if there is more than one pool.",
+        default="default",
+        default_shown="the only pool",
+    )
+    name: str = setting(
+        Matching(POOL_NAME.expected, r"[\w.-]*"), "What the log calls it.", default=""
+    )
 
 
 @frozen
 class Settings:
-    """
-    Everything a `evproxy.ProxyService` is made of.
+    """Everything a `evproxy.ProxyService` is made of."""
 
-    `max_sessions`: the most sessions at once, 0 to derive it from the open-file limit.
-    `relay`: ``auto``, ``stream`` or ``socket``.  `access_log`: log each session's end.
-    """
-
-    listeners: tuple[ListenerSettings, ...] = (ListenerSettings(),)
-    pools: tuple[PoolSettings, ...] = ()
-    timeouts: Timeouts = Timeouts()
+    listeners: tuple[ListenerSettings, ...] = setting(
+        Many("an array of tables", Table(ListenerSettings)),
+        "Where clients connect: [one table](#listeners) for each listener, at least one.",
+        default=(ListenerSettings(),),
+        default_shown="required",
+    )
+    pools: tuple[PoolSettings, ...] = setting(
+        NamedTables(PoolSettings, POOL_NAME),
+        "Where their sessions go: [one table](#poolsname) for each pool, under its name, at "
+        "least one.",
+        default=(),
+        default_shown="required",
+    )
+    timeouts: Timeouts = setting(
+        Table(Timeouts),
+        "The [timeouts](#timeouts) of sessions.",
+        default=Timeouts(),
+        default_shown="its defaults",
+    )
     keepalive: Keepalive = Keepalive()
-    max_sessions: int = field(default=0, validator=_whole(0, MOST_SESSIONS))
-    relay: str = field(default="auto", validator=_one_of(*RELAYS))
-    access_log: bool = True
+    max_sessions: int = setting(
+        Whole(0, MOST_SESSIONS),
+        "The most sessions at once, of all listeners together. At the bound, accepting pauses. "
+        "0: derived from the limit on open files.",
+        default=0,
+        option="max-sessions",
+    )
+    relay: str = setting(
+        Choice(RELAYS),
+        "What moves the bytes: `stream` works between any two transports, `socket` is the fast "
+        "one for plain sockets on Linux, `auto` takes the fast one wherever it can be.",
+        default="auto",
+        option="relay",
+    )
+    access_log: bool = setting(
+        Flag(), "Whether the end of each session is logged.", default=True, in_file=False
+    )

@@ -6,7 +6,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from importlib.metadata import version
 from typing import Any, ClassVar
 
@@ -14,21 +14,18 @@ from attrs import evolve, frozen
 from twisted.application.service import IService, MultiService
 from twisted.python import usage
 
-from evproxy.config import ConfigErrors
+from evproxy.config.declare import declared, keys_of
+from evproxy.config.document import ConfigErrors
+from evproxy.config.problems import quoted
+from evproxy.config.rules import Choice, Rule, Unfit
 from evproxy.demo import DemoService
 from evproxy.errors import SettingsError
 from evproxy.model import UpstreamServer
-from evproxy.policy.balance import NAMES
 from evproxy.process import Process, cannot_start, raise_open_file_limit
 from evproxy.reading import listen_fault, read_settings, upstream_fault
 from evproxy.service import ProxyService
 from evproxy.settings import (
     DEFAULT_LISTEN,
-    MILLISECOND,
-    MOST_IN_A_ROW,
-    MOST_SESSIONS,
-    RELAYS,
-    YEAR,
     Keepalive,
     ListenerSettings,
     PoolSettings,
@@ -44,72 +41,57 @@ class _Default(str):
 
 
 @frozen
-class _Value:
-    """What an option's value may be: in words, and as a function that raises `ValueError`."""
-
-    expected: str
-    read: Callable[[str], Any]
-
-
-def _seconds(least: float) -> _Value:
-    def read(text: str) -> float:
-        value = float(text)
-        if not least <= value <= YEAR:
-            raise ValueError
-        return value
-
-    return _Value(f"a number of seconds from {least:g} to {YEAR}", read)
-
-
-def _whole(least: int, most: int) -> _Value:
-    def read(text: str) -> int:
-        value = int(text) if len(text) < 20 else -1
-        if not least <= value <= most:
-            raise ValueError
-        return value
-
-    return _Value(f"a whole number from {least} to {most}", read)
-
-
-def _one_of(*choices: str) -> _Value:
-    def read(text: str) -> str:
-        if text not in choices:
-            raise ValueError
-        return text
-
-    return _Value(f"one of {', '.join(choices)}", read)
-
-
-@frozen
 class Option:
-    """An option with a value: its name, what it may be and is by default, and what it means."""
+    """
+    An option with a value: one that sets what a table of settings declares, or another.
+
+    `table` and `key`: the setting.
+    """
 
     name: str
-    value: _Value
+    rule: Rule
     default: str
     meaning: str
+    table: type = Settings
+    key: str = ""
+
+    @property
+    def in_file(self) -> bool:
+        """Whether the file has a key for it."""
+        return self.key in keys_of(self.table)
 
 
-OPTIONS = (
-    Option("balance", _one_of(*NAMES), "round-robin", "How a server is picked"),
-    Option("connect-timeout", _seconds(MILLISECOND), "5", "For the connect to one server"),
-    Option(
-        "connect-attempts", _whole(1, MOST_IN_A_ROW), "3", "Distinct servers tried for one session"
-    ),
-    Option("idle-timeout", _seconds(0), "3600", "With no byte moved, before a reset; 0: never"),
-    Option("half-close-timeout", _seconds(MILLISECOND), "30", "The same after one stream's end"),
-    Option("drain-timeout", _seconds(0), "30", "What sessions have left when evproxy is stopped"),
-    Option("max-sessions", _whole(0, MOST_SESSIONS), "0", "0: as the limit on open files allows"),
-    Option("keepalive-idle", _whole(1, 32767), "60", "Seconds until an idle peer is probed"),
-    Option("keepalive-interval", _whole(1, 32767), "10", "Seconds between two such probes"),
-    Option("keepalive-probes", _whole(1, 127), "6", "Unanswered probes that break a connection"),
-    Option("relay", _one_of(*RELAYS), "auto", "How bytes are moved"),
-    Option("access-log", _one_of("log", "off"), "log", "Whether each session's end is logged"),
+def _options() -> Iterator[Option]:
+    """Every option that is declared with a setting, in the order of the declarations."""
+    for table in (PoolSettings, Timeouts, Settings, Keepalive):
+        for each in declared(table):
+            if each.setting.option:
+                default = each.default
+                shown = f"{default:g}" if isinstance(default, float) else str(default)
+                yield Option(
+                    each.setting.option,
+                    each.setting.rule,
+                    shown,
+                    each.setting.meaning,
+                    table,
+                    each.name,
+                )
+
+
+ACCESS_LOG = Option(
+    "access-log",
+    Choice(("log", "off")),
+    "log",
+    "`log`: one log event for the end of each session. `off`: none.",
+    Settings,
+    "access_log",
 )
+
+OPTIONS = (*_options(), ACCESS_LOG)
 """Every option that has one value with a default."""
 
-NOT_IN_THE_FILE = ("keepalive-idle", "keepalive-interval", "keepalive-probes", "access-log")
-"""The options that go along with ``--config``, as the file has no key for them."""
+Values = dict[type, dict[str, Any]]
+"""The values of settings, by table and key."""
 
 
 class Options(usage.Options):
@@ -132,7 +114,7 @@ class Options(usage.Options):
                 option.name,
                 None,
                 _Default(option.default),
-                f"{option.meaning} ({option.value.expected}).",
+                f"{option.meaning} ({option.rule.expected})",
             ]
             for option in OPTIONS
         ),
@@ -173,15 +155,14 @@ class Options(usage.Options):
             raise usage.UsageError(f"unexpected argument {arguments[0]!r}")
 
     def postOptions(self) -> None:
-        values = {option.name: self._value(option) for option in OPTIONS}
-        keepalive = Keepalive(
-            idle=values["keepalive-idle"],
-            interval=values["keepalive-interval"],
-            probes=values["keepalive-probes"],
-        )
+        values: Values = {}
+        for option in OPTIONS:
+            values.setdefault(option.table, {})[option.key] = self._value(option)
         settings = self._settings(values) if self["config"] is None else self._from_file()
         self.settings = evolve(
-            settings, keepalive=keepalive, access_log=values["access-log"] == "log"
+            settings,
+            keepalive=Keepalive(**values[Keepalive]),
+            access_log=values[Settings]["access_log"] == "log",
         )
 
     @property
@@ -192,24 +173,27 @@ class Options(usage.Options):
     def _value(self, option: Option) -> Any:
         text = self[option.name]
         try:
-            return option.value.read(text)
-        except ValueError:
+            return option.rule.read(text)
+        except Unfit as unfit:
             raise usage.UsageError(
-                f"--{option.name}: expected {option.value.expected}, got {text!r}"
+                f"--{option.name}: expected {option.rule.expected}, got {quoted(text)}{unfit}"
             ) from None
 
     def _from_file(self) -> Settings:
         if not self["config"]:
             raise usage.UsageError("--config: expected the path of a file, got ''")
         given = [name for name in ("listen", "upstream", "demo") if self[name]]
-        given += [each.name for each in OPTIONS if not isinstance(self[each.name], _Default)]
+        given += [
+            each.name
+            for each in OPTIONS
+            if each.in_file and not isinstance(self[each.name], _Default)
+        ]
         for name in given:
-            if name not in NOT_IN_THE_FILE:
-                there = "" if name == "demo" else ", set it there"
-                raise usage.UsageError(f"--{name}: cannot be used with --config{there}")
+            there = "" if name == "demo" else ", set it there"
+            raise usage.UsageError(f"--{name}: cannot be used with --config{there}")
         return read_settings(self["config"])
 
-    def _settings(self, values: dict[str, Any]) -> Settings:
+    def _settings(self, values: Values) -> Settings:
         upstreams, listen = self["upstream"], self["listen"] or [DEFAULT_LISTEN]
         if self["demo"] and upstreams:
             raise usage.UsageError("--demo: comes with its own server, leave --upstream out")
@@ -226,19 +210,11 @@ class Options(usage.Options):
             listeners=tuple(map(ListenerSettings, listen)),
             pools=(
                 PoolSettings(
-                    upstreams=tuple(map(UpstreamServer, upstreams)),
-                    balance=values["balance"],
-                    connect_timeout=values["connect-timeout"],
-                    connect_attempts=values["connect-attempts"],
+                    upstreams=tuple(map(UpstreamServer, upstreams)), **values[PoolSettings]
                 ),
             ),
-            timeouts=Timeouts(
-                idle=values["idle-timeout"],
-                half_close=values["half-close-timeout"],
-                drain=values["drain-timeout"],
-            ),
-            max_sessions=values["max-sessions"],
-            relay=values["relay"],
+            timeouts=Timeouts(**values[Timeouts]),
+            **{key: value for key, value in values[Settings].items() if key != "access_log"},
         )
 
 

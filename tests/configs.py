@@ -4,7 +4,8 @@ Configuration files to test with.
 
 from __future__ import annotations
 
-from evproxy import config
+from evproxy.config.document import ConfigErrors, parse
+from evproxy.config.rules import Fault, Surroundings
 
 LISTENERS = "[[listeners]]\n"
 POOLS = '[pools.web]\nupstreams = ["a:1"]\n'
@@ -50,13 +51,11 @@ drain = 0
 
 
 def problems(
-    text: str,
-    validate_endpoint: config.Validate | None = None,
-    validate_listen: config.Validate | None = None,
+    text: str, endpoint_fault: Fault | None = None, listen_fault: Fault | None = None
 ) -> list[str]:
     """The lines that `text` is told; none if it is good."""
     try:
-        config.parse(text, "", validate_endpoint, validate_listen)
-    except config.ConfigErrors as errors:
+        parse(text, Surroundings("", endpoint_fault, listen_fault))
+    except ConfigErrors as errors:
         return list(errors.problems)
     return []

@@ -8,7 +8,7 @@ LAYERS = [
     {"relay", "upstream"},
     {"session", "proxy", "admission"},
     {"service", "observe", "admin", "workers", "endpoints", "testing", "demo"},
-    {"tap", "process", "reading", "__main__"},
+    {"tap", "process", "reading", "cli", "__main__"},
 ]
 ENTRY = len(LAYERS) - 1
 FACE = "evproxy"

@@ -11,7 +11,8 @@ from benchmarks.peers import ALL as PEERS
 from benchmarks.peers import Forward, python
 from benchmarks.processes import Cores
 from benchmarks.results import Results, Spread, Values
-from evproxy import config
+from evproxy.config.document import parse
+from evproxy.config.rules import Surroundings
 
 WRK = """\
 Running 1m test @ http://127.0.0.1:12000/
@@ -215,7 +216,7 @@ def test_picking_has_so_many_servers(policy: str) -> None:
     """The configuration file of each size is good, and has as many different servers."""
     for size in picking.SIZES:
         servers = picking.servers(size, 8000)
-        settings = config.parse(python.configuration({8080: servers}, balance=policy), "")
+        settings = parse(python.configuration({8080: servers}, balance=policy), Surroundings())
         assert len({server.name for server in settings.pools[0].upstreams}) == size
         assert settings.pools[0].balance == policy
 
@@ -223,7 +224,7 @@ def test_picking_has_so_many_servers(policy: str) -> None:
 def test_evproxy_has_a_pool_behind_each_listener() -> None:
     """One process has a service for each forward, with the relay that is asked for."""
     pools = {8080: ["127.0.0.1:8000"], 8081: ["127.0.0.1:8001"]}
-    settings = config.parse(python.configuration(pools, relay="stream"), "")
+    settings = parse(python.configuration(pools, relay="stream"), Surroundings())
     behind = {pool.name: [each.name for each in pool.upstreams] for pool in settings.pools}
     assert [behind[listener.pool] for listener in settings.listeners] == list(pools.values())
     assert settings.relay == "stream"

@@ -5,13 +5,15 @@
 from __future__ import annotations
 
 import os
+import re
+import shutil
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 
-from evproxy.__main__ import main
+from evproxy.cli.main import main
 from evproxy.config.problems import quoted
 from evproxy.reading import SIZE_LIMIT
 from tests.configs import SOUND
@@ -198,13 +200,55 @@ def test_help() -> None:
     """The help says what the commands are."""
     status, out, _ = run("--help")
     assert status == 0
-    assert "check     say what is wrong with a configuration file" in out
+    assert "check     say what is wrong with configuration files" in out
+    assert "schema    print a JSON Schema of the configuration file" in out
 
 
-@pytest.mark.parametrize("arguments", [[], ["check"], ["chekc", "x"], ["check", "x", "y"]])
+def test_no_command() -> None:
+    """Without a command it prints what there is."""
+    assert run() == run("--help")
+
+
+def test_the_version() -> None:
+    """``--version`` tells the version, and nothing else."""
+    status, out, err = run("--version")
+    assert (status, err) == (0, "")
+    assert re.fullmatch(r"evproxy \d\S*\n", out)
+
+
+def test_the_console_script() -> None:
+    """``evproxy`` is the same as ``python -m evproxy``."""
+    script = shutil.which("evproxy", path=str(Path(sys.executable).parent))
+    assert script is not None
+    done = subprocess.run([script, "--version"], capture_output=True, text=True, timeout=60)
+    assert (done.returncode, done.stdout, done.stderr) == run("--version")
+
+
+def test_several_files(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Each file is looked at, and one that is wrong is enough for exit status 1."""
+    good = written(tmp_path, SOUND)
+    bad = str(tmp_path / "nosuch.toml")
+    assert main(["check", bad, good]) == 1
+    out, err = capsys.readouterr()
+    assert out == f"{good}: good: 1 listener, 1 pool, 1 upstream server\n"
+    assert err == f"{bad}: cannot be read: No such file or directory\n"
+
+
+def test_a_pool_that_no_listener_uses(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """A pool without a listener is no fault, but it is said."""
+    text = '[[listeners]]\npool = "a"\n' + "".join(
+        f'[pools.{name}]\nupstreams = ["127.0.0.1:1"]\n' for name in "abc"
+    )
+    assert main(["check", written(tmp_path, text)]) == 0
+    assert capsys.readouterr().out.endswith(
+        ': good: 1 listener, 3 pools, 3 upstream servers, no listener uses "b" and "c"\n'
+    )
+
+
+@pytest.mark.parametrize("arguments", [["check"], ["chekc", "x"]])
 def test_wrong_usage(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> None:
     """A wrong command line is told how it goes, and exits with 2."""
     with pytest.raises(SystemExit) as stopped:
         main(arguments)
     assert stopped.value.code == 2
-    assert capsys.readouterr().err.startswith("usage: python -m evproxy")
+    assert capsys.readouterr().err.startswith("usage: evproxy")

@@ -6,7 +6,8 @@ from __future__ import annotations
 
 import pytest
 
-from evproxy import config
+from evproxy.config.document import parse
+from evproxy.config.rules import Surroundings
 from evproxy.errors import SettingsError
 from evproxy.model import UpstreamServer
 from evproxy.settings import (
@@ -29,7 +30,7 @@ SAME_PLACE = [
 
 def test_everything() -> None:
     """Every part of a file ends in its place in the settings."""
-    assert config.parse(EVERYTHING, "/etc/evproxy") == Settings(
+    assert parse(EVERYTHING, Surroundings("/etc/evproxy")) == Settings(
         max_sessions=1000,
         relay="stream",
         listeners=(
@@ -65,7 +66,7 @@ def test_everything() -> None:
 
 def test_smallest() -> None:
     """What a file does not say is as the settings have it, and the only pool is everyone's."""
-    assert config.parse(SOUND, "") == Settings(
+    assert parse(SOUND, Surroundings()) == Settings(
         listeners=(ListenerSettings(pool="web"),),
         pools=(PoolSettings(name="web", upstreams=(UpstreamServer("a:1"),)),),
     )
@@ -73,7 +74,7 @@ def test_smallest() -> None:
 
 def test_times_are_floats() -> None:
     """A whole number of seconds becomes a float, as the settings say it is."""
-    settings = config.parse(SOUND + "[timeouts]\nidle = 5\n", "")
+    settings = parse(SOUND + "[timeouts]\nidle = 5\n", Surroundings())
     assert isinstance(settings.timeouts.idle, float)
 
 
@@ -90,7 +91,7 @@ def test_times_are_floats() -> None:
 def test_paths(directory: str, path: str, expected: str) -> None:
     """A path that is not absolute is relative to the directory of the file."""
     text = f'{LISTENERS}[pools.web]\ndiscover = {{kind = "file", path = "{path}"}}\n'
-    discover = config.parse(text, directory).pools[0].discover
+    discover = parse(text, Surroundings(directory)).pools[0].discover
     assert discover is not None
     assert discover.path == expected
 
@@ -107,7 +108,7 @@ def test_paths(directory: str, path: str, expected: str) -> None:
 )
 def test_socket_paths(endpoint: str, expected: str) -> None:
     """So is the path of a UNIX socket, with the directory quoted as endpoints want it."""
-    settings = config.parse(f"{LISTENERS}[pools.web]\nupstreams = ['{endpoint}']\n", "/e:v")
+    settings = parse(f"{LISTENERS}[pools.web]\nupstreams = ['{endpoint}']\n", Surroundings("/e:v"))
     assert settings.pools[0].upstreams[0].endpoint == expected
 
 
@@ -130,10 +131,10 @@ def test_closer_look_at_endpoints() -> None:
 def test_errors() -> None:
     """The error is one line, and counts what else is wrong."""
     with pytest.raises(SettingsError) as one:
-        config.parse(SOUND + "x = 1", "")
+        parse(SOUND + "x = 1", Surroundings())
     assert str(one.value) == "pools.web.x: unknown key"
     with pytest.raises(SettingsError) as two:
-        config.parse("", "")
+        parse("", Surroundings())
     assert str(two.value) == "listeners: at least one is needed, as [[listeners]] (and 1 more)"
 
 
@@ -157,7 +158,7 @@ def test_not_toml(text: str, expected: str) -> None:
 
 def test_byte_order_mark() -> None:
     """A byte order mark, which some editors leave, is passed over."""
-    assert config.parse("\ufeff" + SOUND, "") == config.parse(SOUND, "")
+    assert parse("\ufeff" + SOUND, Surroundings()) == parse(SOUND, Surroundings())
 
 
 def test_document_order() -> None:

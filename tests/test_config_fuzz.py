@@ -15,7 +15,8 @@ from typing import Any
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from evproxy import config
+from evproxy.config.document import ConfigErrors, parse
+from evproxy.config.rules import Surroundings
 from evproxy.settings import Settings
 from tests.configs import EVERYTHING, SOUND
 
@@ -60,10 +61,10 @@ def check(text: str) -> None:
         assert all(line.isprintable() for line in (*outcome.problems, str(outcome)))
 
 
-def parsed(text: str) -> Settings | config.ConfigErrors:
+def parsed(text: str) -> Settings | ConfigErrors:
     try:
-        return config.parse(text, "/etc/evproxy")
-    except config.ConfigErrors as errors:
+        return parse(text, Surroundings("/etc/evproxy"))
+    except ConfigErrors as errors:
         return errors
 
 

@@ -301,3 +301,27 @@ def test_domain_names() -> None:
         assert domain_fault(good) is None
     for bad in ("", ".", "a..b", "a" * 64, ".".join(["a" * 60] * 5), "ü" * 63, "a b"):
         assert domain_fault(bad) is not None
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        (f"maxconn = 3\n{SOUND}", "maxconn: unknown key, here it is max_sessions"),
+        (f"{SOUND}timeout = 3\n", "pools.web.timeout: unknown key, here it is "),
+        (f"{SOUND}proxy_pass = 3\n", "pools.web.proxy_pass: unknown key, here it is upstreams"),
+        (f"{SOUND}server = 3\n", "pools.web.server: unknown key, here it is upstreams of a pool"),
+        (f"{SOUND}[backend]\n", "backend: unknown key, here it is a pool, [pools.NAME]"),
+        (f"{SOUND}[[frontend]]\n", "frontend: unknown key, here it is a listener, [[listeners]]"),
+        (f"{SOUND}default-backend = 1\n", "pools.web.default-backend: unknown key, here it is "),
+    ],
+)
+def test_keys_of_other_proxies(text: str, expected: str) -> None:
+    """A key that HAProxy, nginx or Envoy has is answered with ours."""
+    [problem] = problems(text)
+    assert problem.startswith(expected)
+
+
+def test_a_near_key_comes_before_that_of_another_proxy() -> None:
+    """A key that only lacks a letter is not taken for another program's."""
+    [problem] = problems(f"{SOUND}upstream = []\n")
+    assert problem == 'pools.web.upstream: unknown key, did you mean "upstreams"?'

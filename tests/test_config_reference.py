@@ -1,27 +1,28 @@
 """
-``docs/configuration.md`` is true: every key, value and default in its tables is the code's.
+The pages of the reference are made of the declarations of settings.
 """
 
 from __future__ import annotations
 
-import json
+import importlib.util
 import re
 import tomllib
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import attrs
 import pytest
 
-from evproxy import config
-from evproxy.config.fields import fields
-from evproxy.config.pool_tables import DISCOVER_KEYS, DISCOVER_REQUIRED, HEALTH_CHECK_KEYS
+from evproxy.config.declare import declared, keys_of, setting
+from evproxy.config.document import parse
+from evproxy.config.reference import as_toml, table_of
+from evproxy.config.rules import Choice, Reading, Surroundings, Whole
 from evproxy.model import UpstreamServer
 from evproxy.settings import (
     Discover,
     Ejection,
     HealthCheck,
+    Keepalive,
     ListenerSettings,
     PoolSettings,
     Settings,
@@ -29,118 +30,111 @@ from evproxy.settings import (
 )
 
 ROOT = Path(__file__).resolve().parent.parent
-REFERENCE = ROOT / "docs" / "configuration.md"
-
-SECTIONS: dict[str, type] = {
-    "The top level": Settings,
-    "`[[listeners]]`": ListenerSettings,
-    "`[timeouts]`": Timeouts,
-    "`[pools.NAME]`": PoolSettings,
-    "Upstream servers": UpstreamServer,
-    "Health checks": HealthCheck,
-    "Ejection": Ejection,
-    "Discovery": Discover,
-}
-KINDS = {HealthCheck: HEALTH_CHECK_KEYS, Discover: DISCOVER_KEYS}
-DEFAULTS_IN_WORDS = {
-    (Settings, "listeners"): "required",
-    (Settings, "pools"): "required",
-    (Settings, "timeouts"): "its defaults",
-    (ListenerSettings, "pool"): "the only pool",
-}
-NOT_IN_THE_FILE = {
-    (Settings, "keepalive"),
-    (Settings, "access_log"),
-    (PoolSettings, "name"),
-}
-
-Row = dict[str, str]
+TABLES: list[Any] = [
+    Settings,
+    ListenerSettings,
+    Timeouts,
+    PoolSettings,
+    UpstreamServer,
+    HealthCheck,
+    Ejection,
+    Discover,
+    Keepalive,
+]
+KEYS = [
+    pytest.param(table, each, id=f"{table.__name__}.{each.name}")
+    for table in TABLES
+    for each in keys_of(table).values()
+]
 
 
-def rows(text: str) -> Iterator[tuple[type, str, Row]]:
-    """The table, the key and the cells by their heading, of every row of every table in `text`."""
-    for section in re.split(r"^## ", text, flags=re.MULTILINE)[1:]:
-        title, _, body = section.partition("\n")
-        lines = [line.strip("| ") for line in body.splitlines() if line.startswith("|")]
-        if not lines:
-            continue
-        headings, _, *entries = [re.split(r" \| |\|(?=-)", line) for line in lines]
-        for entry in entries:
-            row = dict(zip(headings, entry, strict=True))
-            yield SECTIONS[title], row["Key"].strip("`"), row
+def generator() -> Any:
+    """The program that writes the tables of the pages."""
+    path = ROOT / "docs" / "generate.py"
+    spec = importlib.util.spec_from_file_location("generate", path)
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
 
 
-ROWS = list(rows(REFERENCE.read_text()))
+@pytest.mark.parametrize("page", ["configuration.md", "reference.md"])
+def test_the_pages_are_up_to_date(page: str) -> None:
+    """Each table is what ``docs/generate.py`` makes of the code; run it where this fails."""
+    text = (ROOT / "docs" / page).read_text()
+    assert generator().generated(text) == text
 
 
-def row_id(part: object) -> str:
-    """How a test of a row is called: by its table and key."""
-    return part.__name__ if isinstance(part, type) else part if isinstance(part, str) else ""
+def test_every_table_is_on_a_page() -> None:
+    """No declared table is left out of the pages."""
+    text = "".join(path.read_text() for path in (ROOT / "docs").glob("*.md"))
+    assert set(re.findall(r"<!-- table: (.+?) -->", text)) == set(generator().tables())
 
 
-every_row = pytest.mark.parametrize(("table", "key", "row"), ROWS, ids=row_id)
+def test_a_page_is_written_anew() -> None:
+    """What stands between the comments is replaced, and nothing else."""
+    page = "a\n<!-- table: Timeouts -->\n| old |\n<!-- end -->\nb\n"
+    made = generator().generated(page)
+    assert made.startswith("a\n<!-- table: Timeouts -->\n\n| Key |")
+    assert made.endswith("|\n\n<!-- end -->\nb\n")
+    assert "old" not in made
 
 
-def test_every_key() -> None:
-    """Each key that a file may have is in the reference once, and so is each setting."""
-    documented = [(table, key) for table, key, _ in ROWS]
-    accepted = {(table, key) for table, keys in fields("").items() for key in keys}
-    assert sorted(documented, key=str) == sorted(accepted, key=str)
-    settings = {(table, key) for table in SECTIONS.values() for key in attrs.fields_dict(table)}
-    assert settings - NOT_IN_THE_FILE == accepted
+@attrs.frozen
+class Example:
+    """A table with a setting of each kind."""
+
+    kind: str = setting(Choice(("a", "b")), "Which.", default="a")
+    size: int = setting(Whole(1, 9), "How large.", kinds=("b",), default=2)
+    must: int = setting(Whole(1, 9), "Needed.", default=0, kinds=("a",), required_for=("a",))
+    hidden: int = setting(Whole(1, 9), "Not for files.", default=2, in_file=False)
+    odd: str = setting(Choice(("x",)), "Odd.", default="x", default_shown="the only one")
 
 
-@every_row
-def test_value(table: type, key: str, row: Row) -> None:
-    """What the reference says of a value is what an error message says of a wrong one."""
-    assert row["Value"] == fields("")[table][key].expected
+def test_a_table_of_the_reference() -> None:
+    """A row has the key, its kinds, what it may be, its default and its meaning."""
+    assert table_of(Example) == (
+        "| Key | Kinds | Value | Default | Meaning |\n"
+        "|---|---|---|---|---|\n"
+        '| `kind` | all | one of "a" or "b" | `"a"` | Which. |\n'
+        "| `size` | `b` | a whole number from 1 to 9 | `2` | How large. |\n"
+        "| `must` | `a` | a whole number from 1 to 9 | required | Needed. |\n"
+        '| `odd` | all | one of "x" | the only one | Odd. |\n'
+    )
 
 
-@every_row
-def test_default(table: Any, key: str, row: Row) -> None:
-    """The default in the reference is the code's."""
-    required = any(key in keys for keys in DISCOVER_REQUIRED.values()) and table is Discover
-    default = getattr(attrs.fields(table), key).default
-    if (table, key) in DEFAULTS_IN_WORDS:
-        assert row["Default"] == DEFAULTS_IN_WORDS[table, key]
-    elif required or default is attrs.NOTHING:
-        assert row["Default"] == "required"
-    elif default is None:
-        assert row["Default"] == "none"
-    else:
-        written = tomllib.loads(f"default = {row['Default'].strip('`')}")["default"]
-        assert written == (list(default) if isinstance(default, tuple) else default)
-        assert type(written) is type(default) or isinstance(default, tuple)
+@pytest.mark.parametrize(("table", "key"), KEYS)
+def test_default_is_accepted(table: Any, key: Any) -> None:
+    """A file may say the default of a key, and that changes nothing."""
+    setting = key.setting
+    if key.required or setting.required_for or setting.default_shown or key.default is None:
+        return
+    written = tomllib.loads(f"default = {as_toml(key.default)}")["default"]
+    reading = Reading()
+    accepted = reading.value(setting.rule, written, ())
+    assert reading.problems == []
+    assert accepted == key.default
+    assert type(accepted) is type(key.default)
 
 
-@pytest.mark.parametrize(
-    ("table", "key", "row"), [row for row in ROWS if row[2]["Default"].startswith("`")], ids=row_id
-)
-def test_default_is_accepted(table: type, key: str, row: Row) -> None:
-    """A file may say the default, and that changes nothing."""
-    written = tomllib.loads(f"default = {row['Default'].strip('`')}")["default"]
-    accepted = fields("/etc")[table][key](written)
-    assert json.dumps(accepted) == json.dumps(written)
-
-
-@pytest.mark.parametrize(
-    ("table", "key", "row"), [row for row in ROWS if "Kinds" in row[2]], ids=row_id
-)
-def test_kinds(table: type, key: str, row: Row) -> None:
-    """The kinds that the reference gives a key to are those that may have it."""
-    owners = [kind for kind, keys in KINDS[table].items() if key in keys]
-    assert row["Kinds"] == (", ".join(f"`{kind}`" for kind in owners) or "all")
+@pytest.mark.parametrize("table", TABLES)
+def test_every_setting_is_declared(table: Any) -> None:
+    """No field of a table is there without a declaration, but the tables that no file has."""
+    names = {each.name for each in attrs.fields(table)}
+    assert names - {each.name for each in declared(table)} <= {"keepalive"}
 
 
 def test_example_file() -> None:
     """The example is a good file."""
     text = (ROOT / "examples" / "evproxy.toml").read_text()
-    settings = config.parse(text, "")
+    settings = parse(text, Surroundings())
     assert [listener.name for listener in settings.listeners] == ["web", "cache"]
 
 
 def test_smallest_file() -> None:
     """The smallest file in the reference is a good one."""
-    found = re.search(r"smallest one is\n\n((?:    .*\n|\n)+)", REFERENCE.read_text())
+    text = (ROOT / "docs" / "configuration.md").read_text()
+    found = re.search(r"smallest one is\n\n((?:    .*\n|\n)+)", text)
     assert found is not None
-    assert config.parse(re.sub("^    ", "", found[1], flags=re.MULTILINE), "").pools
+    assert parse(re.sub("^    ", "", found[1], flags=re.MULTILINE), Surroundings()).pools

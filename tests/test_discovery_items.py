@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import timeit
 from collections.abc import Sequence
 from contextlib import suppress
 from random import Random
@@ -149,14 +148,6 @@ def test_any_items(items: list[object]) -> None:
     alone = [READER.items([item]).servers[0] for item in items]
     for together, single in zip(found.servers, alone, strict=True):
         assert together is None or together == single
-
-
-def test_made_once() -> None:
-    """What takes long is done when a reader is made, and not at each of its reads."""
-    making = min(timeit.repeat(ItemReader, number=1, repeat=5))
-    reading = min(timeit.repeat(lambda: ItemReader().items(ITEMS), number=1, repeat=5))
-    again = min(timeit.repeat(lambda: READER.items(ITEMS), number=1, repeat=5))
-    assert again < making / 4 < reading
 
 
 def test_closer_look() -> None:

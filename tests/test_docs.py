@@ -19,7 +19,7 @@ import attrs
 import pytest
 
 import evproxy
-from evproxy.__main__ import main
+from evproxy.cli.main import main
 from evproxy.model import Ending
 from evproxy.tap import Options
 from tests.layers import layer_of

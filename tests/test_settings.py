@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from inspect import Parameter, signature
 from typing import Any
 
@@ -10,7 +9,8 @@ import attrs
 import pytest
 
 from evproxy import Pool, ProxyService, SettingsError
-from evproxy.config.fields import fields
+from evproxy.config.declare import declared
+from evproxy.config.rules import Seconds, Whole
 from evproxy.settings import (
     DEFAULT_LISTEN,
     Ejection,
@@ -23,20 +23,12 @@ from evproxy.settings import (
 )
 from evproxy.tap import OPTIONS
 
-SET_BY: dict[str, tuple[type, str]] = {
-    "balance": (PoolSettings, "balance"),
-    "connect_timeout": (PoolSettings, "connect_timeout"),
-    "connect_attempts": (PoolSettings, "connect_attempts"),
-    "idle_timeout": (Timeouts, "idle"),
-    "half_close_timeout": (Timeouts, "half_close"),
-    "drain_timeout": (Timeouts, "drain"),
-    "max_sessions": (Settings, "max_sessions"),
-    "keepalive_idle": (Keepalive, "idle"),
-    "keepalive_interval": (Keepalive, "interval"),
-    "keepalive_probes": (Keepalive, "probes"),
-    "relay": (Settings, "relay"),
-    "access_log": (Settings, "access_log"),
-}
+SET_BY = {
+    each.setting.option.replace("-", "_"): (table, each.name)
+    for table in (PoolSettings, Timeouts, Settings, Keepalive)
+    for each in declared(table)
+    if each.setting.option
+} | {"access_log": (Settings, "access_log")}
 """The setting that an option, or an argument of `ProxyService`, is."""
 
 YEAR, MOST = 31536000, 1_000_000_000
@@ -62,7 +54,7 @@ def refused(argument: str, expected: str, *values: Any) -> list[Any]:
         *refused("half_close_timeout", TIME_MORE_THAN_ZERO, 0, -0.5),
         *refused("drain_timeout", TIME, "x", -1, None),
         *refused("max_sessions", SESSIONS, -3, MOST + 1, 1.5),
-        *refused("relay", "one of auto, stream, socket", "fast", None),
+        *refused("relay", 'one of "auto", "stream" or "socket"', "fast", None),
         *refused("upstreams", "a sequence of at least one server (or a pool)", (), [], "a:1"),
         *refused(
             "listen", "a sequence of at least one server endpoint description", (), "tcp:8080"
@@ -84,8 +76,8 @@ def test_a_service_refuses_it(reactor: Any, given: dict[str, Any], line: str) ->
         *refused("queue_timeout", TIME, -1),
         *refused("queue_size", SESSIONS, -1),
         *refused("slow_start", TIME, -1),
-        *refused("on_down", "one of keep, reset", "kill"),
-        *refused("all_down", "one of refuse, try", "panic"),
+        *refused("on_down", 'one of "keep" or "reset"', "kill"),
+        *refused("all_down", 'one of "refuse" or "try"', "panic"),
     ],
 )
 def test_a_pool_refuses_it(reactor: Any, given: dict[str, Any], line: str) -> None:
@@ -108,34 +100,22 @@ def test_a_service_accepts_the_extremes(reactor: Any, given: dict[str, Any]) -> 
     ProxyService(reactor, upstreams=["127.0.0.1:1"], **given)
 
 
-RULES = [
-    (cls, key, rule.expected)
-    for cls, keys in fields("").items()
-    for key, rule in keys.items()
-    if cls in (Timeouts, PoolSettings, Ejection, HealthCheck, Settings)
-    and " from " in rule.expected
-    and "array" not in rule.expected
-    # The probe refuses it, for a check of the library's.
-    and (cls, key) != (HealthCheck, "timeout")
-] + [
-    (*SET_BY[option.name.replace("-", "_")], option.value.expected)
-    for option in OPTIONS
-    if " from " in option.value.expected
+NUMBERS = [
+    pytest.param(table, each.name, each.setting.rule, id=f"{table.__name__}.{each.name}")
+    for table in (Timeouts, PoolSettings, Ejection, HealthCheck, Settings, Keepalive)
+    for each in declared(table)
+    if isinstance(each.setting.rule, Whole | Seconds)
 ]
 
 
-@pytest.mark.parametrize(("cls", "name", "expected"), RULES)
-def test_the_bounds_are_the_same_everywhere(cls: type, name: str, expected: str) -> None:
-    """A rule of the file and a value of an option allow what the setting does, and no more."""
-    found = re.search(r" from (\S+) to (\S+)$", expected)
-    assert found is not None
-    number = int if expected.startswith("a whole") else float
-    least, most = map(number, found.groups())
-    for value in (least, most):
-        cls(**{name: value})
-    for value in (least - 1, most + 1):
-        with pytest.raises(SettingsError, match=f": expected {expected}, got "):
-            cls(**{name: value})
+@pytest.mark.parametrize(("table", "name", "rule"), NUMBERS)
+def test_a_number_has_its_bounds(table: type, name: str, rule: Whole | Seconds) -> None:
+    """A program may set what a file may, and no more."""
+    for value in (rule.low, rule.high):
+        table(**{name: value})
+    for value in (rule.low - 1, rule.high + 1):
+        with pytest.raises(SettingsError, match=f": expected {rule.expected}, got "):
+            table(**{name: value})
 
 
 def default_of(cls: type, name: str) -> Any:
@@ -172,7 +152,7 @@ def test_a_service_has_the_defaults_of_its_settings() -> None:
 def test_an_option_has_the_default_of_its_setting(option: Any) -> None:
     """And so the command line, the file and the library agree."""
     cls, name = SET_BY[option.name.replace("-", "_")]
-    value = option.value.read(option.default)
+    value: object = option.rule.read(option.default)
     if name == "access_log":
         value = value == "log"
     assert value == default_of(cls, name)

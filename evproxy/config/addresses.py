@@ -9,9 +9,8 @@ from __future__ import annotations
 
 import posixpath
 import re
+from ipaddress import ip_address
 from urllib.parse import urlsplit
-
-from evproxy.model import is_address
 
 _HOST_AND_PORT = re.compile(
     r"(?:tcp:)?(?:\[(?P<v6>[^\[\]]*)\]|(?P<host>(?!unix:)[^:\[\]=]+)):(?P<port>\d+)(?::.*)?"
@@ -31,6 +30,20 @@ _NO_PORT = "a port is a number from 1 to 65535"
 _PRINTED = re.compile(r"[!-~]+")
 _URL_SCHEMES = ("http", "https")
 _UNTIDY = "it is empty, or has white space around it, or something in it that cannot be printed"
+
+
+def is_address(text: str) -> bool:
+    """Whether `text` is an IPv4 or IPv6 address, without brackets."""
+    try:
+        ip_address(text)
+    except ValueError:
+        return False
+    return True
+
+
+def host_and_port(host: str, port: int) -> str:
+    """``HOST:PORT``, with brackets around an IPv6 address (RFC 3986, 3.2.2)."""
+    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
 
 
 def upstream_fault(description: str) -> str | None:

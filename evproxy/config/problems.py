@@ -102,8 +102,12 @@ def listed(words: Iterable[str], conjunction: str) -> str:
     return f"{', '.join(first)} {conjunction} {last}" if first else last
 
 
-def did_you_mean(word: str, known: Iterable[str]) -> str:
-    """``, did you mean "balance"?`` where one of the `known` words is near, else nothing."""
+def did_you_mean(word: str, known: Iterable[str], least: float = 0.6) -> str:
+    """
+    ``, did you mean "balance"?`` where one of the `known` words is near, else nothing.
+
+    `least`: how alike they are, from 0 to 1 (`difflib.SequenceMatcher.ratio`).
+    """
     by_lower_case = {other.lower(): other for other in known}
-    near = difflib.get_close_matches(word.lower(), by_lower_case, n=1)
+    near = difflib.get_close_matches(word.lower(), by_lower_case, n=1, cutoff=least)
     return f", did you mean {quoted(by_lower_case[near[0]])}?" if near else ""

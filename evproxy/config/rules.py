@@ -1,137 +1,305 @@
 """
-What a value in the file may be, one `Rule` for each kind of value.
+What a setting may be: a `Rule` for each kind of value.
 
-A rule says what it expects in words that fit both an error message and the reference
-(``docs/configuration.md`` repeats them, and a test compares the two).
+One rule serves every place that a setting can be given in.  The configuration file and the
+library ask it to `accept` a value, the command line to `read` a text; the reference and every
+message quote its `expected`, and the JSON Schema of the file is made of its `schema`.
 """
 
 from __future__ import annotations
 
+import posixpath
 import re
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
-from attrs import frozen
-from cattrs import IterableValidationError, IterableValidationNote
+from attrs import Factory, field, frozen
 
-from evproxy.config.problems import did_you_mean, listed, shown
-from evproxy.settings import YEAR
+from evproxy.config.problems import Path, Problem, did_you_mean, listed, shown
 
+YEAR = 31536000
+"""The longest time that can be set, in seconds: far below what an event loop's timer can hold."""
 
-class Refused(Exception):
-    """A value is refused.  The message is what follows the key's path in a `Problem`."""
+Fault = Callable[[str], str | None]
+"""Looks closer at a text: why it is refused, ``None`` if it is not."""
+
+Schema = dict[str, Any]
+"""A JSON Schema, draft 2020-12, or a part of one."""
 
 
 class Unfit(Exception):
     """A value is not what a `Rule` expects; the message, if any, says what is wrong with it."""
 
 
+class Refused(Exception):
+    """A value is refused.  The message is what follows the key's path in a `Problem`."""
+
+
+@frozen
+class Surroundings:
+    """
+    What the meaning of a value depends on besides the value.
+
+    `directory` is put before the paths that are not absolute; empty: they stay as they are.
+    An upstream server's endpoint must satisfy `endpoint_fault` too, and that of a listener
+    `listen_fault`, if there is one.
+    """
+
+    directory: str = ""
+    endpoint_fault: Fault | None = None
+    listen_fault: Fault | None = None
+
+
+@frozen
+class Reading:
+    """
+    One pass over values that belong together: collects every problem instead of the first.
+
+    `surroundings`: what the meaning of the values depends on.  `show`: how a message shows a
+    value; by default as a file has it.
+    """
+
+    surroundings: Surroundings = Surroundings()
+    show: Callable[[Any], str] = shown
+    problems: list[Problem] = Factory(list)
+
+    def value(self, rule: Rule, value: object, path: Path) -> Any:
+        """The setting that `value` stands for; if there is none, a problem at `path` says why."""
+        try:
+            return rule.accept(value, path, self)
+        except Unfit as unfit:
+            self.problem(path, f"expected {rule.expected}, got {self.show(value)}{unfit}")
+        except Refused as refused:
+            self.problem(path, str(refused))
+        return None
+
+    def problem(self, path: Path, message: str) -> None:
+        """There is something wrong with the value at `path`."""
+        self.problems.append(Problem(path, message))
+
+
 @frozen
 class Rule:
-    """
-    What one key may be set to.
+    """What a setting may be; `expected` says it in words."""
 
-    `expected` says it in words.  `accept` gives the setting for a value from the file, or
-    raises `Unfit`.  `inside` is the type that cattrs structures the accepted value into,
-    for tables and arrays of them; ``None`` if `accept` did all.
-    """
+    @property
+    def expected(self) -> str:
+        """What is expected, in words that fit a message and the reference."""
+        raise NotImplementedError
 
-    expected: str
-    accept: Callable[[Any], Any]
-    inside: Any = None
+    @property
+    def schema(self) -> Schema:
+        """The same as JSON Schema, as far as that can say it."""
+        raise NotImplementedError
 
-    def __call__(self, value: object) -> Any:
-        """The setting that `value` stands for.  Raises `Refused`."""
-        try:
-            return self.accept(value)
-        except Unfit as unfit:
-            raise Refused(f"expected {self.expected}, got {shown(value)}{unfit}") from None
+    def accept(self, value: Any, path: Path, reading: Reading) -> Any:
+        """
+        The setting that `value`, from a file or from a program, stands for.
+
+        Problems inside of it are added to `reading`, below `path`.
+
+        :raises Unfit: if it is not what is expected.
+        :raises Refused: if something else is wrong with it.
+        """
+        raise NotImplementedError
+
+    def read(self, text: str) -> Any:
+        """
+        The setting that `text`, the value of an option, stands for.
+
+        :raises Unfit: if it is not what is expected.
+        """
+        return self.accept(text, (), Reading())
 
 
-def whole(low: int, high: int) -> Rule:
-    """A TOML integer from `low` to `high`; ``true`` is not 1."""
+@frozen
+class Whole(Rule):
+    """A whole number from `low` to `high`; ``true`` is not 1."""
 
-    def accept(value: object) -> int:
-        if type(value) is int and low <= value <= high:
+    low: int
+    high: int
+
+    @property
+    def expected(self) -> str:
+        return f"a whole number from {self.low} to {self.high}"
+
+    @property
+    def schema(self) -> Schema:
+        return {"type": "integer", "minimum": self.low, "maximum": self.high}
+
+    def accept(self, value: Any, path: Path, reading: Reading) -> int:
+        if type(value) is int and self.low <= value <= self.high:
             return value
         raise Unfit
 
-    return Rule(f"a whole number from {low} to {high}", accept)
+    def read(self, text: str) -> Any:
+        # `int` refuses thousands of digits with an error of its own.
+        if re.fullmatch(r"-?\d{1,19}", text, re.ASCII) is None:
+            raise Unfit
+        return super().read(int(text))  # type: ignore[arg-type]
 
 
-def seconds(low: float, high: float = YEAR) -> Rule:
-    """A time: a TOML integer or float from `low` to `high`, never ``nan`` or ``inf``."""
+@frozen
+class Seconds(Rule):
+    """A time in seconds: a whole number or not, from `low` to `high`, never ``nan`` or ``inf``."""
 
-    def accept(value: object) -> float:
-        if type(value) in (int, float) and low <= value <= high:  # type: ignore[operator]
-            return float(value)  # type: ignore[arg-type]
+    low: float
+    high: float = YEAR
+
+    @property
+    def expected(self) -> str:
+        return f"a number of seconds from {self.low:g} to {self.high}"
+
+    @property
+    def schema(self) -> Schema:
+        return {"type": "number", "minimum": self.low, "maximum": self.high}
+
+    def accept(self, value: Any, path: Path, reading: Reading) -> float:
+        if type(value) in (int, float) and self.low <= value <= self.high:
+            return float(value)
         raise Unfit
 
-    return Rule(f"a number of seconds from {low} to {high}", accept)
+    def read(self, text: str) -> Any:
+        try:
+            number = float(text)
+        except ValueError:
+            raise Unfit from None
+        return super().read(number)  # type: ignore[arg-type]
 
 
-def flag() -> Rule:
-    """A TOML boolean; 1 is not true."""
+@frozen
+class Flag(Rule):
+    """True or false; 1 is not true."""
 
-    def accept(value: object) -> bool:
+    @property
+    def expected(self) -> str:
+        return "true or false"
+
+    @property
+    def schema(self) -> Schema:
+        return {"type": "boolean"}
+
+    def accept(self, value: Any, path: Path, reading: Reading) -> bool:
         if isinstance(value, bool):
             return value
         raise Unfit
 
-    return Rule("true or false", accept)
 
-
-def choice(*options: str) -> Rule:
+@frozen
+class Choice(Rule):
     """One of the `options`."""
 
-    def accept(value: object) -> str:
+    options: Sequence[str]
+
+    @property
+    def expected(self) -> str:
+        return f"one of {listed(self.options, 'or')}"
+
+    @property
+    def schema(self) -> Schema:
+        return {"enum": list(self.options)}
+
+    def accept(self, value: Any, path: Path, reading: Reading) -> str:
         if not isinstance(value, str):
             raise Unfit
-        if value not in options:
-            raise Unfit(did_you_mean(value, options))
+        if value not in self.options:
+            raise Unfit(did_you_mean(value, self.options))
         return value
 
-    return Rule(f"one of {listed(options, 'or')}", accept)
 
+@frozen
+class Matching(Rule):
+    """A text that `pattern` matches from end to end; `expected` says that in words."""
 
-def text() -> Rule:
-    """Any string."""
-    return matching("a string", r".*")
+    expected: str = field()
+    pattern: str
 
+    @property
+    def schema(self) -> Schema:
+        return {"type": "string", "pattern": f"^(?:{self.pattern})$"}
 
-def matching(expected: str, pattern: str) -> Rule:
-    """A string that `pattern` matches from end to end."""
-    compiled = re.compile(pattern, re.DOTALL)
-
-    def accept(value: object) -> str:
-        if isinstance(value, str) and compiled.fullmatch(value):
+    def accept(self, value: Any, path: Path, reading: Reading) -> str:
+        if isinstance(value, str) and re.fullmatch(self.pattern, value, re.DOTALL):
             return value
         raise Unfit
 
-    return Rule(expected, accept)
+
+@frozen
+class Text(Rule):
+    """Any text."""
+
+    @property
+    def expected(self) -> str:
+        return "a string"
+
+    @property
+    def schema(self) -> Schema:
+        return {"type": "string"}
+
+    def accept(self, value: Any, path: Path, reading: Reading) -> str:
+        if isinstance(value, str):
+            return value
+        raise Unfit
 
 
-def judged(expected: str, fault: Callable[[str], str | None]) -> Rule:
-    """A string with which `fault` finds no fault; what it finds is told after what it got."""
+@frozen
+class Judged(Rule):
+    """A text that `fault` finds nothing wrong with; a message says what it found."""
 
-    def accept(value: object) -> str:
+    expected: str = field()
+    fault: Fault
+
+    @property
+    def schema(self) -> Schema:
+        return {"type": "string"}
+
+    def accept(self, value: Any, path: Path, reading: Reading) -> str:
         if not isinstance(value, str):
             raise Unfit
-        found = fault(value)
+        found = self.fault(value)
         if found is not None:
             raise Unfit(f": {found}")
         return value
 
-    return Rule(expected, accept)
+
+@frozen
+class FilePath(Matching):
+    """The path of a file, relative to the directory of the configuration file."""
+
+    def accept(self, value: Any, path: Path, reading: Reading) -> str:
+        accepted = super().accept(value, path, reading)
+        if "\0" in accepted:
+            raise Unfit
+        # An empty one, where it may be, stays so.
+        directory = reading.surroundings.directory
+        return posixpath.join(directory, accepted) if accepted else accepted
 
 
-def regular_expression() -> Rule:
-    """A regular expression that can be compiled for bytes, as Python's `re` has them."""
-    return judged("a regular expression", _pattern_fault)
+@frozen
+class Many(Rule):
+    """An array of values fit for the rule `item`, at least `least` of them; `expected` in words."""
+
+    expected: str = field()
+    item: Rule
+    least: int = 0
+
+    @property
+    def schema(self) -> Schema:
+        return {"type": "array", "items": self.item.schema, "minItems": self.least}
+
+    def accept(self, value: Any, path: Path, reading: Reading) -> tuple[Any, ...]:
+        if not isinstance(value, list | tuple):
+            raise Unfit
+        if len(value) < self.least:
+            raise Unfit(" that is empty")
+        return tuple(
+            reading.value(self.item, each, (*path, index)) for index, each in enumerate(value)
+        )
 
 
-def _pattern_fault(pattern: str) -> str | None:
+def pattern_fault(pattern: str) -> str | None:
+    """Why `pattern` is no regular expression for bytes, as Python's `re` has them."""
     try:
         with warnings.catch_warnings(action="ignore"):
             re.compile(pattern.encode())
@@ -142,69 +310,3 @@ def _pattern_fault(pattern: str) -> str | None:
     except RecursionError:
         return "it is nested too deeply"
     return None
-
-
-def table(inside: Any) -> Rule:
-    """A TOML table, structured into the type `inside`."""
-
-    def accept(value: object) -> dict[str, Any]:
-        if isinstance(value, dict):
-            return value
-        raise Unfit
-
-    return Rule("a table", accept, inside)
-
-
-def tables(inside: Any) -> Rule:
-    """A table of named tables, structured into the mapping type `inside`."""
-    return Rule("a table of tables", table(inside).accept, inside)
-
-
-def array(expected: str, inside: Any) -> Rule:
-    """A TOML array, structured into the sequence type `inside`."""
-
-    def accept(value: object) -> list[Any]:
-        if isinstance(value, list):
-            return value
-        raise Unfit
-
-    return Rule(expected, accept, inside)
-
-
-def many(expected: str, item: Rule) -> Rule:
-    """A TOML array, perhaps empty, of values fit for the rule `item`; a tuple of them."""
-
-    def accept(value: object) -> tuple[Any, ...]:
-        if isinstance(value, list):
-            return _each(value, item)
-        raise Unfit
-
-    return Rule(expected, accept)
-
-
-def some(expected: str, item: Rule) -> Rule:
-    """A TOML array of at least one value fit for the rule `item`; a tuple of them."""
-    perhaps_empty = many(expected, item)
-
-    def accept(value: object) -> tuple[Any, ...]:
-        if value == []:
-            raise Unfit(" that is empty")
-        accepted: tuple[Any, ...] = perhaps_empty.accept(value)
-        return accepted
-
-    return Rule(expected, accept)
-
-
-def _each(values: list[Any], item: Rule) -> tuple[Any, ...]:
-    """What `item` makes of each value; every refusal is raised at once, noted with its index."""
-    accepted: list[Any] = []
-    refusals: list[Exception] = []
-    for index, value in enumerate(values):
-        try:
-            accepted.append(item(value))
-        except Refused as refusal:
-            refusal.add_note(IterableValidationNote(f"item {index}", index, tuple))
-            refusals.append(refusal)
-    if refusals:
-        raise IterableValidationError("in an array", refusals, tuple)
-    return tuple(accepted)

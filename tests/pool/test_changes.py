@@ -398,8 +398,8 @@ def test_many_fast_connects_after_a_slow_one(make: PoolMaker, clock: Clock) -> N
     ("options", "message"),
     [
         ({"balance": "fastest"}, "balance: expected one of"),
-        ({"on_down": "kill"}, "on_down: expected one of keep, reset, got 'kill'"),
-        ({"all_down": "panic"}, "all_down: expected one of refuse, try"),
+        ({"on_down": "kill"}, 'on_down: expected one of "keep" or "reset", got \'kill\''),
+        ({"all_down": "panic"}, 'all_down: expected one of "refuse" or "try"'),
     ],
 )
 def test_wrong_options(make: PoolMaker, options: dict[str, str], message: str) -> None:

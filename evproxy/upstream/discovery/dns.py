@@ -20,10 +20,10 @@ from attrs import frozen
 from twisted.internet.defer import Deferred, DeferredList, DeferredSemaphore
 from twisted.names import dns
 
-from evproxy.config.addresses import domain_fault
+from evproxy.config.addresses import domain_fault, host_and_port
 from evproxy.errors import SettingsError
 from evproxy.interfaces import Discovery
-from evproxy.model import UpstreamServer, host_and_port
+from evproxy.model import UpstreamServer
 from evproxy.settings import Discover
 from evproxy.upstream.discovery.backoff import Backoff
 from evproxy.upstream.discovery.polling import Look, LookFailed, PollingDiscovery, Servers, SoFar

@@ -13,18 +13,15 @@ from typing import Any
 
 from attrs import frozen
 
-from evproxy.config.fields import fields
+from evproxy.config.document import read_server
 from evproxy.config.problems import Path, Problem, quoted, shown, shown_path
-from evproxy.config.structure import Structure
-from evproxy.config.syntax import NotToml, read_toml
+from evproxy.config.rules import Surroundings
+from evproxy.config.toml import NotToml, read_toml
 from evproxy.errors import EvproxyError
 from evproxy.model import UpstreamServer
-from evproxy.settings import Settings
 
 ValidateEndpoint = Callable[[str], str | None]
 """Looks closer at an endpoint: why it cannot be used, ``None`` if it can."""
-
-_POOL = ("pools", "discovered", "upstreams")
 
 
 class Unreadable(EvproxyError):
@@ -53,32 +50,24 @@ class Listed:
 
 class ItemReader:
     """
-    Reads lists of servers.  Made once, when a discovery is: see `Structure`.
+    Reads lists of servers.
 
     :param validate: looks closer at each endpoint.
     """
 
     def __init__(self, validate: ValidateEndpoint | None = None) -> None:
-        self._structure = Structure(fields("", validate))
-        # What cattrs makes at the first use, it makes now.
-        self.items([])
+        self._surroundings = Surroundings(endpoint_fault=validate)
 
     def items(self, values: Sequence[object]) -> Items:
         """The servers that `values` stand for.  Two of one name are one too many."""
         faults: dict[int, Problem] = {}
-        good = dict(enumerate(values))
-        while True:
-            found = self._structure.settings(_document(list(good.values())))
-            if isinstance(found, Settings):
-                break
-            indices = list(good)
-            for problem in found:
-                place = problem.path[len(_POOL)]
-                assert isinstance(place, int)
-                fault = Problem(problem.path[len(_POOL) + 1 :], problem.message)
-                faults.setdefault(indices[place], fault)
-            good = {index: value for index, value in good.items() if index not in faults}
-        servers = dict(zip(good, found.pools[0].upstreams, strict=True))
+        servers: dict[int, UpstreamServer] = {}
+        for index, value in enumerate(values):
+            server, problems = read_server(value, self._surroundings)
+            if server is None:
+                faults[index] = problems[0]
+            else:
+                servers[index] = server
         _refuse_repeated(servers, faults)
         return Items(tuple(servers.get(index) for index in range(len(values))), faults)
 
@@ -110,10 +99,6 @@ class ItemReader:
                 for index in sorted(items.faults)
             ),
         )
-
-
-def _document(values: list[object]) -> dict[str, Any]:
-    return {_POOL[0]: {_POOL[1]: {_POOL[2]: values}}}
 
 
 def _refuse_repeated(servers: dict[int, UpstreamServer], faults: dict[int, Problem]) -> None:

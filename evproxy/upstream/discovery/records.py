@@ -17,9 +17,9 @@ from typing import IO, Any
 from attrs import frozen
 from twisted.names import dns
 
-from evproxy.config.addresses import domain_fault
+from evproxy.config.addresses import domain_fault, host_and_port, is_address
 from evproxy.config.problems import quoted
-from evproxy.model import UpstreamServer, host_and_port, is_address
+from evproxy.model import UpstreamServer
 
 LONGEST_CHAIN = 16
 """How many CNAME records are followed in one answer."""

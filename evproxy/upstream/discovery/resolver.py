@@ -24,7 +24,7 @@ from twisted.protocols.basic import Int16StringReceiver
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
-from evproxy.model import host_and_port
+from evproxy.config.addresses import host_and_port
 from evproxy.upstream.discovery.polling import LookFailed
 from evproxy.upstream.discovery.records import Answer, canonical, nameservers_in
 from evproxy.upstream.reasons import reason_of

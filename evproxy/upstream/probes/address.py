@@ -6,8 +6,8 @@ Pure: text in, text out.
 
 from __future__ import annotations
 
+from evproxy.config.addresses import host_and_port
 from evproxy.errors import SettingsError
-from evproxy.model import host_and_port
 from evproxy.upstream.connect import parse_upstream
 from evproxy.upstream.dialers import TCPAddress
 

@@ -24,9 +24,9 @@ from twisted.protocols.tls import TLSMemoryBIOProtocol
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
-from evproxy.config.addresses import server_name_fault
+from evproxy.config.addresses import is_address, server_name_fault
 from evproxy.errors import SettingsError
-from evproxy.model import UpstreamServer, is_address
+from evproxy.model import UpstreamServer
 from evproxy.settings import HealthCheck
 from evproxy.upstream.probes.address import host_of
 from evproxy.upstream.probes.attempt import Attempt

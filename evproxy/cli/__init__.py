@@ -1,0 +1,1 @@
+"""The entry points: what a shell, and what twistd, runs."""

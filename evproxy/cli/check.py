@@ -1,0 +1,62 @@
+"""``evproxy check FILE…``: says what is wrong with configuration files, and runs nothing."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import TextIO
+
+from evproxy.config.document import ConfigErrors
+from evproxy.config.problems import listed, printable
+from evproxy.reading import listen_fault, read_settings
+from evproxy.settings import Settings
+
+GOOD = 0
+PROBLEMS = 1
+
+
+def check_files(paths: Iterable[str], out: TextIO, err: TextIO) -> int:
+    """
+    Tell everything that is wrong with the configuration files at `paths`.
+
+    One line for each problem on `err`, and one line on `out` for each file without any.
+
+    :return: the exit status: `PROBLEMS` if there are any, else `GOOD`.
+    """
+    status = GOOD
+    for path in paths:
+        name = printable(path)
+        try:
+            settings = read_settings(path, _listen_fault)
+        except ConfigErrors as errors:
+            status = PROBLEMS
+            err.writelines(f"{name}: {problem}\n" for problem in errors.problems)
+        else:
+            out.write(f"{name}: good: {_summary(settings)}\n")
+    return status
+
+
+def _listen_fault(description: str) -> str | None:
+    if description.startswith("systemd:"):
+        return None  # its descriptors exist only when systemd starts the proxy
+    return listen_fault(description)
+
+
+def _summary(settings: Settings) -> str:
+    servers = sum(len(pool.upstreams) for pool in settings.pools)
+    discovered = sum(pool.discover is not None for pool in settings.pools)
+    used = {listener.pool for listener in settings.listeners}
+    unused = [pool.name for pool in settings.pools if pool.name not in used]
+    parts = [
+        _count(len(settings.listeners), "listener"),
+        _count(len(settings.pools), "pool"),
+        _count(servers, "upstream server"),
+    ]
+    if discovered:
+        parts.append(f"discovery for {_count(discovered, 'pool')}")
+    if unused:
+        parts.append(f"no listener uses {listed(unused, 'and')}")
+    return ", ".join(parts)
+
+
+def _count(number: int, what: str) -> str:
+    return f"{number} {what}{'' if number == 1 else 's'}"

@@ -1,0 +1,172 @@
+"""
+What is wrong with a file whose values are each right by themselves.
+
+Reads the document as it is, so that everything is found in one go: a value that is of a
+wrong type is passed over here, as its own `Problem` is told elsewhere.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+from evproxy.config.addresses import any_free_port, below, listening_place
+from evproxy.config.declare import keys_of
+from evproxy.config.problems import Path, Problem, did_you_mean, listed, quoted, shown_path
+from evproxy.config.rules import Reading
+from evproxy.settings import (
+    CHECK_KINDS,
+    DEFAULT_LISTEN,
+    DISCOVERY_KINDS,
+    POOL_NAME,
+    Discover,
+    Ejection,
+    HealthCheck,
+)
+
+Table = dict[str, Any]
+
+
+def conflicts(document: Table, directory: str = "") -> Iterator[Problem]:
+    """
+    Every `Problem` that lies between keys, or in a key that should be there and is not.
+
+    `directory` is that of paths which are not absolute.
+    """
+    yield from _listener_conflicts(document, directory)
+    pools = document.get("pools", {})
+    if pools == {}:
+        yield Problem(("pools",), "at least one is needed, as [pools.NAME]")
+    if isinstance(pools, dict):
+        for name, pool in pools.items():
+            yield from _pool_conflicts(("pools", name), name, pool, directory)
+
+
+def _listener_conflicts(document: Table, directory: str) -> Iterator[Problem]:
+    listeners = document.get("listeners", [])
+    if listeners == []:
+        yield Problem(("listeners",), "at least one is needed, as [[listeners]]")
+    if not isinstance(listeners, list):
+        return
+    tables = {index: entry for index, entry in enumerate(listeners) if isinstance(entry, dict)}
+    names = {index: entry["name"] for index, entry in tables.items() if entry.get("name")}
+    yield from _repeated(("listeners",), names, ("name",))
+    descriptions = {index: entry.get("listen", DEFAULT_LISTEN) for index, entry in tables.items()}
+    yield from _repeated(
+        ("listeners",),
+        {
+            index: listening_place(directory, description)
+            for index, description in descriptions.items()
+            if isinstance(description, str) and not any_free_port(description)
+        },
+        ("listen",),
+    )
+    pools = document.get("pools")
+    if isinstance(pools, dict) and pools:
+        for index, entry in tables.items():
+            yield from _pool_choice(("listeners", index, "pool"), entry, list(pools))
+
+
+def _repeated(above: Path, values: dict[int, Any], key: Path) -> Iterator[Problem]:
+    """The strings among `values`, by index, that one before them already is."""
+    first: dict[str, int] = {}
+    for index, value in values.items():
+        if isinstance(value, str) and first.setdefault(value, index) != index:
+            earlier = shown_path((*above, first[value], *key))
+            yield Problem((*above, index, *key), f"the same as {earlier}, {quoted(value)}")
+
+
+def _pool_choice(path: Path, listener: Table, pools: list[str]) -> Iterator[Problem]:
+    pool = listener.get("pool")
+    if pool is None and len(pools) > 1:
+        yield Problem(path, f"required, as there is more than one pool: {listed(pools, 'and')}")
+    if isinstance(pool, str) and pool not in pools:
+        yield Problem(path, f"there is no pool {quoted(pool)}{did_you_mean(pool, pools)}")
+
+
+def _pool_conflicts(path: Path, name: str, pool: object, directory: str) -> Iterator[Problem]:
+    reading = Reading()
+    reading.value(POOL_NAME, name, path)
+    yield from reading.problems
+    if not isinstance(pool, dict):
+        return
+    upstreams = pool.get("upstreams", [])
+    if "discover" not in pool and upstreams == []:
+        yield Problem(path, "there is no server: upstreams or discover is required")
+    if isinstance(upstreams, list):
+        yield from _repeated((*path, "upstreams"), _server_names(upstreams, directory), ())
+    yield from _health_check_conflicts((*path, "health_check"), pool.get("health_check"))
+    yield from _discover_conflicts((*path, "discover"), pool.get("discover"))
+    yield from _ejection_conflicts((*path, "ejection"), pool.get("ejection"))
+
+
+def _server_names(upstreams: list[Any], directory: str) -> dict[int, Any]:
+    """By index, what each server will be called; two of one name could not be told apart."""
+    endpoints = (entry.get("endpoint") if isinstance(entry, dict) else entry for entry in upstreams)
+    return {
+        index: below(directory, endpoint).removeprefix("tcp:")
+        for index, endpoint in enumerate(endpoints)
+        if isinstance(endpoint, str)
+    }
+
+
+def _health_check_conflicts(path: Path, check: object) -> Iterator[Problem]:
+    """What is contradictory in the table `check`, which is at `path`."""
+    if not isinstance(check, dict):
+        return
+    kind = check.get("kind", HealthCheck().kind)
+    yield from _misplaced(path, check, kind, HealthCheck, CHECK_KINDS)
+    yield from _not_above(path, check, "fast_interval", "interval", HealthCheck())
+    if kind == "tls" and check.get("ca") and check.get("verify", False) is False:
+        yield Problem((*path, "ca"), "of no use without verify = true")
+    if kind == "send-expect" and "expect" in check and "expect_pattern" in check:
+        yield Problem((*path, "expect_pattern"), "there is expect too: only one of them can be")
+
+
+def _discover_conflicts(path: Path, discover: object) -> Iterator[Problem]:
+    """What is contradictory in the table `discover`, which is at `path`."""
+    if not isinstance(discover, dict):
+        return
+    kind = discover.get("kind")
+    yield from _misplaced(path, discover, kind, Discover, DISCOVERY_KINDS)
+    if isinstance(kind, str):
+        for key, each in keys_of(Discover).items():
+            if kind in each.setting.required_for and key not in discover:
+                yield Problem((*path, key), f"required for kind {quoted(kind)}")
+        yield from _not_above(path, discover, "min_interval", "interval", Discover(kind))
+
+
+def _ejection_conflicts(path: Path, ejection: object) -> Iterator[Problem]:
+    """What is contradictory in the table `ejection`, which is at `path`."""
+    if isinstance(ejection, dict):
+        yield from _not_above(path, ejection, "base_time", "max_time", Ejection())
+
+
+def _misplaced(
+    path: Path, table: Table, kind: object, cls: type, kinds: tuple[str, ...]
+) -> Iterator[Problem]:
+    """The keys of `table` that belong to other kinds of `cls` than its own."""
+    if kind not in kinds:
+        return
+    for key, each in keys_of(cls).items():
+        owners = each.setting.kinds
+        if key in table and owners and kind not in owners:
+            yield Problem(
+                (*path, key), f"belongs to kind {listed(owners, 'and')}, and this is {quoted(kind)}"
+            )
+
+
+def _not_above(
+    path: Path,
+    table: dict[str, Any],
+    lower: str,
+    upper: str,
+    defaults: HealthCheck | Discover | Ejection,
+) -> Iterator[Problem]:
+    """A problem if the number `lower` is above the number `upper`, where one of them is set."""
+    low = table.get(lower, getattr(defaults, lower))
+    high = table.get(upper, getattr(defaults, upper))
+    comparable = all(type(value) in (int, float) for value in (low, high))
+    if comparable and low > high:
+        key = lower if lower in table else upper
+        yield Problem((*path, key), f"{lower} ({low}) is more than {upper} ({high})")

@@ -1,0 +1,74 @@
+"""
+Rules for endpoint descriptions: Twisted's own language, which plugins extend.
+
+What cannot be right in any of them is refused here; a closer look is the business of whoever
+knows the plugins, and is among the `evproxy.config.rules.Surroundings`.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from attrs import frozen
+
+from evproxy.config import addresses
+from evproxy.config.problems import Path
+from evproxy.config.rules import Fault, Reading, Refused, Rule, Schema, Unfit
+
+
+@frozen
+class _Description(Rule):
+    @property
+    def schema(self) -> Schema:
+        return {"type": "string", "minLength": 1}
+
+    def accept(self, value: Any, path: Path, reading: Reading) -> str:
+        if not isinstance(value, str):
+            raise Unfit
+        found = self.fault(value)
+        if found is not None:
+            raise Unfit(f": {found}")
+        description = addresses.below(reading.surroundings.directory, value)
+        closer = self.closer_look(reading)
+        refusal = closer(description) if closer is not None else None
+        if refusal is not None:
+            raise Refused(refusal)
+        return description
+
+    def fault(self, description: str) -> str | None:
+        """Why `description` cannot be right, whatever plugins there are."""
+        raise NotImplementedError
+
+    def closer_look(self, reading: Reading) -> Fault | None:
+        """What else has to find no fault with it."""
+        raise NotImplementedError
+
+
+@frozen
+class ServerDescription(_Description):
+    """A Twisted server endpoint description: where to listen."""
+
+    @property
+    def expected(self) -> str:
+        return "a server endpoint description"
+
+    def fault(self, description: str) -> str | None:
+        return addresses.listen_fault(description)
+
+    def closer_look(self, reading: Reading) -> Fault | None:
+        return reading.surroundings.listen_fault
+
+
+@frozen
+class ClientDescription(_Description):
+    """Where to connect: a host and a port, or a Twisted client endpoint description."""
+
+    @property
+    def expected(self) -> str:
+        return "HOST:PORT, [v6]:PORT or a client endpoint description"
+
+    def fault(self, description: str) -> str | None:
+        return addresses.upstream_fault(description)
+
+    def closer_look(self, reading: Reading) -> Fault | None:
+        return reading.surroundings.endpoint_fault

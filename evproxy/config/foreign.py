@@ -1,0 +1,44 @@
+"""What the words of other proxies' configurations are called here."""
+
+from __future__ import annotations
+
+_OURS = {
+    "acl": "allow and deny of a listener",
+    "backend": "a pool, [pools.NAME]",
+    "backlog": 'backlog in the description of a listener, as in listen = "tcp:80:backlog=1000"',
+    "bind": "listen of a listener",
+    "check": "health_check of a pool",
+    "cluster": "a pool, [pools.NAME]",
+    "clusters": "pools, [pools.NAME]",
+    "default_backend": "pool of a listener",
+    "fall": "health_check.fall of a pool",
+    "frontend": "a listener, [[listeners]]",
+    "http_check": "health_check of a pool",
+    "inter": "health_check.interval of a pool",
+    "listener": "a listener, [[listeners]]",
+    "log": "the option --access-log",
+    "max_conns": "max_sessions",
+    "max_fails": "ejection.failures of a pool",
+    "maxconn": "max_sessions",
+    "maxqueue": "queue_size of a pool",
+    "mode": "nothing: everything is TCP",
+    "pool": "a pool, [pools.NAME]",
+    "proxy_connect_timeout": "connect_timeout of a pool",
+    "proxy_pass": "upstreams of a pool",
+    "proxy_timeout": "timeouts.idle",
+    "resolver": "discover.nameservers of a pool",
+    "retries": "connect_attempts of a pool",
+    "rise": "health_check.rise of a pool",
+    "server": "upstreams of a pool",
+    "servers": "upstreams of a pool",
+    "slowstart": "slow_start of a pool",
+    "timeout": "timeouts, and connect_timeout and queue_timeout of a pool",
+    "upstream": "upstreams of a pool",
+}
+"""Keys of HAProxy, nginx and Envoy, with ``_`` for ``-``, and what does the same here."""
+
+
+def ours_for(key: str) -> str:
+    """``, here it is listen of a listener`` for a key that other proxies have, else nothing."""
+    ours = _OURS.get(key.lower().replace("-", "_").replace(" ", "_"))
+    return f", here it is {ours}" if ours else ""

@@ -1,0 +1,154 @@
+"""Rules for tables, whose keys are declared in attrs classes; see `evproxy.config.declare`."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from attrs import evolve, frozen
+
+from evproxy.config.declare import Declared, keys_of
+from evproxy.config.foreign import ours_for
+from evproxy.config.problems import Path, did_you_mean, shown
+from evproxy.config.rules import Reading, Refused, Rule, Schema, Unfit
+
+
+def read_table(table: type, values: dict[str, Any], path: Path, reading: Reading) -> Any:
+    """An instance of `table` with `values`; ``None`` if there are problems, which are told."""
+    keys = keys_of(table)
+    before = len(reading.problems)
+    for key in values:
+        if key not in keys:
+            reading.problem((*path, key), f"unknown key{_hint(key, keys)}")
+    given = {}
+    for key, each in keys.items():
+        if key in values:
+            given[key] = reading.value(each.setting.rule, values[key], (*path, key))
+        elif each.required:
+            reading.problem((*path, key), "required, but missing")
+    return table(**given) if len(reading.problems) == before else None
+
+
+def _hint(key: str, keys: dict[str, Any]) -> str:
+    # A plural without its s is not taken for another program's key.
+    return did_you_mean(key, keys, least=0.9) or ours_for(key) or did_you_mean(key, keys)
+
+
+def schema_of(table: type) -> Schema:
+    """The JSON Schema of a table with the keys of `table`."""
+    keys = keys_of(table)
+    schema: Schema = {
+        "type": "object",
+        "properties": {key: _property(each) for key, each in keys.items()},
+        "required": [key for key, each in keys.items() if each.required],
+        "additionalProperties": False,
+    }
+    kind = keys.get("kind")
+    if kind is not None:
+        schema["allOf"] = [
+            {
+                "if": {"properties": {"kind": {"const": name}}},
+                "then": {
+                    "required": [
+                        key for key, each in keys.items() if name in each.setting.required_for
+                    ],
+                    "properties": {
+                        key: False
+                        for key, each in keys.items()
+                        if each.setting.kinds and name not in each.setting.kinds
+                    },
+                },
+            }
+            for name in kind.setting.rule.schema["enum"]
+        ]
+    return schema
+
+
+def _property(each: Declared) -> Schema:
+    schema = {**each.setting.rule.schema, "description": each.setting.meaning}
+    shown = each.required or each.setting.default_shown or each.setting.required_for
+    if not shown and each.default is not None:
+        schema["default"] = each.default
+    return schema
+
+
+@frozen
+class Table(Rule):
+    """A table with the keys of the attrs class `table`."""
+
+    table: type
+
+    @property
+    def expected(self) -> str:
+        return "a table"
+
+    @property
+    def schema(self) -> Schema:
+        return schema_of(self.table)
+
+    def accept(self, value: Any, path: Path, reading: Reading) -> Any:
+        if isinstance(value, self.table):
+            return value
+        if not isinstance(value, dict):
+            raise Unfit
+        return read_table(self.table, value, path, reading)
+
+
+@frozen
+class TableOrKey(Table):
+    """The same, or only the value of its one key `key`, which is required."""
+
+    key: str
+
+    @property
+    def _rule(self) -> Rule:
+        return keys_of(self.table)[self.key].setting.rule
+
+    @property
+    def expected(self) -> str:
+        return f"{self._rule.expected}, or a table"
+
+    @property
+    def schema(self) -> Schema:
+        return {"anyOf": [self._rule.schema, schema_of(self.table)]}
+
+    def accept(self, value: Any, path: Path, reading: Reading) -> Any:
+        if not isinstance(value, str):
+            if not isinstance(value, dict | self.table):
+                raise Refused(f"expected {self.expected}, got {shown(value)}")
+            return super().accept(value, path, reading)
+        before = len(reading.problems)
+        accepted = reading.value(self._rule, value, path)
+        return self.table(**{self.key: accepted}) if len(reading.problems) == before else None
+
+
+@frozen
+class NamedTables(Table):
+    """A table of tables; each name becomes the attribute `name` of what its table stands for."""
+
+    name: Rule
+
+    @property
+    def expected(self) -> str:
+        return "a table of tables"
+
+    @property
+    def schema(self) -> Schema:
+        return {
+            "type": "object",
+            "minProperties": 1,
+            "propertyNames": self.name.schema,
+            "additionalProperties": schema_of(self.table),
+        }
+
+    def accept(self, value: Any, path: Path, reading: Reading) -> tuple[Any, ...]:
+        if isinstance(value, tuple):
+            return value
+        if not isinstance(value, dict):
+            raise Unfit
+        found = []
+        for name, table in value.items():
+            before = len(reading.problems)
+            inside = reading.value(Table(self.table), table, (*path, name))
+            if len(reading.problems) == before:
+                found.append(evolve(inside, name=name))
+        return tuple(found)
