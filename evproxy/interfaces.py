@@ -337,6 +337,15 @@ class Probe(Protocol):
         """
 
 
+@runtime_checkable
+class SelfBounded(Probe, Protocol):
+    """A probe that bounds each check itself, which may take longer than its timeout."""
+
+    @property
+    def longest(self) -> float:
+        """Seconds after which `done` was called in any case."""
+
+
 class Discovery(Protocol):
     """Where the servers of a pool come from at run time."""
 

@@ -37,6 +37,7 @@ from evproxy.settings import (
     Settings,
     Timeouts,
 )
+from evproxy.upstream.names import Names
 from evproxy.upstream.pool import Pool
 
 _log = Logger()
@@ -210,9 +211,10 @@ class ProxyService(Service):
             settings.keepalive,
             most_pipes=pipes_for(open_files),
         )
+        self._names = Names(reactor)
         self.pools: dict[str, PoolInterface] = (
             {
-                each.name: Pool.from_settings(reactor, each, observer=trouble)
+                each.name: Pool.from_settings(reactor, each, names=self._names, observer=trouble)
                 for each in settings.pools
             }
             if pool is None
@@ -374,6 +376,7 @@ class ProxyService(Service):
             self._deadline.cancel()
             self._deadline = None
         self._stop_pools()
+        self._names.stop()
         self.admission.stop()
         self.plane.close()
         assert self._drained is not None

@@ -7,6 +7,7 @@ Pure bookkeeping over a reactor and a log; `conftest` says when to look.
 from __future__ import annotations
 
 import os
+import threading
 from typing import Any
 
 from attrs import define, field, frozen
@@ -14,6 +15,9 @@ from twisted.logger import ILogObserver, LogEvent, LogLevel, formatEvent
 from zope.interface import implementer
 
 KINDS_OF_DESCRIPTOR = ("socket:", "pipe:", "anon_inode:")
+
+POOL_THREADS = "PoolThread-"
+"""What the threads of the reactor's pool are called: they stay for the next call."""
 
 ANNOUNCEMENT = "Unhandled error in Deferred:"
 """Twisted logs this by itself, right before the event with the failure."""
@@ -44,6 +48,7 @@ class Holdings:
     readers: frozenset[Any]
     writers: frozenset[Any]
     descriptors: frozenset[tuple[int, str]]
+    threads: frozenset[threading.Thread]
 
     @classmethod
     def of(cls, reactor: Any) -> Holdings:
@@ -53,6 +58,9 @@ class Holdings:
             readers=frozenset(reactor.getReaders()),
             writers=frozenset(reactor.getWriters()),
             descriptors=open_descriptors(),
+            threads=frozenset(
+                each for each in threading.enumerate() if not each.name.startswith(POOL_THREADS)
+            ),
         )
 
     def beyond(self, before: Holdings) -> list[str]:
@@ -60,6 +68,7 @@ class Holdings:
         return [
             *(f"delayed call: {call}" for call in self.delayed_calls - before.delayed_calls),
             *(f"reader: {reader}" for reader in self.readers - before.readers),
+            *(f"thread: {thread.name}" for thread in self.threads - before.threads),
             *(f"writer: {writer}" for writer in self.writers - before.writers),
             *(
                 f"descriptor {number}: {target}"

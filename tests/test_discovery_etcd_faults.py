@@ -5,16 +5,21 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Iterator
 from typing import Any
+from urllib.parse import urlsplit
 
 import pytest
 from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IListeningPort
 from twisted.logger import capturedLogs
 from twisted.web.server import NOT_DONE_YET, Request
+from zope.interface import directlyProvides, providedBy
 
 from evproxy.upstream.discovery.etcd_client import EtcdClient
 from evproxy.upstream.discovery.etcd_wire import SIZE_LIMIT
+from evproxy.upstream.names import Names
+from evproxy.upstream.resolving import ResolvingReactor
 from tests.etcd_gateway import OFTEN, PREFIX, Gateway, encoded, watching
+from tests.look_ups import look_ups
 from tests.real_servers import free_port
 from tests.told import Told
 from tests.visits import Visits, listening
@@ -191,3 +196,54 @@ async def test_requests_log_nothing(reactor: Any) -> None:
             assert (await client.read()).revision == 7
             await etcd.ended()
         assert events == []
+
+
+async def test_a_member_by_name(reactor: Any, serve: Serve) -> None:
+    """A member's name is resolved where those of servers are, and once."""
+    gateway = Gateway({"a": "a:1"}, on_watch=lambda request: b"")
+    url = serve(gateway).replace("127.0.0.1", "etcd.test")
+    with look_ups() as asked:
+        resolving = ResolvingReactor(reactor, Names(reactor, look_up=asked))
+        told, discovery = watching(resolving, [url])
+        await gateway.until(lambda: gateway.ranges >= 3)
+        discovery.stop()
+        assert asked.asked == ["etcd.test"]
+    assert told.endpoints() == ["a:1"]
+
+
+class Redirected:
+    """A reactor that connects to a port of loopback, whatever it is asked for."""
+
+    def __init__(self, reactor: Any, port: int) -> None:
+        self._reactor = reactor
+        self._port = port
+        directlyProvides(self, providedBy(reactor))
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._reactor, name)
+
+    def connectTCP(self, host: str, port: int, factory: Any, *arguments: Any) -> Any:
+        return self._reactor.connectTCP("127.0.0.1", self._port, factory)
+
+
+@pytest.mark.parametrize(
+    ("url", "host"),
+    [
+        ("http://[fe80::1%lo]:2379", "[fe80::1]:2379"),
+        ("http://[fe80::1]:2379/", "[fe80::1]:2379"),
+        ("http://10.0.0.1", "10.0.0.1"),
+    ],
+)
+async def test_a_host_header_has_no_zone(reactor: Any, serve: Serve, url: str, host: str) -> None:
+    """The zone of an IPv6 address is this machine's own business."""
+    hosts: list[str | None] = []
+
+    def answer(request: Request) -> bytes:
+        hosts.append(request.getHeader("host"))
+        return b'{"header": {"revision": "1"}}'
+
+    port = urlsplit(serve(Gateway(on_range=answer))).port
+    assert port is not None
+    redirected = Redirected(reactor, port)
+    await EtcdClient(ResolvingReactor(redirected, Names(reactor)), url, PREFIX).read()
+    assert hosts == [host]

@@ -3,19 +3,25 @@
 from __future__ import annotations
 
 import os
+import threading
 from pathlib import Path
 from random import Random
 from typing import Any
 
 import pytest
+from twisted.internet.defer import Deferred
+from twisted.internet.threads import deferToThreadPool
 
 from evproxy.settings import Discover
-from evproxy.upstream.discovery import discovery_for
+from evproxy.upstream.discovery import discovery_for, file
 from evproxy.upstream.discovery.file import SIZE_LIMIT
+from evproxy.upstream.discovery.resolver import Resolver
 from tests.files import replace
 from tests.told import Told
 
 OFTEN = 0.02
+AT_ONCE = 10.0
+"""Seconds in which what is not held up is done, on a machine that is busy."""
 
 
 def watching(reactor: Any, path: Path) -> tuple[Told, Any]:
@@ -121,3 +127,54 @@ async def test_stop_at_once(reactor: Any, tmp_path: Path) -> None:
     told, discovery = watching(reactor, path)
     discovery.stop()
     assert told == Told()
+
+
+async def test_the_pool_of_the_reactor_does_not_matter(reactor: Any, tmp_path: Path) -> None:
+    """A file, and resolv.conf, are read while every thread of the reactor's pool is taken."""
+    end = threading.Event()
+    pool = reactor.getThreadPool()
+    blocked = [deferToThreadPool(reactor, pool, end.wait) for _ in range(pool.max)]
+    path = tmp_path / "servers.toml"
+    path.write_text('upstreams = ["a:1"]')
+    resolv_conf = tmp_path / "resolv.conf"
+    resolv_conf.write_text("nameserver 192.0.2.1")
+    told, discovery = watching(reactor, path)
+    try:
+        await Deferred.fromCoroutine(told.servers("a:1")).addTimeout(AT_ONCE, reactor)
+        resolver = Resolver(reactor, resolv_conf=str(resolv_conf))
+        asking = Deferred.fromCoroutine(resolver.nameservers())
+        assert await asking.addTimeout(AT_ONCE, reactor) == (("192.0.2.1", 53),)
+    finally:
+        discovery.stop()
+        end.set()
+        for each in blocked:
+            await each
+
+
+async def test_a_file_that_hangs_holds_up_no_other(
+    reactor: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Where one file cannot be read at all, as on a dead network mount, others are."""
+    end = threading.Event()
+    began = threading.Event()
+    read = file.read_if_changed
+
+    def read_or_hang(path: str, known: Any) -> Any:
+        if path.endswith("hangs.toml"):
+            began.set()
+            end.wait()
+        return read(path, known)
+
+    monkeypatch.setattr(file, "read_if_changed", read_or_hang)
+    hanging = [watching(reactor, tmp_path / "hangs.toml") for _ in range(20)]
+    path = tmp_path / "servers.toml"
+    path.write_text('upstreams = ["a:1"]')
+    told, discovery = watching(reactor, path)
+    try:
+        await Deferred.fromCoroutine(told.servers("a:1")).addTimeout(AT_ONCE, reactor)
+        assert began.is_set()
+    finally:
+        for each in [discovery, *(each for _, each in hanging)]:
+            each.stop()
+        end.set()
+    assert all(each == Told() for each, _ in hanging)

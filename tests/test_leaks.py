@@ -17,6 +17,7 @@ ROOT = Path(__file__).resolve().parent.parent
 
 LEFTOVERS = """
 import socket
+import threading
 
 import pytest
 from twisted.internet.defer import Deferred, fail
@@ -28,6 +29,7 @@ kept = []
 
 async def test_everything(reactor):
     kept.append(socket.socketpair())
+    threading.Thread(target=threading.Event().wait, name="waits for ever", daemon=True).start()
     reactor.callLater(3600, int)
     reactor.listenTCP(0, Factory(), interface="127.0.0.1")
     cycle = [fail(ValueError("nobody asked"))]
@@ -77,6 +79,7 @@ def test_leftovers(name: str, tmp_path: Path) -> None:
     assert f", {REACTORS[name][1]}\n" in report
     assert "left behind: delayed call: " in report
     assert "reader: <" in report
+    assert "thread: waits for ever" in report
     assert report.count(": socket:[") == 3, report
     assert "ValueError: nobody asked" in report
     assert "test_leftovers.py::test_logged_error - Failed: left behind: logged" in report

@@ -73,7 +73,7 @@ class Asked:
 
     def resolve(self) -> Deferred[Any]:
         """Ask for the name; what comes of it is in `results`."""
-        return self.names.resolve(NAME).addBoth(self.results.append)
+        return self.names.resolve(NAME, 5.0).addBoth(self.results.append)
 
 
 @pytest.fixture

@@ -11,6 +11,7 @@ from twisted.web.resource import Resource
 from twisted.web.server import Request, Site
 
 from evproxy.settings import HealthCheck
+from evproxy.upstream.probes.address import host_header
 from evproxy.upstream.probes.http import BODY_LIMIT
 from tests.visits import Listen, Visits, checked, listening
 
@@ -89,6 +90,14 @@ async def test_http_request(reactor: Any, listen: Listen) -> None:
         (b"SSH-2.0-OpenSSH\r\n", "the answer is not HTTP"),
         (b"HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\nab", "the body does not contain 'so'"),
         (b"HTTP/1.1 200 OK\r\n", "closed by the server before a whole answer"),
+        (b"HTTP/1.1 2x0 OK\r\n\r\n", "the answer is not HTTP"),
+        (b"HTTP/one 200 OK\r\n\r\n", "the answer is not HTTP"),
+        (b"HTTP/1.1 200 OK\r\nno colon\r\n\r\n", "the answer is not HTTP"),
+        (b"HTTP/1.1 200 OK\r\n continued\r\n\r\n", "the answer is not HTTP"),
+        (b"HTTP/1.1 200 OK\r\nContent-Length: two\r\n\r\n", "the answer is not HTTP"),
+        (b"HTTP/1.1 200 OK\r\nTransfer-Encoding: gzip\r\n\r\n", "the answer is not HTTP"),
+        (b"HTTP/1.1 200 OK\r\nX: " + b"x" * 20_000, "a line of the answer is too long"),
+        (b"HTTP/1.1 200 " + b"x" * 20_000, "a line of the answer is too long"),
     ],
 )
 async def test_http_bad_answer(reactor: Any, listen: Listen, answer: bytes, reason: str) -> None:
@@ -96,6 +105,20 @@ async def test_http_bad_answer(reactor: Any, listen: Listen, answer: bytes, reas
     visits = Visits(answer=answer, then_close=True)
     check = HealthCheck(kind="http", expect_text="so")
     assert await checked(reactor, listen(visits), check) == reason
+
+
+@pytest.mark.parametrize(
+    ("endpoint", "header"),
+    [
+        ("[fe80::1%eth0]:80", "[fe80::1]:80"),
+        ("[fe80::1]:80", "[fe80::1]:80"),
+        ("10.0.0.1:80", "10.0.0.1:80"),
+        ("web.test:80", "web.test:80"),
+    ],
+)
+def test_a_host_header_has_no_zone(endpoint: str, header: str) -> None:
+    """The zone of an IPv6 address is this machine's own business."""
+    assert host_header(endpoint) == header
 
 
 async def test_http_logs_nothing(reactor: Any, listen: Listen) -> None:

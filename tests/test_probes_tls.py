@@ -22,6 +22,7 @@ from evproxy.model import UpstreamServer
 from evproxy.settings import HealthCheck
 from evproxy.upstream.connect import client_endpoint
 from evproxy.upstream.probes import probe_for
+from evproxy.upstream.probes.tls import name_of
 from tests.certificates import DAY, Authority, Identity
 
 
@@ -105,6 +106,15 @@ async def test_verified_address(reactor: Any, listen: Listen, tmp_path: Path) ->
     address, _ = listen(authority.issue(WEB, DAY))
     reason = "certificate verify failed: it is not for '127.0.0.1'"
     assert await checked(reactor, address, check) == reason
+
+
+@pytest.mark.parametrize(
+    ("server_name", "endpoint"),
+    [("", "[fe80::1%eth0]:443"), ("fe80::1%eth0", "web.internal:443")],
+)
+def test_a_certificate_is_for_an_address_without_a_zone(server_name: str, endpoint: str) -> None:
+    """The zone of an IPv6 address is in no certificate."""
+    assert name_of(server_name, endpoint) == "fe80::1"
 
 
 async def test_no_name(reactor: Any) -> None:

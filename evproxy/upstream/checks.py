@@ -13,7 +13,7 @@ from random import Random
 from twisted.internet.interfaces import IDelayedCall, IReactorTime
 from twisted.logger import Logger
 
-from evproxy.interfaces import Probe
+from evproxy.interfaces import Probe, SelfBounded
 from evproxy.policy.health import CheckedHealth, Health, Verdict
 from evproxy.settings import HealthCheck
 from evproxy.upstream.server import PoolServer
@@ -68,6 +68,13 @@ class Checks:
             self.remove(server)
 
     @property
+    def longest(self) -> float:
+        """Seconds after which a check is given up."""
+        if isinstance(self.probe, SelfBounded):
+            return self.probe.longest
+        return self.settings.timeout
+
+    @property
     def fast_interval(self) -> float:
         """Seconds from check to check of a server that is changing state."""
         return self.settings.fast_interval or self.settings.interval / 4
@@ -120,7 +127,7 @@ class _Checked:
         finally:
             # Set only now, after the probe has set its own.
             if self._pending and number == self._number:
-                self._timer = checks.reactor.callLater(checks.settings.timeout, self._time_out)
+                self._timer = checks.reactor.callLater(checks.longest, self._time_out)
 
     def _time_out(self) -> None:
         # A probe that times out by itself tells more, but only once its connection is closed,
@@ -132,7 +139,7 @@ class _Checked:
         # What the probe says of it from now on, its cancelling included, is too late.
         self._pending = False
         self._end_check()
-        self._answered(f"no answer within {self._checks.settings.timeout:g} s")
+        self._answered(f"no answer within {self._checks.longest:g} s")
 
     def _end_check(self) -> None:
         cancel, self._cancel = self._cancel, None

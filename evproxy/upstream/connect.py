@@ -26,7 +26,8 @@ from evproxy.upstream.dialers import (
     UNIXDialer,
     UNIXPath,
 )
-from evproxy.upstream.names import Names
+from evproxy.upstream.names import LookUps
+from evproxy.upstream.resolving import ResolvingReactor
 
 _HOST_AND_PORT = re.compile(r"(?:tcp:)?(?:\[([0-9A-Fa-f:.]+(?:%[^\]]+)?)\]|([^:/=\\\[\]]+)):(\d+)")
 _TCP6 = re.compile(r"tcp:((?:[0-9A-Fa-f]*\\:)+[0-9A-Fa-f.]*(?:%[^:=\\\]]+)?):(\d+)")
@@ -107,19 +108,20 @@ def _reason(error: Exception) -> str:
     return str(error) or type(error).__name__
 
 
-def dialer_for(reactor: Any, names: Names, description: str) -> Dialer:
+def dialer_for(reactor: Any, names: LookUps, description: str) -> Dialer:
     """
     The dialer for an upstream server.
 
     :param reactor: calls later, and connects what is not a plain socket.
-    :param names: resolves host names; the servers of a pool share one.
+    :param names: resolves host names; the pools of a service share them.
     :raises SettingsError: if the description is of no endpoint.
     """
     address = parse_upstream(description)
     if isinstance(address, UNIXPath):
         return UNIXDialer(address.path)
     if address is None:
-        return EndpointDialer(reactor, client_endpoint(reactor, description))
+        resolving = ResolvingReactor(reactor, names)
+        return EndpointDialer(reactor, client_endpoint(resolving, description))
     if isIPAddress(address.host) or isIPv6Address(address.host):
         return AddressDialer(address.host, address.port)
     return NameDialer(reactor, names, address.host, address.port)

@@ -10,7 +10,7 @@ from __future__ import annotations
 from typing import Any
 
 from attrs import frozen
-from twisted.internet.defer import CancelledError, Deferred, maybeDeferred
+from twisted.internet.defer import Deferred, maybeDeferred
 from twisted.internet.interfaces import (
     IAddress,
     IConnector,
@@ -24,7 +24,7 @@ from zope.interface import implementer
 
 from evproxy.errors import ConnectTimeout
 from evproxy.interfaces import Handshaking, PlainConnector
-from evproxy.upstream.names import Names
+from evproxy.upstream.names import LookUps
 
 
 @frozen
@@ -76,20 +76,19 @@ class UNIXDialer:
 class NameDialer:
     """Connects to a host by its name: to its addresses in turn, from the one that last answered."""
 
-    def __init__(self, reactor: Any, names: Names, host: str, port: int) -> None:
+    def __init__(self, reactor: Any, names: LookUps, host: str, port: int) -> None:
         self.reactor = reactor
         self.names = names
         self.host = host
         self.port = port
-        self.preferred = ""
 
     def connect(
         self, factory: ClientFactory, timeout: float, sockets: PlainConnector
     ) -> IConnector:
         addresses = self.names.known(self.host)
         if len(addresses) == 1:
-            return sockets.connect_tcp(addresses[0], self.port, factory, timeout)
-        attempt = _NameAttempt(self, factory, timeout, sockets)
+            return AddressDialer(addresses[0], self.port).connect(factory, timeout, sockets)
+        attempt = NameAttempt(self, factory, timeout, sockets)
         attempt.start(addresses)
         return attempt
 
@@ -121,7 +120,7 @@ class _FailedAttempt(_Attempt):
         """There is nothing to stop."""
 
 
-class _NameAttempt(_Attempt, ClientFactory):
+class NameAttempt(_Attempt, ClientFactory):
     """One attempt of a `NameDialer`: also the client factory of its connect to each address."""
 
     noisy = False
@@ -136,9 +135,9 @@ class _NameAttempt(_Attempt, ClientFactory):
         super().__init__(factory)
         self._dialer = dialer
         self._sockets = sockets
-        self._deadline = dialer.reactor.seconds() + timeout
         self._timeout = timeout
-        self._timer: IDelayedCall | None = None
+        self._began: float = dialer.reactor.seconds()
+        self._deadline = 0.0
         self._left: list[str] = []
         self._trying = ""
         self._resolving: Deferred[tuple[str, ...]] | None = None
@@ -152,33 +151,21 @@ class _NameAttempt(_Attempt, ClientFactory):
             self._resolved(addresses)
             return
         dialer = self._dialer
-        self._timer = dialer.reactor.callLater(self._timeout, self._out_of_time)
-        self._resolving = dialer.names.resolve(dialer.host)
+        self._resolving = dialer.names.resolve(dialer.host, self._timeout)
         self._resolving.addCallbacks(self._resolved, self._unresolved)
 
     def _resolved(self, addresses: tuple[str, ...]) -> None:
-        self._end_resolving()
-        preferred = self._dialer.preferred
-        self._left = sorted(addresses, key=preferred.__ne__)
+        self._resolving = None
+        dialer = self._dialer
+        left = dialer.names.time_left(self._timeout, self._began)
+        self._deadline = dialer.reactor.seconds() + left
+        self._left = dialer.names.in_order(dialer.host, dialer.port, addresses)
         self._next()
 
     def _unresolved(self, reason: Failure) -> None:
-        if not reason.check(CancelledError):
-            self._end_resolving()
-            self.factory.clientConnectionFailed(self, reason)
-
-    def _out_of_time(self) -> None:
-        self._timer = None
-        self.stopConnecting()
-        name = self._dialer.host
-        error = ConnectTimeout(f"{name!r} was not resolved within {self._timeout:g} s")
-        self.factory.clientConnectionFailed(self, Failure(error))
-
-    def _end_resolving(self) -> None:
         self._resolving = None
-        if self._timer is not None:
-            self._timer.cancel()
-            self._timer = None
+        if not self._stopped:
+            self.factory.clientConnectionFailed(self, reason)
 
     def _next(self) -> None:
         self._starting = self._failed_at_once = True
@@ -194,10 +181,11 @@ class _NameAttempt(_Attempt, ClientFactory):
         self._trying = address
         # An address that never answers must leave time for those after it.
         left = max(0.0, self._deadline - dialer.reactor.seconds()) / (len(self._left) + 1)
-        return self._sockets.connect_tcp(address, dialer.port, self, left)
+        return AddressDialer(address, dialer.port).connect(self, left, self._sockets)
 
     def buildProtocol(self, addr: IAddress | None) -> Any:
-        self._dialer.preferred = self._trying
+        dialer = self._dialer
+        dialer.names.answered_at(dialer.host, dialer.port, self._trying)
         return self.factory.buildProtocol(addr)
 
     def clientConnectionFailed(self, connector: IConnector, reason: Failure) -> None:
@@ -213,7 +201,7 @@ class _NameAttempt(_Attempt, ClientFactory):
     def stopConnecting(self) -> None:
         self._stopped = True
         resolving, connecting = self._resolving, self._connecting
-        self._end_resolving()
+        self._resolving = None
         if resolving is not None:
             resolving.cancel()
         elif connecting is not None:

@@ -34,6 +34,7 @@ from evproxy.model import CloseReason, ConnectionInfo, UpstreamServer, upstream_
 from evproxy.policy.balance import balancer_named
 from evproxy.settings import Discover, Ejection, HealthCheck, PoolSettings
 from evproxy.upstream.members import Members
+from evproxy.upstream.names import Names
 from evproxy.upstream.news import News
 from evproxy.upstream.queueing import Queue
 from evproxy.upstream.reasons import left_out, nothing_left
@@ -66,6 +67,7 @@ class Pool:
     :param probe_for: makes the `Probe` of a `HealthCheck`; ``None``: of the kind it names.
     :param discovery_for: makes the `Discovery` of a `Discover`; ``None``: likewise.
     :param random: jitter of checks and the draws of policies; ``None``: one of its own.
+    :param names: resolves host names, for sessions, checks and etcd; ``None``: names of its own.
     :param observer: hears of changes; ``None``: nobody does, unless a `ProxyService` is
         given the pool, which then logs them.
     :raises SettingsError: if an argument is not one of those it can be, or a server is
@@ -94,6 +96,7 @@ class Pool:
         probe_for: Callable[[HealthCheck], Probe] | None = None,
         discovery_for: Callable[[Discover], Discovery] | None = None,
         random: Random | None = None,
+        names: Names | None = None,
         observer: PoolObserver | None = None,
     ) -> None:
         # What is wrong with one of these is told there.
@@ -112,7 +115,10 @@ class Pool:
         self.name = name
         self.connect_timeout = connect_timeout
         self.connect_attempts = connect_attempts
-        self._dialer_for = dialer_for or dialers_on(reactor)
+        self._own_names = None
+        if names is None:
+            names = self._own_names = Names(reactor)
+        self._dialer_for = dialer_for or dialers_on(reactor, names)
         self._users = Users()
         self._stopped = False
         self._news = News(reactor, name, observer)
@@ -126,7 +132,7 @@ class Pool:
         self._queue = Queue(reactor, line, self._selection, self._news.overflowed)
         self._resetter = Resetter(reactor) if on_down == "reset" else None
         if isinstance(health_check, HealthCheck):
-            probe = (probe_for or probes_on(reactor))(health_check)
+            probe = (probe_for or probes_on(reactor, names))(health_check)
             self._members.check(probe, health_check, random)
         elif health_check is not None:
             self._members.check(health_check, check_timing or HealthCheck(), random)
@@ -135,7 +141,7 @@ class Pool:
         self._ejector = self._members.ejector
         self._discovery: Discovery | None
         if isinstance(discover, Discover):
-            self._discovery = (discovery_for or discoveries_on(reactor, random))(discover)
+            self._discovery = (discovery_for or discoveries_on(reactor, random, names))(discover)
         else:
             self._discovery = discover
         for server in servers:
@@ -154,6 +160,7 @@ class Pool:
         probe_for: Callable[[HealthCheck], Probe] | None = None,
         discovery_for: Callable[[Discover], Discovery] | None = None,
         random: Random | None = None,
+        names: Names | None = None,
         observer: PoolObserver | None = None,
     ) -> Self:
         """The pool that `settings` describe; the other arguments are those of the class."""
@@ -165,6 +172,7 @@ class Pool:
             probe_for=probe_for,
             discovery_for=discovery_for,
             random=random,
+            names=names,
             observer=observer,
             **given,
         )
@@ -308,6 +316,8 @@ class Pool:
         if self._resetter is not None:
             self._resetter.stop()
         self._queue.stop(f"pool {self.name} has stopped")
+        if self._own_names is not None:
+            self._own_names.stop()
 
     # What users call.
 

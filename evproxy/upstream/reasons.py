@@ -18,8 +18,15 @@ from twisted.internet.error import (
     ConnectionLost,
     DNSLookupError,
 )
+from twisted.internet.error import TimeoutError as ConnectingTimeout
 from twisted.python.failure import Failure
 from twisted.web.client import ResponseDone, ResponseFailed, ResponseNeverReceived
+
+_OF_CONNECTIONS = (
+    *(ConnectError, ConnectionLost, TimeoutError, OSError),
+    *(SSL.Error, VerificationError, CertificateError),
+)
+"""What can go wrong with a connection, whatever is said over it."""
 
 LONGEST = 200
 """Characters of a reason that are kept."""
@@ -38,7 +45,7 @@ def reason_of(error: BaseException | Failure | None) -> str:
             return "certificate verify failed: it is not for the server's name"
         case ResponseNeverReceived() | ResponseFailed():
             return _answer_reason(error)
-        case TimeoutError():
+        case TimeoutError() | ConnectingTimeout():
             return "timed out"
         case DNSLookupError():
             return "the name cannot be resolved"
@@ -91,6 +98,8 @@ def _answer_reason(error: ResponseNeverReceived | ResponseFailed) -> str:
     """Of all that happened to one request of an `Agent`, what was not just the end."""
     for failure in error.reasons:
         if failure.check(ConnectionDone, ResponseDone) is None:
-            unreadable = type(failure.value).__module__.startswith("twisted.web.")
-            return "the answer is not HTTP" if unreadable else reason_of(failure)
+            # All else is what the parser raises, of its own and of Python's: a ValueError for
+            # a header without a colon, a KeyError for an unknown transfer encoding.
+            known = failure.check(*_OF_CONNECTIONS) is not None
+            return reason_of(failure) if known else "the answer is not HTTP"
     return "closed by the server before a whole answer"

@@ -3,30 +3,38 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from functools import partial
 from random import Random
 from typing import Any
 
 from evproxy.interfaces import Dialer, Discovery, Probe
 from evproxy.model import UpstreamServer
 from evproxy.settings import Discover, HealthCheck
-from evproxy.upstream.connect import client_endpoint, dialer_for
+from evproxy.upstream.connect import dialer_for
 from evproxy.upstream.discovery import discovery_for
 from evproxy.upstream.names import Names
 from evproxy.upstream.probes import probe_for
+from evproxy.upstream.probes.names import check_endpoints
+from evproxy.upstream.resolving import ResolvingReactor
 
 
-def dialers_on(reactor: Any) -> Callable[[UpstreamServer], Dialer]:
-    """Makes the dialers of one pool, which share the names that they have resolved."""
-    names = Names(reactor)
+def dialers_on(reactor: Any, names: Names) -> Callable[[UpstreamServer], Dialer]:
+    """Makes the dialers of one pool; `names` resolves host names."""
     return lambda server: dialer_for(reactor, names, server.endpoint)
 
 
-def probes_on(reactor: Any) -> Callable[[HealthCheck], Probe]:
-    """Makes the probe that a health check describes."""
-    return lambda check: probe_for(reactor, check, partial(client_endpoint, reactor))
+def probes_on(reactor: Any, names: Names | None = None) -> Callable[[HealthCheck], Probe]:
+    """Makes the probe that a health check describes; `names` (``None``: its own) resolves."""
+    names = names or Names(reactor)
+    return lambda check: probe_for(reactor, check, check_endpoints(reactor, names, check.timeout))
 
 
-def discoveries_on(reactor: Any, random: Random) -> Callable[[Discover], Discovery]:
-    """Makes the discovery that settings describe; `random` draws its delays."""
-    return lambda discover: discovery_for(reactor, discover, random)
+def discoveries_on(
+    reactor: Any, random: Random, names: Names | None = None
+) -> Callable[[Discover], Discovery]:
+    """
+    Makes the discovery that settings describe.
+
+    `random` draws its delays, `names` (``None``: its own) resolves the hosts of etcd members.
+    """
+    resolving = ResolvingReactor(reactor, names or Names(reactor))
+    return lambda discover: discovery_for(resolving, discover, random)

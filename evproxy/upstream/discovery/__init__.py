@@ -32,7 +32,7 @@ def discovery_for(reactor: Any, settings: Discover, random: Random) -> Discovery
     The discovery that `settings` describe.
 
     :param reactor: provides `IReactorTime`, `IReactorFDSet`, `IReactorTCP` and
-        `IReactorThreads`, as Twisted's reactors do.
+        `IReactorFromThreads`, as Twisted's reactors do.
     :param random: draws the delays between look-ups that fail.
 
     `SettingsError`, with the key's name, for what cannot be discovered.

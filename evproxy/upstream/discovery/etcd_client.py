@@ -7,8 +7,10 @@ which a request can fail ends in `EtcdError`.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from typing import Any
+from urllib.parse import urlsplit
 
 from twisted.internet.defer import CancelledError, Deferred, TimeoutError, succeed
 from twisted.internet.interfaces import IConsumer
@@ -46,6 +48,8 @@ class EtcdClient:
     def __init__(self, reactor: Any, url: str, prefix: str) -> None:
         self.url = url
         self._base = url.rstrip("/").encode("ascii")
+        # The zone of an IPv6 address is not sent (RFC 6874, 1).
+        self._host = re.sub(r"%[^]]*]", "]", urlsplit(url).netloc.rpartition("@")[2])
         self.prefix = prefix
         self._reactor = reactor
         connections = Connections(reactor)
@@ -76,7 +80,13 @@ class EtcdClient:
         return await _whole_body(response)
 
     async def _request(self, path: bytes, body: bytes) -> IResponse:
-        headers = Headers({"Content-Type": ["application/json"], "User-Agent": ["evproxy"]})
+        headers = Headers(
+            {
+                "Content-Type": ["application/json"],
+                "Host": [self._host],
+                "User-Agent": ["evproxy"],
+            }
+        )
         response: IResponse = await self._agent.request(
             b"POST", self._base + path, headers, ShortBody(body)
         )

@@ -23,7 +23,6 @@ from functools import partial
 from typing import Any
 
 from attrs import frozen
-from twisted.internet.threads import deferToThreadPool
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
@@ -39,6 +38,7 @@ from evproxy.upstream.discovery.items import (
 )
 from evproxy.upstream.discovery.steps import Steps
 from evproxy.upstream.reasons import left_out, nothing_left, one_line, reason_of
+from evproxy.upstream.threads import NoThread, Threads
 
 SIZE_LIMIT = 1024 * 1024
 """Bytes; a file that is larger is broken."""
@@ -96,11 +96,11 @@ def signature_of(status: os.stat_result) -> Signature:
 
 class FileDiscovery:
     """
-    Looks at the file at `path` every `interval` seconds, in the reactor's thread pool.
+    Looks at the file at `path` every `interval` seconds, in a thread of its own.
 
     What is wrong is told once: again only when something else is wrong.
 
-    :param reactor: provides `IReactorTime` and `IReactorThreads`.
+    :param reactor: provides `IReactorTime` and `IReactorFromThreads`.
     """
 
     def __init__(
@@ -109,13 +109,14 @@ class FileDiscovery:
         read = READERS.get(os.path.splitext(path)[1])
         if read is None:
             raise SettingsError(f"discover.path: expected a name in .toml or .json, got {path!r}")
-        self._reactor = reactor
         self._path = path
         self._interval = interval
         self._read = partial(read, ItemReader(validate))
         self._announcer = Announcer()
         self._signature: Signature | None = None
         self._steps = Steps(reactor)
+        # One for each file: where one cannot be read, no other one waits.
+        self._threads = Threads(reactor, "evproxy file", 1)
 
     def start(
         self, changed: Callable[[Sequence[UpstreamServer]], None], failed: Callable[[str], None]
@@ -135,11 +136,8 @@ class FileDiscovery:
         return self._announcer.problems
 
     def _look(self) -> None:
-        pool = self._reactor.getThreadPool()
-        looking = deferToThreadPool(
-            self._reactor, pool, read_if_changed, self._path, self._signature
-        )
-        self._steps.under_way(looking.addCallbacks(self._taken, self._broken))
+        looking = self._threads.call(partial(read_if_changed, self._path, self._signature))
+        self._steps.under_way(looking.result.addCallbacks(self._taken, self._broken))
 
     def _taken(self, content: Content | None) -> None:
         self._steps.pause(self._interval, self._look)
@@ -169,7 +167,7 @@ class FileDiscovery:
             return
         self._steps.pause(self._interval, self._look)
         self._signature = None
-        if failure.check(OSError, Unreadable) is None:
+        if failure.check(OSError, Unreadable, NoThread) is None:
             _log.failure("a file could not be read in an unforeseen way", failure=failure)
         self._announcer.broken(self._shown(reason_of(failure)))
 

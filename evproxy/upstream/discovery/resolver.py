@@ -12,13 +12,13 @@ from __future__ import annotations
 import os
 import socket
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any
 
 from twisted.internet.defer import CancelledError, Deferred, TimeoutError
 from twisted.internet.error import ConnectError
 from twisted.internet.interfaces import IReadDescriptor
 from twisted.internet.protocol import ClientFactory, Protocol, connectionDone
-from twisted.internet.threads import deferToThreadPool
 from twisted.names import dns
 from twisted.protocols.basic import Int16StringReceiver
 from twisted.python.failure import Failure
@@ -28,6 +28,7 @@ from evproxy.config.addresses import host_and_port
 from evproxy.upstream.discovery.polling import LookFailed
 from evproxy.upstream.discovery.records import Answer, canonical, nameservers_in
 from evproxy.upstream.reasons import reason_of
+from evproxy.upstream.threads import NoThread, Threads
 
 ATTEMPT_TIMEOUTS = (1.0, 2.0)
 """Seconds to wait for an answer; all servers are asked with the first, then with the next."""
@@ -56,9 +57,9 @@ class Resolver:
     """
     Asks DNS servers.
 
-    :param reactor: provides `IReactorTime`, `IReactorFDSet`, `IReactorTCP`, `IReactorThreads`.
+    :param reactor: provides `IReactorTime`, `IReactorFDSet`, `IReactorTCP`, `IReactorFromThreads`.
     :param nameservers: addresses and ports; empty for those of resolv.conf(5), which is
-        read again, in a thread, before each look-up.
+        read again, in a thread of its own, before each look-up.
     """
 
     def __init__(
@@ -67,13 +68,16 @@ class Resolver:
         self._reactor = reactor
         self._nameservers = tuple(nameservers)
         self._resolv_conf = resolv_conf
+        self._threads = Threads(reactor, "evproxy resolv.conf", 1)
 
     async def nameservers(self) -> tuple[Nameserver, ...]:
-        """The servers to ask now."""
+        """The servers to ask now; `LookFailed` if they cannot be known."""
         if self._nameservers:
             return self._nameservers
-        pool = self._reactor.getThreadPool()
-        text: str = await deferToThreadPool(self._reactor, pool, read_text, self._resolv_conf)
+        try:
+            text = await self._threads.call(partial(read_text, self._resolv_conf)).result
+        except NoThread as error:
+            raise LookFailed(reason_of(error)) from None
         return nameservers_in(text)
 
     async def ask(

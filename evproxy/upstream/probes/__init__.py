@@ -22,6 +22,7 @@ from evproxy.upstream.probes.address import with_port
 from evproxy.upstream.probes.attempt import Attempt
 from evproxy.upstream.probes.http import HttpQuestion
 from evproxy.upstream.probes.kinds import Conversation, ask_tcp
+from evproxy.upstream.probes.names import FIRST_ANSWER, LooksUp
 from evproxy.upstream.probes.tls import TlsQuestion, name_of
 
 KINDS = ("tcp", "tls", "http", "send-expect", "redis", "smtp", "postgresql")
@@ -46,7 +47,7 @@ class EndpointProbe:
     """
     A check that connects to a server by its endpoint.
 
-    :param timeout: seconds for the whole check.
+    :param timeout: seconds for the whole check, from when the server's address is known.
     :param port: check this port (0: the server's own).
     :param endpoint_for: makes the client endpoint of an address.
     """
@@ -64,6 +65,8 @@ class EndpointProbe:
         self._endpoint_for = endpoint_for
         self._timeout = timeout
         self._port = port
+        self.longest = FIRST_ANSWER + timeout
+        """See `evproxy.interfaces.SelfBounded`."""
 
     def check(
         self, server: UpstreamServer, done: Callable[[str | None], None]
@@ -73,8 +76,10 @@ class EndpointProbe:
 
         def ask() -> Deferred[Any]:
             address = with_port(server.endpoint, self._port)
-            endpoint = attempt.watched(self._endpoint_for(address))
-            return self._question(attempt, endpoint, server)
+            endpoint = self._endpoint_for(address)
+            if isinstance(endpoint, LooksUp):
+                endpoint.tell(attempt)
+            return self._question(attempt, attempt.watched(endpoint), server)
 
         attempt.begin(ask)
         return attempt.cancel

@@ -27,9 +27,18 @@ def with_port(endpoint: str, port: int) -> str:
 
 
 def host_of(endpoint: str) -> str:
-    """The host name or IP address in `endpoint`; empty if it has none."""
+    """The host name or IP address in `endpoint`, without a zone; empty if it has none."""
     address = parse_upstream(endpoint)
-    return address.host if isinstance(address, TCPAddress) else ""
+    return without_zone(address.host) if isinstance(address, TCPAddress) else ""
+
+
+def without_zone(host: str) -> str:
+    """
+    `host` without the zone of an IPv6 address (``fe80::1%eth0``).
+
+    A zone means something on this machine only, and is never sent (RFC 6874, 1; RFC 9844).
+    """
+    return host.partition("%")[0] if ":" in host else host
 
 
 def host_header(endpoint: str) -> str:
@@ -37,4 +46,4 @@ def host_header(endpoint: str) -> str:
     address = parse_upstream(endpoint)
     if not isinstance(address, TCPAddress):
         return "localhost"
-    return host_and_port(address.host, address.port)
+    return host_and_port(without_zone(address.host), address.port)

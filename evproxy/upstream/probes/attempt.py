@@ -38,7 +38,8 @@ class Attempt:
     One check that runs.
 
     :param clock: for the timeout.
-    :param timeout: seconds for the whole check, connecting and closing included.  A
+    :param timeout: seconds for the whole check, connecting and closing included, from when
+        the server's address is known.  A
         server that was found well, but does not take part in closing, stays well; its
         connection is reset when the time is over.
     :param done: called once, never from within `begin`, with ``None`` or a reason.
@@ -57,6 +58,8 @@ class Attempt:
         self._transport: ITransport | None = None
         self._decided = False
         self._verdict: str | None = None
+        self.left = False
+        """Whether who asks has begun to close the connection."""
         self.missing: Callable[[], str] = str
         """Says what a server that did not answer in time still owes; empty for nothing."""
 
@@ -67,6 +70,18 @@ class Attempt:
     def watched(self, endpoint: IStreamClientEndpoint) -> IStreamClientEndpoint:
         """`endpoint`, whose connection this attempt will bound and close."""
         return _WatchedEndpoint(endpoint, self)
+
+    def look_up_began(self, longest: float) -> None:
+        """The address is looked up first, which takes `longest` seconds at the most."""
+        self._begin_time(longest + self._timeout)
+
+    def look_up_ended(self) -> None:
+        """The check's own time begins."""
+        self._begin_time(self._timeout)
+
+    def _begin_time(self, seconds: float) -> None:
+        if not self._decided and self._timer.active():
+            self._timer.reset(seconds)
 
     def decide(self, verdict: str | None, close: Callable[[], None] | None = None) -> None:
         """
@@ -157,6 +172,10 @@ class _Watched(ProtocolWrapper):
             attempt.decide(f"sent more than {RECEIVE_LIMIT} bytes", self.abortConnection)
         else:
             super().dataReceived(data)
+
+    def loseConnection(self) -> None:
+        self.factory.attempt.left = True
+        super().loseConnection()
 
     def connectionLost(self, reason: Failure = connectionDone) -> None:
         try:

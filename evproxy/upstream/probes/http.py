@@ -10,10 +10,11 @@ import re
 from typing import Any
 
 from twisted.internet.defer import Deferred
+from twisted.internet.error import ConnectionDone
 from twisted.internet.interfaces import IStreamClientEndpoint
 from twisted.internet.protocol import Protocol, connectionDone
 from twisted.python.failure import Failure
-from twisted.web.client import URI, Agent
+from twisted.web.client import URI, Agent, ResponseFailed
 from twisted.web.http_headers import Headers
 from twisted.web.iweb import IAgentEndpointFactory, IResponse
 from zope.interface import implementer
@@ -66,7 +67,9 @@ class HttpQuestion:
             b"http://localhost" + self._path,
             Headers({"Host": [host], "User-Agent": ["evproxy health check"]}),
         )
-        return request.addCallback(self._answered, attempt)
+        return request.addCallbacks(
+            self._answered, _not_answered, callbackArgs=(attempt,), errbackArgs=(attempt,)
+        )
 
     def _answered(self, response: IResponse, attempt: Attempt) -> None:
         reason = unexpected_status(response.code, self._expect_status)
@@ -74,6 +77,17 @@ class HttpQuestion:
             attempt.decide(reason)
         else:
             response.deliverBody(_TextSearch(self._expect_text, attempt))
+
+
+def _not_answered(failure: Failure, attempt: Attempt) -> Failure:
+    """Tell what a failure does not: Twisted's parser just closes where a line is too long."""
+    error = failure.value
+    closed = isinstance(error, ResponseFailed) and all(
+        each.check(ConnectionDone) for each in error.reasons
+    )
+    if closed and attempt.left:
+        attempt.decide("a line of the answer is too long")
+    return failure
 
 
 def unexpected_status(status: int, expected: tuple[int, ...]) -> str | None:

@@ -28,7 +28,7 @@ from evproxy.config.addresses import is_address, server_name_fault
 from evproxy.errors import SettingsError
 from evproxy.model import UpstreamServer
 from evproxy.settings import HealthCheck
-from evproxy.upstream.probes.address import host_of
+from evproxy.upstream.probes.address import host_of, without_zone
 from evproxy.upstream.probes.attempt import Attempt
 from evproxy.upstream.reasons import reason_of
 
@@ -82,7 +82,7 @@ class TlsQuestion:
             name = name_of(self._server_name, server.endpoint)
             handshake = _Handshake(attempt, name)
         else:
-            name = self._server_name or host_of(server.endpoint)
+            name = without_zone(self._server_name) or host_of(server.endpoint)
             handshake = _Handshake(attempt, None)
         sent = name.encode("idna") if name and not is_address(name) else b""
         creator = _ConnectionCreator(self._trust.getContext(), sent, handshake)
@@ -97,7 +97,7 @@ def name_of(server_name: str, endpoint: str) -> str:
 
     `SettingsError` if there is neither a `server_name` nor a host in `endpoint`.
     """
-    name = server_name or host_of(endpoint)
+    name = without_zone(server_name) or host_of(endpoint)
     if not name:
         raise SettingsError(f"a name is needed to verify {endpoint}, which has no host")
     return name
@@ -162,6 +162,6 @@ def identity_problem(connection: SSL.Connection, name: str) -> str | None:
     try:
         verify(connection, name)
     except (CertificateError, VerificationError, ValueError):
-        # ValueError: no certificate can be for `name`, as for an address with a zone.
+        # ValueError: the names in the certificate are none.
         return f"certificate verify failed: it is not for {name!r}"
     return None
