@@ -13,7 +13,6 @@ from twisted.internet.address import IPv4Address
 from twisted.internet.defer import Deferred
 from twisted.internet.protocol import ServerFactory
 from twisted.internet.task import Clock
-from twisted.internet.testing import MemoryReactorClock
 from twisted.internet.threads import deferToThread
 
 from evproxy import ProxyService
@@ -226,6 +225,19 @@ async def test_the_addresses_are_tried_in_turn(
     assert asked.asked == [NAME]
 
 
+async def test_a_handshake_goes_to_the_addresses_in_turn(
+    reactor: Any, listen: Listen, asked: LookUps
+) -> None:
+    """The ``tls`` check reaches the address that takes connections, where no TLS is spoken."""
+    asked.addresses = ("127.0.0.3", "127.0.0.1")
+    visits = Visits(answer=b"not TLS")
+    check = HealthCheck(kind="tls", timeout=AT_ONCE)
+    reason = await checked(reactor, Names(reactor, look_up=asked), at_port(listen(visits)), check)
+    assert reason is not None
+    assert reason.startswith("TLS: ")
+    assert visits.made == 1
+
+
 async def test_the_address_that_answered_comes_first(
     reactor: Any, listen: Listen, asked: LookUps
 ) -> None:
@@ -321,8 +333,8 @@ def test_the_first_answer_is_not_waited_for_without_end() -> None:
 @pytest.mark.parametrize("server", [f"{NAME}:80", f"tcp:{NAME}:80:timeout=9", f"ssl:{NAME}:443"])
 def test_a_check_that_is_cancelled_leaves_nothing(server: str) -> None:
     """A check that is cancelled while its name is looked up leaves no timer."""
-    reactor: Any = MemoryReactorClock()
-    reactor.installNameResolver(Unanswered())
+    reactor: Any = Clock()
+    reactor.nameResolver = Unanswered()
     check = HealthCheck()
     probe = probe_for(reactor, check, check_endpoints(reactor, Names(reactor), check.timeout))
     told: list[str | None] = []

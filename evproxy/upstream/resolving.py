@@ -19,6 +19,7 @@ from twisted.internet.interfaces import (
     IConnector,
     IHostnameResolver,
     IHostResolution,
+    IReactorPluggableNameResolver,
     IResolutionReceiver,
 )
 from twisted.internet.protocol import ClientFactory
@@ -47,7 +48,7 @@ class ResolvingReactor:
         self._names = names
         self._longest = longest
         self.nameResolver = _Resolver(names)
-        directlyProvides(self, providedBy(reactor))
+        directlyProvides(self, providedBy(reactor), IReactorPluggableNameResolver)
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._reactor, name)

@@ -39,9 +39,8 @@ class Attempt:
 
     :param clock: for the timeout.
     :param timeout: seconds for the whole check, connecting and closing included, from when
-        the server's address is known.  A
-        server that was found well, but does not take part in closing, stays well; its
-        connection is reset when the time is over.
+        the server's address is known.  A server that was found well, but does not take part
+        in closing, stays well; its connection is reset when the time is over.
     :param done: called once, never from within `begin`, with ``None`` or a reason.
     """
 
