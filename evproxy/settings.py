@@ -145,7 +145,8 @@ class HealthCheck:
         "timeout",
         Seconds(MILLISECOND),
         1.0,
-        "For one whole check; a check that takes longer has failed.",
+        "For one whole check; a check that takes longer has failed. It counts from when the "
+        "address is known: the first look-up of a host name may take 5 s more.",
     )
     rise: int = _check(
         "rise", Whole(1, MOST_IN_A_ROW), 2, "So many good checks in a row make a server up."
@@ -178,7 +179,8 @@ class HealthCheck:
         "host",
         Matching("HOST or HOST:PORT, in ASCII", r"(?!.*[/?#@])[!-~]*"),
         "",
-        "The `Host` header. Empty: the server's own host and port.",
+        "The `Host` header. Empty: the server's own host and port, without the zone of an IPv6 "
+        "address.",
         ("http",),
     )
     expect_status: tuple[int, ...] = _check(
