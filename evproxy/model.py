@@ -12,8 +12,9 @@ from __future__ import annotations
 import enum
 from functools import lru_cache
 
-from attrs import frozen
+from attrs import field, frozen
 
+from evproxy.config.addresses import server_name
 from evproxy.config.declare import setting
 from evproxy.config.descriptions import ClientDescription
 from evproxy.config.rules import Flag, Whole
@@ -94,8 +95,9 @@ class ConnectionInfo:
     """
     What is known of a downstream connection when its upstream server is chosen.
 
-    `peer_host` and `peer_port` are the client's address (for a UNIX socket the path,
-    often empty, and 0); `listener` is the name of the listener that accepted it.
+    `peer_host` and `peer_port` are the client's address, as `canonical_address` has it (for a
+    UNIX socket the path, escaped, often empty, and 0); `listener` is the name of the listener
+    that accepted it.
     """
 
     peer_host: str
@@ -105,7 +107,11 @@ class ConnectionInfo:
 
 @frozen(slots=True)
 class UpstreamServer:
-    """One address that sessions may be connected to, as configured or discovered."""
+    """
+    One address that sessions may be connected to, as configured or discovered.
+
+    `name` is what logs and metrics call it, which the endpoint decides: see `server_name`.
+    """
 
     endpoint: str = setting(
         ClientDescription(),
@@ -131,11 +137,11 @@ class UpstreamServer:
         "in DNS SRV.",
         default=0,
     )
+    name: str = field(init=False, eq=False, repr=False)
 
-    @property
-    def name(self) -> str:
-        """What logs and metrics call it: the endpoint without a leading ``tcp:``."""
-        return self.endpoint.removeprefix("tcp:")
+    @name.default
+    def _name(self) -> str:
+        return server_name(self.endpoint)
 
 
 def upstream_server(given: str | UpstreamServer) -> UpstreamServer:

@@ -22,7 +22,7 @@ from twisted.internet.error import CannotListenError
 from twisted.logger import Logger
 
 from evproxy.config.addresses import host_and_port
-from evproxy.config.problems import printable
+from evproxy.escape import escaped, printable
 from evproxy.service import ProxyService
 
 _HANDLED = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGQUIT)
@@ -137,10 +137,12 @@ class Process(Service):
         return stopped
 
     def _cannot_listen(self, error: CannotListenError) -> NoReturn:
-        port: Any = os.fsdecode(error.port) if isinstance(error.port, bytes) else error.port
+        port: Any = error.port
+        if isinstance(port, bytes):
+            port = escaped(os.fsdecode(port))
         where = port if error.interface is None else host_and_port(error.interface or "*", port)
         reason = getattr(error.socketError, "strerror", None) or error.socketError
-        line = f"{self._listen}: cannot listen on {where}: {reason}"
+        line = printable(f"{self._listen}: cannot listen on {where}: {reason}")
         # A daemon has no standard error, only a log.
         _log.critical("{line}", line=line)
         cannot_start([line])
@@ -150,7 +152,7 @@ def _shown(address: Any) -> str:
     """An address of a port as options and logs have it."""
     if hasattr(address, "host"):
         return host_and_port(address.host, address.port)
-    return f"unix:{os.fsdecode(address.name or b'')}"
+    return f"unix:{escaped(os.fsdecode(address.name or b''))}"
 
 
 def raise_open_file_limit() -> None:

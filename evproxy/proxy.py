@@ -28,7 +28,9 @@ from twisted.python.failure import Failure
 from zope.interface import implementer
 
 from evproxy.admission import Admission
+from evproxy.config.addresses import MAPPED, canonical_address
 from evproxy.errors import HandshakeFailed
+from evproxy.escape import escaped, printable
 from evproxy.interfaces import Pool, Receiver, SessionObserver, TroubleObserver
 from evproxy.model import ConnectionInfo
 from evproxy.relay import DataPlane
@@ -283,7 +285,7 @@ class ProxyFactory(Factory):
             timeouts=Timeouts() if timeouts is None else timeouts,
             upstream_factory=self.upstream_factory,
             ended=admission.closed,
-            listener=listener,
+            listener=printable(listener),
             observers=list(observers),
             troubles=hearing,
         )
@@ -297,6 +299,10 @@ class ProxyFactory(Factory):
             host, port = _path(addr), 0
         else:
             host, port = getattr(addr, "host", ""), getattr(addr, "port", 0)
+            # The kernel writes every address in one way, but for those of IPv4 clients of a
+            # listener for both families.
+            if host.startswith(MAPPED):
+                host = canonical_address(host)
         protocol = self.protocol(ConnectionInfo(host, port, self.context.listener))
         protocol.factory = self
         return protocol
@@ -311,4 +317,4 @@ class ProxyFactory(Factory):
 
 def _path(address: UNIXAddress) -> str:
     name = address.name
-    return name.decode("utf-8", "backslashreplace") if name else ""
+    return escaped(name.decode("utf-8", "surrogateescape")) if name else ""

@@ -15,6 +15,7 @@ from random import Random
 from typing import Any
 
 from evproxy.config.document import ConfigErrors, parse
+from evproxy.config.loops import loops
 from evproxy.config.problems import shown_path
 from evproxy.config.rules import Fault, Surroundings
 from evproxy.errors import SettingsError
@@ -49,6 +50,9 @@ def read_settings(path: str, closer_look: Fault = listen_fault) -> Settings:
     directory = os.path.dirname(os.path.abspath(path))
     settings = parse(_text(path), Surroundings(directory, upstream_fault, closer_look))
     problems = [problem for pool in settings.pools for problem in pool_problems(pool)]
+    for loop in loops(settings.listeners, settings.pools):
+        where = shown_path(("pools", loop.pool.name, "upstreams", loop.index))
+        problems.append(f"{where}: {loop.reason}")
     if problems:
         raise ConfigErrors(problems)
     return settings

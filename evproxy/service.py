@@ -20,6 +20,7 @@ from twisted.python.failure import Failure
 
 from evproxy.admission import Admission
 from evproxy.config.addresses import listen_fault
+from evproxy.config.loops import loops
 from evproxy.errors import SettingsError
 from evproxy.interfaces import Pool as PoolInterface
 from evproxy.interfaces import SessionObserver, SharedPool
@@ -194,6 +195,9 @@ class ProxyService(Service):
         observers: Sequence[SessionObserver],
         pool: PoolInterface | None,
     ) -> None:
+        if pool is None:
+            for loop in loops(settings.listeners, settings.pools):
+                raise SettingsError(f"upstreams: {loop.reason}")
         self._reactor = reactor
         self.settings = settings
         trouble = TroubleLog()

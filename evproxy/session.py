@@ -23,7 +23,8 @@ from twisted.logger import Logger
 from twisted.python.failure import Failure
 
 from evproxy.config.addresses import host_and_port
-from evproxy.errors import NoServerAvailable
+from evproxy.errors import EvproxyError, NoServerAvailable
+from evproxy.escape import escaped, printable
 from evproxy.interfaces import (
     Half,
     Joiner,
@@ -114,6 +115,13 @@ class _Discarding:
 
 def _nothing() -> None:
     """There is nothing to do."""
+
+
+def _message_of(failure: Failure) -> str:
+    """What `failure` says, which may be what a server said, fit for a log."""
+    message = failure.getErrorMessage()
+    ours = isinstance(failure.value, EvproxyError)
+    return printable(message) if ours else escaped(message)
 
 
 NOBODY = _Discarding(_nothing)
@@ -268,10 +276,11 @@ class Session:
         self._connecting = None
         self.server = None
         self._tried += (server,)
-        self.error = f"{server.name}: {reason.getErrorMessage()}"
+        why = _message_of(reason)
+        self.error = f"{server.name}: {why}"
         try:
             self._context.pool.connect_failed(server, self, reason)
-            self._tell_connect_failed(server.name, reason.getErrorMessage())
+            self._tell_connect_failed(server.name, why)
             self._connect_next()
         except Exception:
             self._broken()
@@ -437,7 +446,7 @@ class Session:
         """Called in an ``except`` clause: this session ends, no other notices."""
         failure = Failure()
         _log.failure("A session of {peer} broke", failure, peer=self.info.peer_host)
-        self.error = failure.getErrorMessage()
+        self.error = _message_of(failure)
         if self.phase is _RELAYING and self.relay is None:
             # It broke while it was joined: there is no relay to close it.
             self.reason = close_reason(Side.PROXY, Ending.ERROR, _CONNECTING)

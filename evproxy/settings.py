@@ -38,6 +38,10 @@ MILLISECOND = 0.001
 MOST_SESSIONS = 1_000_000_000
 MOST_IN_A_ROW = 1000
 HIGHEST_PORT = 65535
+BODY_LIMIT = 64 * 1024
+"""The text that an HTTP check expects has to be in this many first bytes of the body."""
+ANSWER_LIMIT = 16 * 1024
+"""The most bytes of one answer to a check that are read; HAProxy's ``tune.bufsize`` is the same."""
 
 DEFAULT_LISTEN = "tcp:8080:interface=127.0.0.1"
 DEFAULT_BACKLOG = 4096
@@ -185,7 +189,7 @@ class HealthCheck:
     )
     expect_status: tuple[int, ...] = _check(
         "expect_status",
-        Many("an array of whole numbers from 100 to 599", Whole(100, 599)),
+        Many("an array of whole numbers from 200 to 599", Whole(200, 599)),
         (200,),
         "The good statuses. Empty: all from 200 to 399.",
         ("http",),

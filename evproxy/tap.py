@@ -14,12 +14,15 @@ from attrs import evolve, frozen
 from twisted.application.service import IService, MultiService
 from twisted.python import usage
 
+from evproxy.config.addresses import server_name, servers_in
 from evproxy.config.declare import declared, keys_of
 from evproxy.config.document import ConfigErrors
+from evproxy.config.loops import loops
 from evproxy.config.problems import quoted
 from evproxy.config.rules import Choice, Rule, Unfit
 from evproxy.demo import DemoService
 from evproxy.errors import SettingsError
+from evproxy.escape import escaped
 from evproxy.model import UpstreamServer
 from evproxy.process import Process, cannot_start, raise_open_file_limit
 from evproxy.reading import listen_fault, read_settings, upstream_fault
@@ -146,7 +149,8 @@ class Options(usage.Options):
         try:
             super().parseOptions(options)
         except ConfigErrors as errors:
-            cannot_start(f"{self['config']}: {problem}" for problem in errors.problems)
+            name = escaped(self["config"])
+            cannot_start(f"{name}: {problem}" for problem in errors.problems)
         except usage.UsageError as error:
             cannot_start([f"evproxy: {error}"])
 
@@ -168,7 +172,8 @@ class Options(usage.Options):
     @property
     def listen_source(self) -> str:
         """Where it is said where to listen: the option, or the file."""
-        return "evproxy: --listen" if self["config"] is None else f"{self['config']}: listeners"
+        path = self["config"]
+        return "evproxy: --listen" if path is None else f"{escaped(path)}: listeners"
 
     def _value(self, option: Option) -> Any:
         text = self[option.name]
@@ -199,14 +204,19 @@ class Options(usage.Options):
             raise usage.UsageError("--demo: comes with its own server, leave --upstream out")
         if not self["demo"] and not upstreams:
             raise usage.UsageError("--upstream: at least one is needed (or --demo, or --config)")
-        _refuse_repeated("upstream", upstreams, lambda each: each.removeprefix("tcp:"))
+        for each in upstreams:
+            several = servers_in(each)
+            if several:
+                meant = " ".join(f"--upstream={server}" for server in several)
+                raise usage.UsageError(f"--upstream: {each!r}: did you mean {meant}?")
+        _refuse_repeated("upstream", upstreams, server_name)
         for name, fault_of, descriptions in (
             ("upstream", upstream_fault, upstreams),
             ("listen", listen_fault, listen),
         ):
             for fault in filter(None, map(fault_of, descriptions)):
                 raise usage.UsageError(f"--{name}: {fault}")
-        return Settings(
+        settings = Settings(
             listeners=tuple(map(ListenerSettings, listen)),
             pools=(
                 PoolSettings(
@@ -216,6 +226,9 @@ class Options(usage.Options):
             timeouts=Timeouts(**values[Timeouts]),
             **{key: value for key, value in values[Settings].items() if key != "access_log"},
         )
+        for loop in loops(settings.listeners, settings.pools):
+            raise usage.UsageError(f"--upstream: {loop.reason}")
+        return settings
 
 
 def _refuse_repeated(name: str, values: list[str], known_as: Callable[[str], str]) -> None:
@@ -235,7 +248,7 @@ def makeService(options: Options) -> IService:
     try:
         proxy = ProxyService.from_settings(reactor, options.settings)
     except SettingsError as error:
-        cannot_start([f"{options['config'] or 'evproxy'}: {error}"])
+        cannot_start([f"{escaped(options['config'] or 'evproxy')}: {error}"])
     if options["demo"]:
         pool: Any = proxy.pools["default"]
         demo = DemoService(reactor, lambda port: pool.add(UpstreamServer(f"127.0.0.1:{port}")))

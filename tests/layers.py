@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 LAYERS = [
-    {"model", "errors", "settings", "config", "policy", "wire"},
+    {"model", "errors", "escape", "settings", "config", "policy", "wire"},
     {"interfaces"},
     {"relay", "upstream"},
     {"session", "proxy", "admission"},

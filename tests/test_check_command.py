@@ -94,6 +94,38 @@ def test_closer_look_at_endpoints(tmp_path: Path, capsys: pytest.CaptureFixture[
             "health_check.server_name: a name is needed to verify unix:{directory}/a.sock, which"
             " has no host",
         ),
+        *(
+            (
+                f'upstreams = ["a:1", "{endpoint}"]\nhealth_check = {{kind = "tls"}}',
+                f"health_check.kind: a TLS handshake within that of {endpoint} can never succeed",
+            )
+            for endpoint in ("tls:a:443", "ssl:a:443")
+        ),
+        (
+            'upstreams = ["[fe80::1%eth0]:1"]\nhealth_check = {kind = "tls", verify = true}',
+            "health_check.server_name: a name is needed to verify [fe80::1%eth0]:1, whose address"
+            " has a zone",
+        ),
+        (
+            'upstreams = ["b:1", "127.0.0.1:8080"]',
+            'upstreams[1]: "127.0.0.1:8080" leads back to the listener'
+            ' "tcp:8080:interface=127.0.0.1"',
+        ),
+        *(
+            (f'upstreams = ["{endpoint}"]', f"upstreams[0]: '{endpoint}': {fault}")
+            for endpoint, fault in (
+                ("224.0.0.1:80", "no connection goes to a multicast address"),
+                ("[ff02::1]:80", "no connection goes to a multicast address"),
+                ("[fe80::1]:80", "a link-local address needs its zone, as in [fe80::1%eth0]"),
+                (f"unix:/{'x' * 107}", "the path of a UNIX socket has at most 107 bytes"),
+                ("a,b:80", "each server is given by itself, with its port"),
+            )
+        ),
+        (
+            'upstreams = ["a:http"]',
+            "upstreams[0]: 'a:http' is not an upstream server: a port is a number from 1 to"
+            ' 65535, did you mean "a:80"?',
+        ),
         (
             'upstreams = ["unix:a.sock", "unix:{directory}/a.sock"]',
             'upstreams[1]: the same as pools."a.b".upstreams[0], {shown}',
@@ -117,6 +149,10 @@ def test_closer_look_at_pools(
     "pool",
     [
         'upstreams = ["a:1"]\nhealth_check = {kind = "send-expect", send = "x"}',
+        'upstreams = ["tls:a:443"]\nhealth_check = {kind = "http"}',
+        'upstreams = ["ssl:a:443"]\nhealth_check = {kind = "tcp"}',
+        'upstreams = ["a:8080", "127.0.0.1:8081", "[::1]:8080"]',
+        'upstreams = ["[fe80::1%eth0]:1"]\nhealth_check = {kind = "tls"}',
         'upstreams = ["a:1", "tcp:a:2"]\nhealth_check = {port = 80}',
         'upstreams = ["unix:a.sock"]\n'
         'health_check = {kind = "tls", verify = true, server_name = "a"}',

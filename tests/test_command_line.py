@@ -67,6 +67,35 @@ WRONG = [
         "--upstream=nosuch:x",
         line="--upstream: 'nosuch:x' is not an upstream server: Unknown endpoint type: 'nosuch'",
     ),
+    *[
+        wrong(
+            f"--upstream={description}",
+            line=f"--upstream: '{description}' is not an upstream server: "
+            f'a port is a number from 1 to 65535, did you mean "{meant}"?',
+        )
+        for description, meant in (
+            ("a:http", "a:80"),
+            ("tcp:a:HTTPS", "tcp:a:443"),
+            ("[::1]:redis", "[::1]:6379"),
+        )
+    ],
+    *[
+        wrong(
+            f"--upstream={description}",
+            line=f"--upstream: {description!r}: did you mean --upstream=a:80 --upstream=b:81?",
+        )
+        for description in ("a:80,b:81", "a:80 b:81", "a:80; b:81,")
+    ],
+    wrong(
+        "--upstream=localhost:8080",
+        line='--upstream: "localhost:8080" leads back to the listener'
+        ' "tcp:8080:interface=127.0.0.1"',
+    ),
+    wrong(
+        UPSTREAM,
+        "--upstream=[::ffff:127.0.0.1]:1",
+        line="--upstream: '[::ffff:127.0.0.1]:1' is given twice",
+    ),
     wrong(
         "--upstream=tls:a",
         line="--upstream: 'tls:a' is not an upstream server: "

@@ -25,6 +25,8 @@ SAME_PLACE = [
     *("tcp:8080:backlog=9", "tcp:port=08080:backlog=9"),
     *("unix:a.sock", "unix:a.sock"),
     *("tcp:8080:interface=::1", "tcp6:8080"),
+    *(r"tcp:80:interface=0\:\:1", r"tcp:port=080:interface=\:\:1"),
+    *("tcp:81", "tcp:81:interface=0.0.0.0"),
 ]
 
 
@@ -220,7 +222,17 @@ lisen = "tcp:1"
         ),
         (
             LISTENERS + "[pools.web]\nupstreams = 'a:1'",
-            ['pools.web.upstreams: expected an array of upstream servers, got "a:1"'],
+            [
+                'pools.web.upstreams: expected an array of upstream servers, got "a:1", did you'
+                ' mean ["a:1"]?'
+            ],
+        ),
+        (
+            LISTENERS + "[pools.web]\nupstreams = 'a:1, b:1'",
+            [
+                'pools.web.upstreams: expected an array of upstream servers, got "a:1, b:1", did'
+                ' you mean ["a:1", "b:1"]?'
+            ],
         ),
         (
             LISTENERS + "[pools.web]\nupstreams = [{weight = 2}]",
@@ -258,10 +270,15 @@ lisen = "tcp:1"
             ['listeners[1].name: the same as listeners[0].name, "a"'],
         ),
         (
-            "".join(f'{LISTENERS}listen = "{each}"\n' for each in SAME_PLACE) + POOLS,
+            "".join(f"{LISTENERS}listen = '{each}'\n" for each in SAME_PLACE) + POOLS,
             [
                 f'listeners[{index}].listen: the same as listeners[{index - 1}].listen, "{shown}"'
-                for index, shown in ((1, "tcp:8080:backlog=9"), (3, "unix:a.sock"))
+                for index, shown in (
+                    (1, "tcp:8080:backlog=9"),
+                    (3, "unix:a.sock"),
+                    (7, r"tcp:80:interface=\\:\\:1"),
+                    (9, "tcp:81"),
+                )
             ],
         ),
         (2 * (LISTENERS + 'listen = "tcp:0:interface=::1"\n') + POOLS, []),

@@ -4,6 +4,8 @@ The keys of a pool's tables: every line that a wrong value is told.
 
 from __future__ import annotations
 
+import re
+
 import pytest
 
 from evproxy.config.addresses import domain_fault
@@ -128,7 +130,18 @@ def test_pool_keys(key: str, expected: str) -> None:
         ),
         ("fast_interval = 3", [".fast_interval: fast_interval (3) is more than interval (2.0)"]),
         ('kind = "tls", ca = "x"', [".ca: of no use without verify = true"]),
-        ('kind = "tls", server_name = "::1"', []),
+        ('kind = "tls", verify = true, server_name = "::1"', []),
+        (
+            'kind = "tls", server_name = "::1"',
+            [
+                ".server_name: of no use without verify = true: an address is not sent in a"
+                " handshake"
+            ],
+        ),
+        (
+            'kind = "tls", verify = true, server_name = "fe80::1%eth0"',
+            [".server_name: no certificate can be for an address with a zone"],
+        ),
         (
             'kind = "tls", server_name = "a..b"',
             [f'.server_name: expected a host name or an IP address, got "a..b": {LENGTHS}'],
@@ -146,15 +159,23 @@ def test_pool_keys(key: str, expected: str) -> None:
             ['.path: expected a path that starts with /, in ASCII, without spaces, got "healthz"'],
         ),
         (
-            'kind = "http", expect_status = [200, 99, "x"]',
+            'kind = "http", expect_status = [200, 199, "x", 100]',
             [
-                ".expect_status[1]: expected a whole number from 100 to 599, got 99",
-                '.expect_status[2]: expected a whole number from 100 to 599, got "x"',
+                ".expect_status[1]: expected a whole number from 200 to 599, got 199",
+                '.expect_status[2]: expected a whole number from 200 to 599, got "x"',
+                ".expect_status[3]: expected a whole number from 200 to 599, got 100",
             ],
         ),
         (
             'kind = "http", expect_status = 200',
-            [".expect_status: expected an array of whole numbers from 100 to 599, got 200"],
+            [
+                ".expect_status: expected an array of whole numbers from 200 to 599, got 200,"
+                " did you mean [200]?"
+            ],
+        ),
+        (
+            'kind = "http", expect_status = true',
+            [".expect_status: expected an array of whole numbers from 200 to 599, got true"],
         ),
         ('kind = "http", host = "a/b"', ['.host: expected HOST or HOST:PORT, in ASCII, got "a/b"']),
         (
@@ -191,7 +212,39 @@ def test_pool_keys(key: str, expected: str) -> None:
             ],
         ),
         (r"kind = 'send-expect', send = 'QUIT\r\n', expect = '\x00\\'", []),
-        ('kind = "http", expect_status = [], expect_text = "ok", method = "HEAD"', []),
+        ('kind = "http", expect_status = [], expect_text = "ok", method = "OPTIONS"', []),
+        ('kind = "http", expect_status = [200, 204], method = "HEAD"', []),
+        (f'kind = "http", expect_text = "{"x" * 65536}"', []),
+        (
+            'kind = "http", expect_status = [], expect_text = "ok", method = "HEAD"',
+            [".expect_text: the answer to HEAD has no body that it could be in"],
+        ),
+        (
+            'kind = "http", expect_status = [204, 200, 304], expect_text = "ok"',
+            [
+                f".expect_status: an answer of status {status} has no body that expect_text"
+                " could be in"
+                for status in (204, 304)
+            ],
+        ),
+        (
+            f'kind = "http", expect_text = "x{"ü" * 32768}"',
+            [".expect_text: it is longer than the 65536 bytes of a body that are read"],
+        ),
+        (
+            'kind = "http", method = "CONNECT"',
+            [".method: CONNECT asks for a tunnel, and not for a path"],
+        ),
+        ("kind = 'send-expect', expect = '" + 16384 * r"\x00" + "'", []),
+        (
+            "kind = 'send-expect', expect = '" + 16385 * r"\x00" + "'",
+            [".expect: it is longer than the 16384 bytes of an answer that are read"],
+        ),
+        (
+            'kind = "send-expect", expect_pattern = ".*"',
+            [".expect_pattern: it matches an empty answer too, so that none is waited for"],
+        ),
+        ('kind = "send-expect", expect_pattern = ".+"', []),
         ('kind = "postgresql", fast_interval = 0.5', []),
         ("", []),
     ],
@@ -285,6 +338,34 @@ def test_health_check_keys(check: str, expected: list[str] | None) -> None:
         ),
         ('kind = "file", path = "a.toml", min_interval = 2', []),
         ('kind = "dns-srv", name = "_pg._tcp.example.org."', []),
+        *(
+            (
+                f'kind = "dns", port = 1, name = "{name}"',
+                [
+                    f'.name: expected a domain name, got "{name}": it is an address, which needs'
+                    " no looking up"
+                ],
+            )
+            for name in ("10.0.0.1", "10.0.0.1.", "::1")
+        ),
+        *(
+            (
+                f'kind = "etcd", prefix = "/x", endpoints = ["{url}"]',
+                [
+                    f'.endpoints[0]: expected a URL, got "{url}": there is more to it than a host,'
+                    " perhaps a port from 1 to 65535, and a path"
+                ],
+            )
+            for url in ("http://a:0", "http://u:p@a", "http://a/?x", "http://a#x")
+        ),
+        (
+            'kind = "etcd", prefix = "/x", endpoints = "http://a,http://b"',
+            [
+                '.endpoints: expected an array of URLs, at least one, got "http://a,http://b",'
+                ' did you mean ["http://a", "http://b"]?'
+            ],
+        ),
+        ('kind = "etcd", prefix = "/x", endpoints = ["https://a:1/etcd/"]', []),
         ('kind = "dns", name = "a.b", port = 80, nameservers = ["[::1]:53"]', []),
         ('kind = "etcd", prefix = "/x", interval = 3', []),
     ],
@@ -293,6 +374,63 @@ def test_discover_keys(discover: str, expected: list[str]) -> None:
     """Every wrong key of a discovery is told, what is missing, and what belongs to another kind."""
     told = problems(f"{LISTENERS}[pools.web]\ndiscover = {{{discover}}}\n")
     assert told == ["pools.web.discover" + line for line in expected]
+
+
+@pytest.mark.parametrize(
+    ("keys", "expected"),
+    [
+        ("queue_timeout = 0\nqueue_size = 9", [".queue_size: of no use with queue_timeout = 0"]),
+        ("queue_timeout = 9\nqueue_size = 0", [".queue_timeout: of no use with queue_size = 0"]),
+        ("queue_timeout = 0\nqueue_size = 0", []),
+        ("queue_timeout = 0", []),
+        ('on_down = "reset"', [".on_down: of no use without health_check: no server goes down"]),
+        (
+            'on_down = "reset"\nejection = {}',
+            [".on_down: of no use without health_check: no server goes down"],
+        ),
+        ('on_down = "reset"\nhealth_check = {}', []),
+        ('on_down = "keep"\nall_down = "refuse"\nslow_start = 0', []),
+        ('all_down = "try"', [".all_down: of no use without health_check or ejection"]),
+        ('all_down = "try"\nejection = {}', []),
+        ('all_down = "try"\nhealth_check = {}', []),
+        (
+            "slow_start = 1",
+            [".slow_start: of no use without health_check, ejection or discover"],
+        ),
+        ("slow_start = 1\nejection = {}", []),
+        ('slow_start = 1\ndiscover = {kind = "file", path = "a.toml"}', []),
+    ],
+)
+def test_keys_of_no_use(keys: str, expected: list[str]) -> None:
+    """A key of a pool that could have no effect, because of others, is told."""
+    assert problems(f"{SOUND}{keys}\n") == ["pools.web" + line for line in expected]
+
+
+@pytest.mark.parametrize(
+    ("pool", "expected"),
+    [
+        ('upstreams = [{endpoint = "a:1", weight = 0}]', True),
+        ('upstreams = [{endpoint = "a:1", weight = 0, backup = true}, "b:1"]', False),
+        (
+            'upstreams = [{endpoint = "a:1", weight = 0}]\n'
+            'discover = {kind = "file", path = "a.toml"}',
+            False,
+        ),
+    ],
+)
+def test_servers_without_weight(pool: str, expected: bool) -> None:
+    """A pool of which no server could ever get a session is told."""
+    line = "pools.web.upstreams: none would get a session: the weight of each is 0"
+    assert problems(f"{LISTENERS}[pools.web]\n{pool}\n") == [line] * expected
+
+
+@pytest.mark.parametrize("endpoint", ["a:1,b:2", "a:1, [::1]:2", "tcp:a:1;b:2", "a:1 b:2"])
+def test_several_servers_in_one(endpoint: str) -> None:
+    """Who writes a list into one string is told how to write it."""
+    text = f'{LISTENERS}[pools.web]\nupstreams = ["{endpoint}"]\n'
+    [line] = problems(text)
+    first, second = re.split("[ ,;]+", endpoint)
+    assert line.endswith(f'each server is given by itself, did you mean "{first}" and "{second}"?')
 
 
 def test_domain_names() -> None:

@@ -173,7 +173,8 @@ async def test_a_listener_that_binds_after_another_failed_is_closed(
     ground: Ground, endpoint: Endpoint
 ) -> None:
     """Where one cannot be bound, none is, not even later."""
-    service = ground.service("late:", f"tcp:{ground.upstream.port}:interface=127.0.0.1")
+    taken = f"tcp:{ground.upstream.port}:interface=127.0.0.1"
+    service = ground.service("late:", taken, upstreams=["127.0.0.1:1"])
     with pytest.raises(CannotListenError):
         service.startService()
     assert not service.running

@@ -10,9 +10,8 @@ from twisted.logger import capturedLogs
 from twisted.web.resource import Resource
 from twisted.web.server import Request, Site
 
-from evproxy.settings import HealthCheck
+from evproxy.settings import BODY_LIMIT, HealthCheck
 from evproxy.upstream.probes.address import host_header
-from evproxy.upstream.probes.http import BODY_LIMIT
 from tests.visits import Listen, Visits, checked, listening
 
 

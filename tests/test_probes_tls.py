@@ -86,13 +86,12 @@ async def test_handshake(reactor: Any, listen: Listen) -> None:
     assert await checked(reactor, address, HealthCheck(kind="tls")) is None
 
 
-async def test_verified(reactor: Any, listen: Listen, tmp_path: Path) -> None:
+@pytest.mark.parametrize("name", ["web.internal", "web.internal."])
+async def test_verified(reactor: Any, listen: Listen, tmp_path: Path, name: str) -> None:
     """A certificate of the given authority, for the given name, is good; the name is sent."""
     authority = Authority.new()
     address, asked = listen(authority.issue(WEB, DAY))
-    check = HealthCheck(
-        kind="tls", verify=True, server_name="web.internal", ca=authority.save(tmp_path)
-    )
+    check = HealthCheck(kind="tls", verify=True, server_name=name, ca=authority.save(tmp_path))
     assert await checked(reactor, address, check) is None
     assert await asked == "web.internal"
 
@@ -121,6 +120,12 @@ async def test_no_name(reactor: Any) -> None:
     """Where there is no name that a certificate could be for, the reason says so."""
     reason = await checked(reactor, "unix:/run/x", HealthCheck(kind="tls", verify=True))
     assert reason == "a name is needed to verify unix:/run/x, which has no host"
+
+
+async def test_tls_within_tls(reactor: Any) -> None:
+    """A server that is found later, and is spoken to in TLS already, is told why it is not well."""
+    reason = await checked(reactor, "tls:127.0.0.1:1", HealthCheck(kind="tls"))
+    assert reason == "a TLS handshake within that of tls:127.0.0.1:1 can never succeed"
 
 
 async def test_wrong_name(reactor: Any, listen: Listen, tmp_path: Path) -> None:

@@ -278,7 +278,9 @@ async def test_all_listeners_or_none(ground: Ground) -> None:
     free = Listening.tcp(ground.reactor)
     port = free.port
     free.close()
-    service = ground.service(f"tcp:{port}:interface=127.0.0.1", f"tcp:{taken}:interface=127.0.0.1")
+    service = ground.service(
+        *(f"tcp:{each}:interface=127.0.0.1" for each in (port, taken)), upstreams=["127.0.0.1:1"]
+    )
     with pytest.raises(CannotListenError) as raised:
         service.privilegedStartService()
     assert (raised.value.interface, raised.value.port) == ("127.0.0.1", taken)

@@ -6,7 +6,8 @@ from collections.abc import Iterable
 from typing import TextIO
 
 from evproxy.config.document import ConfigErrors
-from evproxy.config.problems import listed, printable
+from evproxy.config.problems import listed
+from evproxy.escape import escaped
 from evproxy.reading import listen_fault, read_settings
 from evproxy.settings import Settings
 
@@ -24,7 +25,7 @@ def check_files(paths: Iterable[str], out: TextIO, err: TextIO) -> int:
     """
     status = GOOD
     for path in paths:
-        name = printable(path)
+        name = escaped(path)
         try:
             settings = read_settings(path, _listen_fault)
         except ConfigErrors as errors:

@@ -9,8 +9,11 @@ from __future__ import annotations
 
 import posixpath
 import re
-from ipaddress import ip_address
+from ipaddress import IPv6Address, ip_address
 from urllib.parse import urlsplit
+
+from evproxy.config.problems import listed, quoted
+from evproxy.escape import printable
 
 _HOST_AND_PORT = re.compile(
     r"(?:tcp:)?(?:\[(?P<v6>[^\[\]]*)\]|(?P<host>(?!unix:)[^:\[\]=]+)):(?P<port>\d+)(?::.*)?"
@@ -19,11 +22,38 @@ _SERVER_PORT = re.compile(r"(?P<kind>tcp6?|ssl):(?:port=)?(?P<port>-?\d+)(?P<res
 _UNIX_SOCKET = re.compile(
     r"(?P<kind>unix:(?:(?:path|address)=)?)(?P<path>[^/:=][^:=]*)(?P<rest>(?::.*)?)"
 )
+_BETWEEN_SERVERS = re.compile(r"[\s,;]+")
+_ONE_OF_SERVERS = re.compile(r"(?:tcp:)?(?:\[[^\[\]]*\]|[^:\[\]=\\]+):\d+")
+_HOST_AND_SERVICE = re.compile(
+    r"(?P<host>(?:tcp:)?(?:\[[^\[\]]*\]|[^:/\[\]=\\]+)):(?P<service>[A-Za-z][A-Za-z0-9-]*)"
+)
+SERVICES = {
+    "amqp": 5672,
+    "http": 80,
+    "https": 443,
+    "imap": 143,
+    "imaps": 993,
+    "ldap": 389,
+    "ldaps": 636,
+    "mysql": 3306,
+    "postgres": 5432,
+    "postgresql": 5432,
+    "redis": 6379,
+    "smtp": 25,
+    "ssh": 22,
+    "submission": 587,
+}
+"""
+The ports of some services (IANA, "Service Name and Transport Protocol Port Number Registry").
+
+For hints alone: the system's own list may be kept by a server that takes its time.
+"""
 _DOMAIN_NAME = re.compile(r"[\w.-]+")
 _LONGEST_NAME = 253
 _LONGEST_LABEL = 63
 _HIGHEST_PORT = 65535
 _LONGEST_PORT = len(str(_HIGHEST_PORT))
+_INTERFACE = re.compile(r":interface=((?:[^:\\]|\\:)*)")
 _ARGUMENT = re.compile(r"(?<!\\):")
 _KINDS_WITH_PORT = ("tcp", "ssl", "tls")
 _NO_PORT = "a port is a number from 1 to 65535"
@@ -41,9 +71,55 @@ def is_address(text: str) -> bool:
     return True
 
 
+MAPPED = "::ffff:"
+"""What the kernel writes before an IPv4 address that is mapped into IPv6 (RFC 4291, 2.5.5.2)."""
+
+
+def canonical_address(host: str) -> str:
+    """
+    The IP address `host` in the one way to write it, without brackets; any other host as it is.
+
+    A mapped IPv4 address is the IPv4 address.  IPv6 is as in RFC 5952, with its zone if there
+    is one (``fe80::1%eth0``).
+    """
+    try:
+        address = ip_address(host)
+    except ValueError:
+        return host
+    mapped = address.ipv4_mapped if isinstance(address, IPv6Address) else None
+    return str(mapped or address)
+
+
 def host_and_port(host: str, port: int) -> str:
     """``HOST:PORT``, with brackets around an IPv6 address (RFC 3986, 3.2.2)."""
     return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+
+
+_ANY_HOST = r"(?:[^:=\\\[\]]|\\:)+"
+_BRACKETED = re.compile(r"(?:tcp:)?\[([^\[\]]+)\]:0*([0-9]+)")
+_WITHOUT_BRACKETS = re.compile(r"([^:=\\\[\]]+):0*([0-9]+)")
+_IN_ARGUMENTS = re.compile(rf"tcp:(?:host=)?({_ANY_HOST}):(?:port=)?0*([0-9]+)")
+_PORT_FIRST = re.compile(rf"tcp:port=0*([0-9]+):(?:host=)?({_ANY_HOST})")
+
+
+def server_name(endpoint: str) -> str:
+    """
+    What logs and metrics call the server at `endpoint`: one name, however that is written.
+
+    ``HOST:PORT`` or ``[v6]:PORT`` where `endpoint` says no more than that; any other endpoint
+    description is its own name.
+    """
+    if found := _WITHOUT_BRACKETS.fullmatch(endpoint):
+        host, port = found.groups()
+        return printable(f"{host}:{port}")
+    if found := _BRACKETED.fullmatch(endpoint) or _IN_ARGUMENTS.fullmatch(endpoint):
+        host, port = found.groups()
+    elif found := _PORT_FIRST.fullmatch(endpoint):
+        port, host = found.groups()
+    else:
+        return printable(endpoint.removeprefix("tcp:"))
+    host = canonical_address(host.replace("\\:", ":"))
+    return printable(f"[{host}]:{port}" if ":" in host else f"{host}:{port}")
 
 
 def upstream_fault(description: str) -> str | None:
@@ -54,7 +130,41 @@ def upstream_fault(description: str) -> str | None:
         return _UNTIDY
     if is_address(description):
         return "an IPv6 address goes in brackets, before the port"
+    several = servers_in(description)
+    if several:
+        return f"each server is given by itself, did you mean {listed(several, 'and')}?"
     return _host_and_port_fault(description)
+
+
+def servers_in(text: str) -> list[str]:
+    """The servers in `text` if it is a list of ``HOST:PORT`` and the like; none if it is not."""
+    parts = [part for part in _BETWEEN_SERVERS.split(text) if part]
+    return parts if len(parts) > 1 and all(map(_ONE_OF_SERVERS.fullmatch, parts)) else []
+
+
+def server_fault(host: str) -> str | None:
+    """Why no server can be at `host`; ``None`` if one may be."""
+    if "," in host or ";" in host:
+        return "each server is given by itself, with its port"
+    if not is_address(host):
+        return None
+    address = ip_address(canonical_address(host))
+    if address.is_multicast:
+        return "no connection goes to a multicast address"
+    if address.version == 6 and address.is_link_local and not address.scope_id:
+        return f"a link-local address needs its zone, as in [{host}%eth0]"
+    return None
+
+
+def service_fault(description: str) -> str | None:
+    """What is wrong with `description` if it has a service's name for a port, else ``None``."""
+    found = _HOST_AND_SERVICE.fullmatch(description)
+    if found is None:
+        return None
+    host, number = found["host"], SERVICES.get(found["service"].lower())
+    if number is not None:
+        return f"{_NO_PORT}, did you mean {quoted(f'{host}:{number}')}?"
+    return _NO_PORT if host.startswith("tcp:") else None
 
 
 def listen_fault(description: str) -> str | None:
@@ -92,7 +202,16 @@ def listening_place(directory: str, description: str) -> str:
     found = _SERVER_PORT.fullmatch(description)
     if found is None:
         return below(directory, description)
-    return f"{found['kind']}:{found['port'].lstrip('0')}{found['rest']}"
+    rest = _INTERFACE.sub(_interface_argument, found["rest"])
+    return f"{found['kind']}:{found['port'].lstrip('0')}{rest}"
+
+
+def _interface_argument(found: re.Match[str]) -> str:
+    interface = canonical_address(found[1].replace("\\:", ":"))
+    if interface in ("", "0.0.0.0"):
+        return ""
+    quoted_interface = interface.replace(":", "\\:")
+    return f":interface={quoted_interface}"
 
 
 def any_free_port(description: str) -> bool:
@@ -119,16 +238,20 @@ def url_fault(text: str) -> str | None:
     """Why `text` is not the URL of an etcd member; ``None`` if it may be one."""
     try:
         parts = urlsplit(text)
-        parts.port  # noqa: B018 - reading it is what checks it
+        port = parts.port
     except ValueError as error:
         return str(error)
     if parts.scheme not in _URL_SCHEMES or not parts.hostname or not _PRINTED.fullmatch(text):
         return "it is not http:// or https:// and a host, in ASCII"
+    if port == 0 or "@" in parts.netloc or "?" in text or "#" in text:
+        return "there is more to it than a host, perhaps a port from 1 to 65535, and a path"
     return None
 
 
 def domain_fault(name: str) -> str | None:
     """Why `name` is not a domain name that DNS can carry (RFC 1035, 2.3.4); ``None`` if it is."""
+    if is_address(name.removesuffix(".")):
+        return "it is an address, which needs no looking up"
     if not _DOMAIN_NAME.fullmatch(name):
         return "there is something else in it than letters, digits, hyphens and dots"
     plain = name.removesuffix(".")

@@ -10,8 +10,9 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
-from evproxy.config.addresses import any_free_port, below, listening_place
+from evproxy.config.addresses import any_free_port, below, listening_place, server_name
 from evproxy.config.declare import keys_of
+from evproxy.config.impossible import impossible
 from evproxy.config.problems import Path, Problem, did_you_mean, listed, quoted, shown_path
 from evproxy.config.rules import Reading
 from evproxy.settings import (
@@ -95,6 +96,7 @@ def _pool_conflicts(path: Path, name: str, pool: object, directory: str) -> Iter
         yield Problem(path, "there is no server: upstreams or discover is required")
     if isinstance(upstreams, list):
         yield from _repeated((*path, "upstreams"), _server_names(upstreams, directory), ())
+        yield from _useless_keys(path, pool)
     yield from _health_check_conflicts((*path, "health_check"), pool.get("health_check"))
     yield from _discover_conflicts((*path, "discover"), pool.get("discover"))
     yield from _ejection_conflicts((*path, "ejection"), pool.get("ejection"))
@@ -104,7 +106,7 @@ def _server_names(upstreams: list[Any], directory: str) -> dict[int, Any]:
     """By index, what each server will be called; two of one name could not be told apart."""
     endpoints = (entry.get("endpoint") if isinstance(entry, dict) else entry for entry in upstreams)
     return {
-        index: below(directory, endpoint).removeprefix("tcp:")
+        index: server_name(below(directory, endpoint))
         for index, endpoint in enumerate(endpoints)
         if isinstance(endpoint, str)
     }
@@ -117,10 +119,52 @@ def _health_check_conflicts(path: Path, check: object) -> Iterator[Problem]:
     kind = check.get("kind", HealthCheck().kind)
     yield from _misplaced(path, check, kind, HealthCheck, CHECK_KINDS)
     yield from _not_above(path, check, "fast_interval", "interval", HealthCheck())
-    if kind == "tls" and check.get("ca") and check.get("verify", False) is False:
-        yield Problem((*path, "ca"), "of no use without verify = true")
+    for key, why in impossible(_readable(check)):
+        yield Problem((*path, key), why)
     if kind == "send-expect" and "expect" in check and "expect_pattern" in check:
         yield Problem((*path, "expect_pattern"), "there is expect too: only one of them can be")
+
+
+def _readable(check: Table) -> HealthCheck:
+    """What the table `check` says in the keys that belong to kinds, as far as it is right."""
+    values: Table = {}
+    for key, each in keys_of(HealthCheck).items():
+        if key in check and (key == "kind" or each.setting.kinds):
+            reading = Reading()
+            value = reading.value(each.setting.rule, check[key], ())
+            if not reading.problems:
+                values[key] = value
+    return HealthCheck(**values)
+
+
+def _useless_keys(path: Path, pool: Table) -> Iterator[Problem]:
+    """The keys of `pool`, which is at `path`, that can have no effect because of others."""
+    weights = [
+        entry.get("weight", 1) if isinstance(entry, dict) else 1
+        for entry in pool.get("upstreams", ())
+    ]
+    # A program may give a server another weight; where there is only a file, none does.
+    if weights and all(map(_is_zero, weights)) and "discover" not in pool:
+        yield Problem((*path, "upstreams"), "none would get a session: the weight of each is 0")
+    for key, other in (("queue_size", "queue_timeout"), ("queue_timeout", "queue_size")):
+        if _is_more(pool.get(key)) and _is_zero(pool.get(other)):
+            yield Problem((*path, key), f"of no use with {other} = 0")
+    if pool.get("on_down") == "reset" and "health_check" not in pool:
+        yield Problem((*path, "on_down"), "of no use without health_check: no server goes down")
+    watched = "health_check" in pool or "ejection" in pool
+    if pool.get("all_down") == "try" and not watched:
+        yield Problem((*path, "all_down"), "of no use without health_check or ejection")
+    if _is_more(pool.get("slow_start")) and not watched and "discover" not in pool:
+        yield Problem((*path, "slow_start"), "of no use without health_check, ejection or discover")
+
+
+def _is_zero(value: object) -> bool:
+    return type(value) in (int, float) and value == 0
+
+
+def _is_more(value: object) -> bool:
+    """Whether it is a number more than zero."""
+    return type(value) in (int, float) and value > 0  # type: ignore[operator]
 
 
 def _discover_conflicts(path: Path, discover: object) -> Iterator[Problem]:

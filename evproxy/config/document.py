@@ -14,11 +14,12 @@ from typing import Any
 from attrs import evolve
 
 from evproxy.config.conflicts import conflicts
-from evproxy.config.problems import Problem, in_document_order, printable
+from evproxy.config.problems import Problem, in_document_order
 from evproxy.config.rules import Reading, Surroundings
 from evproxy.config.tables import read_table
 from evproxy.config.toml import NotToml, read_toml
 from evproxy.errors import SettingsError
+from evproxy.escape import printable
 from evproxy.model import UpstreamServer
 from evproxy.settings import SERVER, ListenerSettings, Settings
 

@@ -88,14 +88,6 @@ def quoted(text: str) -> str:
     return json.dumps(cut, ensure_ascii=not cut.isprintable())
 
 
-def printable(message: str) -> str:
-    """`message` with everything escaped that a terminal or a log would not print as it is."""
-    return "".join(
-        character if character.isprintable() else character.encode("unicode_escape").decode()
-        for character in message
-    )
-
-
 def listed(words: Iterable[str], conjunction: str) -> str:
     """`words` in quotes, as one lists them in a sentence: ``"a", "b" or "c"``."""
     *first, last = [quoted(word) for word in words]

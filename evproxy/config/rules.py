@@ -290,7 +290,7 @@ class Many(Rule):
 
     def accept(self, value: Any, path: Path, reading: Reading) -> tuple[Any, ...]:
         if not isinstance(value, list | tuple):
-            raise Unfit
+            raise Unfit(_did_you_mean_array(value))
         if len(value) < self.least:
             raise Unfit(" that is empty")
         return tuple(
@@ -310,3 +310,11 @@ def pattern_fault(pattern: str) -> str | None:
     except RecursionError:
         return "it is nested too deeply"
     return None
+
+
+def _did_you_mean_array(value: object) -> str:
+    """A hint where a number, or a string, perhaps with commas, stands for an array of them."""
+    if type(value) not in (str, int):
+        return ""
+    parts = map(str.strip, value.split(",")) if isinstance(value, str) else [value]
+    return f", did you mean [{', '.join(map(shown, parts))}]?"

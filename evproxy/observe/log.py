@@ -1,13 +1,17 @@
 """
 Sessions, pools and pressure as events of ``twisted.logger``: one when a session ends,
 one for a connect that failed, one for a period of pressure; nothing for a chunk.
+
+All of it can be printed as it is, in the text and in the fields of an event alike, whatever
+a peer, or a user's own pool, has put into it: see `evproxy.escape`.
 """
 
 from __future__ import annotations
 
-from attrs import fields_dict
+from attrs import evolve, fields_dict
 from twisted.logger import Logger, LogLevel
 
+from evproxy.escape import printable
 from evproxy.model import SessionRecord
 
 # As attributes of the classes they would be called after these.
@@ -27,11 +31,15 @@ class SessionLog:
 
     def session_ended(self, record: SessionRecord) -> None:
         reason = record.reason
+        text = _text(record)
+        if printable(text) != text:
+            record = _printable(record)
+            text = _text(record)
         # One field is formatted, and not ten: Twisted's formatting costs more than the session's
         # connect, and nobody needs the parts of the text, which are all in the event.
         _sessions.info(
             "{text}",
-            text=_text(record),
+            text=text,
             reason_by=reason.by.value,
             reason_how=reason.how.value,
             reason_phase=reason.phase.value,
@@ -51,40 +59,60 @@ def _text(record: SessionRecord) -> str:
     )
 
 
+def _printable(record: SessionRecord) -> SessionRecord:
+    return evolve(
+        record,
+        listener=printable(record.listener),
+        peer=printable(record.peer),
+        upstream=printable(record.upstream),
+        relay=printable(record.relay),
+        error=printable(record.error),
+    )
+
+
 class TroubleLog:
     """Logs what an operator must know even where sessions are not: namespace ``evproxy``."""
 
     def connect_failed(self, upstream: str, error: str) -> None:
-        _trouble.warn("cannot connect to {upstream}: {error}", upstream=upstream, error=error)
+        _trouble.warn(
+            "cannot connect to {upstream}: {error}",
+            upstream=printable(upstream),
+            error=printable(error),
+        )
 
     def accepting_paused(self, why: str) -> None:
-        _trouble.warn("accepting is paused: {why}", why=why)
+        _trouble.warn("accepting is paused: {why}", why=printable(why))
 
     def accepting_resumed(self) -> None:
         _trouble.info("accepting again")
 
     def server_changed(self, pool: str, server: str, state: str, why: str) -> None:
+        why = printable(why)
         # That a server comes, goes, drains or is well again is no trouble.
         level = LogLevel.warn if state in ("down", "ejected") else LogLevel.info
         _trouble.emit(
             level,
             "{pool}/{server} {state}{because}",
-            pool=pool,
-            server=server,
-            state=state,
+            pool=printable(pool),
+            server=printable(server),
+            state=printable(state),
             why=why,
             because=f": {why}" if why else "",
         )
 
     def pool_exhausted(self, pool: str, why: str) -> None:
-        _trouble.error("{pool} cannot serve sessions: {why}", pool=pool, why=why)
+        _trouble.error(
+            "{pool} cannot serve sessions: {why}", pool=printable(pool), why=printable(why)
+        )
 
     def discovery_failed(self, pool: str, why: str) -> None:
-        _trouble.warn("{pool} keeps the servers it has: {why}", pool=pool, why=why)
+        _trouble.warn(
+            "{pool} keeps the servers it has: {why}", pool=printable(pool), why=printable(why)
+        )
 
     def discovery_incomplete(self, pool: str, why: str) -> None:
-        _trouble.warn("{pool} discovery: {why}", pool=pool, why=why)
+        _trouble.warn("{pool} discovery: {why}", pool=printable(pool), why=printable(why))
 
     def discovery_recovered(self, pool: str) -> None:
         # As loud as the failure: who hears of that has to hear that it is over.
-        _trouble.warn("{pool} discovers its servers again", pool=pool)
+        _trouble.warn("{pool} discovers its servers again", pool=printable(pool))

@@ -18,6 +18,7 @@ from twisted.internet import tcp, unix
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
+from evproxy.escape import escaped
 from evproxy.relay.engine import IN
 
 MOST_ACCEPTS = 64
@@ -219,6 +220,6 @@ class UNIXPort(PlainPort, unix.Port):
             # It is gone or another's, or may not be removed any more (twistd --uid).
             _log.warn(
                 "What the UNIX listener {path} put there cannot be removed: {why}",
-                path=os.fsdecode(path),
+                path=escaped(os.fsdecode(path)),
                 why=getattr(error, "strerror", None) or error,
             )

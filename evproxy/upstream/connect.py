@@ -15,7 +15,12 @@ from twisted.internet.abstract import isIPAddress, isIPv6Address
 from twisted.internet.endpoints import clientFromString
 from twisted.internet.interfaces import IStreamClientEndpoint
 
-from evproxy.config.addresses import upstream_fault
+from evproxy.config.addresses import (
+    canonical_address,
+    server_fault,
+    service_fault,
+    upstream_fault,
+)
 from evproxy.errors import SettingsError
 from evproxy.interfaces import Dialer
 from evproxy.upstream.dialers import (
@@ -32,6 +37,8 @@ from evproxy.upstream.resolving import ResolvingReactor
 _HOST_AND_PORT = re.compile(r"(?:tcp:)?(?:\[([0-9A-Fa-f:.]+(?:%[^\]]+)?)\]|([^:/=\\\[\]]+)):(\d+)")
 _TCP6 = re.compile(r"tcp:((?:[0-9A-Fa-f]*\\:)+[0-9A-Fa-f.]*(?:%[^:=\\\]]+)?):(\d+)")
 _UNIX = re.compile(r"unix:(?:path=)?([^:=\\]+)")
+_LONGEST_PATH = 107
+"""Bytes, as Linux has it (unix(7))."""
 _ENDPOINT_NAMES = {"tcp", "unix", "ssl", "tls"}
 
 
@@ -50,14 +57,21 @@ def parse_upstream(description: str) -> TCPAddress | UNIXPath | None:
     elif (match := _UNIX.fullmatch(description)) is not None:
         if not match[1].isprintable():
             raise SettingsError(f"{description!r}: there is something in it that is not printed")
+        if len(match[1].encode("utf-8", "surrogateescape")) > _LONGEST_PATH:
+            raise SettingsError(
+                f"{description!r}: the path of a UNIX socket has at most {_LONGEST_PATH} bytes"
+            )
         return UNIXPath(match[1])
     else:
         return None
     if not _is_host(host):
         raise SettingsError(f"{description!r}: {host!r} is not a host")
+    fault = server_fault(host)
+    if fault is not None:
+        raise SettingsError(f"{description!r}: {fault}")
     if not 1 <= port <= 65535:
         raise SettingsError(f"{description!r}: the port must be from 1 to 65535, got {port}")
-    return TCPAddress(host, port)
+    return TCPAddress(canonical_address(host), port)
 
 
 def _is_host(host: str) -> bool:
@@ -85,9 +99,10 @@ def client_endpoint(reactor: Any, description: str) -> IStreamClientEndpoint:
     try:
         endpoint: IStreamClientEndpoint = clientFromString(reactor, description)
     except Exception as error:
-        # Parsers of endpoint plugins raise what they like.
+        # Parsers of endpoint plugins raise what they like, but this is no plugin's.
         raise SettingsError(
-            f"{description!r} is not an upstream server: {_reason(error)}"
+            f"{description!r} is not an upstream server: "
+            f"{service_fault(description) or _reason(error)}"
         ) from None
     return endpoint
 

@@ -13,6 +13,7 @@ from random import Random
 from attrs import evolve
 from twisted.internet.interfaces import IReactorTime
 
+from evproxy.config.addresses import server_name
 from evproxy.errors import SettingsError
 from evproxy.interfaces import Probe
 from evproxy.model import UpstreamServer
@@ -132,8 +133,8 @@ class Members:
     def leave(self, name: str, why: str) -> None:
         """The server called `name` leaves; it is gone when its last session is."""
         server = self[name]
-        del self._servers[name]
-        self._gone[name] = server
+        del self._servers[server.name]
+        self._gone[server.name] = server
         server.leaving = True
         if self._checks is not None:
             self._checks.remove(server)
@@ -199,7 +200,7 @@ class Members:
 
     def __getitem__(self, name: str) -> PoolServer:
         try:
-            return self._servers[name]
+            return self._servers[name if name in self._servers else server_name(name)]
         except KeyError:
             raise LookupError(f"there is no server {name} in the pool") from None
 

@@ -36,6 +36,7 @@ from evproxy.settings import Discover, Ejection, HealthCheck, PoolSettings
 from evproxy.upstream.members import Members
 from evproxy.upstream.names import Names
 from evproxy.upstream.news import News
+from evproxy.upstream.probes import check_probe
 from evproxy.upstream.queueing import Queue
 from evproxy.upstream.reasons import left_out, nothing_left
 from evproxy.upstream.resetting import Resetter
@@ -71,7 +72,7 @@ class Pool:
     :param observer: hears of changes; ``None``: nobody does, unless a `ProxyService` is
         given the pool, which then logs them.
     :raises SettingsError: if an argument is not one of those it can be, or a server is
-        given twice.
+        given twice, or can never pass the check.
     """
 
     def __init__(
@@ -131,6 +132,8 @@ class Pool:
         line = WaitingLine(reactor, queue_timeout, queue_size)
         self._queue = Queue(reactor, line, self._selection, self._news.overflowed)
         self._resetter = Resetter(reactor) if on_down == "reset" else None
+        # A check of your own, or one made by `probe_for`, is judged by nobody.
+        self._check = health_check if probe_for is None else None
         if isinstance(health_check, HealthCheck):
             probe = (probe_for or probes_on(reactor, names))(health_check)
             self._members.check(probe, health_check, random)
@@ -145,7 +148,9 @@ class Pool:
         else:
             self._discovery = discover
         for server in servers:
-            self._members.found(upstream_server(server))
+            spec = upstream_server(server)
+            self._refuse_unfit(spec)
+            self._members.found(spec)
         self._selection.refresh()
         # Nothing runs yet that it could hold up.
         self._selection.complete()
@@ -333,9 +338,11 @@ class Pool:
         """
         Sessions may go to `server` too; one that comes back keeps its statistics.
 
-        :raises SettingsError: if it is in the pool already.
+        :raises SettingsError: if it is in the pool already, or can never pass its check.
         """
-        self._members.join(upstream_server(server), False, "by request")
+        spec = upstream_server(server)
+        self._refuse_unfit(spec)
+        self._members.join(spec, False, "by request")
 
     def remove(self, name: str) -> None:
         """
@@ -389,6 +396,10 @@ class Pool:
         self._members.discovered(servers, refuse)
 
     # What the parts call.
+
+    def _refuse_unfit(self, spec: UpstreamServer) -> None:
+        if isinstance(self._check, HealthCheck):
+            check_probe(self._check, spec.endpoint)
 
     def _make(self, spec: UpstreamServer) -> PoolServer:
         held: set[PoolSession] | None = None if self._resetter is None else set()

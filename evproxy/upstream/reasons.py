@@ -2,6 +2,7 @@
 What went wrong with a connection, in the few words that a log line has room for.
 
 Pure: an exception in, a short lower-case reason out, without class names and numbers.
+Every reason can be printed as it is, whatever the other side wrote into it: see `evproxy.escape`.
 """
 
 from __future__ import annotations
@@ -22,11 +23,15 @@ from twisted.internet.error import TimeoutError as ConnectingTimeout
 from twisted.python.failure import Failure
 from twisted.web.client import ResponseDone, ResponseFailed, ResponseNeverReceived
 
+from evproxy.errors import EvproxyError
+from evproxy.escape import escaped, printable
+
 _OF_CONNECTIONS = (
     *(ConnectError, ConnectionLost, TimeoutError, OSError),
     *(SSL.Error, VerificationError, CertificateError),
 )
 """What can go wrong with a connection, whatever is said over it."""
+
 
 LONGEST = 200
 """Characters of a reason that are kept."""
@@ -53,15 +58,23 @@ def reason_of(error: BaseException | Failure | None) -> str:
             return "closed by the server"
         case ConnectionLost():
             return "connection reset"
+        case EvproxyError():
+            # It is made of parts that are escaped already.
+            return one_line(str(error) or type(error).__name__)
     number = error.osError if isinstance(error, ConnectError) else getattr(error, "errno", None)
     if isinstance(number, int):
         return os.strerror(number).lower()
-    return one_line(str(error) or type(error).__name__)
+    return from_outside(str(error) or type(error).__name__)
+
+
+def from_outside(text: str) -> str:
+    """`text` that another program wrote, escaped, on one line, cut at `LONGEST` characters."""
+    return one_line(escaped(" ".join(text.split())))
 
 
 def one_line(text: str) -> str:
-    """`text` on one line, cut at `LONGEST` characters."""
-    joined = " ".join(text.split())
+    """`text` on one line that can be printed, cut at `LONGEST` characters."""
+    joined = printable(" ".join(text.split()))
     return joined if len(joined) <= LONGEST else joined[: LONGEST - 1] + "…"
 
 
@@ -91,7 +104,7 @@ def handshake_reason(error: BaseException | None) -> str:
 
 def _of_openssl(error: SSL.Error) -> str:
     entries = error.args[0] if error.args and isinstance(error.args[0], list) else []
-    return ", ".join(dict.fromkeys(entry[2] for entry in entries if entry[2]))
+    return ", ".join(dict.fromkeys(from_outside(entry[2]) for entry in entries if entry[2]))
 
 
 def _answer_reason(error: ResponseNeverReceived | ResponseFailed) -> str:

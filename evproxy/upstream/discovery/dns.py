@@ -22,6 +22,7 @@ from twisted.names import dns
 
 from evproxy.config.addresses import domain_fault, host_and_port
 from evproxy.errors import SettingsError
+from evproxy.escape import escaped
 from evproxy.interfaces import Discovery
 from evproxy.model import UpstreamServer
 from evproxy.settings import Discover
@@ -109,7 +110,7 @@ class AddressBook:
         if not any(family.addresses for family in fresh.values()):
             if faults:
                 raise LookFailed(nothing_left(faults))
-            raise LookFailed(failures[0] if failures else f"{name} has no address")
+            raise LookFailed(failures[0] if failures else f"{escaped(name)} has no address")
         self._failing |= failing
         self._last |= fresh
         return Found(

@@ -17,6 +17,7 @@ from typing import Any
 from attrs import frozen
 
 from evproxy.errors import EvproxyError
+from evproxy.escape import escaped
 from evproxy.model import UpstreamServer
 from evproxy.upstream.discovery.items import (
     ItemReader,
@@ -25,7 +26,7 @@ from evproxy.upstream.discovery.items import (
     read_json,
     shown_fault,
 )
-from evproxy.upstream.reasons import one_line
+from evproxy.upstream.reasons import from_outside, one_line
 
 SIZE_LIMIT = 4 * 1024 * 1024
 """Bytes of one answer, of one line of a watch, and of all keys and values together."""
@@ -124,7 +125,7 @@ def error_in(message: Mapping[str, Any]) -> str:
 
 def _text(message: Mapping[str, Any], key: str) -> str:
     value = message.get(key, "")
-    return one_line(value) if isinstance(value, str) else "not a text"
+    return from_outside(value) if isinstance(value, str) else "not a text"
 
 
 def refusal(status: int, body: bytes) -> str:
@@ -216,7 +217,10 @@ class Registry:
         for index, fault in items.faults.items():
             faults[readable[index]] = shown_fault((), fault) if fault.path else fault.message
         servers = tuple(server for server in items.servers if server is not None)
-        lines = (f"{key.decode('utf-8', 'replace')}: {faults[key]}" for key in sorted(faults))
+        lines = (
+            f"{escaped(key.decode('utf-8', 'surrogateescape'))}: {faults[key]}"
+            for key in sorted(faults)
+        )
         return servers, tuple(map(one_line, lines))
 
 

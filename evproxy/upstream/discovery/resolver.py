@@ -25,6 +25,7 @@ from twisted.python.failure import Failure
 from zope.interface import implementer
 
 from evproxy.config.addresses import host_and_port
+from evproxy.escape import escaped
 from evproxy.upstream.discovery.polling import LookFailed
 from evproxy.upstream.discovery.records import Answer, canonical, nameservers_in
 from evproxy.upstream.reasons import reason_of
@@ -95,7 +96,7 @@ class Resolver:
         """
         query = dns.Message(dns.randomSource(), recDes=1)
         query.addQuery(name.removesuffix(".").encode("idna"), kind)
-        what = f"{dns.QUERY_TYPES[kind]} of {name}"
+        what = f"{dns.QUERY_TYPES[kind]} of {escaped(name)}"
         reason = ""
         for timeout in timeouts:
             for server in servers:

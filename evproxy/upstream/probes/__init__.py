@@ -13,6 +13,7 @@ from typing import Any, Protocol
 from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IStreamClientEndpoint
 
+from evproxy.config.impossible import impossible
 from evproxy.errors import SettingsError
 from evproxy.interfaces import Probe
 from evproxy.model import UpstreamServer
@@ -23,7 +24,7 @@ from evproxy.upstream.probes.attempt import Attempt
 from evproxy.upstream.probes.http import HttpQuestion
 from evproxy.upstream.probes.kinds import Conversation, ask_tcp
 from evproxy.upstream.probes.names import FIRST_ANSWER, LooksUp
-from evproxy.upstream.probes.tls import TlsQuestion, name_of
+from evproxy.upstream.probes.tls import TlsQuestion, name_of, refuse_tls
 
 KINDS = ("tcp", "tls", "http", "send-expect", "redis", "smtp", "postgresql")
 
@@ -113,7 +114,13 @@ def check_probe(check: HealthCheck, endpoint: str) -> None:
         with_port(endpoint, check.port)
     except SettingsError as error:
         raise SettingsError(f"health_check.port: {error}") from None
-    if check.kind == "tls" and check.verify:
+    if check.kind != "tls":
+        return
+    try:
+        refuse_tls(endpoint)
+    except SettingsError as error:
+        raise SettingsError(f"health_check.kind: {error}") from None
+    if check.verify:
         try:
             name_of(check.server_name, endpoint)
         except SettingsError as error:
@@ -121,7 +128,9 @@ def check_probe(check: HealthCheck, endpoint: str) -> None:
 
 
 def question_for(reactor: Any, check: HealthCheck) -> Question:
-    """What `check` asks a server."""
+    """What `check` asks a server.  `SettingsError` if no server could ever be well."""
+    for key, why in impossible(check):
+        raise SettingsError(f"health_check.{key}: {why}")
     match check.kind:
         case "tcp":
             return ask_tcp

@@ -13,8 +13,7 @@ from typing import Protocol
 
 from attrs import define, field, frozen
 
-ANSWER_LIMIT = 16 * 1024
-"""The most bytes of one answer that are looked at; HAProxy's ``tune.bufsize`` is the same."""
+from evproxy.settings import ANSWER_LIMIT
 
 SHOWN_BYTES = 48
 """How much of an unexpected answer a reason shows."""

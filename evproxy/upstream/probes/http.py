@@ -21,14 +21,14 @@ from zope.interface import implementer
 
 from evproxy.errors import SettingsError
 from evproxy.model import UpstreamServer
-from evproxy.settings import HealthCheck
+from evproxy.settings import BODY_LIMIT, HealthCheck
 from evproxy.upstream.http import Connections
 from evproxy.upstream.probes.address import host_header
 from evproxy.upstream.probes.attempt import Attempt
 from evproxy.upstream.reasons import one_line
 
-BODY_LIMIT = 64 * 1024
-"""`expect_text` has to be in this many first bytes of the body."""
+_FINAL = range(200, 600)
+"""The statuses of answers; those below are of what comes before an answer (RFC 9110, 15.2)."""
 
 
 class HttpQuestion:
@@ -49,6 +49,12 @@ class HttpQuestion:
             )
         if re.fullmatch(r"[!-~]*", check.host) is None or set("/?#@") & set(check.host):
             raise SettingsError(f"health_check.host: expected a host name, got {check.host!r}")
+        wrong = [each for each in check.expect_status if each not in _FINAL]
+        if wrong:
+            raise SettingsError(
+                "health_check.expect_status: expected whole numbers from 200 to 599, "
+                f"got {wrong[0]!r}"
+            )
         self._reactor = reactor
         self._method = check.method.encode("ascii")
         self._path = check.path.partition("#")[0].encode("ascii")

@@ -24,7 +24,7 @@ from evproxy.upstream.probes.dialogue import (
     Refused,
     unexpected,
 )
-from evproxy.upstream.reasons import one_line
+from evproxy.upstream.reasons import from_outside, one_line
 
 REDIS_PING = b"*1\r\n$4\r\nPING\r\n"
 REDIS = (Exchange(REDIS_PING, Line(b"+PONG")),)
@@ -105,8 +105,8 @@ class PostgresqlAnswer:
         code = fields.get(b"C", b"").decode("ascii", "replace")
         if code.startswith(_SERVER_DECIDED):
             return Matched(end)
-        message = fields.get(b"M", b"").decode("utf-8", "replace")
-        return Refused(one_line(f"PostgreSQL error {code}: {message}"))
+        message = from_outside(fields.get(b"M", b"").decode("utf-8", "replace"))
+        return Refused(one_line(f"PostgreSQL error {from_outside(code)}: {message}"))
 
 
 POSTGRESQL = (Exchange(POSTGRESQL_STARTUP, PostgresqlAnswer()),)

@@ -25,6 +25,7 @@ from twisted.python.failure import Failure
 from zope.interface import implementer
 
 from evproxy.config.addresses import is_address, server_name_fault
+from evproxy.config.impossible import has_zone
 from evproxy.errors import SettingsError
 from evproxy.model import UpstreamServer
 from evproxy.settings import HealthCheck
@@ -64,8 +65,6 @@ class TlsQuestion:
         system = check.verify and not check.ca
         self._trust = CertificateOptions(trustRoot=platformTrust() if system else None)
         if check.ca:
-            if not check.verify:
-                raise SettingsError("health_check.ca: has no use without verify = true")
             context = self._trust.getContext()
             context.set_verify(SSL.VERIFY_PEER)
             try:
@@ -78,11 +77,13 @@ class TlsQuestion:
     def __call__(
         self, attempt: Attempt, endpoint: IStreamClientEndpoint, server: UpstreamServer
     ) -> Deferred[Any]:
+        refuse_tls(server.endpoint)
         if self._verify:
             name = name_of(self._server_name, server.endpoint)
             handshake = _Handshake(attempt, name)
         else:
             name = without_zone(self._server_name) or host_of(server.endpoint)
+            name = name.removesuffix(".")
             handshake = _Handshake(attempt, None)
         sent = name.encode("idna") if name and not is_address(name) else b""
         creator = _ConnectionCreator(self._trust.getContext(), sent, handshake)
@@ -95,12 +96,22 @@ def name_of(server_name: str, endpoint: str) -> str:
     """
     Who the certificate of the server at `endpoint` has to be for.
 
-    `SettingsError` if there is neither a `server_name` nor a host in `endpoint`.
+    `SettingsError` if there is neither a `server_name` nor a host in `endpoint`, or an address
+    that no certificate can be for.
     """
     name = without_zone(server_name) or host_of(endpoint)
     if not name:
         raise SettingsError(f"a name is needed to verify {endpoint}, which has no host")
-    return name
+    if has_zone(name):
+        raise SettingsError(f"a name is needed to verify {endpoint}, whose address has a zone")
+    # Neither the handshake nor a certificate has the dot of the root (RFC 6066, 3).
+    return name.removesuffix(".")
+
+
+def refuse_tls(endpoint: str) -> None:
+    """`SettingsError` if a connection to `endpoint` speaks TLS already."""
+    if endpoint.startswith(("ssl:", "tls:")):
+        raise SettingsError(f"a TLS handshake within that of {endpoint} can never succeed")
 
 
 @implementer(IHandshakeListener)

@@ -1,0 +1,118 @@
+"""
+Sessions that would come back to the listener that accepted them, for good.
+
+Pure: addresses are compared as they are written, and nothing is looked up.  So what is found
+is a loop, but a loop through another name or address of this host is not found.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Sequence
+from ipaddress import ip_address
+
+from attrs import frozen
+
+from evproxy.config.addresses import canonical_address, is_address
+from evproxy.config.problems import quoted
+from evproxy.settings import ListenerSettings, PoolSettings
+
+_ARGUMENT = re.compile(r"(?<!\\):")
+_ALL_IPV4 = "0.0.0.0"
+_ALL = "::"
+
+
+@frozen
+class Loop:
+    """The server at `index` of `pool` is `listener`, or leads back to it; in the settings."""
+
+    pool: PoolSettings
+    index: int
+    listener: ListenerSettings
+
+    @property
+    def reason(self) -> str:
+        """What is wrong, in words."""
+        server = self.pool.upstreams[self.index].endpoint
+        return f"{quoted(server)} leads back to the listener {quoted(self.listener.listen)}"
+
+
+def loops(listeners: Sequence[ListenerSettings], pools: Sequence[PoolSettings]) -> Iterator[Loop]:
+    """Each server of a listener's pool, over which its sessions come back to that listener."""
+    by_name = {pool.name: pool for pool in pools}
+    places = [(listener, _place(listener.listen)) for listener in listeners]
+    reached = {
+        name: [
+            (index, listener)
+            for index, server in enumerate(pool.upstreams)
+            for listener, place in places
+            if place.holds(server.name)
+        ]
+        for name, pool in by_name.items()
+    }
+
+    def comes_to(wanted: ListenerSettings, start: ListenerSettings) -> bool:
+        seen: list[ListenerSettings] = []
+        waiting = [start]
+        while waiting:
+            here = waiting.pop()
+            if here == wanted:
+                return True
+            if here not in seen:
+                seen.append(here)
+                waiting += [listener for _, listener in reached.get(here.pool, ())]
+        return False
+
+    for listener in listeners:
+        for index, next_listener in reached.get(listener.pool, ()):
+            if comes_to(listener, next_listener):
+                yield Loop(by_name[listener.pool], index, listener)
+
+
+@frozen
+class _Place:
+    """Where a listener listens: an interface and a port, or the path of a UNIX socket."""
+
+    interface: str
+    port: str
+
+    def holds(self, server: str) -> bool:
+        """Whether the server with the name `server` is here."""
+        if not self.port:
+            return self.interface != "" and server in (
+                f"unix:{self.interface}",
+                f"unix:path={self.interface}",
+            )
+        host, _, port = server.rpartition(":")
+        return port == self.port and self._hears(host.strip("[]").lower())
+
+    def _hears(self, host: str) -> bool:
+        if host == self.interface:
+            return True
+        if host == "localhost":
+            return self.interface in (_ALL, _ALL_IPV4, "127.0.0.1", "::1")
+        if not is_address(host):
+            return False
+        # A connection to "any address" goes to this host (Linux, and others).
+        here = ip_address(host).is_loopback or host in (_ALL, _ALL_IPV4)
+        return here and self.interface in ((_ALL, _ALL_IPV4) if ":" not in host else (_ALL,))
+
+
+_NOWHERE = _Place("", "")
+
+
+def _place(listen: str) -> _Place:
+    """Where the server endpoint description `listen` listens, as far as it can be told."""
+    kind, *arguments = _ARGUMENT.split(listen)
+    named = dict(each.split("=", 1) for each in arguments if "=" in each)
+    plain = [each for each in arguments if "=" not in each]
+    if kind == "unix":
+        return _Place(named.get("address", plain[0] if plain else ""), "")
+    if kind not in ("tcp", "tcp6", "ssl"):
+        return _NOWHERE
+    port = named["port"] if "port" in named else plain.pop(0) if plain else ""
+    interface = named.get("interface", plain[0] if plain else "").replace("\\:", ":")
+    every = _ALL if kind == "tcp6" else _ALL_IPV4
+    # The kernel chooses port 0, which is no server's.
+    port = port.lstrip("0")
+    return _Place(canonical_address(interface or every), port) if port else _NOWHERE
