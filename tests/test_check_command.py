@@ -102,11 +102,6 @@ def test_closer_look_at_endpoints(tmp_path: Path, capsys: pytest.CaptureFixture[
             for endpoint in ("tls:a:443", "ssl:a:443")
         ),
         (
-            'upstreams = ["[fe80::1%eth0]:1"]\nhealth_check = {kind = "tls", verify = true}',
-            "health_check.server_name: a name is needed to verify [fe80::1%eth0]:1, whose address"
-            " has a zone",
-        ),
-        (
             'upstreams = ["b:1", "127.0.0.1:8080"]',
             'upstreams[1]: "127.0.0.1:8080" leads back to the listener'
             ' "tcp:8080:interface=127.0.0.1"',

@@ -87,7 +87,7 @@ def test_the_fields_of_a_pool(logged_errors: LoggedErrors) -> None:
         f"accepting is paused: {SHOWN}",
         f"{SHOWN}/{SHOWN} down: {SHOWN}",
         f"{SHOWN} cannot serve sessions: {SHOWN}",
-        f"{SHOWN} keeps its servers: {SHOWN}",
+        f"{SHOWN} keeps the servers it has: {SHOWN}",
         f"{SHOWN} discovers its servers again",
     ]
     assert len(logged_errors.flush()) == 1

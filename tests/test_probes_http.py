@@ -110,7 +110,7 @@ async def test_http_bad_answer(reactor: Any, listen: Listen, answer: bytes, reas
     ("endpoint", "header"),
     [
         ("[fe80::1%eth0]:80", "[fe80::1]:80"),
-        ("[fe80::1]:80", "[fe80::1]:80"),
+        ("[2001:db8::1]:80", "[2001:db8::1]:80"),
         ("10.0.0.1:80", "10.0.0.1:80"),
         ("web.test:80", "web.test:80"),
     ],

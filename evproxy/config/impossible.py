@@ -59,13 +59,6 @@ def _tls(check: HealthCheck) -> Iterator[tuple[str, str]]:
             yield "ca", NO_USE
         if is_address(check.server_name):
             yield "server_name", f"{NO_USE}: an address is not sent in a handshake"
-    elif has_zone(check.server_name):
-        yield "server_name", "no certificate can be for an address with a zone"
-
-
-def has_zone(host: str) -> bool:
-    """Whether `host` is an IPv6 address with a zone, as in ``fe80::1%eth0``."""
-    return "%" in host and is_address(host)
 
 
 def _size(text: str) -> int:

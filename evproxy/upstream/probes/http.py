@@ -6,7 +6,6 @@ Twisted's `Agent` speaks HTTP; redirects are not followed and nothing is decompr
 
 from __future__ import annotations
 
-import re
 from typing import Any
 
 from twisted.internet.defer import Deferred
@@ -19,16 +18,12 @@ from twisted.web.http_headers import Headers
 from twisted.web.iweb import IAgentEndpointFactory, IResponse
 from zope.interface import implementer
 
-from evproxy.errors import SettingsError
 from evproxy.model import UpstreamServer
 from evproxy.settings import BODY_LIMIT, HealthCheck
 from evproxy.upstream.http import Connections
 from evproxy.upstream.probes.address import host_header
 from evproxy.upstream.probes.attempt import Attempt
 from evproxy.upstream.reasons import one_line
-
-_FINAL = range(200, 600)
-"""The statuses of answers; those below are of what comes before an answer (RFC 9110, 15.2)."""
 
 
 class HttpQuestion:
@@ -40,21 +35,6 @@ class HttpQuestion:
     """
 
     def __init__(self, reactor: Any, check: HealthCheck) -> None:
-        if re.fullmatch(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+", check.method) is None:
-            raise SettingsError(f"health_check.method: expected a word, got {check.method!r}")
-        if re.fullmatch(r"/[!-~]*", check.path) is None:
-            raise SettingsError(
-                "health_check.path: expected a path from / in ASCII, without spaces, "
-                f"got {check.path!r}"
-            )
-        if re.fullmatch(r"[!-~]*", check.host) is None or set("/?#@") & set(check.host):
-            raise SettingsError(f"health_check.host: expected a host name, got {check.host!r}")
-        wrong = [each for each in check.expect_status if each not in _FINAL]
-        if wrong:
-            raise SettingsError(
-                "health_check.expect_status: expected whole numbers from 200 to 599, "
-                f"got {wrong[0]!r}"
-            )
         self._reactor = reactor
         self._method = check.method.encode("ascii")
         self._path = check.path.partition("#")[0].encode("ascii")

@@ -24,8 +24,7 @@ from twisted.protocols.tls import TLSMemoryBIOProtocol
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
-from evproxy.config.addresses import is_address, server_name_fault
-from evproxy.config.impossible import has_zone
+from evproxy.config.addresses import is_address
 from evproxy.errors import SettingsError
 from evproxy.model import UpstreamServer
 from evproxy.settings import HealthCheck
@@ -57,9 +56,6 @@ class TlsQuestion:
     """
 
     def __init__(self, check: HealthCheck) -> None:
-        fault = server_name_fault(check.server_name)
-        if fault is not None:
-            raise SettingsError(f"health_check.server_name: {check.server_name!r}: {fault}")
         self._verify = check.verify
         self._server_name = check.server_name
         system = check.verify and not check.ca
@@ -96,14 +92,11 @@ def name_of(server_name: str, endpoint: str) -> str:
     """
     Who the certificate of the server at `endpoint` has to be for.
 
-    `SettingsError` if there is neither a `server_name` nor a host in `endpoint`, or an address
-    that no certificate can be for.
+    `SettingsError` if there is neither a `server_name` nor a host in `endpoint`.
     """
     name = without_zone(server_name) or host_of(endpoint)
     if not name:
         raise SettingsError(f"a name is needed to verify {endpoint}, which has no host")
-    if has_zone(name):
-        raise SettingsError(f"a name is needed to verify {endpoint}, whose address has a zone")
     # Neither the handshake nor a certificate has the dot of the root (RFC 6066, 3).
     return name.removesuffix(".")
 
