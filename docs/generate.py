@@ -42,7 +42,12 @@ DOCS = Path(__file__).resolve().parent
 def tables() -> dict[str, str]:
     """Every table that a page may have, by its name."""
     options = [
-        [f"`--{each.name}`", each.rule.expected, f"`{each.default}`", each.meaning]
+        [
+            f"`--{each.name}`",
+            each.rule.expected,
+            f"`{each.default}`" if each.default else "none",
+            each.meaning,
+        ]
         for each in OPTIONS
     ]
     return {

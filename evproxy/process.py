@@ -60,17 +60,43 @@ class Signals:
     """
     SIGTERM, SIGINT and SIGHUP drain for the drain timeout, SIGQUIT for as long as it takes
     (as nginx does); a second signal of any kind ends at once.
+
+    What is ignored when this is made (`nohup`, the background jobs of a shell) stays ignored.
     """
 
     def __init__(self, reactor: Any, proxy: ProxyService) -> None:
         self._reactor = reactor
         self._proxy = proxy
         self._stopping = False
+        self._handlers = {
+            number: signal.SIG_IGN if signal.getsignal(number) == signal.SIG_IGN else self._handle
+            for number in _HANDLED
+        }
+        self._mask: set[Any] = set()
 
     def install(self) -> None:
-        """Handle them from now on.  The reactor must run: it installs its own when it starts."""
-        for number in _HANDLED:
-            signal.signal(number, self._handle)
+        """
+        Handle them from now on.
+
+        One that comes before the reactor runs waits until it does, and then stops it as any
+        other.  The reactor installs handlers of its own when it starts, with which the process
+        would end by the signal: until they are replaced again, the signals are blocked.
+        """
+        self._set_handlers()
+        if not self._reactor.running:
+            self._reactor.addSystemEventTrigger("before", "startup", self._block)
+            self._reactor.callWhenRunning(self._unblock)
+
+    def _block(self) -> None:
+        self._mask = signal.pthread_sigmask(signal.SIG_BLOCK, _HANDLED)
+
+    def _unblock(self) -> None:
+        self._set_handlers()
+        signal.pthread_sigmask(signal.SIG_SETMASK, self._mask)
+
+    def _set_handlers(self) -> None:
+        for number, handler in self._handlers.items():
+            signal.signal(number, handler)
 
     def _handle(self, number: int, frame: object) -> None:
         self._reactor.callFromThread(self.received, number)
@@ -90,7 +116,8 @@ class Process(Service):
     """
     What evproxy does to the process it runs in, and the errors that end it.
 
-    It wraps `services` so that a port that cannot be bound is one line, not a traceback.
+    It wraps `services` so that a port that cannot be bound is one line, not a traceback, and
+    handles signals from when it is made, before there is a pid file or a socket to leave behind.
     `listen` is what that line begins with: the option or the file that says where to listen.
     """
 
@@ -100,10 +127,10 @@ class Process(Service):
         self._reactor = reactor
         self._services = services
         self._listen = listen
-        self._signals = Signals(reactor, proxy)
         self._proxy = proxy
         # It is read from files, which may be out of reach later (twistd --chroot, --uid).
         self._version = version("evproxy")
+        Signals(reactor, proxy).install()
 
     def privilegedStartService(self) -> None:
         super().privilegedStartService()
@@ -118,7 +145,6 @@ class Process(Service):
             self._services.startService()
         except CannotListenError as error:
             self._cannot_listen(error)
-        self._reactor.callWhenRunning(self._signals.install)
         _log.info(
             "evproxy {version} listens on {where}, for at most {most} sessions",
             version=self._version,

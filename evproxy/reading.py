@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import os
 import stat
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from functools import partial
 from random import Random
 from typing import Any
@@ -19,8 +19,8 @@ from evproxy.config.loops import loops
 from evproxy.config.problems import shown_path
 from evproxy.config.rules import Fault, Surroundings
 from evproxy.errors import SettingsError
-from evproxy.service import server_endpoint
-from evproxy.settings import PoolSettings, Settings
+from evproxy.service import listener_permissions, server_endpoint
+from evproxy.settings import ListenerSettings, PoolSettings, Settings
 from evproxy.upstream.connect import check_upstream
 from evproxy.upstream.probes import check_probe
 from evproxy.upstream.standard import discoveries_on, probes_on
@@ -49,13 +49,23 @@ def read_settings(path: str, closer_look: Fault = listen_fault) -> Settings:
     """
     directory = os.path.dirname(os.path.abspath(path))
     settings = parse(_text(path), Surroundings(directory, upstream_fault, closer_look))
-    problems = [problem for pool in settings.pools for problem in pool_problems(pool)]
+    problems = [*permission_problems(settings.listeners)]
+    problems += [problem for pool in settings.pools for problem in pool_problems(pool)]
     for loop in loops(settings.listeners, settings.pools):
         where = shown_path(("pools", loop.pool.name, "upstreams", loop.index))
         problems.append(f"{where}: {loop.reason}")
     if problems:
         raise ConfigErrors(problems)
     return settings
+
+
+def permission_problems(listeners: Iterable[ListenerSettings]) -> Iterator[str]:
+    """Why who may connect to a UNIX listener cannot be as it is set, each with its path."""
+    for index, listener in enumerate(listeners):
+        try:
+            listener_permissions(listener)
+        except SettingsError as error:
+            yield f"{shown_path(('listeners', index))}.{error}"
 
 
 def pool_problems(pool: PoolSettings) -> Iterator[str]:

@@ -19,7 +19,7 @@ from twisted.logger import Logger
 from twisted.python.failure import Failure
 
 from evproxy.admission import Admission
-from evproxy.config.addresses import listen_fault
+from evproxy.config.addresses import is_unix_listener, listen_fault, permission_fault
 from evproxy.config.loops import loops
 from evproxy.errors import SettingsError
 from evproxy.interfaces import Pool as PoolInterface
@@ -28,11 +28,13 @@ from evproxy.model import Ending, Side, UpstreamServer, upstream_server
 from evproxy.observe.log import SessionLog, TroubleLog
 from evproxy.proxy import ProxyFactory
 from evproxy.relay import DataPlane
-from evproxy.relay.listening import LongQueues
+from evproxy.relay.listening import GivenPaths, LongQueues
 from evproxy.relay.pipes import MOST as MOST_PIPES
+from evproxy.relay.unix_path import Permissions, permissions
 from evproxy.session import Session
 from evproxy.settings import (
     DEFAULT_LISTEN,
+    PERMISSIONS,
     ListenerSettings,
     PoolSettings,
     Settings,
@@ -89,6 +91,37 @@ def server_endpoint(reactor: Any, description: str) -> IStreamServerEndpoint:
     return endpoint
 
 
+def listener_permissions(listener: ListenerSettings) -> Permissions:
+    """
+    Who may connect to the path of `listener`.
+
+    :raises SettingsError: if it says so and has no path, or there is no such user or group.
+    """
+    given = {key: getattr(listener, key) for key in PERMISSIONS}
+    for key in filter(given.get, PERMISSIONS):
+        fault = permission_fault(key, listener.listen)
+        if fault is not None:
+            raise SettingsError(f"{key}: {fault}")
+    return permissions(*given.values())
+
+
+def listeners_for(
+    listen: Sequence[str], unix_mode: str, unix_user: str, unix_group: str
+) -> tuple[ListenerSettings, ...]:
+    """
+    A listener for each of the descriptions `listen`; those of UNIX sockets get the permissions.
+
+    :raises SettingsError: if there are permissions, and no UNIX listener to have them.
+    """
+    given = dict(zip(PERMISSIONS, (unix_mode, unix_user, unix_group), strict=True))
+    for key, value in given.items():
+        if value and not any(map(is_unix_listener, listen)):
+            raise SettingsError(f"{key}: it is for UNIX listeners only, and there is none")
+    return tuple(
+        ListenerSettings(each, **(given if is_unix_listener(each) else {})) for each in listen
+    )
+
+
 def _raise_listen_error(description: str, failure: Failure) -> None:
     """Raise it as Twisted does for most errors, but not for all (a lock file, a port too high)."""
     error = failure.value
@@ -131,6 +164,8 @@ class ProxyService(Service):
     :param max_sessions: the most sessions at once; 0 derives it from the open-file limit.
     :param relay: ``auto``, ``stream`` or ``socket``.
     :param access_log: log the end of each session.
+    :param unix_mode, unix_user, unix_group: who may connect to the paths of UNIX listeners; see
+        `ListenerSettings`.
     :param observers: hear of the ends of sessions, beside the logs.
     :raises SettingsError: if a setting is wrong.
     """
@@ -151,13 +186,16 @@ class ProxyService(Service):
         max_sessions: int = 0,
         relay: str = "auto",
         access_log: bool = True,
+        unix_mode: str = "",
+        unix_user: str = "",
+        unix_group: str = "",
         observers: Sequence[SessionObserver] = (),
     ) -> None:
         _refuse_none("listen", listen, "server endpoint description")
         if pool is None:
             _refuse_none("upstreams", upstreams, "server (or a pool)")
         settings = Settings(
-            listeners=tuple(ListenerSettings(description) for description in listen),
+            listeners=listeners_for(listen, unix_mode, unix_user, unix_group),
             pools=(
                 PoolSettings(
                     upstreams=tuple(upstream_server(given) for given in upstreams),
@@ -229,7 +267,10 @@ class ProxyService(Service):
         self._listeners = [
             (
                 listener.listen,
-                server_endpoint(self.plane.listening, listener.listen),
+                server_endpoint(
+                    GivenPaths(self.plane.listening, listener_permissions(listener)),
+                    listener.listen,
+                ),
                 self._factory(listener, hearing, trouble),
             )
             for listener in settings.listeners

@@ -64,6 +64,9 @@ _ESCAPED = Matching(
     r"(?:[^\\]|\\[rnt0\\]|\\x[0-9a-fA-F]{2})*",
 )
 
+PERMISSIONS = ("unix_mode", "unix_user", "unix_group")
+"""The settings of a UNIX listener that say who may connect to its path."""
+
 
 @frozen
 class Timeouts:
@@ -464,6 +467,28 @@ class ListenerSettings:
     )
     name: str = setting(
         Matching(POOL_NAME.expected, r"[\w.-]*"), "What the log calls it.", default=""
+    )
+    unix_mode: str = setting(
+        Matching('an octal file mode, such as "660"', r"(?:0?[0-7]{3})?"),
+        "The mode of the path of a UNIX listener: who may write to it may connect. Not together "
+        "with a `mode` in `listen`. Empty: the mode in `listen`, by default 666.",
+        default="",
+        option="unix-mode",
+    )
+    unix_user: str = setting(
+        Matching("the name or the number of a user", r"[^\s:\x00]*"),
+        "The user that the path of a UNIX listener belongs to. Only root can give it to another "
+        "one. Empty: the user that starts evproxy.",
+        default="",
+        option="unix-user",
+    )
+    unix_group: str = setting(
+        Matching("the name or the number of a group", r"[^\s:\x00]*"),
+        "The group that the path of a UNIX listener belongs to: for others than root, one that "
+        "the user is in. Empty: the group of the process, or of the directory if that says so "
+        "(setgid).",
+        default="",
+        option="unix-group",
     )
 
 

@@ -26,7 +26,7 @@ from evproxy.escape import escaped
 from evproxy.model import UpstreamServer
 from evproxy.process import Process, cannot_start, raise_open_file_limit
 from evproxy.reading import listen_fault, read_settings, upstream_fault
-from evproxy.service import ProxyService
+from evproxy.service import ProxyService, listener_permissions, listeners_for
 from evproxy.settings import (
     DEFAULT_LISTEN,
     Keepalive,
@@ -66,7 +66,7 @@ class Option:
 
 def _options() -> Iterator[Option]:
     """Every option that is declared with a setting, in the order of the declarations."""
-    for table in (PoolSettings, Timeouts, Settings, Keepalive):
+    for table in (ListenerSettings, PoolSettings, Timeouts, Settings, Keepalive):
         for each in declared(table):
             if each.setting.option:
                 default = each.default
@@ -217,7 +217,7 @@ class Options(usage.Options):
             for fault in filter(None, map(fault_of, descriptions)):
                 raise usage.UsageError(f"--{name}: {fault}")
         settings = Settings(
-            listeners=tuple(map(ListenerSettings, listen)),
+            listeners=self._listeners(listen, values[ListenerSettings]),
             pools=(
                 PoolSettings(
                     upstreams=tuple(map(UpstreamServer, upstreams)), **values[PoolSettings]
@@ -229,6 +229,17 @@ class Options(usage.Options):
         for loop in loops(settings.listeners, settings.pools):
             raise usage.UsageError(f"--upstream: {loop.reason}")
         return settings
+
+    @staticmethod
+    def _listeners(listen: list[str], permissions: dict[str, str]) -> tuple[ListenerSettings, ...]:
+        try:
+            listeners = listeners_for(listen, **permissions)
+            for listener in listeners:
+                listener_permissions(listener)
+        except SettingsError as error:
+            key, _, fault = str(error).partition(":")
+            raise usage.UsageError(f"--{key.replace('_', '-')}:{fault}") from None
+        return listeners
 
 
 def _refuse_repeated(name: str, values: list[str], known_as: Callable[[str], str]) -> None:

@@ -141,6 +141,40 @@ def test_closer_look_at_pools(
 
 
 @pytest.mark.parametrize(
+    ("listener", "problem"),
+    [
+        ('listen = "unix:s"\nunix_user = "nosuch"', "unix_user: there is no user 'nosuch'"),
+        ('listen = "haproxy:unix:s"\nunix_group = "no"', "unix_group: there is no group 'no'"),
+        (
+            'listen = "unix:s:mode=600"\nunix_mode = "660"',
+            "unix_mode: the endpoint description has a mode already",
+        ),
+        ('unix_mode = "660"', "unix_mode: it is for UNIX listeners only, and this is none"),
+        (
+            'listen = "unix:s"\nunix_mode = 660',
+            'unix_mode: expected an octal file mode, such as "660", got 660',
+        ),
+    ],
+)
+def test_closer_look_at_permissions(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], listener: str, problem: str
+) -> None:
+    """Users and groups are looked up, and permissions that cannot be are told."""
+    path = written(tmp_path, f'[[listeners]]\n{listener}\n[pools.web]\nupstreams = ["a:1"]\n')
+    assert main(["check", path]) == 1
+    assert capsys.readouterr() == ("", f"{path}: listeners[0].{problem}\n")
+
+
+def test_possible_permissions(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Those of users and groups that there are are good, and nothing is opened for it."""
+    keys = 'unix_mode = "660"\nunix_user = "nobody"\nunix_group = "0"'
+    text = f'[[listeners]]\nlisten = "unix:s"\n{keys}\n[pools.web]\nupstreams = ["a:1"]\n'
+    assert main(["check", written(tmp_path, text)]) == 0
+    assert ": good: " in capsys.readouterr().out
+    assert not (tmp_path / "s").exists()
+
+
+@pytest.mark.parametrize(
     "pool",
     [
         'upstreams = ["a:1"]\nhealth_check = {kind = "send-expect", send = "x"}',

@@ -152,6 +152,21 @@ WRONG = [
         )
         for description in ("tcp:99999", "tcp:-1", "tcp6:port=65536", "ssl:99999:privateKey=x")
     ],
+    *[
+        wrong(UPSTREAM, f"--listen={description}", f"--{option}={value}", line=f"--{option}: {why}")
+        for description, option, value, why in (
+            ("unix:/s", "unix-mode", "9", "expected an octal file mode, such as \"660\", got '9'"),
+            ("unix:/s:mode=600", "unix-mode", "660", "the endpoint description has a mode already"),
+            ("haproxy:unix:/s", "unix-user", "nosuch", "there is no user 'nosuch'"),
+            ("unix:/s", "unix-group", "nosuch", "there is no group 'nosuch'"),
+            ("tcp:0", "unix-mode", "660", "it is for UNIX listeners only, and there is none"),
+        )
+    ],
+    wrong(
+        "--config=some.toml",
+        "--unix-mode=660",
+        line="--unix-mode: cannot be used with --config, set it there",
+    ),
     wrong(
         UPSTREAM,
         "--balance=fair",
@@ -257,9 +272,9 @@ def test_a_path_that_cannot_be_written(tmp_path: Path, missing: str) -> None:
 
 def test_a_path_whose_lock_cannot_be_written(tmp_path: Path) -> None:
     """A UNIX socket whose lock file cannot be made is one line too."""
-    description = f"unix:{tmp_path}/missing/socket"
-    assert told(f"--listen={description}") == (
-        f"evproxy: --listen: cannot listen on {description}: No such file or directory"
+    path = f"{tmp_path}/missing/socket"
+    assert told(f"--listen=unix:{path}") == (
+        f"evproxy: --listen: cannot listen on {path}: No such file or directory"
     )
 
 

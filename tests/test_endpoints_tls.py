@@ -278,6 +278,24 @@ async def test_the_reason_of_a_failed_handshake_is_logged(
 
 
 @both_kinds
+async def test_what_is_verified_where_nothing_is_said(handshakes: Handshakes, kind: str) -> None:
+    """``ssl:HOST:PORT`` takes any certificate; ``tls:`` asks the authorities of the system."""
+    proxied = handshakes.proxied
+    await proxied.start(upstreams=[f"{kind}:127.0.0.1:{handshakes.first.port}"])
+    client = proxied.client()
+    await client.send(b"question")
+    server = await handshakes.accept(handshakes.first)
+    if kind == "ssl":
+        await server.handshake()
+        assert await server.receive(8) == b"question"
+        return
+    await refuses_to_serve(server)
+    assert await client.rest() == (b"", RESET)
+    [(_, why)] = proxied.observed.failures
+    assert why == "TLS handshake failed: certificate verify failed"
+
+
+@both_kinds
 async def test_a_certificate_for_another_host(handshakes: Handshakes, kind: str) -> None:
     """A server that proves to be another gets nothing; only ``tls:`` asks it who it is."""
     proxied = handshakes.proxied

@@ -292,11 +292,11 @@ async def test_what_cannot_be_listened_on_is_always_told_alike(
     ground: Ground, tmp_path: Path
 ) -> None:
     """A UNIX socket whose lock file cannot be made is a `CannotListenError` too."""
-    description = f"unix:{tmp_path}/missing/socket"
-    service = ground.service(description)
+    path = tmp_path / "missing" / "socket"
+    service = ground.service(f"unix:{path}")
     with pytest.raises(CannotListenError) as raised:
         service.startService()
-    assert raised.value.port == description
+    assert raised.value.port == bytes(path)
     assert isinstance(raised.value.socketError, FileNotFoundError)
 
 

@@ -25,7 +25,7 @@ from evproxy.tap import OPTIONS
 
 SET_BY = {
     each.setting.option.replace("-", "_"): (table, each.name)
-    for table in (PoolSettings, Timeouts, Settings, Keepalive)
+    for table in (ListenerSettings, PoolSettings, Timeouts, Settings, Keepalive)
     for each in declared(table)
     if each.setting.option
 } | {"access_log": (Settings, "access_log")}

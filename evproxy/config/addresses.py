@@ -48,6 +48,8 @@ The ports of some services (IANA, "Service Name and Transport Protocol Port Numb
 
 For hints alone: the system's own list may be kept by a server that takes its time.
 """
+_UNIX_LISTENER = re.compile(r"(?:^|(?<!\\):)unix:")
+_OWN_MODE = re.compile(r"(?<!\\):mode=")
 _DOMAIN_NAME = re.compile(r"[\w.-]+")
 _LONGEST_NAME = 253
 _LONGEST_LABEL = 63
@@ -218,6 +220,20 @@ def any_free_port(description: str) -> bool:
     """Whether the server endpoint `description` leaves the port to the kernel."""
     found = _SERVER_PORT.fullmatch(description)
     return found is not None and not found["port"].strip("0")
+
+
+def is_unix_listener(description: str) -> bool:
+    """Whether the server endpoint `description` is of a UNIX socket, wrapped or not."""
+    return _UNIX_LISTENER.search(description) is not None
+
+
+def permission_fault(key: str, description: str) -> str | None:
+    """Why a listener at `description` cannot have the setting `key`; ``None`` if it can."""
+    if not is_unix_listener(description):
+        return "it is for UNIX listeners only, and this is none"
+    if key == "unix_mode" and _OWN_MODE.search(description):
+        return "the endpoint description has a mode already"
+    return None
 
 
 def nameserver_fault(text: str) -> str | None:

@@ -10,7 +10,13 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
-from evproxy.config.addresses import any_free_port, below, listening_place, server_name
+from evproxy.config.addresses import (
+    any_free_port,
+    below,
+    listening_place,
+    permission_fault,
+    server_name,
+)
 from evproxy.config.declare import keys_of
 from evproxy.config.impossible import impossible
 from evproxy.config.problems import Path, Problem, did_you_mean, listed, quoted, shown_path
@@ -19,6 +25,7 @@ from evproxy.settings import (
     CHECK_KINDS,
     DEFAULT_LISTEN,
     DISCOVERY_KINDS,
+    PERMISSIONS,
     POOL_NAME,
     Discover,
     Ejection,
@@ -62,6 +69,12 @@ def _listener_conflicts(document: Table, directory: str) -> Iterator[Problem]:
         },
         ("listen",),
     )
+    for index, description in descriptions.items():
+        if isinstance(description, str):
+            for key in filter(tables[index].get, PERMISSIONS):
+                fault = permission_fault(key, description)
+                if fault is not None:
+                    yield Problem(("listeners", index, key), fault)
     pools = document.get("pools")
     if isinstance(pools, dict) and pools:
         for index, entry in tables.items():

@@ -18,6 +18,7 @@ from twisted.protocols.tls import TLSMemoryBIOFactory
 
 from evproxy.relay.options import Options, set_options
 from evproxy.relay.ports import Acceptor, TCPPort, UNIXPort
+from evproxy.relay.unix_path import AS_DESCRIBED, Permissions
 from evproxy.settings import DEFAULT_BACKLOG
 
 TWISTED_BACKLOG = 50
@@ -65,6 +66,32 @@ class LongQueues:
         wantPID: bool = False,
     ) -> Any:
         return self._reactor.listenUNIX(address, factory, _long(backlog), mode, wantPID)
+
+
+class GivenPaths:
+    """
+    Stands in for a `ListeningReactor` where UNIX listeners have permissions of their own.
+
+    :param reactor: what it stands in for.
+    :param permissions: who may connect to the path, whatever the endpoint is wrapped in.
+    """
+
+    def __init__(self, reactor: Any, permissions: Permissions) -> None:
+        self._reactor = reactor
+        self._permissions = permissions
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._reactor, name)
+
+    def listenUNIX(
+        self,
+        address: str,
+        factory: Any,
+        backlog: int = TWISTED_BACKLOG,
+        mode: int = 0o666,
+        wantPID: bool = False,
+    ) -> Any:
+        return self._reactor.listenUNIX(address, factory, backlog, mode, wantPID, self._permissions)
 
 
 def ignore_alpn(context_factory: Any) -> None:
@@ -128,8 +155,13 @@ class ListeningReactor:
         backlog: int = TWISTED_BACKLOG,
         mode: int = 0o666,
         wantPID: bool = False,
+        permissions: Permissions = AS_DESCRIBED,
     ) -> IListeningPort:
-        port = UNIXPort(self._plain, address, factory, backlog, mode, self._reactor, wantPID)
+        if permissions.mode is not None:
+            mode = permissions.mode
+        port = UNIXPort(
+            self._plain, permissions, address, factory, backlog, mode, self._reactor, wantPID
+        )
         return self._listening(port)
 
     def _listen_tcp(self, acceptor: Acceptor, *arguments: Any) -> IListeningPort:

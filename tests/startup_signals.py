@@ -1,0 +1,50 @@
+"""
+A log for ``twistd --logger`` that sends the process a signal at a certain moment of its start.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import sys
+from typing import Any
+
+from twisted.logger import ILogObserver, LogEvent, formatEvent, jsonFileLogObserver
+from zope.interface import provider
+
+REACTOR = "the reactor has its own handlers"
+"""The moment when the reactor has installed its handlers, and nobody has run after it."""
+
+_SIGNAL, _MOMENT = "EVPROXY_TEST_SIGNAL", "EVPROXY_TEST_MOMENT"
+
+
+def signalled(number: int, moment: str) -> dict[str, str]:
+    """
+    The environment that has `log` send the signal `number`.
+
+    :param moment: `REACTOR`, or a pattern: when the first event comes whose message it matches.
+    """
+    return {_SIGNAL: str(int(number)), _MOMENT: moment}
+
+
+def log() -> Any:
+    """What ``--logger`` is told: events as JSON on standard output, and the signal."""
+    number, moments = int(os.environ[_SIGNAL]), [os.environ[_MOMENT]]
+    shown = jsonFileLogObserver(sys.stdout)
+
+    def strike() -> None:
+        moments.clear()
+        os.kill(os.getpid(), number)
+
+    if moments == [REACTOR]:
+        from twisted.internet import reactor
+
+        reactor.addSystemEventTrigger("during", "startup", strike)
+
+    @provider(ILogObserver)
+    def observe(event: LogEvent) -> None:
+        shown(event)
+        if any(re.search(moment, formatEvent(event)) for moment in moments):
+            strike()
+
+    return observe
