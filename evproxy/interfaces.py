@@ -198,6 +198,14 @@ class Receiver(Protocol):
     def peer_gone(self) -> None:
         """The peer reset its connection while it was not read; what it sent is still there."""
 
+    def closing_here(self, ended: bool) -> bool:
+        """
+        Code between the peer's socket and the half closes the connection, in order.
+
+        `ended`: the peer has ended its stream, and all of it was read.
+        Returns whether the receiver closes the connection itself, later.
+        """
+
     def connection_lost(self, reason: Failure) -> None:
         """The peer's connection is gone: ``ConnectionDone`` if in order."""
 
@@ -207,6 +215,9 @@ class Half(Protocol):
 
     transport: Any
     receiver: Receiver
+
+    def closing_here(self, ended: bool) -> bool:
+        """See `Receiver`."""
 
 
 class RelayListener(Protocol):

@@ -51,7 +51,7 @@ class Ending(_Told):
     FINISHED = "finished"
     """Both streams ended in order; every byte was passed on."""
     RESET = "reset"
-    """A peer reset its connection, or it broke."""
+    """A peer reset its connection, it broke, or code on that side (a wrapper) closed it."""
     LEFT = "left"
     """The client went away before an upstream server was connected."""
     UNREACHABLE = "unreachable"

@@ -152,7 +152,7 @@ class Process(Service):
             most=self._proxy.admission.limit,
         )
         self._proxy.plane.linger()
-        # What exists now stays, and sessions leave no cycles: look for garbage rarely.
+        # What exists now stays, and most sessions leave no cycles: look for garbage rarely.
         gc.collect()
         gc.freeze()
         gc.set_threshold(*GARBAGE_THRESHOLDS)

@@ -34,7 +34,9 @@ from evproxy.escape import escaped, printable
 from evproxy.interfaces import Pool, Receiver, SessionObserver, TroubleObserver
 from evproxy.model import ConnectionInfo
 from evproxy.relay import DataPlane
-from evproxy.relay.queues import ended_in_order
+from evproxy.relay.closings import closed_here, hear, hear_no_more
+from evproxy.relay.queues import ended_in_order, innermost
+from evproxy.relay.transport import SocketTransport
 from evproxy.session import NOBODY, Session, SessionContext
 from evproxy.settings import Keepalive, Timeouts
 from evproxy.upstream.reasons import handshake_reason
@@ -75,12 +77,17 @@ class _Half(Protocol):
         """The transport tells this while it is not read: the peer reset its connection."""
         self.receiver.peer_gone()
 
+    def closing_here(self, ended: bool) -> bool:
+        """The transport tells this when ``loseConnection`` is called on it."""
+        return self.receiver.closing_here(ended)
+
     def writeConnectionLost(self) -> None:
         """The end of the other peer's stream was passed on; whoever asked for it knows."""
 
     def connectionLost(self, reason: Failure = connectionDone) -> None:
         # Once, however often this is called.
         receiver, self.receiver = self.receiver, NOBODY
+        hear_no_more(self)
         receiver.connection_lost(reason)
 
     _own_connection_lost = connectionLost
@@ -103,12 +110,14 @@ class DownstreamProtocol(_Half):
     """The client's half: it starts a session when it is connected."""
 
     factory: ProxyFactory
+    # What wraps it may set its `factory`, as `LimitTotalConnectionsFactory` does.
+    proxy: ProxyFactory
 
     def __init__(self, info: ConnectionInfo) -> None:
         self.info = info
 
     def connectionMade(self) -> None:
-        self.factory.begin(self)
+        self.proxy.begin(self)
 
 
 @implementer(IHandshakeListener)
@@ -141,8 +150,13 @@ class UpstreamProtocol(_Half):
             self._connected()
 
     def _connected(self) -> None:
+        if closed_here(self.transport):
+            # A wrapper closed it before it told of it: that was no connect.
+            self.transport.abortConnection()
+            return
         session, self._session = self._session, None
         assert session is not None
+        hear(self)
         session.upstream_connected(self.attempt, self)
 
     def _handshake_over(self) -> None:
@@ -223,6 +237,23 @@ def _before_session(failed: Callable[..., None]) -> Callable[..., None]:
     return failed_and_told
 
 
+class _Refusing(Protocol):
+    """
+    Closes the connection of a client that is one too many.
+
+    A factory may say so with ``None``, too; but wrapping factories would wrap that.
+    """
+
+    transport: Any
+
+    def connectionMade(self) -> None:
+        if isinstance(innermost(self.transport), SocketTransport):
+            self.transport.abortConnection()
+        else:
+            # As Twisted's ports do.
+            self.transport.loseConnection()
+
+
 class ProxyFactory(Factory):
     """
     Proxies every connection that it is given to the servers of a pool.
@@ -291,10 +322,10 @@ class ProxyFactory(Factory):
         )
 
     def buildProtocol(self, addr: Any) -> Any:
-        """A half for the client at `addr`; ``None``, which closes it, at the bound on sessions."""
+        """A half for the client at `addr`; at the bound on sessions, one that closes it."""
         admission = self.admission
         if len(admission.sessions) >= admission.limit:
-            return None
+            return _Refusing()
         if isinstance(addr, UNIXAddress):
             host, port = _path(addr), 0
         else:
@@ -304,13 +335,14 @@ class ProxyFactory(Factory):
             if host.startswith(MAPPED):
                 host = canonical_address(host)
         protocol = self.protocol(ConnectionInfo(host, port, self.context.listener))
-        protocol.factory = self
+        protocol.factory = protocol.proxy = self  # type: ignore[attr-defined]
         return protocol
 
     def begin(self, downstream: DownstreamProtocol) -> Session:
         """Start the session of a client that is connected."""
         session = Session(self.context, downstream, downstream.info)
         self.admission.opened(session)
+        hear(downstream)
         session.start()
         return session
 

@@ -45,6 +45,7 @@ from evproxy.model import (
     Side,
     close_reason,
 )
+from evproxy.relay.closings import Farewell, closed_here
 from evproxy.relay.deadlines import Deadlines
 from evproxy.relay.departed import Departed
 from evproxy.relay.options import LASTING
@@ -109,8 +110,26 @@ class _Discarding:
     def peer_gone(self) -> None:
         """It is being closed anyway."""
 
+    def closing_here(self, ended: bool) -> bool:
+        """It is being closed anyway."""
+        return False
+
     def connection_lost(self, reason: Failure) -> None:
         self._lost()
+
+
+class _Leaving(_Discarding):
+    """The same, while code on the client's side closes the connection in order."""
+
+    __slots__ = ("_farewell",)
+
+    def __init__(self, lost: Callable[[], None], farewell: Farewell) -> None:
+        super().__init__(lost)
+        self._farewell = farewell
+
+    def connection_lost(self, reason: Failure) -> None:
+        self._farewell.cancel()
+        super().connection_lost(reason)
 
 
 def _nothing() -> None:
@@ -193,6 +212,9 @@ class Session:
     def start(self) -> None:
         """The client is connected: find it a server."""
         self.phase = _CONNECTING
+        if closed_here(self.downstream.transport):
+            self.closing_here(ended=False)
+            return
         try:
             self._choose()
         except Exception:
@@ -334,6 +356,16 @@ class Session:
         """The client reset its connection while it was not read."""
         self._close_unconnected(Side.DOWNSTREAM, Ending.LEFT)
 
+    def closing_here(self, ended: bool) -> bool:
+        """A wrapper closes the client's connection, within the half-close timeout."""
+        if self.phase is _CONNECTING and not ended:
+            self._stop_connecting(Side.DOWNSTREAM, Ending.LEFT)
+            farewell = Farewell(self._context.clock, self.downstream.transport)
+            self.downstream.receiver = _Leaving(self._closed, farewell)
+            now = self._context.clock.seconds()
+            self._set_deadline(now, now, self._context.timeouts.half_close)
+        return False
+
     def connection_lost(self, reason: Failure) -> None:
         """The client's connection is gone."""
         if self.phase is _CONNECTING and self._chunks and reason.check(ConnectionDone):
@@ -405,6 +437,8 @@ class Session:
         self._bucket = 0
         relay = self.relay
         if relay is None:
+            if self.phase is _CLOSING:
+                self.downstream.transport.abortConnection()
             return
         if not self._lasting:
             self._lasting = True
@@ -434,6 +468,9 @@ class Session:
         if self.relay is not None:
             if self.phase is not _CLOSED:
                 self.relay.reset(by, how)
+        elif self.phase is _CLOSING:
+            # A wrapper closes the client's connection, but its peer does not take it all.
+            self.downstream.transport.abortConnection()
         else:
             self._close_unconnected(by, how)
 

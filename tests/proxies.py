@@ -105,9 +105,14 @@ class Proxied:
         factory: type[ProxyFactory] = ProxyFactory,
         most_pipes: int = MOST,
         keepalive: Keepalive | None = None,
+        wrap: Callable[[ProxyFactory], Any] = lambda factory: factory,
         **pool: Any,
     ) -> None:
-        """Proxy from `listen` to `upstreams`, by default to `upstream`."""
+        """
+        Proxy from `listen` to `upstreams`, by default to `upstream`.
+
+        What listens is what `wrap` makes of the proxy's factory.
+        """
         if upstreams is None:
             upstreams = [f"127.0.0.1:{self.upstream.port}"]
         settings = PoolSettings(upstreams=tuple(map(UpstreamServer, upstreams)), **pool)
@@ -134,7 +139,7 @@ class Proxied:
             plane=self.plane,
         )
         self.pool.start()
-        port = await serverFromString(self.plane.listening, listen).listen(self.factory)
+        port = await serverFromString(self.plane.listening, listen).listen(wrap(self.factory))
         self._ports.append(port)
         host: Any = port.getHost()
         self.address = (host.host, host.port) if hasattr(host, "host") else host.name.decode()

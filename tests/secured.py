@@ -118,9 +118,7 @@ class Secured:
     async def downstream(self) -> tuple[SecuredPeer, Peer]:
         """A client that speaks TLS, and its server."""
         await self.listen()
-        client = SecuredPeer(self.proxied.client(), self.certificates.client)
-        await client.handshake()
-        return client, await self.proxied.upstream.accept()
+        return await self.another("downstream")
 
     async def upstream(self, kind: str = "tls") -> tuple[SecuredPeer, Peer]:
         """A server that speaks TLS, and its client."""
@@ -129,11 +127,19 @@ class Secured:
         await self.proxied.start(
             upstreams=[f"{kind}:127.0.0.1:{port}:{trust}={trusted}"], timeouts=self.timeouts
         )
-        client = self.proxied.client()
+        return await self.another("upstream")
+
+    async def another(self, side: str) -> tuple[SecuredPeer, Peer]:
+        """The peers of one more session through the proxy, which is started; see `start`."""
+        if side == "downstream":
+            client = SecuredPeer(self.proxied.client(), self.certificates.client)
+            await client.handshake()
+            return client, await self.proxied.upstream.accept()
+        plain = self.proxied.client()
         accepted = await self.proxied.upstream.accept()
         server = SecuredPeer(accepted, self.certificates.server, serves=True)
         await server.handshake()
-        return server, client
+        return server, plain
 
     async def start(self, side: str) -> tuple[SecuredPeer, Peer]:
         """The secured peer and the plain one; `side` is where the TLS is."""

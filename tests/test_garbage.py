@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import gc
 import subprocess
 import sys
+from collections import Counter
 from collections.abc import Awaitable, Callable
 from typing import Any
 
@@ -17,10 +19,11 @@ from evproxy.settings import Timeouts
 from tests.bulk import MANY, fill
 from tests.collector import alive, garbage
 from tests.leaks import LoggedErrors
-from tests.peers import END, RESET, Peer
+from tests.peers import END, RESET, Peer, converse
 from tests.proxies import Proxied
 from tests.secured import CLOSED, Secured, SecuredPeer
 from tests.unreachable import Refusing, Unanswered
+from tests.wrappers import ABORT, LOSE, Wrapping
 
 pytestmark = [pytest.mark.usefixtures("no_collector"), pytest.mark.oldest_twisted]
 
@@ -159,6 +162,41 @@ async def test_after_a_reset_of_both(proxied: Proxied, how: Ending) -> None:
     await nothing_is_left(proxied, session, how)
 
 
+@pytest.mark.parametrize("how", [LOSE, ABORT])
+@pytest.mark.parametrize("upstream", [True, False])
+async def test_after_a_wrapper_that_closed(proxied: Proxied, how: str, upstream: bool) -> None:
+    """A connection that a wrapper closes leaves nothing."""
+    wrapping = Wrapping(how, upstream=upstream)
+
+    async def session(proxied: Proxied) -> None:
+        client, server = await proxied.pair()
+        await converse(client, server)
+        wrapping.door.close()
+        wrapping.forget()
+        await client.rest()
+        await server.rest()
+
+    await proxied.start(**wrapping.arguments())
+    await nothing_is_left(proxied, session, Ending.RESET)
+
+
+async def test_after_a_wrapper_that_let_a_session_finish(proxied: Proxied) -> None:
+    """Nor does a session behind a wrapper that closes nothing."""
+    wrapping = Wrapping()
+
+    async def session(proxied: Proxied) -> None:
+        client, server = await proxied.pair()
+        await converse(client, server)
+        wrapping.forget()
+        server.end()
+        assert await client.rest() == (b"", END)
+        client.close()
+        await server.rest()
+
+    await proxied.start(**wrapping.arguments())
+    await nothing_is_left(proxied, session, Ending.FINISHED)
+
+
 async def tls_client_closes(client: SecuredPeer, server: Peer) -> None:
     await client.close()
     assert await server.rest() == (b"", END)
@@ -276,3 +314,48 @@ def test_the_library_leaves_the_collector_alone() -> None:
         [sys.executable, "-c", LEAVES_THE_COLLECTOR_ALONE], capture_output=True, text=True
     )
     assert (run.stdout, run.returncode) == ("unchanged\n", 0), run.stderr
+
+
+async def tls_server_closes(server: SecuredPeer, client: Peer) -> None:
+    await server.close()
+    assert await client.rest() == (b"", END)
+    client.close()
+
+
+async def tls_server_resets(server: SecuredPeer, client: Peer) -> None:
+    server.peer.reset()
+    assert await client.rest() == (b"", RESET)
+
+
+async def tls_client_resets(client: SecuredPeer, server: Peer) -> None:
+    client.peer.reset()
+    assert await server.rest() == (b"", RESET)
+
+
+@pytest.mark.parametrize(
+    ("side", "end"),
+    [
+        ("upstream", tls_server_closes),
+        ("upstream", tls_server_resets),
+        ("downstream", tls_client_resets),
+    ],
+)
+async def test_what_tls_leaves_to_the_collector(
+    secured: Secured, side: str, end: Callable[[SecuredPeer, Peer], Awaitable[None]]
+) -> None:
+    """Where Twisted's TLS leaves cycles, the collector finds all that they keep."""
+    proxied = secured.proxied
+    session = secured.start(side)
+    before: Counter[str] = Counter()
+    for count in (1, 2):
+        one, other = await session
+        await one.send(b"question")
+        assert await other.receive(8) == b"question"
+        await end(one, other)
+        del one, other
+        await over(proxied, count)
+        gc.collect()
+        before = before or alive()
+        session = secured.another(side)
+    session.close()
+    assert not alive() - before

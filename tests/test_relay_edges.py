@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
+import select
 import socket
 from contextlib import suppress
 from socket import SocketType
@@ -23,7 +24,7 @@ from evproxy.settings import Timeouts
 from evproxy.upstream.dialers import EndpointDialer
 from tests.bulk import BULK, counted
 from tests.certificates import Certificates
-from tests.peers import RESET, Peer, converse
+from tests.peers import END, RESET, Peer, converse
 from tests.proxies import Proxied
 from tests.secured import CLOSED, SecuredPeer
 
@@ -47,6 +48,42 @@ async def test_urgent_data_in_bulk(proxied: Proxied) -> None:
     assert await server.receive(8) == b"after it"
     assert proxied.reactor.seconds() - began < SILENT_AFTER / 2
     assert received == BULK
+
+
+@pytest.mark.parametrize(
+    ("sends", "arrives"),
+    [
+        (["a", "!1", "b"], b"ab"),
+        (["a", "!1"], b"a"),
+        # Nobody has read up to the first one, which is then a byte like any other (tcp(7)).
+        (["a", "!1", "!2", "b"], b"a1b"),
+    ],
+)
+async def test_urgent_data_is_left_out(proxied: Proxied, sends: list[str], arrives: bytes) -> None:
+    """The urgent byte reaches nobody; all others arrive in order, and so does the end."""
+    await proxied.start()
+    client, server = await proxied.pair()
+    await converse(client, server)
+    for each in sends:
+        urgent = each.startswith("!")
+        client.socket.send(each[-1].encode(), socket.MSG_OOB if urgent else 0)
+    client.end()
+    urgent_too = select.poll()
+    urgent_too.register(server.socket, select.POLLPRI)
+    assert await server.rest() == (arrives, END)
+    assert urgent_too.poll(0) == []
+
+
+async def test_urgent_data_moves_no_byte(proxied: Proxied) -> None:
+    """A session in which nothing but urgent data is sent is idle."""
+    await proxied.start(timeouts=Timeouts(idle=0.3, half_close=0.3))
+    client, server = await proxied.pair()
+    await converse(client, server)
+    while not proxied.observed.records:
+        with suppress(ConnectionError):
+            client.socket.send(b"!", socket.MSG_OOB)
+        await deferLater(proxied.reactor, 0.01)
+    assert proxied.observed.records[0].reason.how is Ending.IDLE
 
 
 @socket_relay

@@ -87,9 +87,13 @@ class DataPlane:
         if engine is not None and self._joins_sockets:
             client, server = downstream.transport, upstream.transport
             if not (isinstance(client, SocketTransport) and client.engine is engine):
-                client = self._adopted(engine, client)
+                client = self._adopted(engine, client, downstream)
+            elif not client.speaks_to(downstream):
+                client = None
             if not (isinstance(server, SocketTransport) and server.engine is engine):
-                server = self._adopted(engine, server)
+                server = self._adopted(engine, server, upstream)
+            elif not server.speaks_to(upstream):
+                server = None
             if client is not None and server is not None:
                 # Both are asked: an adopted one tries to send.
                 waits, waits_too = client.buffered, server.buffered
@@ -124,9 +128,13 @@ class DataPlane:
         """The service has stopped: keep no descriptor."""
         self.pipes.close()
 
-    def _adopted(self, engine: SocketEngine, transport: Any) -> AdoptedEnd | None:
-        """The end for `transport`, if it is one of Twisted's on a plain socket."""
-        if isinstance(transport, tcp.Connection) and not transport.TLS:
+    def _adopted(self, engine: SocketEngine, transport: Any, half: Any) -> AdoptedEnd | None:
+        """The end for `transport`, if it is one of Twisted's on a plain socket, beneath `half`."""
+        if (
+            isinstance(transport, tcp.Connection)
+            and not transport.TLS
+            and transport.protocol is half
+        ):
             set_transport_options(transport, self._options)
             self._not_alone()
             return AdoptedEnd(engine, transport)

@@ -34,6 +34,7 @@ class Departed:
     """
 
     disconnecting = True
+    ended = True
 
     def __init__(self, clock: IReactorTime, half: Half) -> None:
         self._clock = clock

@@ -34,6 +34,12 @@ class Relayed(Protocol):
     def peer_gone(self, direction: Direction) -> None:
         """The source of `direction` is reset; what it sent is still read when the sink wants it."""
 
+    def closing_here(self, direction: Direction, ended: bool) -> None:
+        """Code on its side closes the source of `direction`; `ended`: its stream has ended."""
+
+    def sink_closing(self, direction: Direction, ended: bool) -> None:
+        """The same for the sink of `direction`."""
+
     def connection_lost(self, direction: Direction, in_order: bool) -> None:
         """The source of `direction` is gone, and with it the sink of the other one."""
 
@@ -93,6 +99,10 @@ class Direction:
         self.gone = True
         self._relay.peer_gone(self)
 
+    def closing_here(self, ended: bool) -> bool:
+        self._relay.closing_here(self, ended)
+        return False
+
     def connection_lost(self, reason: Failure) -> None:
         self.lost = True
         self._relay.connection_lost(self, reason.check(ConnectionDone) is not None)
@@ -107,7 +117,15 @@ class Direction:
             # Its peer has ended a TLS stream: it takes no more, and waits for its producer.
             self.detach()
         else:
+            if self._producing:
+                # A wrapper may hide that it closes; what it wraps waits for its producer then.
+                self.sink.unregisterProducer()
+                self.sink.registerProducer(self, True)
             self.source.resumeProducing()
+
+    def sink_closing(self, ended: bool) -> None:
+        """The sink, which knows no half to tell it to, is being closed; see `Relayed`."""
+        self._relay.sink_closing(self, ended)
 
     def stopProducing(self) -> None:
         # The sink is gone.  Its own half tells so; there is nobody left to unregister from.

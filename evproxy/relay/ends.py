@@ -17,6 +17,7 @@ from __future__ import annotations
 import errno
 import os
 import socket
+from contextlib import suppress
 from socket import SocketType
 from typing import Protocol
 
@@ -65,8 +66,11 @@ class Joined(Protocol):
     def flushed(self, end: End) -> None:
         """The end is decided, and nothing of `end` is kept any more."""
 
+    def closing_here(self, end: End) -> bool:
+        """Code on the side of `end` closes it in order; see `evproxy.interfaces.Receiver`."""
+
     def vanished(self, end: End) -> None:
-        """The socket of `end` was closed by somebody else."""
+        """Code on the side of `end` reset its socket, or has closed it."""
 
     def reset(self, by: Side, how: Ending) -> None:
         """Reset both sides now."""
@@ -285,7 +289,10 @@ class End:
         peer, relay = self.peer, self.relay
         if peer is None or relay is None:
             return
-        if self.kept:
+        if self.pipe is not None and self.pipe.held:
+            self.active = self.engine.seconds()
+            self._push(self.pipe)
+        elif self.kept:
             try:
                 sent = peer.socket.send(self.kept)
             except BlockingIOError:
@@ -296,9 +303,6 @@ class End:
             self.moved += sent
             self.active = self.engine.seconds()
             del self.kept[:sent]
-        elif self.pipe is not None and self.pipe.held:
-            self.active = self.engine.seconds()
-            self._push(self.pipe)
         if self.backlogged or peer.broken:
             return
         self.kept = None
@@ -406,6 +410,9 @@ class End:
     def peer_gone(self) -> None:
         """The engine tells that itself."""
 
+    def closing_here(self, ended: bool) -> bool:
+        return self.relay is not None and self.relay.closing_here(self)
+
     def connection_lost(self, reason: Failure) -> None:
         """Somebody else closed the transport."""
         if self.relay is not None:
@@ -436,6 +443,11 @@ class End:
             self.sink = None
         elif self.peer is not None and self.pipe is None:
             self.sink = self.peer.socket
+
+    def end_stream(self) -> None:
+        """End the stream to the peer of the socket; nothing is sent any more."""
+        with suppress(OSError):
+            self.socket.shutdown(socket.SHUT_WR)
 
     def begin(self) -> None:
         """Take the socket over: from now on it is read for the relay."""
@@ -481,5 +493,13 @@ class AdoptedEnd(End):
     def lasting(self) -> None:
         """It got its options before."""
 
+    def end_stream(self) -> None:
+        # Other code may have written to it.
+        self.transport.doWrite()
+        super().end_stream()
+
     def release(self, reason: Failure) -> None:
-        self.transport.connectionLost(reason)
+        self.descriptor = -1
+        # If other code has closed it, the reactor has told it so.
+        if self.transport.connected:
+            self.transport.connectionLost(reason)

@@ -7,6 +7,10 @@ sees to it that what a peer sent before a reset is delivered before the other is
 
 from __future__ import annotations
 
+from functools import partial
+
+from twisted.python.failure import Failure
+
 from evproxy.interfaces import RelayListener
 from evproxy.model import Ending, Side
 from evproxy.relay.ends import ABORTED, DONE, End
@@ -30,8 +34,11 @@ class SocketRelay:
     __slots__ = (
         "_delivery",
         "_down",
+        "_farewell",
+        "_leaving",
         "_engine",
         "_listener",
+        "_parted",
         "_queued",
         "_releasing",
         "_up",
@@ -49,6 +56,10 @@ class SocketRelay:
         self._up = upstream
         self._listener = listener
         self._delivery: KernelDelivery | None = None
+        self._farewell: KernelDelivery | None = None
+        # The one that its own side closes in order, and the one that is closed before the other.
+        self._leaving: End | None = None
+        self._parted: End | None = None
         self._queued = 0
         self._releasing = False
         self.by = _PROXY
@@ -123,22 +134,52 @@ class SocketRelay:
         """The end is decided, and nothing of `end` is kept: reset its peer when that has it all."""
         peer = end.peer
         assert peer is not None
-        if self._releasing or self._delivery is not None:
+        if self._releasing or peer is self._parted:
+            return
+        if peer is self._leaving:
+            self._say_farewell(peer)
+            return
+        if self._delivery is not None:
             return
         peer.unwatch()
         if not peer.broken and unsent(peer.descriptor):
             self._delivery = KernelDelivery(
-                self._engine.reactor, peer.descriptor, self._release_soon
+                self._engine.reactor, peer.descriptor, partial(self._delivered, peer)
             )
         else:
-            self._release_soon()
+            self._delivered(peer)
+
+    def closing_here(self, end: End) -> bool:
+        """Code on the side of `end` closes it: each side gets what is kept for it first."""
+        if self.how is None:
+            peer = end.peer
+            assert peer is not None
+            self._decide(end)
+            self._leaving = end
+            self._deliver(peer)
+            self._deliver(end)
+        # Else it is closed once it has what is kept for it, anyway.
+        return True
 
     def vanished(self, end: End) -> None:
-        """The socket of `end` was closed by somebody else."""
-        if not self._releasing:
-            self._engine.forget(end.descriptor)
-            end.unwatched = True
+        """Code on the side of `end` reset its socket, or has closed it."""
+        if self._releasing or end is self._parted:
+            return
+        if self.how is not None and self._leaving is None:
             self.reset(self._side(end), Ending.RESET)
+            return
+        if self.how is None:
+            self._decide(end)
+        elif end is self._leaving:
+            self._leaving = None
+            self._end_farewell()
+        peer = end.peer
+        assert peer is not None
+        end.broken = True
+        peer.drop_backlog()
+        self._part(end)
+        if self._leaving is None and self._delivery is None:
+            self._deliver(end)
 
     def reset(self, by: Side, how: Ending) -> None:
         """Reset both sides now."""
@@ -149,7 +190,71 @@ class SocketRelay:
             self._listener.relay_closing(by, how)
         if self._delivery is not None:
             self._delivery.cancel()
+        self._end_farewell()
+        self._leaving = None
         self._release_soon()
+
+    # Closing one end before the other.
+
+    def _decide(self, end: End) -> None:
+        """The session ends now, as code on the side of `end` closes that."""
+        self.by, self.how = self._side(end), Ending.RESET
+        self._listener.relay_closing(self.by, self.how)
+
+    def _deliver(self, end: End) -> None:
+        """Read the peer of `end` no more, and send it what is kept of `end`."""
+        peer = end.peer
+        assert peer is not None
+        if end.backlogged and not (peer.broken or peer.unwatched):
+            peer.set_mask(OUT)
+        else:
+            self.flushed(end)
+
+    def _delivered(self, end: End) -> None:
+        """`end`, which is to be reset, has all that it is to get."""
+        self._delivery = None
+        if self._leaving is None and self._parted is None:
+            self._release_soon()
+        else:
+            self._part(end)
+
+    def _say_farewell(self, end: End) -> None:
+        """End the stream to `end`, and close it once its peer has that."""
+        if self._farewell is not None:
+            return
+        end.unwatch()
+        end.end_stream()
+        if not end.broken and unsent(end.descriptor):
+            self._farewell = KernelDelivery(
+                self._engine.reactor, end.descriptor, partial(self._left, end)
+            )
+        else:
+            self._part(end)
+
+    def _left(self, end: End) -> None:
+        self._farewell = None
+        self._part(end)
+
+    def _end_farewell(self) -> None:
+        if self._farewell is not None:
+            self._farewell.cancel()
+            self._farewell = None
+
+    def _part(self, end: End) -> None:
+        """Close `end`; the relay is over once both are closed."""
+        if not end.unwatched:
+            self._engine.forget(end.descriptor)
+            end.unwatched = True
+            end.mask = 0
+            end.sink = None
+        if self._parted is None:
+            self._parted = end
+            self._engine.after_batch(partial(end.release, self._reason(end)))
+        elif self._parted is not end:
+            self._release_soon()
+
+    def _reason(self, end: End) -> Failure:
+        return DONE if self.how is _FINISHED or end is self._leaving else ABORTED
 
     def _release_soon(self) -> None:
         self._delivery = None
@@ -163,15 +268,14 @@ class SocketRelay:
     def _release(self) -> None:
         down, up = self._down, self._up
         assert self.how is not None
-        reason = DONE if self.how is _FINISHED else ABORTED
         for end in (down, up):
             if end.kept is not None or end.pipe is not None:
                 end.drop_backlog()
         try:
-            down.release(reason)
+            down.release(self._reason(down))
         finally:
             try:
-                up.release(reason)
+                up.release(self._reason(up))
             finally:
                 self._listener.relay_closed(self.by, self.how)
                 down.peer = up.peer = down.relay = up.relay = None

@@ -20,6 +20,7 @@ from twisted.protocols.tls import TLSMemoryBIOProtocol
 
 from evproxy.interfaces import Half, RelayListener
 from evproxy.model import Ending, Side
+from evproxy.relay.closings import Farewell, closed_here
 from evproxy.relay.directions import Direction
 from evproxy.relay.queues import Delivery, EndDelivery, descriptor_of, gone, unsent
 from evproxy.relay.wrapped import guard
@@ -58,7 +59,9 @@ class StreamRelay:
         "_delivery",
         "_to_downstream",
         "_how",
+        "_farewell",
         "_last_active",
+        "_leaving",
         "_listener",
         "_queued",
         "_to_upstream",
@@ -85,6 +88,8 @@ class StreamRelay:
         self._how: Ending | None = None
         self._delivery: Delivery | None = None
         self._delivering: Direction | None = None
+        self._leaving: Direction | None = None
+        self._farewell: Farewell | None = None
         self._last_active = clock.seconds()
         self._queued = 0
         downstream.receiver = self._to_upstream
@@ -134,6 +139,7 @@ class StreamRelay:
             self._listener.relay_closing(by, how)
         self._cut(by, how)
         self._stop_delivering()
+        self._end_farewell()
         for direction in (self._to_upstream, self._to_downstream):
             direction.detach()
             if not direction.lost:
@@ -144,7 +150,7 @@ class StreamRelay:
         other = self._opposite(direction)
         direction.detach()
         self.moved()
-        if other.lost:
+        if other.lost or self._how not in (None, Ending.FINISHED):
             return
         if not half_closeable(direction.sink):
             self._finish(direction.side)
@@ -164,6 +170,8 @@ class StreamRelay:
         """The source of `direction` is gone, and with it the sink of the other one."""
         other = self._opposite(direction)
         other.detach()
+        if self._leaving is direction:
+            self._end_farewell()
         ended = in_order or direction.ended
         finished = self._how is Ending.FINISHED
         if self._delivering is other:
@@ -180,7 +188,7 @@ class StreamRelay:
                 self._deliver_and_reset(direction)
         elif self._how is not None:
             return
-        elif in_order:
+        elif in_order and not closed_here(direction.source):
             # A transport that cannot half-close (TLS) ends both ways at once.
             direction.ended = True
             self._finish(direction.side)
@@ -195,8 +203,34 @@ class StreamRelay:
     def peer_gone(self, direction: Direction) -> None:
         """The source of `direction` is reset; what it sent is still read when the sink wants it."""
         other = self._opposite(direction)
-        if self._delivering is other or other.gone:
+        if self._leaving is other:
+            # The one that is closed on its own side still gets what was written to it.
+            self._stop_delivering()
+            reset(direction.source)
+        elif self._delivering is other or other.gone:
             self.reset((other if other.gone else direction).side, Ending.RESET)
+
+    def closing_here(self, direction: Direction, ended: bool) -> None:
+        """A wrapper closes the source of `direction`, which still gets what was written to it."""
+        # It would wait for its producer.
+        self._opposite(direction).detach()
+        if self._how is not None:
+            return
+        self._leaving = direction
+        self._farewell = Farewell(self._clock, direction.source)
+        direction.detach()
+        if ended:
+            direction.ended = True
+            self._finish(direction.side)
+            self._deliver_and_end(direction)
+        else:
+            self._by, self._how = direction.side, Ending.RESET
+            self._listener.relay_closing(self._by, self._how)
+            self._deliver_and_reset(direction)
+
+    def sink_closing(self, direction: Direction, ended: bool) -> None:
+        """The same for the sink of `direction`."""
+        self.closing_here(self._opposite(direction), ended)
 
     def _deliver_and_end(self, direction: Direction) -> None:
         """The sink of `direction` gets what is written to it, and the end of the stream."""
@@ -233,8 +267,13 @@ class StreamRelay:
     def _delivered_before_reset(self) -> None:
         self._delivery = self._delivering = None
         for direction in (self._to_upstream, self._to_downstream):
-            if not direction.lost:
+            if not direction.lost and direction is not self._leaving:
                 reset(direction.source)
+
+    def _end_farewell(self) -> None:
+        if self._farewell is not None:
+            self._farewell.cancel()
+            self._farewell = None
 
     def _stop_delivering(self) -> None:
         if self._delivery is not None:

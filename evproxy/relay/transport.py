@@ -60,6 +60,8 @@ class SocketTransport(End):
     :param peer: the peer's address as the socket module has it.
 
     `buffered` is what was written and is not sent yet, ``None`` if nothing is.
+    `half`: the half of a session above the wrappers of `protocol`, ``None`` if there is none but
+    `protocol`.  A half with ``closing_here`` hears when the connection is closed on its side.
     """
 
     __slots__ = (
@@ -73,6 +75,7 @@ class SocketTransport(End):
         "buffered",
         "connected",
         "disconnecting",
+        "half",
     )
 
     def __init__(self, engine: SocketEngine, sock: SocketType, protocol: Any, peer: Any) -> None:
@@ -87,6 +90,11 @@ class SocketTransport(End):
         self._closing = False
         self.connected = True
         self.disconnecting = False
+        self.half: Any = None
+
+    def speaks_to(self, protocol: Any) -> bool:
+        """Whether nothing is between the socket and `protocol`."""
+        return self._protocol is protocol
 
     def start(self) -> None:
         """Read, and tell the protocol that the connection is made."""
@@ -125,7 +133,7 @@ class SocketTransport(End):
         if self.relay is not None:
             super().event_failed()
             return
-        receiver = getattr(self._protocol, "receiver", None)
+        receiver = getattr(self.half or self._protocol, "receiver", None)
         half_broke = getattr(receiver, "half_broke", None)
         if half_broke is not None:
             half_broke()
@@ -214,13 +222,14 @@ class SocketTransport(End):
             self.set_mask(self.mask | IN)
 
     def lasting(self) -> None:
-        if isinstance(self._peer, tuple):
+        if isinstance(self._peer, tuple) and self.connected:
             set_options(self.socket, self.engine.lasting)
 
     def release(self, reason: Failure) -> None:
         protocol, self._protocol = self._protocol, None
         if protocol is None:
             return
+        half, self.half = self.half, None
         self.connected = False
         self._closing = True
         if reason is ABORTED:
@@ -237,8 +246,8 @@ class SocketTransport(End):
         try:
             protocol.connectionLost(reason)
         finally:
-            # A subclass may break before it passes that on, or forget to.
-            receiver = getattr(protocol, "receiver", None)
+            # A subclass or a wrapper may break before it passes that on, or forget to.
+            receiver = getattr(half or protocol, "receiver", None)
             if receiver is not None:
                 receiver.connection_lost(reason)
 
@@ -249,6 +258,11 @@ class SocketTransport(End):
         if not isinstance(data, bytes):
             raise TypeError("Data must be bytes")
         if not self.connected or self._write_ended or self._closing or self.broken or not data:
+            return
+        if self.peer is not None and self.relay is not None:
+            # Behind what is kept for this peer.
+            if not self.peer.passed:
+                self.peer.received(data)
             return
         if self.buffered is None:
             try:
@@ -276,13 +290,24 @@ class SocketTransport(End):
         """Close in order once everything written is sent and no producer is registered."""
         if not self.connected or self.disconnecting:
             return
-        self.disconnecting = True
         if self.relay is not None:
-            self.relay.vanished(self)
+            self.disconnecting = self.relay.closing_here(self)
             return
-        self.set_mask(self.mask & ~IN)
-        if self.buffered is None and self._producer is None:
-            self._close(DONE)
+        self.disconnecting = True
+        try:
+            self._tell_closing()
+        finally:
+            self.set_mask(self.mask & ~IN)
+            if self.buffered is None and self._producer is None:
+                self._close(DONE)
+
+    def _tell_closing(self) -> None:
+        half = self.half or self._protocol
+        # Not of the object: a wrapper has every attribute of this transport.
+        if hasattr(type(half), "closing_here"):
+            half.closing_here(self.ended)
+        elif hasattr(self._producer, "sink_closing"):
+            self._producer.sink_closing(self.ended)
 
     def abortConnection(self) -> None:
         """Reset the connection; nothing more is sent."""
