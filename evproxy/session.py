@@ -265,16 +265,17 @@ class Session:
     def _no_candidate(self) -> None:
         pool = self._context.pool
         self._candidates = None
-        why = NoServerAvailable(f"no server of pool {pool.name} is available")
+        why = f"no server of pool {pool.name} is available"
         if self.attempts < pool.connect_attempts:
             try:
                 self._waiting = pool.wait(self.info, self._slot_free, self._no_server, self._tried)
             except NoServerAvailable as error:
-                why = error
+                # The error itself would be in a cycle with this frame.
+                why = str(error)
             if self._waiting is not None:
                 return
         if not self.attempts:
-            self._no_server(why)
+            self._no_server(NoServerAvailable(why))
         else:
             self._close_unconnected(Side.UPSTREAM, Ending.UNREACHABLE)
 

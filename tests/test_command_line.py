@@ -155,7 +155,7 @@ WRONG = [
     *[
         wrong(UPSTREAM, f"--listen={description}", f"--{option}={value}", line=f"--{option}: {why}")
         for description, option, value, why in (
-            ("unix:/s", "unix-mode", "9", "expected an octal file mode, such as \"660\", got '9'"),
+            ("unix:/s", "unix-mode", "9", 'expected an octal file mode, such as "660", got "9"'),
             ("unix:/s:mode=600", "unix-mode", "660", "the endpoint description has a mode already"),
             ("haproxy:unix:/s", "unix-user", "nosuch", "there is no user 'nosuch'"),
             ("unix:/s", "unix-group", "nosuch", "there is no group 'nosuch'"),

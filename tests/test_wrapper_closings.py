@@ -26,7 +26,7 @@ from tests.wrappers import (
     is_over,
 )
 
-pytestmark = pytest.mark.deadline(15)
+pytestmark = [pytest.mark.deadline(15), pytest.mark.oldest_twisted]
 
 both_ways = pytest.mark.parametrize("how", [LOSE, ABORT])
 both_sides = pytest.mark.parametrize("side", [Side.DOWNSTREAM, Side.UPSTREAM])

@@ -30,7 +30,7 @@ from tests.wrappers import (
     is_over,
 )
 
-pytestmark = pytest.mark.deadline(15)
+pytestmark = [pytest.mark.deadline(15), pytest.mark.oldest_twisted]
 
 GARBAGE = b"GET / HTTP/1.1\r\nHost: nobody\r\n\r\n"
 HEADER = b"PROXY TCP4 192.0.2.1 192.0.2.2 1111 80\r\n"
