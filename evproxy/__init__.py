@@ -8,12 +8,13 @@ What a pool does can be replaced by plain objects: a `Balancer`, a `Probe`, a `D
 and a `PoolObserver` of your own satisfy the protocols of these names, and inherit nothing.
 """
 
-from evproxy.errors import EvproxyError, SettingsError
+from evproxy.errors import EvproxyError, SettingsError, Shortage
 from evproxy.interfaces import (
     Balancer,
     Discovery,
     DiscoveryObserver,
     PoolObserver,
+    PressureObserver,
     Probe,
     SessionObserver,
     TroubleObserver,
@@ -71,6 +72,7 @@ __all__ = [
     "Pool",
     "PoolObserver",
     "PoolSettings",
+    "PressureObserver",
     "Probe",
     "ProxyFactory",
     "ProxyService",
@@ -82,6 +84,7 @@ __all__ = [
     "SessionRecord",
     "Settings",
     "SettingsError",
+    "Shortage",
     "Side",
     "SourceHash",
     "Timeouts",

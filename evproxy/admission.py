@@ -15,7 +15,10 @@ from twisted.internet.defer import Deferred, succeed
 from twisted.internet.interfaces import IDelayedCall, IReactorTime
 from twisted.logger import Logger
 
+from evproxy.errors import Shortage
 from evproxy.interfaces import TroubleObserver
+from evproxy.policy.shortages import shortage_of
+from evproxy.pressure import Pressure
 from evproxy.session import Session
 
 CALM = 1.0
@@ -55,6 +58,7 @@ class Admission:
         self._retry: IDelayedCall | None = None
         self._calm: IDelayedCall | None = None
         self._empty: list[Deferred[None]] = []
+        self._pressure = Pressure(clock, lambda: self.troubles)
 
     def watch(self, port: Pausable) -> None:
         """`port` is to be paused with the others from now on."""
@@ -89,9 +93,19 @@ class Admission:
 
     def exhausted(self, error: OSError) -> None:
         """A descriptor could not be had."""
-        self._pause(error.strerror or str(error))
-        if self._retry is None:
-            self._retry = self._clock.callLater(RETRY, self._try_again)
+        shortage = shortage_of(error.errno)
+        self._out_of(str(shortage) if shortage is not None else error.strerror or str(error))
+
+    def short(self, shortage: Shortage) -> None:
+        """
+        A session could not be connected because of `shortage`.
+
+        What accepting would lack as well pauses it; the rest is only told.
+        """
+        if shortage.everywhere:
+            self._out_of(str(shortage))
+        else:
+            self._pressure.felt(shortage)
 
     def when_empty(self) -> Deferred[None]:
         """Fires when no session is left."""
@@ -108,6 +122,12 @@ class Admission:
                 timer.cancel()
         self._retry = self._calm = None
         self._paused = self._in_period = False
+        self._pressure.stop()
+
+    def _out_of(self, why: str) -> None:
+        self._pause(why)
+        if self._retry is None:
+            self._retry = self._clock.callLater(RETRY, self._try_again)
 
     def _pause(self, why: str) -> None:
         if self._calm is not None:

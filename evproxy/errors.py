@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from attrs import frozen
+
 
 class EvproxyError(Exception):
     """The base of every error that evproxy raises on purpose."""
@@ -21,6 +23,31 @@ class BalancerFailed(EvproxyError):
 
 class ConnectTimeout(EvproxyError):
     """An upstream server did not answer within the connect timeout."""
+
+
+@frozen(slots=True)
+class Shortage:
+    """
+    Something that evproxy or its machine lacks, so that a connection could not be made.
+
+    No server is to blame for it.  `what` is missing, and `remedy` names the limit to raise,
+    or where to look.  `everywhere`: connections to other servers lack it as well.
+    """
+
+    what: str
+    remedy: str
+    everywhere: bool = False
+
+    def __str__(self) -> str:
+        return f"{self.what}: {self.remedy}"
+
+
+class LocalShortage(EvproxyError, OSError):
+    """A connection lacks something that is evproxy's own: the server is not to blame."""
+
+    def __init__(self, shortage: Shortage) -> None:
+        super().__init__(str(shortage))
+        self.shortage = shortage
 
 
 class HandshakeFailed(EvproxyError):

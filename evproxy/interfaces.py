@@ -15,6 +15,7 @@ from twisted.internet.interfaces import IConnector
 from twisted.internet.protocol import ClientFactory
 from twisted.python.failure import Failure
 
+from evproxy.errors import Shortage
 from evproxy.model import (
     CloseReason,
     ConnectionInfo,
@@ -25,15 +26,21 @@ from evproxy.model import (
     UpstreamServer,
 )
 from evproxy.policy.balance.candidate import Candidate as Candidate
+from evproxy.policy.sources import Sources
 
 
 class PlainConnector(Protocol):
     """Makes plain socket connections; `timeout` in seconds bounds the attempt."""
 
     def connect_tcp(
-        self, host: str, port: int, factory: ClientFactory, timeout: float
+        self,
+        host: str,
+        port: int,
+        factory: ClientFactory,
+        timeout: float,
+        source: Sources | None = None,
     ) -> IConnector:
-        """Connect to the IP address `host`."""
+        """Connect to the IP address `host`, from one of the addresses of `source` in turn."""
 
     def connect_unix(self, path: str, factory: ClientFactory, timeout: float) -> IConnector:
         """Connect to the UNIX socket at `path`."""
@@ -154,7 +161,11 @@ class Pool(Protocol):
         """The connect failed: the slot is free again."""
 
     def abandoned(self, server: Server, session: PoolSession) -> None:
-        """The client left while connecting: the slot is free again; no blame."""
+        """
+        The client left while connecting, or evproxy itself lacked something (`Shortage`).
+
+        The slot is free again; no blame.
+        """
 
     def ended(
         self, server: Server, session: PoolSession, reason: CloseReason, answered: bool
@@ -299,6 +310,26 @@ class TroubleObserver(Protocol):
         """Accepting goes on."""
 
 
+@runtime_checkable
+class PressureObserver(Protocol):
+    """
+    Hears what evproxy itself lacks, for which no server is blamed.
+
+    A `TroubleObserver` or a `PoolObserver` that has these methods too hears of it: the first
+    of what sessions lack, the second of what health checks do.
+    """
+
+    def pressure_began(self, what: str, remedy: str) -> None:
+        """
+        `what` began: once for each period.
+
+        `remedy` names the limit to raise, or where to look.
+        """
+
+    def pressure_over(self, what: str) -> None:
+        """`what` has not come up for some seconds; once after each `pressure_began`."""
+
+
 class PoolObserver(Protocol):
     """Hears what happens to the servers of pools."""
 
@@ -340,11 +371,14 @@ class Probe(Protocol):
     """An active health check: one question to one server."""
 
     def check(
-        self, server: UpstreamServer, done: Callable[[str | None], None]
+        self, server: UpstreamServer, done: Callable[[str | Shortage | None], None]
     ) -> Callable[[], None]:
         """
         Ask `server` once.  `done` is called exactly once, with ``None`` if it is well or
         a short reason if it is not, unless the returned cancel function is called before.
+
+        A `Shortage` says that `server` could not be asked, for want of something that is
+        evproxy's own: that is no verdict, and the server stays what it was.
         """
 
 

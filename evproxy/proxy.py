@@ -316,6 +316,7 @@ class ProxyFactory(Factory):
             timeouts=Timeouts() if timeouts is None else timeouts,
             upstream_factory=self.upstream_factory,
             ended=admission.closed,
+            short=admission.short,
             listener=printable(listener),
             observers=list(observers),
             troubles=hearing,

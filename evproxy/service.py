@@ -39,6 +39,7 @@ from evproxy.settings import (
     PoolSettings,
     Settings,
     Timeouts,
+    in_a_tuple,
 )
 from evproxy.upstream.names import Names
 from evproxy.upstream.pool import Pool
@@ -160,6 +161,8 @@ class ProxyService(Service):
     :param balance: how a server is picked; see `PoolSettings`.
     :param connect_timeout: seconds for one server.
     :param connect_attempts: distinct servers tried for one session.
+    :param source: addresses of this machine, and ranges of them, to connect from in turn;
+        empty: as the kernel chooses.
     :param idle_timeout, half_close_timeout, drain_timeout: seconds; see `Timeouts`.
     :param max_sessions: the most sessions at once; 0 derives it from the open-file limit.
     :param relay: ``auto``, ``stream`` or ``socket``.
@@ -180,6 +183,7 @@ class ProxyService(Service):
         balance: str = "round-robin",
         connect_timeout: float = 5.0,
         connect_attempts: int = 3,
+        source: str | Sequence[str] = (),
         idle_timeout: float = 3600.0,
         half_close_timeout: float = 30.0,
         drain_timeout: float = 30.0,
@@ -202,6 +206,7 @@ class ProxyService(Service):
                     balance=balance,
                     connect_timeout=connect_timeout,
                     connect_attempts=connect_attempts,
+                    source=in_a_tuple(source),
                 ),
             ),
             timeouts=Timeouts(

@@ -23,7 +23,7 @@ from twisted.logger import Logger
 from twisted.python.failure import Failure
 
 from evproxy.config.addresses import host_and_port
-from evproxy.errors import EvproxyError, NoServerAvailable
+from evproxy.errors import EvproxyError, NoServerAvailable, Shortage
 from evproxy.escape import escaped, printable
 from evproxy.interfaces import (
     Half,
@@ -45,6 +45,7 @@ from evproxy.model import (
     Side,
     close_reason,
 )
+from evproxy.policy.shortages import shortage_in
 from evproxy.relay.closings import Farewell, closed_here
 from evproxy.relay.deadlines import Deadlines
 from evproxy.relay.departed import Departed
@@ -68,7 +69,7 @@ class SessionContext:
 
     `clock` tells the time; `sockets` makes plain sockets; `upstream_factory` makes the
     client factory that one session connects with; `ended` is called with each session
-    that is over.
+    that is over, and `short` with what evproxy itself lacked to connect one.
 
     `first_look`: seconds after which a session is looked at for the first time.  So early that
     its half-close, if it comes before, needs no other deadline: most sessions end without
@@ -86,6 +87,7 @@ class SessionContext:
     listener: str = ""
     observers: list[SessionObserver] = field(factory=list)
     troubles: list[TroubleObserver] = field(factory=list)
+    short: Callable[[Shortage], None] | None = None
     first_look: float = field(init=False)
 
     def __attrs_post_init__(self) -> None:
@@ -168,6 +170,7 @@ class Session:
         "_half_closed",
         "_deadline_is_idle",
         "_lasting",
+        "_short",
         "_tried",
         "_waiting",
         "_walking",
@@ -204,6 +207,7 @@ class Session:
         self._half_closed = False
         self._deadline_is_idle = False
         self._lasting = False
+        self._short = False
         self._chunks: list[bytes] | None = None
         self._size = 0
         self._ended = False
@@ -277,7 +281,8 @@ class Session:
         if not self.attempts:
             self._no_server(NoServerAvailable(why))
         else:
-            self._close_unconnected(Side.UPSTREAM, Ending.UNREACHABLE)
+            by = Side.PROXY if self._short else Side.UPSTREAM
+            self._close_unconnected(by, Ending.UNREACHABLE)
 
     def _slot_free(self) -> None:
         self._waiting = None
@@ -299,14 +304,29 @@ class Session:
         self._connecting = None
         self.server = None
         self._tried += (server,)
-        why = _message_of(reason)
+        shortage = shortage_in(reason.value, server.name)
+        self._short = shortage is not None
+        why = _message_of(reason) if shortage is None else str(shortage)
         self.error = f"{server.name}: {why}"
         try:
-            self._context.pool.connect_failed(server, self, reason)
-            self._tell_connect_failed(server.name, why)
+            if shortage is None:
+                self._context.pool.connect_failed(server, self, reason)
+                self._tell_connect_failed(server.name, why)
+            else:
+                self._lacked(server, shortage)
             self._connect_next()
         except Exception:
             self._broken()
+
+    def _lacked(self, server: Server, shortage: Shortage) -> None:
+        """Evproxy itself lacked something to connect to `server`, which is not blamed."""
+        context = self._context
+        context.pool.abandoned(server, self)
+        if context.short is not None:
+            context.short(shortage)
+        if shortage.everywhere:
+            # Another server would be no better.
+            self._close_unconnected(Side.PROXY, Ending.UNREACHABLE)
 
     def upstream_connected(self, attempt: int, upstream: Half) -> None:
         """The connect numbered `attempt` succeeded; called by the protocol that it made."""

@@ -10,6 +10,7 @@ raises `SettingsError`.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 from attrs import frozen
@@ -24,6 +25,7 @@ from evproxy.config.rules import (
     Judged,
     Many,
     Matching,
+    OneOrMany,
     Rule,
     Seconds,
     Text,
@@ -33,6 +35,8 @@ from evproxy.config.rules import (
 from evproxy.config.tables import NamedTables, Table, TableOrKey
 from evproxy.model import UpstreamServer
 from evproxy.policy.balance import NAMES
+from evproxy.policy.sources import MOST as MOST_SOURCES
+from evproxy.policy.sources import Sources, source_fault
 
 MILLISECOND = 0.001
 MOST_SESSIONS = 1_000_000_000
@@ -66,6 +70,16 @@ _ESCAPED = Matching(
 
 PERMISSIONS = ("unix_mode", "unix_user", "unix_group")
 """The settings of a UNIX listener that say who may connect to its path."""
+
+
+def in_a_tuple(value: str | Sequence[str]) -> tuple[str, ...]:
+    """One address, or a sequence of them, as a program may give them."""
+    return (value,) if isinstance(value, str) else tuple(value)
+
+
+def _too_many_sources(given: Sequence[str]) -> str | None:
+    many = Sources(given).count > MOST_SOURCES
+    return f"more than {MOST_SOURCES} addresses" if many else None
 
 
 @frozen
@@ -433,6 +447,17 @@ class PoolSettings:
         "What happens to new sessions while no server is up: they are reset, or the servers are "
         "tried anyway.",
         default="refuse",
+    )
+    source: tuple[str, ...] = setting(
+        OneOrMany(
+            "an IP address, a range of them (CIDR), or an array of both",
+            Judged("an IP address or a range of them (CIDR)", source_fault),
+            _too_many_sources,
+        ),
+        "The [addresses of this machine](pools.md#where-connections-come-from) that connections "
+        "to the servers, and health checks, are made from, in turn. Empty: as the kernel chooses.",
+        default=(),
+        converter=in_a_tuple,
     )
     health_check: HealthCheck | None = setting(
         Table(HealthCheck), "An [active check](#health-checks) of each server.", default=None

@@ -6,7 +6,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from importlib.metadata import version
 from typing import Any, ClassVar
 
@@ -14,7 +14,7 @@ from attrs import evolve, frozen
 from twisted.application.service import IService, MultiService
 from twisted.python import usage
 
-from evproxy.config.addresses import server_name, servers_in
+from evproxy.config.addresses import address_of, server_name, servers_in
 from evproxy.config.declare import declared, keys_of
 from evproxy.config.document import ConfigErrors
 from evproxy.config.loops import loops
@@ -24,6 +24,8 @@ from evproxy.demo import DemoService
 from evproxy.errors import SettingsError
 from evproxy.escape import escaped
 from evproxy.model import UpstreamServer
+from evproxy.policy.sources import MOST as MOST_SOURCES
+from evproxy.policy.sources import Sources, source_fault
 from evproxy.process import Process, cannot_start, raise_open_file_limit
 from evproxy.reading import listen_fault, read_settings, upstream_fault
 from evproxy.service import ProxyService, listener_permissions, listeners_for
@@ -127,6 +129,7 @@ class Options(usage.Options):
         super().__init__()
         self["listen"] = []
         self["upstream"] = []
+        self["source"] = []
 
     def opt_listen(self, description: str) -> None:
         """
@@ -138,6 +141,13 @@ class Options(usage.Options):
     def opt_upstream(self, address: str) -> None:
         """The ADDRESS of a server to connect to; repeatable."""
         self["upstream"].append(address)
+
+    def opt_source(self, address: str) -> None:
+        """
+        An IP address of this machine, or a range of them (CIDR), to connect to servers
+        from; repeatable: each gets its turn.  [default: as the kernel chooses]
+        """
+        self["source"].append(address)
 
     def opt_version(self) -> None:
         """Display the versions of evproxy and of Twisted, and exit."""
@@ -187,7 +197,7 @@ class Options(usage.Options):
     def _from_file(self) -> Settings:
         if not self["config"]:
             raise usage.UsageError("--config: expected the path of a file, got ''")
-        given = [name for name in ("listen", "upstream", "demo") if self[name]]
+        given = [name for name in ("listen", "upstream", "source", "demo") if self[name]]
         given += [
             each.name
             for each in OPTIONS
@@ -213,14 +223,19 @@ class Options(usage.Options):
         for name, fault_of, descriptions in (
             ("upstream", upstream_fault, upstreams),
             ("listen", listen_fault, listen),
+            ("source", _source_fault, self["source"]),
         ):
             for fault in filter(None, map(fault_of, descriptions)):
                 raise usage.UsageError(f"--{name}: {fault}")
+        if self["source"]:
+            _refuse_unfit_sources(self["source"], upstreams)
         settings = Settings(
             listeners=self._listeners(listen, values[ListenerSettings]),
             pools=(
                 PoolSettings(
-                    upstreams=tuple(map(UpstreamServer, upstreams)), **values[PoolSettings]
+                    upstreams=tuple(map(UpstreamServer, upstreams)),
+                    source=tuple(self["source"]),
+                    **values[PoolSettings],
                 ),
             ),
             timeouts=Timeouts(**values[Timeouts]),
@@ -240,6 +255,23 @@ class Options(usage.Options):
             key, _, fault = str(error).partition(":")
             raise usage.UsageError(f"--{key.replace('_', '-')}:{fault}") from None
         return listeners
+
+
+def _source_fault(text: str) -> str | None:
+    fault = source_fault(text)
+    expected = "expected an IP address or a range of them (CIDR)"
+    return None if fault is None else f"{expected}, got {text!r}: {fault}"
+
+
+def _refuse_unfit_sources(source: Sequence[str], upstreams: Sequence[str]) -> None:
+    sources = Sources(source)
+    if sources.count > MOST_SOURCES:
+        raise usage.UsageError(f"--source: more than {MOST_SOURCES} addresses")
+    for upstream in upstreams:
+        host = address_of(upstream)
+        if host is not None and not sources.serves(host):
+            family = "IPv6" if ":" in host else "IPv4"
+            raise usage.UsageError(f"--source: there is no {family} address for {upstream}")
 
 
 def _refuse_repeated(name: str, values: list[str], known_as: Callable[[str], str]) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 LAYERS = [
     {"model", "errors", "escape", "settings", "config", "policy", "wire"},
     {"interfaces"},
-    {"relay", "upstream"},
+    {"relay", "upstream", "pressure"},
     {"session", "proxy", "admission"},
     {"service", "observe", "admin", "workers", "endpoints", "testing", "demo"},
     {"tap", "process", "reading", "cli", "__main__"},

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import ctypes
 import itertools
 import os
 import subprocess
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 
 import pytest
 from attrs import frozen
@@ -34,13 +36,13 @@ class Cable:
         if os.geteuid() != 0:
             pytest.skip("only root can make network namespaces")
         for end in (cable.near, cable.far):
-            _ip(f"netns add {end}")
-            _ip(f"-n {end} link set lo up")
-        _ip(f"-n {cable.near} link add cable type veth peer name cable netns {cable.far}")
-        _ip(f"-n {cable.far} link set cable address {_FAR_CARD}")
+            ip(f"netns add {end}")
+            ip(f"-n {end} link set lo up")
+        ip(f"-n {cable.near} link add cable type veth peer name cable netns {cable.far}")
+        ip(f"-n {cable.far} link set cable address {_FAR_CARD}")
         for end, address in ((cable.near, NEAR), (cable.far, FAR)):
-            _ip(f"-n {end} addr add {address}/30 dev cable")
-            _ip(f"-n {end} link set cable up")
+            ip(f"-n {end} addr add {address}/30 dev cable")
+            ip(f"-n {end} link set cable up")
         cable.mend()
         return cable
 
@@ -55,10 +57,10 @@ class Cable:
     def remove(self) -> None:
         """The namespaces are gone once the last process in them is."""
         for end in (self.near, self.far):
-            _ip(f"netns del {end}")
+            ip(f"netns del {end}")
 
     def _neighbour(self, card: str) -> None:
-        _ip(f"-n {self.near} neigh replace {FAR} lladdr {card} dev cable nud permanent")
+        ip(f"-n {self.near} neigh replace {FAR} lladdr {card} dev cable nud permanent")
 
 
 def inside(namespace: str, arguments: Sequence[str]) -> list[str]:
@@ -66,5 +68,39 @@ def inside(namespace: str, arguments: Sequence[str]) -> list[str]:
     return [requires_program("ip"), "netns", "exec", namespace, *arguments]
 
 
-def _ip(arguments: str) -> None:
+def ip(arguments: str) -> None:
+    """Run ip(8)."""
     subprocess.run([requires_program("ip"), *arguments.split()], check=True)
+
+
+_NEW_NETWORK = 0x40000000
+"""``CLONE_NEWNET`` of unshare(2) and setns(2)."""
+
+
+@contextmanager
+def network_of_its_own() -> Iterator[None]:
+    """
+    Sockets that are made meanwhile are in a network with nothing but loopback.
+
+    Skips the test where that cannot be had.
+    """
+    if os.geteuid() != 0:
+        pytest.skip("only root can make network namespaces")
+    libc = ctypes.CDLL(None, use_errno=True)
+    before = os.open("/proc/thread-self/ns/net", os.O_RDONLY)
+    try:
+        if libc.unshare(_NEW_NETWORK):
+            pytest.skip(f"unshare: {os.strerror(ctypes.get_errno())}")
+        try:
+            ip("link set lo up")
+            yield
+        finally:
+            assert libc.setns(before, _NEW_NETWORK) == 0
+    finally:
+        os.close(before)
+
+
+def few_local_ports(count: int) -> None:
+    """So many local ports are left to those that connect, in the network of this thread."""
+    with open("/proc/sys/net/ipv4/ip_local_port_range", "w") as file:
+        file.write(f"40001 {40000 + count}")

@@ -40,6 +40,12 @@ class Heard:
     def discovery_recovered(self, pool: str) -> None:
         self._tell("discovery recovered")
 
+    def pressure_began(self, what: str, remedy: str) -> None:
+        self._tell(f"began: {what}: {remedy}")
+
+    def pressure_over(self, what: str) -> None:
+        self._tell(f"over: {what}")
+
     async def line(self, begin: str, count: int = 1) -> str:
         """The `count`-th line that begins with `begin`, once it has come."""
 

@@ -63,6 +63,14 @@ class Observed:
         self.pressure.append("resumed")
         self._tell()
 
+    def pressure_began(self, what: str, remedy: str) -> None:
+        self.pressure.append(f"{what}: {remedy}")
+        self._tell()
+
+    def pressure_over(self, what: str) -> None:
+        self.pressure.append(f"over: {what}")
+        self._tell()
+
     def until(self, true: Callable[[], bool]) -> Deferred[None]:
         """Fires once `true` holds, which is looked at after each thing observed."""
         deferred: Deferred[None] = Deferred()

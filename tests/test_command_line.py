@@ -61,6 +61,13 @@ WRONG = [
         "--upstream=a:65536",
         line="--upstream: 'a:65536': the port must be from 1 to 65535, got 65536",
     ),
+    wrong(
+        UPSTREAM,
+        "--source=10.0.0.300",
+        line="--source: expected an IP address or a range of them (CIDR), "
+        "got '10.0.0.300': it is not an IP address",
+    ),
+    wrong(UPSTREAM, "--source=::1", line="--source: there is no IPv4 address for 127.0.0.1:1"),
     wrong("--upstream=a:0", line="--upstream: 'a:0': the port must be from 1 to 65535, got 0"),
     wrong("--upstream=a..b:80", line="--upstream: 'a..b:80': 'a..b' is not a host"),
     wrong(

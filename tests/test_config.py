@@ -221,6 +221,17 @@ lisen = "tcp:1"
             ["pools.web: there is no server: upstreams or discover is required"],
         ),
         (
+            LISTENERS + "[pools.web]\nupstreams = ['10.0.0.1:1']\nsource = ['::1', '10.0.0.5/28']",
+            [
+                "pools.web.source[1]: expected an IP address or a range of them (CIDR), "
+                'got "10.0.0.5/28": did you mean 10.0.0.0/28?'
+            ],
+        ),
+        (
+            LISTENERS + "[pools.web]\nupstreams = ['a:1', '10.0.0.1:1', '[::2]:1']\nsource = '::1'",
+            ["pools.web.source: there is no IPv4 address for 10.0.0.1:1"],
+        ),
+        (
             LISTENERS + "[pools.web]\nupstreams = 'a:1'",
             [
                 'pools.web.upstreams: expected an array of upstream servers, got "a:1", did you'

@@ -13,14 +13,17 @@ from twisted.internet.task import Clock
 
 from evproxy import Pool, ProxyFactory, ProxyService
 from evproxy.admission import CALM, RETRY, Admission
-from evproxy.model import Ending
+from evproxy.model import Ending, Side
 from evproxy.service import RESERVED_FILES, pipes_for, sessions_for
 from tests.exhaustion import Exhaustion
 from tests.peers import END, Listening, Peer, connect, converse
 from tests.proxies import Observed, Proxied
 
 FULL = "paused: 2 sessions, as many as are allowed"
-EXHAUSTED = f"paused: {os.strerror(errno.EMFILE)}"
+NO_DESCRIPTOR = (
+    "this process has no free descriptor: raise its limit on open files (ulimit -n, LimitNOFILE=)"
+)
+EXHAUSTED = f"paused: {NO_DESCRIPTOR}"
 
 
 async def test_a_client_waits_at_the_bound(proxied: Proxied) -> None:
@@ -127,9 +130,16 @@ async def test_running_out_of_descriptors_while_connecting(proxied: Proxied) -> 
         await observed.until(lambda: bool(observed.pressure or observed.failures))
         await converse(client, server)
         if proxied.transports == "reactor":
-            assert "Too many open files" in observed.failures[0][1]
-            return
+            await observed.ended()
+            assert observed.records[0].error.endswith(NO_DESCRIPTOR)
         assert observed.pressure == [EXHAUSTED]
+        assert observed.failures == []
+        [status] = proxied.pool.servers
+        assert status.connect_failures == 0
+        # That of the first session, and not the timeout.
+        assert status.connect_time < 1
+    if proxied.transports == "reactor":
+        return
     await newcomer.send(b"!")
     assert await (await proxied.upstream.accept()).receive(1) == b"!"
     assert proxied.observed.failures == []
@@ -143,7 +153,11 @@ async def test_a_connect_that_gets_no_descriptor_in_time(proxied: Proxied) -> No
         descriptors.free(1)
         newcomer.socket.connect_ex(proxied.address)
         await proxied.observed.ended()
-    assert proxied.observed.records[0].reason.how is Ending.UNREACHABLE
+    record, [status] = proxied.observed.records[0], proxied.pool.servers
+    assert (record.reason.by, record.reason.how) == (Side.PROXY, Ending.UNREACHABLE)
+    assert record.error.endswith(NO_DESCRIPTOR)
+    assert (status.connect_failures, status.connect_time, status.sessions) == (0, 0.0, 0)
+    assert proxied.observed.failures == []
 
 
 async def test_ports_of_others_refuse_at_the_bound(reactor: Any) -> None:
@@ -199,8 +213,16 @@ class FakePort:
             raise self.error
 
 
-@pytest.mark.parametrize("number", [errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM])
-def test_a_system_that_is_exhausted(number: int) -> None:
+@pytest.mark.parametrize(
+    ("number", "limit"),
+    [
+        (errno.EMFILE, "LimitNOFILE="),
+        (errno.ENFILE, "fs.file-max"),
+        (errno.ENOBUFS, "net.ipv4.tcp_mem"),
+        (errno.ENOMEM, "net.ipv4.tcp_mem"),
+    ],
+)
+def test_a_system_that_is_exhausted(number: int, limit: str) -> None:
     """What the whole system runs out of, which no test may cause, is the same: pause, try again."""
     clock, observed, port = Clock(), Observed(), FakePort()
     admission = Admission(clock, 10, [observed])
@@ -211,7 +233,10 @@ def test_a_system_that_is_exhausted(number: int) -> None:
         clock.advance(RETRY)
         assert port.told[-1] == "resume"
     clock.advance(CALM)
-    assert observed.pressure == [f"paused: {os.strerror(number)}", "resumed"]
+    paused, resumed = observed.pressure
+    assert paused.startswith("paused: ")
+    assert limit in paused
+    assert resumed == "resumed"
     assert clock.getDelayedCalls() == []
 
 

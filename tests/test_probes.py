@@ -86,7 +86,7 @@ async def test_connect_never_ends(reactor: Any) -> None:
         return Endless()  # type: ignore[return-value]
 
     probe = probe_for(reactor, HealthCheck(timeout=0.05), endpoint_for)
-    result: Deferred[str | None] = Deferred()
+    result: Deferred[Any] = Deferred()
     probe.check(UpstreamServer("192.0.2.1:80"), result.callback)
     assert await result == "timed out after 0.05 s"
     assert given_up == [True]
@@ -106,7 +106,7 @@ async def test_endpoint_that_cannot_be_cancelled(reactor: Any, logged_errors: An
         return Stubborn()  # type: ignore[return-value]
 
     probe = probe_for(reactor, HealthCheck(timeout=0.05), endpoint_for)
-    result: Deferred[str | None] = Deferred()
+    result: Deferred[Any] = Deferred()
     cancel = probe.check(UpstreamServer("192.0.2.1:80"), result.callback)
     assert await result == "timed out after 0.05 s"
     cancel()
@@ -129,7 +129,7 @@ async def test_protocol_that_breaks(reactor: Any, listen: Listen, logged_errors:
         return endpoint.connect(factory)
 
     probe = EndpointProbe(reactor, ask, partial(client_endpoint, reactor), NEVER)
-    result: Deferred[str | None] = Deferred()
+    result: Deferred[Any] = Deferred()
     cancel = probe.check(UpstreamServer(listen(Visits())), result.callback)
     assert await result == "broken at once"
     await deferLater(reactor, 0)
@@ -141,7 +141,7 @@ async def test_protocol_that_breaks(reactor: Any, listen: Listen, logged_errors:
 @pytest.mark.parametrize("kind", ["tcp", "tls", "http", "send-expect"])
 async def test_cancel_while_connecting(reactor: Any, listen: Listen, kind: str) -> None:
     """Cancelled before it is connected, a check tells nothing."""
-    told: list[str | None] = []
+    told: list[object] = []
     check = HealthCheck(kind=kind, expect="x", timeout=NEVER)
     probe = probe_for(reactor, check, partial(client_endpoint, reactor))
     cancel = probe.check(UpstreamServer(listen(Visits())), told.append)
@@ -153,7 +153,7 @@ async def test_cancel_while_connecting(reactor: Any, listen: Listen, kind: str) 
 @pytest.mark.parametrize("kind", ["tls", "http", "redis", "smtp"])
 async def test_cancel_while_asking(reactor: Any, listen: Listen, kind: str) -> None:
     """Cancelled in the middle, a check closes its connection and tells nothing."""
-    told: list[str | None] = []
+    told: list[object] = []
     visits = Visits()
     probe = probe_for(
         reactor, HealthCheck(kind=kind, timeout=NEVER), partial(client_endpoint, reactor)
@@ -167,7 +167,7 @@ async def test_cancel_while_asking(reactor: Any, listen: Listen, kind: str) -> N
 
 async def test_cancel_after_the_end(reactor: Any, listen: Listen) -> None:
     """A cancel that comes too late does nothing."""
-    result: Deferred[str | None] = Deferred()
+    result: Deferred[Any] = Deferred()
     probe = probe_for(reactor, HealthCheck(), partial(client_endpoint, reactor))
     cancel = probe.check(UpstreamServer(listen(Visits())), result.callback)
     assert await result is None

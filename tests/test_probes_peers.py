@@ -33,10 +33,11 @@ def servers() -> Iterator[RealServers]:
 
 async def checked(reactor: Any, port: int, check: HealthCheck) -> str | None:
     """What one check of the server at `port` finds."""
-    result: Deferred[str | None] = Deferred()
+    result: Deferred[Any] = Deferred()
     probe = probe_for(reactor, check, partial(client_endpoint, reactor))
     probe.check(UpstreamServer(f"127.0.0.1:{port}"), result.callback)
-    return await result
+    reason: str | None = await result
+    return reason
 
 
 async def well(reactor: Any, port: int, check: HealthCheck) -> None:

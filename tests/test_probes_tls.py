@@ -74,10 +74,11 @@ def listen(reactor: Any) -> Iterator[Listen]:
 
 async def checked(reactor: Any, address: str, check: HealthCheck) -> str | None:
     """What one check of the server at `address` finds."""
-    result: Deferred[str | None] = Deferred()
+    result: Deferred[Any] = Deferred()
     probe = probe_for(reactor, check, partial(client_endpoint, reactor))
     probe.check(UpstreamServer(address), result.callback)
-    return await result
+    reason: str | None = await result
+    return reason
 
 
 async def test_handshake(reactor: Any, listen: Listen) -> None:

@@ -28,7 +28,7 @@ SET_BY = {
     for table in (ListenerSettings, PoolSettings, Timeouts, Settings, Keepalive)
     for each in declared(table)
     if each.setting.option
-} | {"access_log": (Settings, "access_log")}
+} | {"access_log": (Settings, "access_log"), "source": (PoolSettings, "source")}
 """The setting that an option, or an argument of `ProxyService`, is."""
 
 YEAR, MOST = 31536000, 1_000_000_000

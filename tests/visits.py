@@ -22,11 +22,12 @@ from evproxy.upstream.probes import probe_for
 
 async def checked(reactor: Any, address: str, check: HealthCheck) -> str | None:
     """What one check of the server at `address` finds."""
-    result: Deferred[str | None] = Deferred()
+    result: Deferred[Any] = Deferred()
     probe = probe_for(reactor, check, partial(client_endpoint, reactor))
     probe.check(UpstreamServer(address), result.callback)
     assert not result.called, "done came before the one who asked could cancel"
-    return await result
+    reason: str | None = await result
+    return reason
 
 
 @define

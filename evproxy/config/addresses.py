@@ -169,6 +169,13 @@ def service_fault(description: str) -> str | None:
     return _NO_PORT if host.startswith("tcp:") else None
 
 
+def address_of(description: str) -> str | None:
+    """The IP address that the upstream server `description` is at, if it says one."""
+    found = _HOST_AND_PORT.fullmatch(description)
+    host = (found["v6"] or found["host"]) if found is not None else ""
+    return host if is_address(host) else None
+
+
 def listen_fault(description: str) -> str | None:
     """Why `description` cannot be a server endpoint description; ``None`` if it may be one."""
     if _is_untidy(description):

@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from evproxy.config.addresses import (
+    address_of,
     any_free_port,
     below,
     listening_place,
@@ -21,6 +22,7 @@ from evproxy.config.declare import keys_of
 from evproxy.config.impossible import impossible
 from evproxy.config.problems import Path, Problem, did_you_mean, listed, quoted, shown_path
 from evproxy.config.rules import Reading
+from evproxy.policy.sources import Sources, source_fault
 from evproxy.settings import (
     CHECK_KINDS,
     DEFAULT_LISTEN,
@@ -110,17 +112,35 @@ def _pool_conflicts(path: Path, name: str, pool: object, directory: str) -> Iter
     if isinstance(upstreams, list):
         yield from _repeated((*path, "upstreams"), _server_names(upstreams, directory), ())
         yield from _useless_keys(path, pool)
+        yield from _source_conflicts(path, pool.get("source"), upstreams)
     yield from _health_check_conflicts((*path, "health_check"), pool.get("health_check"))
     yield from _discover_conflicts((*path, "discover"), pool.get("discover"))
     yield from _ejection_conflicts((*path, "ejection"), pool.get("ejection"))
 
 
+def _source_conflicts(path: Path, source: object, upstreams: list[Any]) -> Iterator[Problem]:
+    """The servers whose family none of the addresses of `source` is of."""
+    given = source if isinstance(source, list) else [source]
+    fit = [each for each in given if isinstance(each, str) and source_fault(each) is None]
+    if not fit or fit != given:
+        return
+    for endpoint in _endpoints(upstreams):
+        host = address_of(endpoint) if isinstance(endpoint, str) else None
+        if host is not None and not Sources(fit).serves(host):
+            family = "IPv6" if ":" in host else "IPv4"
+            yield Problem((*path, "source"), f"there is no {family} address for {endpoint}")
+
+
+def _endpoints(upstreams: list[Any]) -> Iterator[Any]:
+    for entry in upstreams:
+        yield entry.get("endpoint") if isinstance(entry, dict) else entry
+
+
 def _server_names(upstreams: list[Any], directory: str) -> dict[int, Any]:
     """By index, what each server will be called; two of one name could not be told apart."""
-    endpoints = (entry.get("endpoint") if isinstance(entry, dict) else entry for entry in upstreams)
     return {
         index: server_name(below(directory, endpoint))
-        for index, endpoint in enumerate(endpoints)
+        for index, endpoint in enumerate(_endpoints(upstreams))
         if isinstance(endpoint, str)
     }
 

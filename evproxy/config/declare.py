@@ -9,7 +9,7 @@ this one declaration.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, ClassVar, Protocol
 
 import attrs
@@ -70,6 +70,7 @@ def setting(
     default: Any = attrs.NOTHING,
     called: Path = (),
     checked: bool = True,
+    converter: Callable[[Any], Any] | None = None,
     **more: Any,
 ) -> Any:
     """
@@ -79,6 +80,7 @@ def setting(
     :param called: what a message calls it where a program gives it; by default its name.
     :param checked: whether the class refuses what the rule does.  Not where whoever uses the
         value refuses it with a better message.
+    :param converter: what the class makes of a value that a program gives.
     :param more: the other attributes of `Setting`.
     """
 
@@ -92,7 +94,10 @@ def setting(
 
     declared = Setting(rule, meaning, **more)
     return attrs.field(
-        default=default, validator=check if checked else None, metadata={_KEY: declared}
+        default=default,
+        validator=check if checked else None,
+        converter=converter,
+        metadata={_KEY: declared},
     )
 
 

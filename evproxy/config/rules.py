@@ -298,6 +298,35 @@ class Many(Rule):
         )
 
 
+@frozen
+class OneOrMany(Rule):
+    """
+    A value fit for the rule `item`, or an array of some; a tuple of them either way.
+
+    `fault` looks at all of them: why they cannot be together, ``None`` if they can.
+    """
+
+    expected: str = field()
+    item: Rule
+    fault: Callable[[Sequence[Any]], str | None]
+
+    @property
+    def schema(self) -> Schema:
+        return {"anyOf": [self.item.schema, {"type": "array", "items": self.item.schema}]}
+
+    def accept(self, value: Any, path: Path, reading: Reading) -> tuple[Any, ...]:
+        if not isinstance(value, list | tuple):
+            return (self.item.accept(value, path, reading),)
+        before = len(reading.problems)
+        accepted = tuple(
+            reading.value(self.item, each, (*path, index)) for index, each in enumerate(value)
+        )
+        found = self.fault(accepted) if len(reading.problems) == before else None
+        if found is not None:
+            raise Refused(found)
+        return accepted
+
+
 def pattern_fault(pattern: str) -> str | None:
     """Why `pattern` is no regular expression for bytes, as Python's `re` has them."""
     try:

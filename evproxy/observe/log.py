@@ -86,6 +86,13 @@ class TroubleLog:
     def accepting_resumed(self) -> None:
         _trouble.info("accepting again")
 
+    def pressure_began(self, what: str, remedy: str) -> None:
+        _trouble.warn("{what}: {remedy}", what=what, remedy=remedy)
+
+    def pressure_over(self, what: str) -> None:
+        # As loud as its beginning: who hears of that has to hear that it is over.
+        _trouble.warn("over: {what}", what=what)
+
     def server_changed(self, pool: str, server: str, state: str, why: str) -> None:
         why = printable(why)
         # That a server comes, goes, drains or is well again is no trouble.

@@ -5,6 +5,8 @@ from __future__ import annotations
 import errno
 import os
 import socket
+import sys
+from contextlib import suppress
 from functools import lru_cache
 from socket import SocketType
 from typing import Any
@@ -17,7 +19,10 @@ from twisted.logger import Logger
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
-from evproxy.errors import ConnectTimeout
+from evproxy.config.addresses import host_and_port
+from evproxy.errors import ConnectTimeout, LocalShortage
+from evproxy.policy.shortages import NO_PORT, no_source, not_local
+from evproxy.policy.sources import Sources
 from evproxy.relay.engine import OUT, SocketEngine
 from evproxy.relay.options import Options, set_options
 from evproxy.relay.ports import EXHAUSTED, Gate
@@ -30,6 +35,9 @@ EPHEMERAL = 32768
 """Ports from here on may be given to the side that connects (Linux's default range)."""
 
 _IN_PROGRESS = {errno.EINPROGRESS, errno.EALREADY}
+
+BIND_LATE = getattr(socket, "IP_BIND_ADDRESS_NO_PORT", 24 if sys.platform == "linux" else None)
+"""Binds an address without a port, which connect(2) then chooses for that destination alone."""
 
 _RESET = {errno.ECONNRESET, errno.EPIPE}
 
@@ -86,6 +94,7 @@ class SocketConnector:
         "_engine",
         "_factory",
         "_gate",
+        "_lacking",
         "_options",
         "_retry",
         "_socket",
@@ -93,6 +102,9 @@ class SocketConnector:
         "_to",
         "sink",
     )
+
+    bound = False
+    """Whether `bind` is to be called before the socket connects."""
 
     def __init__(
         self,
@@ -117,35 +129,44 @@ class SocketConnector:
     def connect(self) -> None:
         """Start; called once by who made this, and again while descriptors are exhausted."""
         self._retry = None
-        to, sock = self._to, None
+        to, sock, failure = self._to, None, None
         try:
             sock = SocketType(to.family, _KIND)
             if to.family != socket.AF_UNIX:
                 set_options(sock, self._options)
+            if self.bound:
+                self.bind(sock)
             error = sock.connect_ex(to.name)
             if error == errno.EINPROGRESS and to.near:
                 # On one machine the answer comes before the call returns, and is seen by
                 # the next: that saves a registration, a deadline and a turn of the loop.
                 error = sock.connect_ex(to.name)
-        except OSError as failure:
-            error = failure.errno or errno.EIO
+            if error in _IN_PROGRESS:
+                self._engine.watch(sock.fileno(), self, OUT)
+        except OSError as raised:
+            failure = raised
+            error = raised.errno or errno.EIO
         if error == 0:
             assert sock is not None
             self._connected(sock)
         elif error in _IN_PROGRESS:
-            assert sock is not None
             self._socket = sock
-            self._engine.watch(sock.fileno(), self, OUT)
             self._set_deadline()
         else:
             if sock is not None:
                 sock.close()
             if error in EXHAUSTED or (error == errno.EAGAIN and to.family == socket.AF_UNIX):
                 self._try_later(error)
+            elif isinstance(failure, LocalShortage):
+                self._failed(failure)
             else:
                 self._failed(getConnectError((error, os.strerror(error))))
 
+    def bind(self, sock: SocketType) -> None:
+        """Bind `sock` before it connects."""
+
     def _try_later(self, error: int) -> None:
+        self._lacking = error
         if error in EXHAUSTED:
             self._gate.exhausted(OSError(error, os.strerror(error)))
         self._set_deadline()
@@ -176,6 +197,9 @@ class SocketConnector:
     def deadline_reached(self, now: float) -> None:
         """The time is over."""
         self._bucket = 0
+        if self._retry is not None and self._lacking in EXHAUSTED:
+            self._give_up(getConnectError((self._lacking, os.strerror(self._lacking))))
+            return
         self._give_up(ConnectTimeout(f"timed out after {self._timeout:g} s"))
 
     def stopConnecting(self) -> None:
@@ -250,6 +274,63 @@ class SocketConnector:
         failure = Failure()
         _log.failure("The protocol of an upstream connection broke", failure)
         factory.clientConnectionFailed(self, failure)
+
+
+class SourcedConnector(SocketConnector):
+    """
+    A `SocketConnector` that connects from the addresses of `sources` in turn.
+
+    One from which the destination has no free port, or that is not the machine's, makes room
+    for the next.
+    """
+
+    __slots__ = ("_left", "_source", "_sources")
+
+    bound = True
+
+    def __init__(self, sources: Sources, *arguments: Any) -> None:
+        super().__init__(*arguments)
+        self._sources = sources
+        self._left: list[str] = []
+        self._source = ""
+
+    def bind(self, sock: SocketType) -> None:
+        """Take the next address."""
+        to = self._to
+        if not self._left:
+            self._left = self._sources.turn(to.name[0])
+            if not self._left:
+                raise LocalShortage(no_source(host_and_port(*to.name[:2])))
+        source = self._left.pop()
+        bind_late(sock)
+        try:
+            sock.bind((source, 0))
+        except OSError as error:
+            if error.errno != errno.EADDRNOTAVAIL:
+                raise
+            shortage = not_local(source)
+            # The next one may do, but what is wrong is to be told.
+            self._gate.short(shortage)
+            raise LocalShortage(shortage) from None
+
+    def _failed(self, error: Exception) -> None:
+        unfit = isinstance(error, LocalShortage) or getattr(error, "osError", None) in NO_PORT
+        if unfit and self._left and self._factory is not None:
+            self.connect()
+        else:
+            super()._failed(error)
+
+
+def bind_late(sock: SocketType) -> None:
+    """
+    Have the port chosen when `sock` connects, not when it is bound.
+
+    Else each port could be used for one destination only, among all of them.
+    """
+    if BIND_LATE is not None:
+        with suppress(OSError):
+            # Older than Linux 4.2: each port is used once then.
+            sock.setsockopt(socket.IPPROTO_IP, BIND_LATE, 1)
 
 
 def _is_its_own_peer(sock: SocketType) -> bool:

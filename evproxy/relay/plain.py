@@ -16,10 +16,12 @@ from twisted.internet import tcp, unix
 from twisted.internet.interfaces import IConnector
 from twisted.internet.protocol import ClientFactory
 
-from evproxy.relay.connecting import SocketConnector, destination
+from evproxy.policy.sources import Sources
+from evproxy.relay.connecting import SocketConnector, SourcedConnector, destination
 from evproxy.relay.engine import IN, SocketEngine
 from evproxy.relay.options import Options
 from evproxy.relay.ports import Gate
+from evproxy.relay.sourced import SourcedReactor
 from evproxy.relay.transport import RESET_ON_CLOSE, SocketTransport, socket_address
 
 
@@ -67,9 +69,14 @@ class PlainSockets:
         raise NotImplementedError
 
     def connect_tcp(
-        self, host: str, port: int, factory: ClientFactory, timeout: float
+        self,
+        host: str,
+        port: int,
+        factory: ClientFactory,
+        timeout: float,
+        source: Sources | None = None,
     ) -> IConnector:
-        """Connect to the IP address `host`; `timeout` in seconds."""
+        """Connect to the IP address `host` from one of `source`; `timeout` in seconds."""
         raise NotImplementedError
 
     def connect_unix(self, path: str, factory: ClientFactory, timeout: float) -> IConnector:
@@ -109,9 +116,15 @@ class ReactorSockets(PlainSockets):
             raise
 
     def connect_tcp(
-        self, host: str, port: int, factory: ClientFactory, timeout: float
+        self,
+        host: str,
+        port: int,
+        factory: ClientFactory,
+        timeout: float,
+        source: Sources | None = None,
     ) -> IConnector:
-        connector: IConnector = self.reactor.connectTCP(host, port, factory, timeout)
+        reactor = self.reactor if source is None else SourcedReactor(self.reactor, source)
+        connector: IConnector = reactor.connectTCP(host, port, factory, timeout)
         return connector
 
     def connect_unix(self, path: str, factory: ClientFactory, timeout: float) -> IConnector:
@@ -149,14 +162,24 @@ class EngineSockets(PlainSockets):
             raise
 
     def connect_tcp(
-        self, host: str, port: int, factory: ClientFactory, timeout: float
+        self,
+        host: str,
+        port: int,
+        factory: ClientFactory,
+        timeout: float,
+        source: Sources | None = None,
     ) -> IConnector:
         if ":" in host:
             address, _, zone = host.partition("%")
             to = destination(socket.AF_INET6, (address, port, 0, _scope(zone)))
         else:
             to = destination(socket.AF_INET, (host, port))
-        connector = SocketConnector(self.engine, self.gate, self.options, to, factory, timeout)
+        if source is None:
+            connector = SocketConnector(self.engine, self.gate, self.options, to, factory, timeout)
+        else:
+            connector = SourcedConnector(
+                source, self.engine, self.gate, self.options, to, factory, timeout
+            )
         connector.connect()
         return connector
 

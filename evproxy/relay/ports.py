@@ -20,6 +20,7 @@ from twisted.internet.error import CannotListenError
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
+from evproxy.errors import Shortage
 from evproxy.escape import escaped
 from evproxy.relay.engine import IN
 from evproxy.relay.unix_path import (
@@ -52,6 +53,8 @@ class Gate(Protocol):
     def forget(self, port: PlainPort) -> None: ...
 
     def exhausted(self, error: OSError) -> None: ...
+
+    def short(self, shortage: Shortage) -> None: ...
 
 
 class Acceptor(Protocol):

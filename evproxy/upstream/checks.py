@@ -13,6 +13,7 @@ from random import Random
 from twisted.internet.interfaces import IDelayedCall, IReactorTime
 from twisted.logger import Logger
 
+from evproxy.errors import Shortage
 from evproxy.interfaces import Probe, SelfBounded
 from evproxy.policy.health import CheckedHealth, Health, Verdict
 from evproxy.settings import HealthCheck
@@ -33,6 +34,7 @@ class Checks:
     :param settings: `interval`, `fast_interval`, `timeout`, `rise` and `fall` are used.
     :param random: spreads the checks.
     :param decided: called with the server and each `Verdict`.
+    :param short: called with what evproxy itself lacked for a check.
     """
 
     def __init__(
@@ -42,11 +44,13 @@ class Checks:
         settings: HealthCheck,
         random: Random,
         decided: Callable[[PoolServer, Verdict], None],
+        short: Callable[[Shortage], None],
     ) -> None:
         self.reactor = reactor
         self.probe = probe
         self.settings = settings
         self.decided = decided
+        self.short = short
         self._random = random
         self._checked: dict[PoolServer, _Checked] = {}
 
@@ -116,7 +120,7 @@ class _Checked:
         self._pending = True
         self._began = checks.reactor.seconds()
 
-        def done(error: str | None) -> None:
+        def done(error: str | Shortage | None) -> None:
             if self._pending and number == self._number:
                 self._answered(error)
 
@@ -149,14 +153,17 @@ class _Checked:
             except Exception:
                 _log.failure("Could not cancel a check of {server}", server=self._server.name)
 
-    def _answered(self, error: str | None) -> None:
+    def _answered(self, error: str | Shortage | None) -> None:
         checks = self._checks
         self._pending = False
         self._cancel = None
         if self._timer is not None:
             self._timer.cancel()
-        verdict = self._health.check(error)
+        # If the server was not asked, it stays what it was.
+        verdict = None if isinstance(error, Shortage) else self._health.check(error)
         due = self._began + checks.pause(self._health.changing)
         self.check_in(max(0.0, due - checks.reactor.seconds()))
-        if verdict is not None:
+        if isinstance(error, Shortage):
+            checks.short(error)
+        elif verdict is not None:
             checks.decided(self._server, verdict)

@@ -23,6 +23,8 @@ from evproxy.config.addresses import (
 )
 from evproxy.errors import SettingsError
 from evproxy.interfaces import Dialer
+from evproxy.policy.sources import Sources
+from evproxy.relay.sourced import SourcedReactor
 from evproxy.upstream.dialers import (
     AddressDialer,
     EndpointDialer,
@@ -123,20 +125,24 @@ def _reason(error: Exception) -> str:
     return str(error) or type(error).__name__
 
 
-def dialer_for(reactor: Any, names: LookUps, description: str) -> Dialer:
+def dialer_for(
+    reactor: Any, names: LookUps, description: str, source: Sources | None = None
+) -> Dialer:
     """
     The dialer for an upstream server.
 
     :param reactor: calls later, and connects what is not a plain socket.
     :param names: resolves host names; the pools of a service share them.
+    :param source: addresses to connect from; ``None``: as the kernel chooses.
     :raises SettingsError: if the description is of no endpoint.
     """
     address = parse_upstream(description)
     if isinstance(address, UNIXPath):
         return UNIXDialer(address.path)
     if address is None:
-        resolving = ResolvingReactor(reactor, names)
+        connecting = reactor if source is None else SourcedReactor(reactor, source)
+        resolving = ResolvingReactor(connecting, names)
         return EndpointDialer(reactor, client_endpoint(resolving, description))
     if isIPAddress(address.host) or isIPv6Address(address.host):
-        return AddressDialer(address.host, address.port)
-    return NameDialer(reactor, names, address.host, address.port)
+        return AddressDialer(address.host, address.port, source)
+    return NameDialer(reactor, names, address.host, address.port, source)

@@ -22,8 +22,11 @@ from twisted.internet.protocol import ClientFactory
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
-from evproxy.errors import ConnectTimeout
+from evproxy.config.addresses import host_and_port
+from evproxy.errors import ConnectTimeout, LocalShortage
 from evproxy.interfaces import Handshaking, PlainConnector
+from evproxy.policy.shortages import shortage_in
+from evproxy.policy.sources import Sources
 from evproxy.upstream.names import LookUps
 
 
@@ -44,21 +47,22 @@ class UNIXPath:
 
 @frozen
 class AddressDialer:
-    """Connects to an IP address."""
+    """Connects to an IP address, from one of `source` if there is one."""
 
     host: str
     port: int
+    source: Sources | None = None
 
     def connect(
         self, factory: ClientFactory, timeout: float, sockets: PlainConnector
     ) -> IConnector:
         try:
-            return sockets.connect_tcp(self.host, self.port, factory, timeout)
+            if self.source is None:
+                return sockets.connect_tcp(self.host, self.port, factory, timeout)
+            return sockets.connect_tcp(self.host, self.port, factory, timeout, self.source)
         except OSError:
             # Twisted asks for the zone of an IPv6 address before it connects.
-            attempt = _FailedAttempt(factory)
-            factory.clientConnectionFailed(attempt, Failure())
-            return attempt
+            return _failed_at_once(factory)
 
 
 @frozen
@@ -70,27 +74,43 @@ class UNIXDialer:
     def connect(
         self, factory: ClientFactory, timeout: float, sockets: PlainConnector
     ) -> IConnector:
-        return sockets.connect_unix(self.path, factory, timeout)
+        try:
+            return sockets.connect_unix(self.path, factory, timeout)
+        except OSError:
+            # Twisted's transport makes its socket at once: there may be no descriptor for it.
+            return _failed_at_once(factory)
 
 
 class NameDialer:
     """Connects to a host by its name: to its addresses in turn, from the one that last answered."""
 
-    def __init__(self, reactor: Any, names: LookUps, host: str, port: int) -> None:
+    def __init__(
+        self, reactor: Any, names: LookUps, host: str, port: int, source: Sources | None = None
+    ) -> None:
         self.reactor = reactor
         self.names = names
         self.host = host
         self.port = port
+        self.source = source
 
     def connect(
         self, factory: ClientFactory, timeout: float, sockets: PlainConnector
     ) -> IConnector:
         addresses = self.names.known(self.host)
         if len(addresses) == 1:
-            return AddressDialer(addresses[0], self.port).connect(factory, timeout, sockets)
+            return AddressDialer(addresses[0], self.port, self.source).connect(
+                factory, timeout, sockets
+            )
         attempt = NameAttempt(self, factory, timeout, sockets)
         attempt.start(addresses)
         return attempt
+
+
+def _failed_at_once(factory: ClientFactory) -> IConnector:
+    """Called in an ``except`` clause: `factory` hears of that failure."""
+    attempt = _FailedAttempt(factory)
+    factory.clientConnectionFailed(attempt, Failure())
+    return attempt
 
 
 @implementer(IConnector)
@@ -140,6 +160,7 @@ class NameAttempt(_Attempt, ClientFactory):
         self._deadline = 0.0
         self._left: list[str] = []
         self._trying = ""
+        self._blamed: Failure | None = None
         self._resolving: Deferred[tuple[str, ...]] | None = None
         self._connecting: IConnector | None = None
         self._starting = self._failed_at_once = False
@@ -181,7 +202,7 @@ class NameAttempt(_Attempt, ClientFactory):
         self._trying = address
         # An address that never answers must leave time for those after it.
         left = max(0.0, self._deadline - dialer.reactor.seconds()) / (len(self._left) + 1)
-        return AddressDialer(address, dialer.port).connect(self, left, self._sockets)
+        return AddressDialer(address, dialer.port, dialer.source).connect(self, left, self._sockets)
 
     def buildProtocol(self, addr: IAddress | None) -> Any:
         dialer = self._dialer
@@ -191,7 +212,13 @@ class NameAttempt(_Attempt, ClientFactory):
     def clientConnectionFailed(self, connector: IConnector, reason: Failure) -> None:
         if self._stopped:
             return
+        shortage = shortage_in(reason.value, host_and_port(self._trying, self._dialer.port))
+        if shortage is None:
+            self._blamed = reason
         if not self._left:
+            if shortage is not None:
+                # That one address lacks a route, say, is no excuse for another that refuses.
+                reason = self._blamed or Failure(LocalShortage(shortage))
             self.factory.clientConnectionFailed(self, reason)
         elif self._starting:
             self._failed_at_once = True

@@ -14,7 +14,7 @@ from attrs import evolve
 from twisted.internet.interfaces import IReactorTime
 
 from evproxy.config.addresses import server_name
-from evproxy.errors import SettingsError
+from evproxy.errors import SettingsError, Shortage
 from evproxy.interfaces import Probe
 from evproxy.model import UpstreamServer
 from evproxy.policy.health import Verdict
@@ -58,9 +58,15 @@ class Members:
         self._checking = False
         self.ejector: Ejector | None = None
 
-    def check(self, probe: Probe, timing: HealthCheck, random: Random) -> None:
-        """Have the servers checked by `probe`, once it is started."""
-        self._checks = Checks(self._reactor, probe, timing, random, self._checked)
+    def check(
+        self,
+        probe: Probe,
+        timing: HealthCheck,
+        random: Random,
+        short: Callable[[Shortage], None],
+    ) -> None:
+        """Have the servers checked by `probe`, once it is started; `short` as in `Checks`."""
+        self._checks = Checks(self._reactor, probe, timing, random, self._checked, short)
 
     def eject(self, settings: Ejection) -> None:
         """Have the servers ejected by what their sessions meet."""

@@ -8,7 +8,9 @@ from math import inf
 from twisted.internet.interfaces import IReactorTime
 from twisted.logger import Logger
 
+from evproxy.errors import Shortage
 from evproxy.interfaces import DiscoveryObserver, PoolObserver
+from evproxy.pressure import Pressure
 from evproxy.upstream.reasons import one_line
 from evproxy.upstream.server import PoolServer
 
@@ -39,6 +41,7 @@ class News:
         self._failures: set[str] = set()
         self._problems: frozenset[str] = frozenset()
         self._overflowed = -inf
+        self._pressure = Pressure(reactor, lambda: [self.observer])
 
     def server_changed(self, server: PoolServer, state: str, why: str) -> None:
         """`server` is in `state` now."""
@@ -54,6 +57,15 @@ class News:
         self._overflowed = now
         if now - before > _QUIET:
             self.exhausted(why)
+
+    def checks_short(self, shortage: Shortage) -> None:
+        """A health check could not be made because of `shortage`."""
+        what = f"the health checks of {self._pool} tell nothing: {shortage.what}"
+        self._pressure.felt(Shortage(what, shortage.remedy))
+
+    def stop(self) -> None:
+        """The pool has stopped: leave no timer."""
+        self._pressure.stop()
 
     def discovery_failed(self, why: str) -> None:
         """A look-up failed; told once for each of the first reasons until one succeeds."""

@@ -32,7 +32,8 @@ from evproxy.interfaces import (
 )
 from evproxy.model import CloseReason, ConnectionInfo, UpstreamServer, upstream_server
 from evproxy.policy.balance import balancer_named
-from evproxy.settings import Discover, Ejection, HealthCheck, PoolSettings
+from evproxy.policy.sources import Sources
+from evproxy.settings import Discover, Ejection, HealthCheck, PoolSettings, in_a_tuple
 from evproxy.upstream.members import Members
 from evproxy.upstream.names import Names
 from evproxy.upstream.news import News
@@ -90,6 +91,7 @@ class Pool:
         slow_start: float = 0.0,
         on_down: str = "keep",
         all_down: str = "refuse",
+        source: str | Sequence[str] = (),
         health_check: HealthCheck | Probe | None = None,
         ejection: Ejection | None = None,
         discover: Discover | Discovery | None = None,
@@ -109,7 +111,9 @@ class Pool:
             slow_start=slow_start,
             on_down=on_down,
             all_down=all_down,
+            source=in_a_tuple(source),
         )
+        sources = Sources(in_a_tuple(source)) if source else None
         random = random if random is not None else Random()
         policy = balancer_named(balance, random) if isinstance(balance, str) else balance
         self.reactor = reactor
@@ -119,7 +123,7 @@ class Pool:
         self._own_names = None
         if names is None:
             names = self._own_names = Names(reactor)
-        self._dialer_for = dialer_for or dialers_on(reactor, names)
+        self._dialer_for = dialer_for or dialers_on(reactor, names, sources)
         self._users = Users()
         self._stopped = False
         self._news = News(reactor, name, observer)
@@ -135,10 +139,11 @@ class Pool:
         # A check of your own, or one made by `probe_for`, is judged by nobody.
         self._check = health_check if probe_for is None else None
         if isinstance(health_check, HealthCheck):
-            probe = (probe_for or probes_on(reactor, names))(health_check)
-            self._members.check(probe, health_check, random)
+            probe = (probe_for or probes_on(reactor, names, sources))(health_check)
+            self._members.check(probe, health_check, random, self._news.checks_short)
         elif health_check is not None:
-            self._members.check(health_check, check_timing or HealthCheck(), random)
+            timing = check_timing or HealthCheck()
+            self._members.check(health_check, timing, random, self._news.checks_short)
         if ejection is not None:
             self._members.eject(ejection)
         self._ejector = self._members.ejector
@@ -251,7 +256,7 @@ class Pool:
             self._release(server, session)
 
     def abandoned(self, server: Server, session: PoolSession) -> None:
-        """The client left while connecting: the slot is free again; no blame."""
+        """The client left while connecting, or evproxy lacked something: no blame."""
         assert isinstance(server, PoolServer)
         self._release(server, session)
 
@@ -321,6 +326,7 @@ class Pool:
         if self._resetter is not None:
             self._resetter.stop()
         self._queue.stop(f"pool {self.name} has stopped")
+        self._news.stop()
         if self._own_names is not None:
             self._own_names.stop()
 

@@ -25,6 +25,7 @@ from twisted.web.client import ResponseDone, ResponseFailed, ResponseNeverReceiv
 
 from evproxy.errors import EvproxyError
 from evproxy.escape import escaped, printable
+from evproxy.policy.shortages import ELSEWHERE_TOO, shortage_of
 
 _OF_CONNECTIONS = (
     *(ConnectError, ConnectionLost, TimeoutError, OSError),
@@ -62,6 +63,8 @@ def reason_of(error: BaseException | Failure | None) -> str:
             # It is made of parts that are escaped already.
             return one_line(str(error) or type(error).__name__)
     number = error.osError if isinstance(error, ConnectError) else getattr(error, "errno", None)
+    if number in ELSEWHERE_TOO:
+        return one_line(str(shortage_of(number)))
     if isinstance(number, int):
         return os.strerror(number).lower()
     return from_outside(str(error) or type(error).__name__)

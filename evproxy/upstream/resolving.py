@@ -27,6 +27,7 @@ from twisted.protocols.tls import TLSMemoryBIOFactory
 from twisted.python.failure import Failure
 from zope.interface import directlyProvides, implementer, providedBy
 
+from evproxy.policy.sources import Sources
 from evproxy.upstream.dialers import NameAttempt, NameDialer
 from evproxy.upstream.names import LookUps
 
@@ -94,8 +95,14 @@ class _Sockets:
     bind_address: Any
 
     def connect_tcp(
-        self, host: str, port: int, factory: ClientFactory, timeout: float
+        self,
+        host: str,
+        port: int,
+        factory: ClientFactory,
+        timeout: float,
+        source: Sources | None = None,
     ) -> IConnector:
+        # Whoever has sources gives them by the reactor.
         connector: IConnector = self.reactor.connectTCP(
             host, port, factory, timeout, self.bind_address
         )

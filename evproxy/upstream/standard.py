@@ -8,6 +8,8 @@ from typing import Any
 
 from evproxy.interfaces import Dialer, Discovery, Probe
 from evproxy.model import UpstreamServer
+from evproxy.policy.sources import Sources
+from evproxy.relay.sourced import SourcedReactor
 from evproxy.settings import Discover, HealthCheck
 from evproxy.upstream.connect import dialer_for
 from evproxy.upstream.discovery import discovery_for
@@ -17,15 +19,26 @@ from evproxy.upstream.probes.names import check_endpoints
 from evproxy.upstream.resolving import ResolvingReactor
 
 
-def dialers_on(reactor: Any, names: Names) -> Callable[[UpstreamServer], Dialer]:
-    """Makes the dialers of one pool; `names` resolves host names."""
-    return lambda server: dialer_for(reactor, names, server.endpoint)
+def dialers_on(
+    reactor: Any, names: Names, source: Sources | None = None
+) -> Callable[[UpstreamServer], Dialer]:
+    """Makes the dialers of one pool; `names` resolves host names, `source` is connected from."""
+    return lambda server: dialer_for(reactor, names, server.endpoint, source)
 
 
-def probes_on(reactor: Any, names: Names | None = None) -> Callable[[HealthCheck], Probe]:
-    """Makes the probe that a health check describes; `names` (``None``: its own) resolves."""
+def probes_on(
+    reactor: Any, names: Names | None = None, source: Sources | None = None
+) -> Callable[[HealthCheck], Probe]:
+    """
+    Makes the probe that a health check describes.
+
+    `names` (``None``: its own) resolves host names, `source` is connected from.
+    """
     names = names or Names(reactor)
-    return lambda check: probe_for(reactor, check, check_endpoints(reactor, names, check.timeout))
+    connecting = reactor if source is None else SourcedReactor(reactor, source)
+    return lambda check: probe_for(
+        reactor, check, check_endpoints(connecting, names, check.timeout)
+    )
 
 
 def discoveries_on(

@@ -9,6 +9,7 @@ whole timeout where the kernel knows that nobody listens.
 
 from __future__ import annotations
 
+import errno
 import os
 import socket
 from collections.abc import Callable, Sequence
@@ -166,6 +167,10 @@ class _Datagram:
         try:
             self._socket.connect(server)
             self._socket.send(query.toStr())
+        except BlockingIOError:
+            # How the kernel says that no local port is free for a datagram socket.
+            number = errno.EADDRNOTAVAIL
+            self.answered.errback(OSError(number, os.strerror(number)))
         except OSError as error:
             self.answered.errback(error)
 

@@ -14,10 +14,12 @@ from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IStreamClientEndpoint
 
 from evproxy.config.impossible import impossible
-from evproxy.errors import SettingsError
+from evproxy.errors import SettingsError, Shortage
 from evproxy.interfaces import Probe
 from evproxy.model import UpstreamServer
 from evproxy.settings import HealthCheck
+from evproxy.upstream.connect import parse_upstream
+from evproxy.upstream.dialers import TCPAddress
 from evproxy.upstream.probes import scripts
 from evproxy.upstream.probes.address import with_port
 from evproxy.upstream.probes.attempt import Attempt
@@ -68,10 +70,13 @@ class EndpointProbe:
         """See `evproxy.interfaces.SelfBounded`."""
 
     def check(
-        self, server: UpstreamServer, done: Callable[[str | None], None]
+        self, server: UpstreamServer, done: Callable[[str | Shortage | None], None]
     ) -> Callable[[], None]:
         """See `evproxy.interfaces.Probe`.  `done` is never called from within."""
-        attempt = Attempt(self._reactor, self._timeout, done)
+        # By its endpoint's name it is told apart from what may try several addresses.
+        plain = parse_upstream(server.endpoint)
+        called = f"tcp:{server.name}" if isinstance(plain, TCPAddress) else server.endpoint
+        attempt = Attempt(self._reactor, self._timeout, done, called)
 
         def ask() -> Deferred[Any]:
             address = with_port(server.endpoint, self._port)

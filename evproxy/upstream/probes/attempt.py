@@ -25,6 +25,8 @@ from twisted.protocols.policies import ProtocolWrapper, WrappingFactory
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
+from evproxy.errors import Shortage
+from evproxy.policy.shortages import shortage_in
 from evproxy.upstream.reasons import reason_of
 
 _log = Logger()
@@ -41,22 +43,25 @@ class Attempt:
     :param timeout: seconds for the whole check, connecting and closing included, from when
         the server's address is known.  A server that was found well, but does not take part
         in closing, stays well; its connection is reset when the time is over.
-    :param done: called once, never from within `begin`, with ``None`` or a reason.
+    :param done: called once, never from within `begin`, as `evproxy.interfaces.Probe` says.
+    :param endpoint: what is connected.
     """
 
     def __init__(
         self,
         clock: IReactorTime,
         timeout: float,
-        done: Callable[[str | None], None],
+        done: Callable[[str | Shortage | None], None],
+        endpoint: str = "",
     ) -> None:
         self._timeout = timeout
-        self._done: Callable[[str | None], None] | None = done
+        self._done: Callable[[str | Shortage | None], None] | None = done
+        self._endpoint = endpoint
         self._timer = clock.callLater(timeout, self._timed_out)
         self._work: Deferred[None] = Deferred()
         self._transport: ITransport | None = None
         self._decided = False
-        self._verdict: str | None = None
+        self._verdict: str | Shortage | None = None
         self.left = False
         """Whether who asks has begun to close the connection."""
         self.missing: Callable[[], str] = str
@@ -82,9 +87,13 @@ class Attempt:
         if not self._decided and self._timer.active():
             self._timer.reset(seconds)
 
-    def decide(self, verdict: str | None, close: Callable[[], None] | None = None) -> None:
+    def decide(
+        self, verdict: str | Shortage | None, close: Callable[[], None] | None = None
+    ) -> None:
         """
-        The server is well (``None``) or not (a reason): the first to say so is heard.
+        The server is well (``None``) or not (a reason), or cannot be asked (a `Shortage`).
+
+        The first to say so is heard.
 
         `close` ends the connection, by default in order, once what was written is sent.
         """
@@ -120,7 +129,7 @@ class Attempt:
         self._finish()
 
     def _failed(self, reason: Failure) -> None:
-        self.decide(reason_of(reason))
+        self.decide(shortage_in(reason.value, self._endpoint) or reason_of(reason))
 
     def _timed_out(self) -> None:
         if not self._decided:
