@@ -446,8 +446,8 @@ async def test_a_look_up_that_breaks(reactor: Any, error: Exception, logged_erro
         raise error
 
     reason = await checked(reactor, Names(reactor, look_up=broken), f"{NAME}:80", HealthCheck())
-    expected = {OSError: "too many open files", ZeroDivisionError: "ZeroDivisionError"}
-    assert reason == expected[type(error)]
+    expected = {OSError: "this process has no free descriptor: ", ZeroDivisionError: "ZeroDiv"}
+    assert str(reason).startswith(expected[type(error)])
     assert len(logged_errors.flush()) == (type(error) is ZeroDivisionError)
 
 

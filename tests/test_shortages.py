@@ -236,13 +236,19 @@ async def test_the_addresses_of_a_name(
 
 
 class Known:
-    """Stands in for `Names`: knows the addresses of every name."""
+    """Stands in for `Names`: knows the addresses of every name, and looks none up."""
 
     def __init__(self, addresses: tuple[str, ...]) -> None:
         self._addresses = addresses
 
     def known(self, name: str) -> tuple[str, ...]:
         return self._addresses
+
+    def time_left(self, timeout: float, began: float) -> float:
+        return timeout
+
+    def in_order(self, name: str, port: int, addresses: tuple[str, ...]) -> list[str]:
+        return list(addresses)
 
 
 async def test_an_observer_that_hears_no_pressure(proxied: Proxied) -> None:

@@ -201,7 +201,9 @@ def test_ranges() -> None:
 def test_what_is_no_source(text: str, fault: str) -> None:
     """What is neither an address nor a range is refused in one line."""
     assert source_fault(text) == fault
-    with pytest.raises(SettingsError, match="source: expected an IP address or a range of them"):
+    with pytest.raises(
+        SettingsError, match=r"source\[0\]: expected an IP address or a range of them"
+    ):
         PoolSettings(source=(text,))
 
 
