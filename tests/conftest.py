@@ -34,19 +34,22 @@ from twisted.logger import (
 )
 from twisted.python.failure import Failure
 
-from tests.leaks import Holdings, LoggedErrors
-from tests.programs import requires_program
-from tests.reactors import choose_reactor
+from tests.support.leaks import Holdings, LoggedErrors
+from tests.support.programs import requires_program
+from tests.support.reactors import choose_reactor
 
 pytest_plugins = [
-    "tests.certificates",
-    "tests.collector",
-    "tests.inherited",
-    "tests.proxies",
-    "tests.pools",
-    "tests.secured",
-    "tests.services",
-    "tests.unreachable",
+    "tests.support.batches",
+    "tests.support.certificates",
+    "tests.support.collector",
+    "tests.support.inherited",
+    "tests.support.logged",
+    "tests.support.proxies",
+    "tests.support.pools",
+    "tests.support.secured",
+    "tests.support.services",
+    "tests.support.transports",
+    "tests.support.unreachable",
 ]
 
 DEADLINE = 120.0

@@ -1,0 +1,1 @@
+"""Pools of servers: picking, waiting, health, changes; with doubles and with real servers."""

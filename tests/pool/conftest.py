@@ -13,7 +13,7 @@ from evproxy.model import (
     UpstreamServer,
 )
 from evproxy.upstream.pool import Pool
-from tests.pool.doubles import Doctor, Events, NoDialer, PoolMaker
+from tests.support.pool_doubles import Doctor, Events, NoDialer, PoolMaker
 
 
 @pytest.fixture

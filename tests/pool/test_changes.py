@@ -16,8 +16,8 @@ from evproxy.model import (
 from evproxy.observe.log import TroubleLog
 from evproxy.settings import Discover, Ejection
 from evproxy.upstream.pool import Pool
-from tests.leaks import LoggedErrors
-from tests.pool.doubles import (
+from tests.support.leaks import LoggedErrors
+from tests.support.pool_doubles import (
     A,
     B,
     C,

@@ -6,7 +6,7 @@ import pytest
 from twisted.internet.task import Clock
 
 from evproxy.model import Ending, Phase, Side
-from tests.pool.doubles import (
+from tests.support.pool_doubles import (
     A,
     Caller,
     Doctor,

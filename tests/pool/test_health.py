@@ -17,8 +17,8 @@ from evproxy.model import (
     close_reason,
 )
 from evproxy.settings import Ejection, HealthCheck
-from tests.leaks import LoggedErrors
-from tests.pool.doubles import (
+from tests.support.leaks import LoggedErrors
+from tests.support.pool_doubles import (
     CLIENT,
     FINISHED,
     REFUSED,

@@ -17,7 +17,7 @@ from evproxy.policy.balance import NAMES
 from evproxy.settings import Ejection
 from evproxy.upstream.pool import Pool
 from evproxy.upstream.server import ServerStatus
-from tests.pool.doubles import (
+from tests.support.pool_doubles import (
     CLIENT,
     FINISHED,
     REFUSED,

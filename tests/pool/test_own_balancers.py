@@ -14,8 +14,8 @@ from evproxy.errors import BalancerFailed
 from evproxy.interfaces import Candidate
 from evproxy.model import ConnectionInfo, UpstreamServer
 from evproxy.upstream.pool import Pool
-from tests.leaks import LoggedErrors
-from tests.pool.doubles import (
+from tests.support.leaks import LoggedErrors
+from tests.support.pool_doubles import (
     CLIENT,
     A,
     B,

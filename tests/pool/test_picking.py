@@ -15,7 +15,7 @@ from evproxy.model import (
 from evproxy.policy.balance import NAMES
 from evproxy.settings import PoolSettings
 from evproxy.upstream.pool import Pool
-from tests.pool.doubles import (
+from tests.support.pool_doubles import (
     CLIENT,
     FINISHED,
     REFUSED,

@@ -10,8 +10,8 @@ from evproxy.errors import NoServerAvailable
 from evproxy.model import (
     UpstreamServer,
 )
-from tests.leaks import LoggedErrors
-from tests.pool.doubles import (
+from tests.support.leaks import LoggedErrors
+from tests.support.pool_doubles import (
     CLIENT,
     A,
     B,

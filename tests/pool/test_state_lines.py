@@ -11,7 +11,7 @@ from twisted.logger import LogLevel, capturedLogs, formatEvent
 from evproxy.observe.log import TroubleLog
 from evproxy.settings import Ejection, HealthCheck
 from evproxy.upstream.pool import Pool
-from tests.pool.doubles import A, B, Caller, Doctor, Events, PoolMaker, fail
+from tests.support.pool_doubles import A, B, Caller, Doctor, Events, PoolMaker, fail
 
 WHY = "connection refused (1 of 1)"
 STILL = f"ejected for another LEFT s: {WHY}"

@@ -7,7 +7,7 @@ from twisted.internet.task import Clock
 
 from evproxy.interfaces import SharedPool
 from evproxy.model import UpstreamServer
-from tests.pool.doubles import (
+from tests.support.pool_doubles import (
     A,
     B,
     Caller,

@@ -1,0 +1,1 @@
+"""The settings as text: rules, the file, the reference, the schema."""

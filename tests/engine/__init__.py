@@ -1,0 +1,1 @@
+"""The event loop within the event loop, and its time."""

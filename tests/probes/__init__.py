@@ -1,0 +1,1 @@
+"""Health checks: one question to one server."""

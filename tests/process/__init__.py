@@ -1,0 +1,1 @@
+"""The process that twistd and the shell run."""

@@ -1,0 +1,80 @@
+"""What the benchmarks need: where it is installed, and what is said where it is not."""
+
+from __future__ import annotations
+
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from tests.support.twistd import ROOT
+
+STUBBED = ["apt-get", "chmod", "dpkg-query", "env", "rm", "tee"]
+"""What `install-peers` calls, but for Python: none of it may do anything here."""
+
+
+def stub(path: Path, text: str = "") -> None:
+    """A program at `path` that does nothing, but for what `text` says in the shell's language."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(f"#!/bin/sh\n{text}\n")
+    path.chmod(0o755)
+
+
+@pytest.mark.parametrize(
+    ("environment", "own", "into"),
+    [
+        ({}, True, "own"),
+        ({}, False, "path"),
+        ({"PYTHON": "other"}, True, "other"),
+    ],
+)
+def test_where_it_is_installed(
+    tmp_path: Path, environment: dict[str, str], own: bool, into: str
+) -> None:
+    """Into the environment of the repository, if it has one, unless it is told otherwise."""
+    script, programs = tmp_path / "benchmarks" / "install-peers", tmp_path / "bin"
+    script.parent.mkdir()
+    shutil.copy(ROOT / "benchmarks" / "install-peers", script)
+    for name in STUBBED:
+        stub(programs / name)
+    stub(programs / "id", "echo 0")
+    for name, path in ("path", programs / "python3"), ("other", programs / "other"):
+        stub(path, f'echo {name} "$@"')
+    if own:
+        stub(tmp_path / ".venv" / "bin" / "python", 'echo own "$@"')
+    done = subprocess.run(
+        [script],
+        env={"PATH": str(programs), **environment},
+        cwd="/",
+        capture_output=True,
+        text=True,
+    )
+    assert (done.returncode, done.stderr) == (0, "")
+    assert done.stdout == f"{into} -m pip install uvloop matplotlib\n"
+
+
+WITHOUT = """
+import runpy, sys
+sys.modules[sys.argv.pop(1)] = None
+runpy.run_module("benchmarks", run_name="__main__", alter_sys=True)
+"""
+
+
+@pytest.mark.parametrize("package", ["matplotlib", "attrs"])
+def test_a_package_that_is_missing(package: str) -> None:
+    """It is one line, which says what to run, and not a traceback."""
+    done = subprocess.run(
+        [sys.executable, "-c", WITHOUT, package],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+    )
+    assert (done.returncode, done.stdout) == (1, "")
+    assert done.stderr == f"{sys.executable} has no {package}: run benchmarks/install-peers\n"
+
+
+def test_the_readme_starts_them_where_they_are_installed() -> None:
+    """The command in README.md is the one of the repository's environment."""
+    assert ".venv/bin/python -m benchmarks " in (ROOT / "benchmarks" / "README.md").read_text()

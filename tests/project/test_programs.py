@@ -1,0 +1,24 @@
+"""A real program that is missing is a skip at a desk and a failure in CI."""
+
+from __future__ import annotations
+
+import pytest
+
+from tests.support.programs import requires_program
+
+
+def test_present() -> None:
+    """A program on the PATH is found with its path."""
+    assert requires_program("sh").endswith("/sh")
+
+
+def test_missing_at_a_desk() -> None:
+    """Without CI the test is skipped, and the reason names the program."""
+    with pytest.raises(pytest.skip.Exception, match="no-such-program is not installed"):
+        requires_program("no-such-program", {"PATH": "/usr/bin"})
+
+
+def test_missing_in_ci() -> None:
+    """With CI the test fails."""
+    with pytest.raises(pytest.fail.Exception, match="no-such-program is not installed"):
+        requires_program("no-such-program", {"PATH": "/usr/bin", "CI": "true"})

@@ -1,0 +1,167 @@
+"""The socket relay alone, told of events in an order that takes many sessions to come about."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import pytest
+from twisted.internet.defer import Deferred
+
+from evproxy.model import Ending, Side
+from evproxy.relay.engine import ERR, GONE, IN, IN_VAIN
+from evproxy.relay.sockets import SocketRelay
+from tests.support.batches import Trigger
+from tests.support.peers import END, RESET
+from tests.support.transports import HalfCloseable, Listener, Plain, Workbench
+
+pytestmark = pytest.mark.deadline(10)
+
+
+async def test_both_are_reset_and_are_told_of_in_different_batches(workbench: Workbench) -> None:
+    """
+    One end finds that nothing can be sent to the other, and hangs up itself before the other
+    is looked at: nobody has anybody to deliver to, so it is over.
+    """
+    (down, client), (up, server) = workbench.connect(Plain()), workbench.connect(Plain())
+    listener = Listener()
+    relay = SocketRelay(workbench.engine, down, up, listener)
+    relay.start(b"", False)
+    client.send_now(b"x")
+    server.send_now(b"y")
+    client.reset()
+    server.reset()
+    down.event(IN | ERR | GONE)
+    down.event(ERR | GONE)
+    up.event(IN | ERR | GONE)
+    assert await listener.closed == (Side.UPSTREAM, Ending.RESET)
+
+
+async def test_an_end_that_came_before_is_passed_on_once(workbench: Workbench) -> None:
+    """A client that ended its stream before it was joined is half-closed once."""
+    (down, client), (up, server) = workbench.connect(HalfCloseable()), workbench.connect(Plain())
+    client.end()
+    await workbench.turns()
+    listener = Listener()
+    relay = SocketRelay(workbench.engine, down, up, listener)
+    relay.start(b"question", True)
+    assert await server.rest() == (b"question", END)
+    assert listener.half_closed == [Side.DOWNSTREAM]
+    server.end()
+    assert await listener.closed == (Side.DOWNSTREAM, Ending.FINISHED)
+
+
+async def in_batch(workbench: Workbench, call: Callable[[], None]) -> None:
+    """Call `call` in a batch of the engine, and go on before the next one."""
+    over: Deferred[None] = Deferred()
+
+    def called() -> None:
+        workbench.engine.after_batch(lambda: over.callback(None))
+        call()
+
+    Trigger(workbench.engine, called).pull()
+    await over
+
+
+async def speak_first(workbench: Workbench, says: bytes) -> bool:
+    """Whether what a client says before its relay begins is passed on in the same batch."""
+    (down, client), (up, server) = workbench.connect(Plain()), workbench.connect(Plain())
+    relay = SocketRelay(workbench.engine, down, up, Listener())
+
+    def begin() -> None:
+        client.send_now(says)
+        relay.start(b"", False)
+
+    await in_batch(workbench, begin)
+    try:
+        return server.socket.recv(100) == says
+    except BlockingIOError:
+        assert relay.bytes_to_upstream == 0
+        return False
+
+
+async def test_the_first_bytes_are_there(workbench: Workbench) -> None:
+    """They need no event; but when a client says nothing first, the next few are not asked."""
+    for _ in range(3):
+        assert await speak_first(workbench, b"hello")
+    assert not await speak_first(workbench, b"")
+    for _ in range(IN_VAIN):
+        assert not await speak_first(workbench, b"hello")
+    for _ in range(3):
+        assert await speak_first(workbench, b"hello")
+
+
+async def test_the_first_bytes_are_not_asked_for(workbench: Workbench) -> None:
+    """They come by an event then, and so they do where a relay begins in no batch."""
+    assert not await speak_first(workbench, b"")
+    (down, client), (up, server) = workbench.connect(Plain()), workbench.connect(Plain())
+    relay = SocketRelay(workbench.engine, down, up, Listener())
+    client.send_now(b"hello")
+    await in_batch(workbench, lambda: relay.start(b"", False))
+    assert await server.receive(5) == b"hello"
+    (down, client), (up, server) = workbench.connect(Plain()), workbench.connect(Plain())
+    client.send_now(b"hello")
+    SocketRelay(workbench.engine, down, up, Listener()).start(b"", False)
+    assert await server.receive(5) == b"hello"
+
+
+async def test_the_first_bytes_of_another(workbench: Workbench) -> None:
+    """Whoever begins a relay may say something itself: that comes before what is there."""
+    (down, client), (up, server) = workbench.connect(Plain()), workbench.connect(Plain())
+    relay = SocketRelay(workbench.engine, down, up, Listener())
+
+    def begin() -> None:
+        client.send_now(b"world")
+        relay.start(b"", False)
+        down.received(b"hello ")
+
+    await in_batch(workbench, begin)
+    assert await server.receive(11) == b"hello world"
+
+
+async def test_it_is_reset_before_its_first_bytes_are_read(workbench: Workbench) -> None:
+    """A relay that is over in the batch in which it began reads nothing any more."""
+    (down, client), (up, server) = workbench.connect(Plain()), workbench.connect(Plain())
+    listener = Listener()
+    relay = SocketRelay(workbench.engine, down, up, listener)
+
+    def begin() -> None:
+        client.send_now(b"hello")
+        relay.start(b"", False)
+        relay.reset(Side.PROXY, Ending.ERROR)
+
+    await in_batch(workbench, begin)
+    assert await listener.closed == (Side.PROXY, Ending.ERROR)
+    assert await server.rest() == (b"", RESET)
+
+
+@pytest.mark.parametrize("says", [b"", b"hello"])
+async def test_the_end_is_there(workbench: Workbench, says: bytes) -> None:
+    """What comes with the first bytes is not lost: an end in order, ..."""
+    (down, client), (up, server) = workbench.connect(Plain()), workbench.connect(Plain())
+    listener = Listener()
+    relay = SocketRelay(workbench.engine, down, up, listener)
+
+    def begin() -> None:
+        client.send_now(says)
+        client.end()
+        relay.start(b"", False)
+
+    await in_batch(workbench, begin)
+    assert await server.rest() == (says, END)
+    server.end()
+    assert await listener.closed == (Side.DOWNSTREAM, Ending.FINISHED)
+
+
+async def test_the_reset_is_there(workbench: Workbench) -> None:
+    """... or a reset."""
+    (down, client), (up, server) = workbench.connect(Plain()), workbench.connect(Plain())
+    listener = Listener()
+    relay = SocketRelay(workbench.engine, down, up, listener)
+
+    def begin() -> None:
+        client.reset()
+        relay.start(b"", False)
+
+    await in_batch(workbench, begin)
+    assert (await server.rest())[1] == RESET
+    assert await listener.closed == (Side.DOWNSTREAM, Ending.RESET)

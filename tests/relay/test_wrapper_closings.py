@@ -1,0 +1,361 @@
+"""A wrapper, or other code on its side, closes a connection, in any phase of the session."""
+
+from __future__ import annotations
+
+import socket
+
+import pytest
+
+from evproxy.model import Ending, Phase, Side
+from evproxy.proxy import DownstreamProtocol, ProxyFactory
+from evproxy.settings import Timeouts
+from tests.support.bulk import BULK, ENDLESS, fill, passes
+from tests.support.peers import END, RESET, converse, turn
+from tests.support.proxies import Proxied
+from tests.support.unreachable import Unanswered
+from tests.support.wrappers import (
+    ABORT,
+    CLOSE,
+    LOSE,
+    Doors,
+    Hidings,
+    Throughs,
+    Wrapping,
+    begun,
+    drops,
+    is_over,
+)
+
+pytestmark = [pytest.mark.deadline(15), pytest.mark.oldest_twisted]
+
+both_ways = pytest.mark.parametrize("how", [LOSE, ABORT])
+both_sides = pytest.mark.parametrize("side", [Side.DOWNSTREAM, Side.UPSTREAM])
+
+
+@both_ways
+@pytest.mark.parametrize(
+    "when", ["connectionMade", "before makeConnection", "after makeConnection"]
+)
+@pytest.mark.parametrize("reachable", [True, False])
+async def test_a_wrapper_that_closes_when_it_is_connected(
+    proxied: Proxied, unanswered: Unanswered, how: str, when: str, reachable: bool
+) -> None:
+    """The client's connection closes, and its session is over before a server matters."""
+    await proxied.start(
+        upstreams=None if reachable else [unanswered.name],
+        connect_timeout=60,
+        **Wrapping(how, when).arguments(),
+    )
+    client = proxied.client()
+    assert await drops(client) == (END if how == LOSE else RESET)
+    await proxied.observed.ended()
+    await proxied.admission.when_empty()
+    [record] = proxied.observed.records
+    assert record.reason.by is Side.DOWNSTREAM
+    assert record.reason.how in (Ending.LEFT, Ending.RESET)
+    if how == LOSE and when != "after makeConnection":
+        assert record.attempts == 0
+
+
+@both_ways
+async def test_a_wrapper_that_closes_while_its_session_is_connected(
+    proxied: Proxied, unanswered: Unanswered, how: str
+) -> None:
+    """What the client sent before is for nobody: the connect is cancelled."""
+    wrapping = Wrapping(how)
+    await proxied.start(upstreams=[unanswered.name], connect_timeout=60, **wrapping.arguments())
+    client = proxied.client()
+    await client.send(b"question")
+    await begun(proxied)
+    while not wrapping.door.seen:
+        await turn(proxied.reactor)
+    await client.send(CLOSE)
+    assert await drops(client) == (END if how == LOSE else RESET)
+    await is_over(proxied, Side.DOWNSTREAM, Ending.LEFT, Phase.CONNECTING)
+
+
+async def test_a_farewell_that_nobody_takes_while_connecting(
+    proxied: Proxied, unanswered: Unanswered
+) -> None:
+    """What a wrapper writes before it closes is waited for as long as a half-close."""
+    wrapping = Wrapping()
+    await proxied.start(
+        upstreams=[unanswered.name],
+        connect_timeout=60,
+        timeouts=Timeouts(half_close=0.2),
+        **wrapping.arguments(),
+    )
+    client = proxied.client()
+    await begun(proxied)
+    wrapping.door.transport.write(bytes(ENDLESS))
+    wrapping.door.close()
+    await is_over(proxied, Side.DOWNSTREAM, Ending.LEFT, Phase.CONNECTING)
+    assert (await client.rest())[1] == RESET
+
+
+async def test_a_drain_while_a_farewell_is_taken(proxied: Proxied, unanswered: Unanswered) -> None:
+    """A session that is closed by a wrapper while it is connected does not outlive the drain."""
+    wrapping = Wrapping()
+    await proxied.start(upstreams=[unanswered.name], connect_timeout=60, **wrapping.arguments())
+    client = proxied.client()
+    [session] = await begun(proxied)
+    wrapping.door.transport.write(bytes(ENDLESS))
+    wrapping.door.close()
+    session.end(Side.PROXY, Ending.DRAIN)
+    await is_over(proxied, Side.DOWNSTREAM, Ending.LEFT, Phase.CONNECTING)
+    assert (await client.rest())[1] == RESET
+
+
+@both_ways
+@both_sides
+async def test_a_wrapper_that_closes_a_quiet_session(
+    proxied: Proxied, how: str, side: Side
+) -> None:
+    """Its own side closes as it said; the other one is reset, for its peer has ended nothing."""
+    wrapping = Wrapping(how, upstream=side is Side.UPSTREAM)
+    await proxied.start(**wrapping.arguments())
+    client, server = await proxied.pair()
+    await converse(client, server)
+    wrapping.door.close()
+    own, other = (client, server) if side is Side.DOWNSTREAM else (server, client)
+    assert await drops(own) == (END if how == LOSE else RESET)
+    assert await drops(other) == RESET
+    await is_over(proxied, side, Ending.RESET, Phase.RELAYING)
+
+
+@both_ways
+@both_sides
+async def test_a_wrapper_that_closes_with_bytes_queued_for_it(
+    proxied: Proxied, how: str, side: Side
+) -> None:
+    """Its peer still gets all that was written, unless it is aborted."""
+    wrapping = Wrapping(how, upstream=side is Side.UPSTREAM)
+    await proxied.start(**wrapping.arguments())
+    client, server = await proxied.pair()
+    await converse(client, server)
+    own, other = (client, server) if side is Side.DOWNSTREAM else (server, client)
+    await fill(proxied.reactor, other)
+    wrapping.door.close()
+    received, end = await own.rest()
+    assert received == ENDLESS[: len(received)]
+    assert end == (END if how == LOSE else RESET)
+    assert (await other.rest())[1] == RESET
+    await is_over(proxied, side, Ending.RESET, Phase.RELAYING)
+    [record] = proxied.observed.records
+    moved = (
+        record.bytes_to_downstream if side is Side.DOWNSTREAM else record.bytes_to_upstream
+    ) - 1
+    assert len(received) == moved if how == LOSE else len(received) <= moved
+
+
+@both_ways
+@both_sides
+async def test_a_wrapper_that_closes_with_bytes_queued_from_it(
+    proxied: Proxied, how: str, side: Side
+) -> None:
+    """The other side gets all that was read, and then it is reset."""
+    wrapping = Wrapping(how, upstream=side is Side.UPSTREAM)
+    await proxied.start(**wrapping.arguments())
+    client, server = await proxied.pair()
+    await converse(client, server)
+    own, other = (client, server) if side is Side.DOWNSTREAM else (server, client)
+    await fill(proxied.reactor, own)
+    wrapping.door.close()
+    received, end = await other.rest()
+    assert end == RESET
+    assert received == ENDLESS[: len(received)]
+    # With bytes of its own that nobody has read, it may be reset by the kernel.
+    _, end = await own.rest()
+    assert end == RESET or how == LOSE
+    await is_over(proxied, side, Ending.RESET, Phase.RELAYING)
+    [record] = proxied.observed.records
+    moved = record.bytes_to_upstream if side is Side.DOWNSTREAM else record.bytes_to_downstream
+    assert len(received) == moved - 1
+
+
+@both_sides
+async def test_the_other_side_resets_while_a_farewell_is_taken(
+    proxied: Proxied, side: Side
+) -> None:
+    """What was written to the side that closes is delivered all the same."""
+    wrapping = Wrapping(upstream=side is Side.UPSTREAM)
+    await proxied.start(**wrapping.arguments())
+    client, server = await proxied.pair()
+    await converse(client, server)
+    own, other = (client, server) if side is Side.DOWNSTREAM else (server, client)
+    await fill(proxied.reactor, other)
+    await fill(proxied.reactor, own)
+    wrapping.door.close()
+    other.reset()
+    received, _ = await own.rest()
+    assert received == ENDLESS[: len(received)]
+    await is_over(proxied, side, Ending.RESET, Phase.RELAYING)
+
+
+@both_sides
+async def test_nobody_takes_what_is_queued(proxied: Proxied, side: Side) -> None:
+    """A close that a peer does not let come to its end is a reset, after the half-close timeout."""
+    wrapping = Wrapping(upstream=side is Side.UPSTREAM)
+    await proxied.start(timeouts=Timeouts(half_close=0.2), **wrapping.arguments())
+    client, server = await proxied.pair()
+    await converse(client, server)
+    own, other = (client, server) if side is Side.DOWNSTREAM else (server, client)
+    await fill(proxied.reactor, other)
+    # More than the kernel finds room for.
+    wrapping.door.transport.write(BULK)
+    wrapping.door.close()
+    await is_over(proxied, side, Ending.RESET, Phase.RELAYING)
+    assert (await own.rest())[1] == RESET
+
+
+async def test_a_wrapper_that_closes_twice(proxied: Proxied) -> None:
+    """Losing, losing again and aborting is one end."""
+    wrapping = Wrapping()
+    await proxied.start(**wrapping.arguments())
+    client, server = await proxied.pair()
+    await converse(client, server)
+    await fill(proxied.reactor, server)
+    wrapping.door.transport.loseConnection()
+    wrapping.door.transport.loseConnection()
+    wrapping.door.transport.abortConnection()
+    assert (await client.rest())[1] == RESET
+    assert (await server.rest())[1] == RESET
+    await is_over(proxied, Side.DOWNSTREAM, Ending.RESET, Phase.RELAYING)
+
+
+async def test_a_wrapper_that_closes_while_the_session_does(proxied: Proxied) -> None:
+    """The answer of a server that has ended its stream still arrives, and is whole."""
+    wrapping = Wrapping()
+    await proxied.start(**wrapping.arguments())
+    client, server = await proxied.pair()
+    await converse(client, server)
+    client.socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 65536)
+    await server.send(bytes(ENDLESS[:1_000_000]))
+    server.end()
+    [session] = proxied.admission.sessions
+    while session.phase is not Phase.CLOSING:
+        await turn(proxied.reactor)
+    wrapping.door.close()
+    assert await client.rest() == (bytes(ENDLESS[:1_000_000]), END)
+    await is_over(proxied, Side.UPSTREAM, Ending.FINISHED, Phase.RELAYING)
+
+
+@both_ways
+async def test_an_upstream_wrapper_that_closes_when_it_is_connected(
+    proxied: Proxied, how: str
+) -> None:
+    """That was no connect: the session goes on to the next server, and says why."""
+    wrapping = Wrapping(how, "before makeConnection", upstream=True)
+    await proxied.start(**wrapping.arguments())
+    client = proxied.client()
+    assert await drops(client) == RESET
+    if how == ABORT and proxied.transports == "reactor":
+        # Twisted's transports do not tell that they are being aborted.
+        await is_over(proxied, Side.UPSTREAM, Ending.RESET, Phase.RELAYING)
+        return
+    await is_over(proxied, Side.UPSTREAM, Ending.UNREACHABLE, Phase.CONNECTING)
+    assert len(proxied.observed.failures) == 1
+
+
+@both_ways
+@pytest.mark.parametrize("doors", [Throughs, Hidings])
+@pytest.mark.parametrize("queued", [True, False])
+async def test_code_that_wraps_no_transport(
+    proxied: Proxied, how: str, doors: type[Doors], queued: bool
+) -> None:
+    """It sees every byte, whichever relay there is, and what it closes is closed."""
+    wrapping = Wrapping(how, doors=doors)
+    await proxied.start(**wrapping.arguments())
+    client, server = await proxied.pair()
+    await converse(client, server)
+    await passes(client, server)
+    assert wrapping.door.seen > 1_000_000
+    if queued:
+        await fill(proxied.reactor, server)
+    wrapping.door.close()
+    received, end = await client.rest()
+    assert received == ENDLESS[: len(received)]
+    assert bool(received) is queued or how == ABORT
+    assert end == (END if how == LOSE else RESET)
+    if how == LOSE and doors is Hidings and proxied.transports == "reactor":
+        # Nothing tells this from the end of the client's stream.
+        await proxied.observed.ended()
+        return
+    assert (await server.rest())[1] == RESET
+    await is_over(proxied, Side.DOWNSTREAM, Ending.RESET, Phase.RELAYING)
+
+
+class Halves:
+    """Makes clients' halves, which tests close."""
+
+    def __init__(self) -> None:
+        self.made: list[DownstreamProtocol] = []
+
+    def factory(self) -> type[ProxyFactory]:
+        made = self.made
+
+        class Remembered(DownstreamProtocol):
+            def connectionMade(self) -> None:
+                made.append(self)
+                super().connectionMade()
+
+        class Factory(ProxyFactory):
+            protocol = Remembered
+
+        return Factory
+
+
+@both_ways
+@pytest.mark.parametrize("queue", ["", "for it", "from it"])
+async def test_a_half_that_closes_its_connection(proxied: Proxied, how: str, queue: str) -> None:
+    """A subclass of a half is code on its side like any other; the relay stays what it is."""
+    halves = Halves()
+    await proxied.start(factory=halves.factory())
+    client, server = await proxied.pair()
+    await converse(client, server)
+    if queue:
+        await fill(proxied.reactor, server if queue == "for it" else client)
+    [half] = halves.made
+    # A transport of Twisted's does not know what a socket relay keeps for its peer.
+    says = b"bye" if how == LOSE and not (queue and proxied.engine == "adopted") else b""
+    half.transport.write(says)
+    getattr(half.transport, how)()
+    received, end = await client.rest()
+    if how == ABORT:
+        assert end == RESET
+    elif queue != "from it":
+        # Else it may be reset by the kernel, with bytes of its own that nobody has read.
+        assert end == END
+        assert received.endswith(says)
+        received = received[: len(received) - len(says)]
+    else:
+        received = b""
+    assert received == ENDLESS[: len(received)]
+    passed, end = await server.rest()
+    assert end == RESET
+    assert passed == ENDLESS[: len(passed)]
+    await is_over(proxied, Side.DOWNSTREAM, Ending.RESET, Phase.RELAYING)
+    [record] = proxied.observed.records
+    assert record.relay == proxied.relay
+    assert len(passed) == record.bytes_to_upstream - 1
+
+
+@pytest.mark.parametrize("queue", ["", "for it"])
+async def test_a_drain_ends_a_half_that_closes(proxied: Proxied, queue: str) -> None:
+    """Nor does what is still delivered outlive the drain deadline."""
+    halves = Halves()
+    await proxied.start(factory=halves.factory())
+    client, server = await proxied.pair()
+    await converse(client, server)
+    await fill(proxied.reactor, client)
+    [half], [session] = halves.made, proxied.admission.sessions
+    if queue:
+        await fill(proxied.reactor, server)
+        half.transport.write(BULK)
+    half.transport.loseConnection()
+    await turn(proxied.reactor)
+    session.end(Side.PROXY, Ending.DRAIN)
+    if queue:
+        assert (await client.rest())[1] == RESET
+    assert (await server.rest())[1] == RESET
+    await is_over(proxied, Side.DOWNSTREAM, Ending.RESET, Phase.RELAYING)

@@ -1,0 +1,201 @@
+"""The listeners of a `ProxyService`: how they bind, late or not at all, and how they close."""
+
+from __future__ import annotations
+
+import errno
+import os
+import pwd
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from twisted.internet.address import UNIXAddress
+from twisted.internet.defer import Deferred, fail
+from twisted.internet.endpoints import TCP4ServerEndpoint, serverFromString
+from twisted.internet.error import CannotListenError
+from twisted.logger import formatEvent
+
+from tests.support.leaks import LoggedErrors
+from tests.support.services import ANY_PORT, Ground, listens, until
+
+pytestmark = pytest.mark.oldest_twisted
+
+
+@pytest.mark.parametrize("lost", ["path", "lock", "both"])
+async def test_a_path_that_is_gone_is_closed_all_the_same(
+    ground: Ground, tmp_path: Path, warnings_logged: list[str], lost: str
+) -> None:
+    """During the drain nobody gets in at a UNIX listener whose path, or lock, was removed."""
+    path, other = tmp_path / "socket", tmp_path / "other"
+    service = ground.service(f"unix:{path}", drain_timeout=3600)
+    service.startService()
+    client, server = await ground.session(service)
+    other.hardlink_to(path)
+    for name in [path] * (lost != "lock") + [Path(f"{path}.lock")] * (lost != "path"):
+        name.unlink()
+    stopped = service.stopService()
+    await until(ground.reactor, lambda: not listens(UNIXAddress(bytes(other))))
+    client.close()
+    await server.rest()
+    server.close()
+    await stopped
+    assert list(tmp_path.iterdir()) == [other]
+    line = f"What the UNIX listener {path} put there cannot be removed: No such file or directory"
+    assert warnings_logged == [line] * (2 if lost == "both" else 1)
+    service.startService()
+    await ground.session(service)
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root may change its user")
+async def test_a_path_that_may_not_be_removed(
+    ground: Ground, tmp_path: Path, warnings_logged: list[str]
+) -> None:
+    """A UNIX listener that was bound as root is closed as somebody else too (``--uid``)."""
+    path = tmp_path / "socket"
+    service = ground.service(f"unix:{path}:lockfile=0")
+    service.startService()
+    nobody = pwd.getpwnam("nobody").pw_uid
+    os.seteuid(nobody)
+    try:
+        await service.stopService()
+    finally:
+        os.seteuid(0)
+    assert not listens(UNIXAddress(bytes(path)))
+    [line] = warnings_logged
+    assert line.endswith("cannot be removed: Permission denied")
+
+
+class Port:
+    """Stands in for a listening port; what its closing does is the test's."""
+
+    def __init__(self, stop: Callable[[], Any]) -> None:
+        self.stopListening = stop
+
+
+class Endpoint:
+    """A server endpoint whose Deferred the test fires."""
+
+    def __init__(self) -> None:
+        self.factory: Any = None
+        self.bound: Deferred[Any] = Deferred()
+
+    def listen(self, factory: Any) -> Deferred[Any]:
+        self.factory = factory
+        return self.bound
+
+    async def bind(self, reactor: Any) -> Any:
+        """Bind a port, late; tells where."""
+        port = await TCP4ServerEndpoint(reactor, 0, interface="127.0.0.1").listen(self.factory)
+        address = port.getHost()
+        self.bound.callback(port)
+        return address
+
+
+@pytest.fixture
+def endpoint(monkeypatch: pytest.MonkeyPatch) -> Endpoint:
+    """What a service listens on where it is told to listen on ``late:``, as if from a plugin."""
+    endpoint = Endpoint()
+
+    def from_string(reactor: Any, description: str) -> Any:
+        return endpoint if description == "late:" else serverFromString(reactor, description)
+
+    monkeypatch.setattr("evproxy.service.serverFromString", from_string)
+    return endpoint
+
+
+async def test_a_listener_that_cannot_be_closed_is_told(
+    ground: Ground, endpoint: Endpoint, logged_errors: LoggedErrors
+) -> None:
+    """What goes wrong when ports are closed is logged, once, and the stop comes to its end."""
+    service = ground.service(ANY_PORT, "late:")
+    endpoint.bound.callback(Port(lambda: fail(ZeroDivisionError())))
+    service.startService()
+    await service.stopService()
+    [event] = logged_errors.flush()
+    assert event["log_failure"].check(ZeroDivisionError)
+
+
+async def test_a_listener_that_binds_late_serves(ground: Ground, endpoint: Endpoint) -> None:
+    """An endpoint may take its time: the others serve meanwhile, and then it does, in its place."""
+    service = ground.service("late:", ANY_PORT)
+    service.startService()
+    [prompt] = service.addresses
+    await ground.session(service)
+    late = await endpoint.bind(ground.reactor)
+    assert service.addresses == [late, prompt]
+    await ground.session(service, 0)
+    await service.drain(0)
+    assert not listens(late)
+
+
+async def test_a_listener_that_fails_late_is_told(
+    ground: Ground, endpoint: Endpoint, logged_errors: LoggedErrors
+) -> None:
+    """The error of an endpoint that took its time is logged; the other listeners serve."""
+    service = ground.service("late:", ANY_PORT)
+    service.startService()
+    endpoint.bound.errback(OSError("no more"))
+    [event] = logged_errors.flush(OSError)
+    assert formatEvent(event) == "Cannot listen on late:"
+    await ground.session(service)
+
+
+async def test_a_listener_that_binds_after_the_stop_is_closed(
+    ground: Ground, endpoint: Endpoint
+) -> None:
+    """An endpoint that took longer than the service ran serves nobody."""
+    service = ground.service("late:")
+    service.startService()
+    await service.stopService()
+    late = await endpoint.bind(ground.reactor)
+    assert service.addresses == []
+    await until(ground.reactor, lambda: not listens(late))
+
+
+async def test_a_listener_that_binds_after_another_failed_is_closed(
+    ground: Ground, endpoint: Endpoint
+) -> None:
+    """Where one cannot be bound, none is, not even later."""
+    taken = f"tcp:{ground.upstream.port}:interface=127.0.0.1"
+    service = ground.service("late:", taken, upstreams=["127.0.0.1:1"])
+    with pytest.raises(CannotListenError):
+        service.startService()
+    assert not service.running
+    late = await endpoint.bind(ground.reactor)
+    assert service.addresses == []
+    await until(ground.reactor, lambda: not listens(late))
+
+
+@pytest.mark.parametrize("lock", ["lockfile=1", "lockfile=0"])
+async def test_a_path_that_was_taken_is_bound_once_it_is_free(
+    ground: Ground, tmp_path: Path, lock: str
+) -> None:
+    """A UNIX listener that cannot be bound leaves nothing that keeps it from the next start."""
+    path = tmp_path / "socket"
+    service = ground.service(f"unix:{path}:{lock}")
+    path.touch()
+    with pytest.raises(CannotListenError) as raised:
+        service.startService()
+    assert raised.value.socketError.errno == errno.EADDRINUSE
+    assert list(tmp_path.iterdir()) == [path]
+    path.unlink()
+    service.startService()
+    await ground.session(service)
+
+
+async def test_a_lock_that_another_listener_holds_stays(ground: Ground, tmp_path: Path) -> None:
+    """Who cannot listen because another does takes neither its lock nor its path."""
+    description = f"unix:{tmp_path}/socket"
+    holder, other = (ground.service(description) for _ in range(2))
+    holder.startService()
+    held = set(tmp_path.iterdir())
+    for _ in range(2):
+        with pytest.raises(
+            CannotListenError, match="Address already in use: a process listens there"
+        ):
+            other.startService()
+        # The holder was asked, by connecting to it.
+        (await ground.upstream.accept()).close()
+    assert set(tmp_path.iterdir()) == held
+    await ground.session(holder)

@@ -1,0 +1,1 @@
+"""Sessions from end to end, with each kind of endpoint."""

@@ -1,0 +1,56 @@
+"""`ProxyFactory` with what a user has: a pool of one's own, and observers of any sequence."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from twisted.internet.endpoints import TCP4ServerEndpoint
+
+from evproxy import Pool, ProxyFactory, TroubleObserver
+from tests.support.peers import RESET, connect
+from tests.support.proxies import Observed
+from tests.support.unreachable import Refusing
+
+
+class Own:
+    """A pool of somebody's that satisfies `evproxy.interfaces.Pool`, and has no reactor."""
+
+    def __init__(self, pool: Pool) -> None:
+        self._pool = pool
+        self.name = pool.name
+        self.connect_timeout = pool.connect_timeout
+        self.connect_attempts = pool.connect_attempts
+        self.candidates = pool.candidates
+        self.wait = pool.wait
+        self.claim = pool.claim
+        self.connected = pool.connected
+        self.connect_failed = pool.connect_failed
+        self.abandoned = pool.abandoned
+        self.ended = pool.ended
+        self.start = pool.start
+        self.stop = pool.stop
+
+
+def test_a_pool_without_a_reactor(reactor: Any) -> None:
+    """The mistake is one line that says what to pass."""
+    pool = Own(Pool(reactor, ["127.0.0.1:1"]))
+    with pytest.raises(TypeError, match=r"^ProxyFactory: .* needs reactor=$"):
+        ProxyFactory(pool)
+
+
+async def test_a_pool_of_ones_own(reactor: Any, refusing: Refusing) -> None:
+    """With a reactor it serves, and observers may be any sequence."""
+    observed, dead = Observed(), refusing()
+    trouble: TroubleObserver = observed
+    factory = ProxyFactory(
+        Own(Pool(reactor, [dead])), reactor=reactor, observers=(observed,), troubles=(trouble,)
+    )
+    port = await TCP4ServerEndpoint(reactor, 0, interface="127.0.0.1").listen(factory)
+    client = connect(reactor, ("127.0.0.1", port.getHost().port))
+    assert await client.rest() == (b"", RESET)
+    await observed.ended()
+    assert [name for name, _ in observed.failures] == [dead]
+    client.close()
+    await port.stopListening()
+    factory.admission.stop()

@@ -1,0 +1,279 @@
+"""Limits: the bound on sessions, and what happens when descriptors run out."""
+
+from __future__ import annotations
+
+import errno
+import os
+import socket
+from typing import Any
+
+import pytest
+from twisted.internet.endpoints import TCP4ServerEndpoint
+from twisted.internet.task import Clock
+
+from evproxy import Pool, ProxyFactory, ProxyService
+from evproxy.admission import CALM, RETRY, Admission
+from evproxy.model import Ending, Side
+from evproxy.service import RESERVED_FILES, pipes_for, sessions_for
+from tests.support.exhaustion import Exhaustion
+from tests.support.peers import END, Listening, Peer, connect, converse
+from tests.support.proxies import Observed, Proxied
+
+FULL = "paused: 2 sessions, as many as are allowed"
+NO_DESCRIPTOR = (
+    "this process has no free descriptor: raise its limit on open files (ulimit -n, LimitNOFILE=)"
+)
+EXHAUSTED = f"paused: {NO_DESCRIPTOR}"
+
+
+async def test_a_client_waits_at_the_bound(proxied: Proxied) -> None:
+    """At the bound the next clients wait, as they are, and come in as sessions end."""
+    await proxied.start(max_sessions=2)
+    pairs = [await proxied.pair() for _ in range(2)]
+    waiting = [proxied.client() for _ in range(3)]
+    for number, client in enumerate(waiting):
+        await client.send(b"%d" % number)
+    await proxied.observed.until(lambda: proxied.observed.pressure == [FULL])
+    for one, other in pairs:
+        await converse(one, other)
+    assert proxied.upstream.nobody_waits()
+    for number in range(3):
+        client, server = pairs.pop(0)
+        client.end()
+        assert await server.rest() == (b"", END)
+        server.end()
+        assert await client.rest() == (b"", END)
+        next_server = await proxied.upstream.accept()
+        assert await next_server.receive(1) == b"%d" % number
+        pairs.append((waiting[number], next_server))
+        assert proxied.upstream.nobody_waits()
+    # It was at the bound all the time, but for moments.
+    assert proxied.observed.pressure == [FULL]
+
+
+async def test_the_end_of_the_pressure_is_told_once(proxied: Proxied) -> None:
+    """Once the bound was not reached for a while that is told, and the next time is told anew."""
+    await proxied.start(max_sessions=2)
+    observed = proxied.observed
+    for period in 1, 2:
+        pairs = [await proxied.pair() for _ in range(2)]
+        for client, server in pairs:
+            client.close()
+            assert await server.rest() == (b"", END)
+            server.close()
+        await observed.until(lambda: observed.pressure[-1] == "resumed")
+        assert observed.pressure == [FULL, "resumed"] * period
+
+
+async def test_the_bound_counts_sessions_that_connect(proxied: Proxied) -> None:
+    """A client that leaves makes room for the next one."""
+    await proxied.start(max_sessions=1)
+    for _ in range(5):
+        client, server = await proxied.pair()
+        client.reset()
+        await server.rest()
+    await proxied.observed.ended(5)
+    assert proxied.observed.pressure == ["paused: 1 sessions, as many as are allowed"]
+
+
+async def test_running_out_of_descriptors_when_clients_come(proxied: Proxied) -> None:
+    """Accepting pauses, the sessions that run go on, and the clients are served in the end."""
+    await proxied.start()
+    client, server = await proxied.pair()
+    await converse(client, server)
+    newcomers = [unconnected(proxied) for _ in range(5)]
+    with Exhaustion() as descriptors:
+        for newcomer in newcomers:
+            newcomer.socket.connect_ex(proxied.address)
+        await proxied.observed.until(lambda: proxied.observed.pressure == [EXHAUSTED])
+        for _ in range(20):
+            await converse(client, server)
+        # A try that fails is no news.
+        descriptors.free(1)
+        descriptors.take()
+        await converse(client, server)
+    for newcomer in newcomers:
+        await newcomer.send(b"!")
+        assert await (await proxied.upstream.accept()).receive(1) == b"!"
+    assert proxied.observed.pressure == [EXHAUSTED]
+    await proxied.observed.until(lambda: proxied.observed.pressure == [EXHAUSTED, "resumed"])
+    assert proxied.observed.records == []
+
+
+async def test_running_out_of_descriptors_without_a_session(proxied: Proxied) -> None:
+    """With no session that could end, accepting is tried again all the same."""
+    await proxied.start()
+    newcomer = unconnected(proxied)
+    with Exhaustion() as descriptors:
+        newcomer.socket.connect_ex(proxied.address)
+        await proxied.observed.until(lambda: proxied.observed.pressure == [EXHAUSTED])
+        # Not even what is given back in the pause is to be had.
+        descriptors.take()
+        await proxied.observed.until(lambda: True)
+    await newcomer.send(b"!")
+    assert await (await proxied.upstream.accept()).receive(1) == b"!"
+
+
+async def test_running_out_of_descriptors_while_connecting(proxied: Proxied) -> None:
+    """
+    A session that gets no descriptor for its server waits for one, and accepting pauses.
+
+    With Twisted's own transports, which connect by themselves, that session alone fails.
+    """
+    await proxied.start()
+    client, server = await proxied.pair()
+    await converse(client, server)
+    newcomer, observed = unconnected(proxied), proxied.observed
+    with Exhaustion() as descriptors:
+        descriptors.free(1)
+        newcomer.socket.connect_ex(proxied.address)
+        await observed.until(lambda: bool(observed.pressure or observed.failures))
+        await converse(client, server)
+        if proxied.transports == "reactor":
+            await observed.ended()
+            assert observed.records[0].error.endswith(NO_DESCRIPTOR)
+        assert observed.pressure == [EXHAUSTED]
+        assert observed.failures == []
+        [status] = proxied.pool.servers
+        assert status.connect_failures == 0
+        # That of the first session, and not the timeout.
+        assert status.connect_time < 1
+    if proxied.transports == "reactor":
+        return
+    await newcomer.send(b"!")
+    assert await (await proxied.upstream.accept()).receive(1) == b"!"
+    assert proxied.observed.failures == []
+
+
+async def test_a_connect_that_gets_no_descriptor_in_time(proxied: Proxied) -> None:
+    """Even that wait is bounded by the connect timeout."""
+    await proxied.start(connect_timeout=0.2)
+    newcomer = unconnected(proxied)
+    with Exhaustion() as descriptors:
+        descriptors.free(1)
+        newcomer.socket.connect_ex(proxied.address)
+        await proxied.observed.ended()
+    record, [status] = proxied.observed.records[0], proxied.pool.servers
+    assert (record.reason.by, record.reason.how) == (Side.PROXY, Ending.UNREACHABLE)
+    assert record.error.endswith(NO_DESCRIPTOR)
+    assert (status.connect_failures, status.connect_time, status.sessions) == (0, 0.0, 0)
+    assert proxied.observed.failures == []
+
+
+async def test_ports_of_others_refuse_at_the_bound(reactor: Any) -> None:
+    """A port that evproxy did not make cannot pause: it closes what is too much."""
+    observed, upstream = Observed(), Listening.tcp(reactor)
+    pool = Pool(reactor, [f"127.0.0.1:{upstream.port}"])
+    factory = ProxyFactory(pool, max_sessions=1, observers=[observed])
+    port = await TCP4ServerEndpoint(reactor, 0, interface="127.0.0.1").listen(factory)
+    address = ("127.0.0.1", port.getHost().port)
+    client = connect(reactor, address)
+    server = await upstream.accept()
+    await converse(client, server)
+    refused = connect(reactor, address)
+    assert await refused.rest() == (b"", END)
+    await converse(client, server)
+    client.close()
+    await server.rest()
+    server.close()
+    await observed.ended()
+    again = connect(reactor, address)
+    next_server = await upstream.accept()
+    await converse(again, next_server)
+    for each in (refused, again, upstream):
+        each.close()
+    await port.stopListening()
+    await observed.ended(2)
+    factory.admission.stop()
+
+
+def test_the_bound_follows_from_the_limit_on_open_files(reactor: Any) -> None:
+    """By default there are no more sessions than there are descriptors for, with some to spare."""
+    for open_files in 256, 1024, 20_000, 1_048_576:
+        needed = 2 * sessions_for(open_files) + 2 * pipes_for(open_files) + RESERVED_FILES
+        assert open_files - 2 < needed <= open_files
+    assert sessions_for(16) == 1
+    assert ProxyService(reactor, upstreams=["127.0.0.1:1"]).admission.limit > 1
+    assert ProxyService(reactor, upstreams=["127.0.0.1:1"], max_sessions=7).admission.limit == 7
+
+
+class FakePort:
+    """A port that remembers what it was told; to resume can fail."""
+
+    def __init__(self) -> None:
+        self.told: list[str] = []
+        self.error: OSError | None = None
+
+    def pause_accepting(self) -> None:
+        self.told.append("pause")
+
+    def resume_accepting(self) -> None:
+        self.told.append("resume")
+        if self.error is not None:
+            raise self.error
+
+
+@pytest.mark.parametrize(
+    ("number", "limit"),
+    [
+        (errno.EMFILE, "LimitNOFILE="),
+        (errno.ENFILE, "fs.file-max"),
+        (errno.ENOBUFS, "net.ipv4.tcp_mem"),
+        (errno.ENOMEM, "net.ipv4.tcp_mem"),
+    ],
+)
+def test_a_system_that_is_exhausted(number: int, limit: str) -> None:
+    """What the whole system runs out of, which no test may cause, is the same: pause, try again."""
+    clock, observed, port = Clock(), Observed(), FakePort()
+    admission = Admission(clock, 10, [observed])
+    admission.watch(port)
+    for _ in range(2):
+        admission.exhausted(OSError(number, os.strerror(number)))
+        assert port.told[-1] == "pause"
+        clock.advance(RETRY)
+        assert port.told[-1] == "resume"
+    clock.advance(CALM)
+    paused, resumed = observed.pressure
+    assert paused.startswith("paused: ")
+    assert limit in paused
+    assert resumed == "resumed"
+    assert clock.getDelayedCalls() == []
+
+
+def test_accepting_that_cannot_be_resumed_is_tried_again() -> None:
+    """Even to watch a port again can need what the system has no more of."""
+    clock, observed, port = Clock(), Observed(), FakePort()
+    admission = Admission(clock, 10, [observed])
+    admission.watch(port)
+    error = OSError(errno.EMFILE, os.strerror(errno.EMFILE))
+    port.error = error
+    admission.exhausted(error)
+    for _ in range(3):
+        clock.advance(RETRY)
+        assert port.told[-2:] == ["resume", "pause"]
+    port.error = None
+    clock.advance(RETRY)
+    assert port.told[-1] == "resume"
+    admission.stop()
+    assert observed.pressure == [EXHAUSTED]
+    assert clock.getDelayedCalls() == []
+
+
+def test_a_pause_does_not_outlive_the_stop() -> None:
+    """After a stop in a pause, a port that is watched accepts, and the next pause is told."""
+    clock, observed, port = Clock(), Observed(), FakePort()
+    admission = Admission(clock, 10, [observed])
+    error = OSError(errno.EMFILE, os.strerror(errno.EMFILE))
+    admission.exhausted(error)
+    admission.stop()
+    admission.watch(port)
+    assert port.told == []
+    admission.exhausted(error)
+    assert observed.pressure == [EXHAUSTED] * 2
+    admission.stop()
+
+
+def unconnected(proxied: Proxied) -> Peer:
+    """A client that has its descriptor already, and will be connected."""
+    peer: Peer = proxied.closes(Peer(proxied.reactor, socket.socket()))
+    return peer

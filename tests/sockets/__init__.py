@@ -1,0 +1,1 @@
+"""What makes sockets: ports, connectors, transports, options."""

@@ -1,0 +1,144 @@
+"""The options of the sockets of a session, as the kernel has them, and of listening ones."""
+
+from __future__ import annotations
+
+import os
+import socket
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager, suppress
+from pathlib import Path
+from struct import unpack_from
+from typing import Any
+
+import pytest
+from twisted.internet.protocol import Factory
+
+from evproxy.admission import Admission
+from evproxy.relay import DataPlane
+from evproxy.relay.options import LASTING
+from evproxy.service import server_endpoint
+from evproxy.settings import Keepalive, Timeouts
+from tests.support.certificates import Certificates
+from tests.support.peers import Peer, converse, turn
+from tests.support.proxies import Proxied
+from tests.support.secured import Secured
+
+OPTIONS = {
+    "no delay": (socket.IPPROTO_TCP, socket.TCP_NODELAY, 1),
+    "keepalive": (socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1),
+    "idle": (socket.IPPROTO_TCP, socket.TCP_KEEPIDLE, 60),
+    "interval": (socket.IPPROTO_TCP, socket.TCP_KEEPINTVL, 10),
+    "probes": (socket.IPPROTO_TCP, socket.TCP_KEEPCNT, 6),
+}
+QUEUE_OFFSET = 28
+"""Where ``tcpi_sacked`` is in TCP_INFO (linux/tcp.h): for a listening socket, its backlog."""
+SOMAXCONN = int(Path("/proc/sys/net/core/somaxconn").read_text())
+LOOPBACK = "0:interface=127.0.0.1"
+
+
+@contextmanager
+def sockets() -> Iterator[list[socket.socket]]:
+    """All sockets of this process that are connected."""
+    with ExitStack() as stack:
+        found = []
+        for path in Path("/proc/self/fd").iterdir():
+            if path.is_socket():
+                sock = stack.enter_context(socket.socket(fileno=os.dup(int(path.name))))
+                with suppress(OSError):
+                    sock.getpeername()
+                    found.append(sock)
+        yield found
+
+
+WANTED = {name: value for name, (_, _, value) in OPTIONS.items()}
+AT_ONCE = {"no delay": 1, "keepalive": 1}
+
+
+def options(peer: Peer) -> dict[str, int]:
+    """The options of the socket that `peer` is connected to, which is evproxy's."""
+    with sockets() as every:
+        [other] = [each for each in every if each.getpeername() == peer.socket.getsockname()]
+        return {name: other.getsockopt(*option[:2]) for name, option in OPTIONS.items()}
+
+
+def assert_options(peer: Peer) -> None:
+    """The socket that `peer` is connected to, which is evproxy's, has the options."""
+    assert options(peer) == WANTED
+
+
+async def test_the_sockets_of_a_session(proxied: Proxied) -> None:
+    """Both send without delay, and are probed when they are idle: once the session lasts."""
+    # The first look at a session comes no later than the half-close timeout.
+    await proxied.start(timeouts=Timeouts(half_close=0.1))
+    client, server = await proxied.pair()
+    await converse(client, server)
+    assert_options(client)
+    assert options(server).items() >= AT_ONCE.items()
+    while options(server) != WANTED:
+        await turn(proxied.reactor)
+    assert proxied.admission.sessions
+
+
+@pytest.mark.parametrize("idle", [1, int(2 * LASTING) - 1])
+async def test_keepalive_that_cannot_wait(proxied: Proxied, idle: int) -> None:
+    """Where the first probe may be due before the session lasts, it is timed at once."""
+    await proxied.start(keepalive=Keepalive(idle=idle))
+    client, server = await proxied.pair()
+    await converse(client, server)
+    assert options(client) == options(server) == WANTED | {"idle": idle}
+
+
+async def test_the_sockets_beneath_tls(proxied: Proxied, certificates: Certificates) -> None:
+    """So do those of a session with TLS on its client's side, and on its server's."""
+    secured = Secured(proxied, certificates)
+    client, server = await secured.downstream()
+    await client.send(b"?")
+    await server.receive(1)
+    assert_options(client.peer)
+    assert_options(server)
+
+
+async def test_the_sockets_beneath_tls_to_a_server(
+    proxied: Proxied, certificates: Certificates
+) -> None:
+    """A server that is connected to as Twisted does it is no exception."""
+    server, client = await Secured(proxied, certificates).upstream()
+    await server.send(b"?")
+    await client.receive(1)
+    assert_options(client)
+    assert_options(server.peer)
+
+
+@pytest.mark.parametrize(
+    ("description", "backlog"),
+    [
+        (f"tcp:{LOOPBACK}", 4096),
+        (f"haproxy:tcp:{LOOPBACK}", 4096),
+        (f"ssl:{LOOPBACK}:privateKey={{pem}}", 4096),
+        (f"tcp:{LOOPBACK}:backlog=50", 50),
+        (f"haproxy:tcp:{LOOPBACK}:backlog=50", 50),
+        (f"ssl:{LOOPBACK}:privateKey={{pem}}:backlog=7", 7),
+    ],
+)
+async def test_the_accept_queue(
+    reactor: Any, certificates: Certificates, description: str, backlog: int
+) -> None:
+    """It holds 4096 unless the description says otherwise, whatever the port is wrapped in."""
+    plane = DataPlane(reactor, "auto", Admission(reactor, 1, []), Keepalive())
+    endpoint = server_endpoint(plane.listening, description.format(pem=certificates.pem))
+    port: Any = await endpoint.listen(Factory())
+    info = port.socket.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, QUEUE_OFFSET + 4)
+    await port.stopListening()
+    assert unpack_from("I", info, QUEUE_OFFSET) == (min(backlog, SOMAXCONN),)
+
+
+async def test_the_accept_queue_of_a_path(reactor: Any, tmp_path: Path) -> None:
+    """That of a UNIX socket is no shorter; a connect to a full one would fail."""
+    plane = DataPlane(reactor, "auto", Admission(reactor, 1, []), Keepalive())
+    port: Any = await server_endpoint(plane.listening, f"unix:{tmp_path}/s").listen(Factory())
+    with ExitStack() as stack:
+        for _ in range(min(200, SOMAXCONN)):
+            client = stack.enter_context(socket.socket(socket.AF_UNIX))
+            client.setblocking(False)
+            client.connect(f"{tmp_path}/s")
+    await port.stopListening()

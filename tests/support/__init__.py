@@ -1,0 +1,1 @@
+"""What tests share: peers, servers, programs, doubles, fixtures."""

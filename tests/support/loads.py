@@ -1,0 +1,120 @@
+"""Real clients that load a proxy, run again and again, and what became of each run."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from typing import Any
+
+from attrs import define, field
+from twisted.internet.defer import Deferred
+from twisted.internet.error import ProcessExitedAlready
+from twisted.internet.protocol import ProcessProtocol
+from twisted.python.failure import Failure
+
+from tests.support.programs import requires_program
+
+
+class Run(ProcessProtocol):
+    """One run of a program, to its end."""
+
+    def __init__(self, ended: Callable[[Run], None]) -> None:
+        self._ended = ended
+        self._output: list[bytes] = []
+        self.status: int | None = None
+
+    def outReceived(self, data: bytes) -> None:
+        self._output.append(data)
+
+    errReceived = outReceived
+
+    def processEnded(self, reason: Failure) -> None:
+        self.status = getattr(reason.value, "exitCode", None)
+        self._ended(self)
+
+    @property
+    def output(self) -> str:
+        """All that it wrote, on either output."""
+        return b"".join(self._output).decode("utf-8", "replace")
+
+    def signal(self, name: str) -> None:
+        """Send it a signal, if it still runs."""
+        assert self.transport is not None
+        with suppress(ProcessExitedAlready):
+            self.transport.signalProcess(name)
+
+
+@define
+class Load:
+    """
+    A real client's program, run by so many clients (`width`) again and again.
+
+    `good` counts the runs that went well, `bad` has what the others wrote: those that ended
+    with another status than 0, or wrote something of `complaints`.
+
+    :param arguments: the program and its arguments.
+    """
+
+    reactor: Any
+    arguments: Sequence[str]
+    width: int = 1
+    complaints: Sequence[str] = ()
+    good: int = field(default=0, init=False)
+    bad: list[str] = field(factory=list, init=False)
+    last: str = field(default="", init=False)
+    _running: set[Run] = field(factory=set, init=False)
+    _stopping: bool = field(default=False, init=False)
+    _waiting: list[tuple[Callable[[], bool], Deferred[None]]] = field(factory=list, init=False)
+
+    def start(self) -> None:
+        """Every client begins."""
+        self._stopping = False
+        for _ in range(self.width):
+            self._run()
+
+    async def more(self, count: int) -> None:
+        """Wait for `count` more good runs than there are now."""
+        wanted = self.good + count
+        await self.until(lambda: self.good >= wanted)
+
+    async def until(self, holds: Callable[[], bool]) -> None:
+        """Wait until `holds`, which is looked at when a run has ended."""
+        if not holds():
+            deferred: Deferred[None] = Deferred()
+            self._waiting.append((holds, deferred))
+            await deferred
+
+    async def stop(self, signal: str | None = None) -> None:
+        """Begin no run any more, and wait for the last ones; `signal` ends them."""
+        self._stopping = True
+        if signal is not None:
+            for run in self._running:
+                run.signal(signal)
+        await self.until(lambda: not self._running)
+
+    async def close(self) -> None:
+        """Nothing of it is left."""
+        await self.stop("KILL")
+
+    def _run(self) -> None:
+        run = Run(self._ended)
+        program = requires_program(self.arguments[0])
+        environment = {**os.environ, "LC_ALL": "C", "PGCONNECT_TIMEOUT": "60"}
+        self.reactor.spawnProcess(run, program, [program, *self.arguments[1:]], environment)
+        self._running.add(run)
+
+    def _ended(self, run: Run) -> None:
+        self._running.discard(run)
+        self.last = run.output
+        if run.status != 0 or any(each in run.output for each in self.complaints):
+            if not (self._stopping and run.status is None):
+                self.bad.append(run.output)
+        else:
+            self.good += 1
+        if not self._stopping:
+            self._run()
+        now = [each for each in self._waiting if each[0]()]
+        self._waiting = [each for each in self._waiting if each not in now]
+        for _, deferred in now:
+            deferred.callback(None)

@@ -1,0 +1,200 @@
+"""
+Proxies under test: the same proxy on each engine, and what was observed of it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import pytest
+import pytest_twisted
+from twisted.internet.defer import Deferred, maybeDeferred
+from twisted.internet.endpoints import serverFromString
+from twisted.internet.interfaces import IListeningPort
+
+from evproxy.admission import Admission
+from evproxy.model import SessionRecord, UpstreamServer
+from evproxy.observe.log import TroubleLog
+from evproxy.proxy import ProxyFactory
+from evproxy.relay import DataPlane
+from evproxy.relay.pipes import MOST
+from evproxy.settings import Keepalive, PoolSettings, Timeouts
+from evproxy.upstream.pool import Pool
+from tests.support.peers import Listening, Peer, connect
+
+ENGINES = {
+    # name: (relay mode, whose transports, name of the relay in the record)
+    "socket": ("auto", "engine", "socket"),
+    "adopted": ("auto", "reactor", "socket"),
+    "stream": ("stream", "engine", "stream"),
+    "stock": ("stream", "reactor", "stream"),
+}
+"""The socket relay on evproxy's and on Twisted's transports, and the stream relay on both."""
+
+LINGERING = {"lingering": ("auto", "engine", "socket")}
+"""What ``twistd evproxy`` runs: an engine that waits a moment for the next batch.
+
+Tests marked ``lingering`` run on it as well."""
+
+
+class Observed:
+    """A `SessionObserver` that remembers, and lets a test wait."""
+
+    def __init__(self) -> None:
+        self.records: list[SessionRecord] = []
+        self.failures: list[tuple[str, str]] = []
+        self.pressure: list[str] = []
+        self._waiting: list[tuple[Callable[[], bool], Deferred[None]]] = []
+
+    def session_ended(self, record: SessionRecord) -> None:
+        self.records.append(record)
+        self._tell()
+
+    def connect_failed(self, upstream: str, error: str) -> None:
+        self.failures.append((upstream, error))
+        self._tell()
+
+    def accepting_paused(self, why: str) -> None:
+        self.pressure.append(f"paused: {why}")
+        self._tell()
+
+    def accepting_resumed(self) -> None:
+        self.pressure.append("resumed")
+        self._tell()
+
+    def pressure_began(self, what: str, remedy: str) -> None:
+        self.pressure.append(f"{what}: {remedy}")
+        self._tell()
+
+    def pressure_over(self, what: str) -> None:
+        self.pressure.append(f"over: {what}")
+        self._tell()
+
+    def until(self, true: Callable[[], bool]) -> Deferred[None]:
+        """Fires once `true` holds, which is looked at after each thing observed."""
+        deferred: Deferred[None] = Deferred()
+        self._waiting.append((true, deferred))
+        self._tell()
+        return deferred
+
+    def ended(self, count: int = 1) -> Deferred[None]:
+        """Fires once `count` sessions have ended."""
+        return self.until(lambda: len(self.records) >= count)
+
+    def _tell(self) -> None:
+        done = [each for each in self._waiting if each[0]()]
+        self._waiting = [each for each in self._waiting if each not in done]
+        for _, deferred in done:
+            deferred.callback(None)
+
+
+class Proxied:
+    """One running proxy, its peers, and what was observed."""
+
+    def __init__(self, reactor: Any, engine: str) -> None:
+        self.reactor = reactor
+        self.engine = engine
+        self.mode, self.transports, self.relay = (ENGINES | LINGERING)[engine]
+        self.observed = Observed()
+        self.upstream = Listening.tcp(reactor)
+        self.address: Any = None
+        self.factory: ProxyFactory
+        self._closing: list[Any] = [self.upstream]
+        self._ports: list[IListeningPort] = []
+
+    async def start(
+        self,
+        *,
+        listen: str = "tcp:0:interface=127.0.0.1",
+        upstreams: list[str] | None = None,
+        timeouts: Timeouts | None = None,
+        max_sessions: int = 10_000,
+        factory: type[ProxyFactory] = ProxyFactory,
+        most_pipes: int = MOST,
+        keepalive: Keepalive | None = None,
+        wrap: Callable[[ProxyFactory], Any] = lambda factory: factory,
+        **pool: Any,
+    ) -> None:
+        """
+        Proxy from `listen` to `upstreams`, by default to `upstream`.
+
+        What listens is what `wrap` makes of the proxy's factory.
+        """
+        if upstreams is None:
+            upstreams = [f"127.0.0.1:{self.upstream.port}"]
+        settings = PoolSettings(upstreams=tuple(map(UpstreamServer, upstreams)), **pool)
+        self.pool = Pool.from_settings(self.reactor, settings, observer=TroubleLog())
+        self.admission = Admission(self.reactor, max_sessions, [self.observed])
+        self.plane = DataPlane(
+            self.reactor,
+            self.mode,
+            self.admission,
+            keepalive or Keepalive(),
+            most_pipes=most_pipes,
+            transports=self.transports,
+        )
+        if self.engine in LINGERING:
+            self.plane.linger()
+        self.factory = factory(
+            self.pool,
+            reactor=self.reactor,
+            listener="test",
+            timeouts=timeouts or Timeouts(),
+            observers=[self.observed],
+            troubles=[self.observed],
+            admission=self.admission,
+            plane=self.plane,
+        )
+        self.pool.start()
+        port = await serverFromString(self.plane.listening, listen).listen(wrap(self.factory))
+        self._ports.append(port)
+        host: Any = port.getHost()
+        self.address = (host.host, host.port) if hasattr(host, "host") else host.name.decode()
+
+    def client(self) -> Peer:
+        """A client connected to the proxy."""
+        peer = connect(self.reactor, self.address)
+        self._closing.append(peer)
+        return peer
+
+    async def pair(self) -> tuple[Peer, Peer]:
+        """A client, and the server that it is connected to through the proxy."""
+        client = self.client()
+        server = await self.upstream.accept()
+        return client, server
+
+    def closes(self, what: Any) -> Any:
+        """Close `what` when the test is over."""
+        self._closing.append(what)
+        return what
+
+    async def stop(self) -> None:
+        """End everything; the proxy has no session afterwards."""
+        for each in self._closing:
+            each.close()
+        for port in self._ports:
+            await maybeDeferred(port.stopListening)
+        if self._ports:
+            await self.admission.when_empty()
+            self.pool.stop()
+            self.admission.stop()
+            self.plane.close()
+
+
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    """Run each test of a proxy on every engine, unless it says itself on which."""
+    if "proxied" not in metafunc.fixturenames:
+        return
+    said = metafunc.definition.iter_markers("parametrize")
+    if not any(mark.args[0] == "proxied" for mark in said):
+        lingering = LINGERING if metafunc.definition.get_closest_marker("lingering") else {}
+        metafunc.parametrize("proxied", [*ENGINES, *lingering], indirect=True)
+
+
+@pytest.fixture
+def proxied(request: pytest.FixtureRequest, reactor: Any) -> Iterator[Proxied]:
+    """A proxy to be started, on one engine; it is stopped after the test."""
+    proxied = Proxied(reactor, request.param)
+    yield proxied
+    pytest_twisted.blockon(Deferred.fromCoroutine(proxied.stop()).addTimeout(20, reactor))

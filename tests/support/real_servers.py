@@ -1,0 +1,160 @@
+"""
+Real servers as peers: started on ports that the kernel chose, ended by their process id.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import pwd
+import random
+import shutil
+import signal
+import socket
+import subprocess
+import tempfile
+from collections.abc import Awaitable, Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+from attrs import define, field
+from twisted.internet.defer import Deferred
+from twisted.internet.endpoints import TCP4ClientEndpoint
+from twisted.internet.error import ConnectError
+from twisted.internet.protocol import Factory, Protocol
+from twisted.internet.task import deferLater
+
+from tests.support.programs import requires_program
+
+START_DEADLINE = 30.0
+STOP_DEADLINE = 10.0
+LOOK_AGAIN = 0.02
+
+
+RESTARTABLE_PORTS = range(20_000, 32_768)
+
+
+def free_port(kind: socket.SocketKind = socket.SOCK_STREAM) -> int:
+    """
+    A port on 127.0.0.1 on which nobody listens.
+
+    It is none of those that the kernel gives to connections (32768 and up): a server that
+    is ended and started again must find its port as it left it.
+    """
+    for port in random.sample(RESTARTABLE_PORTS, 1000):
+        with socket.socket(socket.AF_INET, kind) as probe, contextlib.suppress(OSError):
+            probe.bind(("127.0.0.1", port))
+            return port
+    raise RuntimeError("no free port was found")
+
+
+async def until(reactor: Any, holds: Callable[[], Awaitable[bool]], what: str) -> None:
+    """Wait, at most `START_DEADLINE` seconds, until `holds`."""
+    deadline = reactor.seconds() + START_DEADLINE
+    while not await holds():
+        assert reactor.seconds() < deadline, f"{what} did not happen in {START_DEADLINE:g} s"
+        await deferLater(reactor, LOOK_AGAIN)
+
+
+async def accepts(reactor: Any, port: int) -> bool:
+    """Whether something on 127.0.0.1 takes connections at `port`."""
+    gone: Deferred[None] = Deferred()
+
+    class Visit(Protocol):
+        def connectionMade(self) -> None:
+            assert self.transport is not None
+            self.transport.loseConnection()
+
+        def connectionLost(self, reason: object = None) -> None:
+            gone.callback(None)
+
+    factory = Factory.forProtocol(Visit)
+    factory.noisy = False
+    try:
+        await TCP4ClientEndpoint(reactor, "127.0.0.1", port).connect(factory)
+    except ConnectError:
+        return False
+    await gone
+    return True
+
+
+@define
+class RealServer:
+    """One process.  What it prints is in ``log`` in `directory`."""
+
+    arguments: Sequence[str]
+    directory: Path
+    user: str | None = None
+    _process: subprocess.Popen[bytes] | None = field(default=None, init=False)
+
+    def start(self) -> None:
+        """Start the process, once or again."""
+        with (self.directory / "log").open("ab") as log:
+            self._process = subprocess.Popen(
+                self.arguments,
+                cwd=self.directory,
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=subprocess.STDOUT,
+                user=self.user,
+                env={**os.environ, "LC_ALL": "C"},
+            )
+
+    def stop(self, number: int = signal.SIGKILL) -> None:
+        """End the process, if it runs, by the signal `number`, and wait for its end."""
+        process, self._process = self._process, None
+        if process is not None:
+            process.send_signal(number)
+            process.send_signal(signal.SIGCONT)
+            process.wait(STOP_DEADLINE)
+
+    def signal(self, number: int) -> None:
+        """Send the signal `number`."""
+        assert self._process is not None
+        self._process.send_signal(number)
+
+    async def started(self, reactor: Any, port: int) -> None:
+        """Start, and wait until it takes connections at `port`."""
+        self.start()
+        await self.listening(reactor, port)
+
+    async def listening(self, reactor: Any, port: int) -> None:
+        """Wait until it takes connections at `port`."""
+
+        async def holds() -> bool:
+            assert self._process is not None
+            assert self._process.poll() is None, (self.directory / "log").read_text()
+            return await accepts(reactor, port)
+
+        await until(reactor, holds, f"{self.arguments[0]} on port {port}")
+
+
+@define
+class RealServers:
+    """Makes real servers, each with a directory of its own, and ends them all."""
+
+    _made: list[RealServer] = field(factory=list, init=False)
+    _directories: list[Path] = field(factory=list, init=False)
+
+    def directory(self, user: str | None = None) -> Path:
+        """A new directory, which `user` owns; gone after the test."""
+        path = Path(tempfile.mkdtemp(prefix="evproxy-"))
+        if user is not None:
+            entry = pwd.getpwnam(user)
+            os.chown(path, entry.pw_uid, entry.pw_gid)
+        self._directories.append(path)
+        return path
+
+    def add(self, arguments: Sequence[str], directory: Path, user: str | None = None) -> RealServer:
+        """A server that is not started yet; its program may be anywhere a daemon may be."""
+        program = requires_program(arguments[0])
+        server = RealServer([program, *arguments[1:]], directory, user)
+        self._made.append(server)
+        return server
+
+    def end(self) -> None:
+        """End every server that still runs, and remove their directories."""
+        for server in self._made:
+            server.stop()
+        for directory in self._directories:
+            shutil.rmtree(directory, ignore_errors=True)

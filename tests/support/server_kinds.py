@@ -1,0 +1,88 @@
+"""Redis, nginx and PostgreSQL as peers: how each is set up on a loopback port."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from os import geteuid
+from pathlib import Path
+from subprocess import DEVNULL, run
+
+from tests.support.programs import requires_program
+from tests.support.real_servers import RealServer, RealServers
+
+LOOPBACK = "127.0.0.1"
+
+
+def redis(servers: RealServers, port: int, *options: str, hosts: str = LOOPBACK) -> RealServer:
+    """A redis server on `port` that keeps nothing."""
+    base = ["redis-server", "--port", str(port), "--bind", *hosts.split(), "--save", ""]
+    return servers.add([*base, *options], servers.directory())
+
+
+NGINX = """
+daemon off;
+worker_processes 1;
+master_process off;
+pid {directory}/pid;
+error_log {directory}/error.log;
+events {{ worker_connections 512; }}
+http {{
+    access_log off;
+    client_body_temp_path {directory}; proxy_temp_path {directory};
+    fastcgi_temp_path {directory}; uwsgi_temp_path {directory}; scgi_temp_path {directory};
+    keepalive_requests 1000000;
+    server {{
+        {listen}
+        location = /healthz {{ return 200 "all is well"; }}
+        location = /bad {{ return 503; }}
+        location = /who {{ return 200 "$server_addr"; }}
+    }}
+}}
+"""
+
+
+def nginx(servers: RealServers, port: int, hosts: Sequence[str] = (LOOPBACK,)) -> RealServer:
+    """An nginx with one process on `port` of each of `hosts`; its errors are in ``error.log``."""
+    directory = servers.directory()
+    configuration = directory / "nginx.conf"
+    listen = " ".join(f"listen {host}:{port} backlog=1024;" for host in hosts)
+    configuration.write_text(NGINX.format(directory=directory, listen=listen))
+    error_log = directory / "error.log"
+    arguments = ["nginx", "-p", str(directory), "-e", str(error_log), "-c", str(configuration)]
+    return servers.add(arguments, directory)
+
+
+def postgresql(
+    servers: RealServers, port: int, authentication: str = "trust", like: Path | None = None
+) -> RealServer:
+    """
+    A new PostgreSQL cluster on `port`; it never runs as root, and so runs as its own user.
+
+    `like`: the directory of a server that has not run yet, which is faster to copy.
+    """
+    user = "postgres" if geteuid() == 0 else None
+    directory = servers.directory(user)
+    data = directory / "data"
+    if like is not None:
+        run(["cp", "-a", str(like / "data"), str(data)], check=True)
+    else:
+        run(
+            [
+                requires_program("initdb"),
+                *("-D", str(data), "-U", "postgres", "-A", authentication, "--no-sync"),
+                *("--pwfile", str(password_file(directory))),
+            ],
+            check=True,
+            cwd=directory,
+            stdout=DEVNULL,
+            user=user,
+        )
+    options = ["-p", str(port), "-h", LOOPBACK, "-k", str(directory), "-F"]
+    return servers.add(["postgres", "-D", str(data), *options], directory, user)
+
+
+def password_file(directory: Path) -> Path:
+    """A file with the password of the user that a cluster begins with."""
+    path = directory / "password"
+    path.write_text("secret\n")
+    return path

@@ -1,0 +1,157 @@
+"""A `SocketTransport` under test, the protocol that it talks to, and the peer at the other end."""
+
+from __future__ import annotations
+
+import socket
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import pytest
+from twisted.internet.defer import Deferred
+from twisted.internet.interfaces import IHalfCloseableProtocol, IPushProducer
+from twisted.internet.protocol import Protocol, connectionDone
+from twisted.internet.task import deferLater
+from twisted.python.failure import Failure
+from zope.interface import implementer
+
+from evproxy.model import Ending, Side
+from evproxy.relay.deadlines import Deadlines
+from evproxy.relay.engine import SocketEngine
+from evproxy.relay.pipes import Pipes
+from evproxy.relay.transport import SocketTransport
+from tests.support.peers import Peer
+
+
+class Plain(Protocol):
+    """Remembers what happens to it; `until` fires once something holds of that."""
+
+    def __init__(self) -> None:
+        self.received = bytearray()
+        self.told: list[str] = []
+        self.lost: Failure | None = None
+        self._waiting: list[tuple[Callable[[], bool], Deferred[None]]] = []
+
+    def dataReceived(self, data: bytes) -> None:
+        self.received += data
+        self.look()
+
+    def connectionLost(self, reason: Failure = connectionDone) -> None:
+        self.lost = reason
+        self.look()
+
+    def peer_gone(self) -> None:
+        self.told.append("peer gone")
+        self.look()
+
+    def look(self) -> None:
+        """See whether somebody waits for what is now."""
+        for each in [each for each in self._waiting if each[0]()]:
+            self._waiting.remove(each)
+            each[1].callback(None)
+
+    def until(self, true: Callable[[], bool]) -> Deferred[None]:
+        """Fires once `true`."""
+        waiting: Deferred[None] = Deferred()
+        self._waiting.append((true, waiting))
+        self.look()
+        return waiting
+
+    async def end(self) -> type[BaseException] | None:
+        """How the connection ends, once it has."""
+        await self.until(lambda: self.lost is not None)
+        assert self.lost is not None
+        return self.lost.type
+
+
+@implementer(IHalfCloseableProtocol)
+class HalfCloseable(Plain):
+    """Is told of the ends of both streams."""
+
+    def readConnectionLost(self) -> None:
+        self.told.append("read")
+        self.look()
+
+    def writeConnectionLost(self) -> None:
+        self.told.append("write")
+        self.look()
+
+
+@implementer(IPushProducer)
+class Producer:
+    """Remembers what is asked of it, and does what it is told to when it is resumed."""
+
+    def __init__(self, resumed: Callable[[], object] = lambda: None) -> None:
+        self.asked: list[str] = []
+        self._resumed = resumed
+
+    def pauseProducing(self) -> None:
+        self.asked.append("pause")
+
+    def resumeProducing(self) -> None:
+        self.asked.append("resume")
+        self._resumed()
+
+    def stopProducing(self) -> None:
+        self.asked.append("stop")
+
+
+class Workbench:
+    """Makes transports, each with the peer at its other end."""
+
+    def __init__(self, reactor: Any) -> None:
+        self.reactor = reactor
+        self.engine = SocketEngine(reactor, Deadlines(reactor), Pipes(0))
+        self._made: list[tuple[SocketTransport, Peer]] = []
+
+    def connect(self, protocol: Plain, host: str = "127.0.0.1") -> tuple[SocketTransport, Peer]:
+        """A transport for `protocol` to a new peer, over TCP."""
+        family = socket.AF_INET6 if ":" in host else socket.AF_INET
+        with socket.create_server((host, 0), family=family) as listening:
+            peer = Peer(self.reactor, socket.create_connection(listening.getsockname()[:2]))
+            return self.take(*listening.accept(), protocol, peer)
+
+    def take(
+        self, sock: socket.socket, name: Any, protocol: Plain, peer: Peer
+    ) -> tuple[SocketTransport, Peer]:
+        """A transport for `protocol` on `sock`."""
+        sock.setblocking(False)
+        transport = SocketTransport(self.engine, sock, protocol, name)
+        self._made.append((transport, peer))
+        transport.start()
+        return transport, peer
+
+    async def turns(self) -> None:
+        """Let happen what is about to."""
+        for _ in range(5):
+            await deferLater(self.reactor, 0)
+
+    def end(self) -> None:
+        for transport, peer in self._made:
+            transport.unregisterProducer()
+            transport.abortConnection()
+            peer.close()
+
+
+@pytest.fixture
+def workbench(reactor: Any) -> Iterator[Workbench]:
+    """Where transports come from; they are gone after the test."""
+    workbench = Workbench(reactor)
+    yield workbench
+    workbench.end()
+
+
+class Listener:
+    """A `RelayListener` that counts half-closes and waits for the end."""
+
+    def __init__(self) -> None:
+        self.half_closed: list[Side] = []
+        self.closed: Deferred[tuple[Side, Ending]] = Deferred()
+
+    def relay_half_closed(self, side: Side) -> None:
+        self.half_closed.append(side)
+
+    def relay_closing(self, by: Side, how: Ending) -> None:
+        """Only delivery is outstanding."""
+
+    def relay_closed(self, by: Side, how: Ending) -> None:
+        self.closed.callback((by, how))

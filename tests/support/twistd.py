@@ -1,0 +1,186 @@
+"""
+``twistd`` as it is run from a shell: to its end, or as a process to talk to.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+import threading
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any, Self
+
+from attrs import frozen
+from twisted.logger import LogEvent, eventFromJSON, formatEvent, jsonFileLogObserver
+
+JSON_LOG = "--logger=tests.support.twistd.json_log"
+"""The option of twistd that logs events as JSON."""
+
+ROOT = Path(__file__).resolve().parents[2]
+TWISTD = str(Path(sys.executable).with_name("twistd"))
+TWIST = str(Path(sys.executable).with_name("twist"))
+PATIENCE = 30.0
+"""Seconds for anything that a test waits for."""
+
+
+@frozen
+class Outcome:
+    """How a run ended: its exit status, and all that it wrote."""
+
+    status: int
+    out: str
+    err: str
+
+
+def environment() -> dict[str, str]:
+    """The environment of a run: the tests can be imported, and output is not held back."""
+    return {**os.environ, "PYTHONPATH": str(ROOT), "PYTHONUNBUFFERED": "1", "COLUMNS": "100"}
+
+
+def run(*arguments: str, cwd: Path | str = ROOT, program: str = TWISTD) -> Outcome:
+    """Run ``twistd`` to its end."""
+    done = subprocess.run(
+        [program, *arguments],
+        cwd=cwd,
+        env=environment(),
+        capture_output=True,
+        text=True,
+        timeout=PATIENCE,
+    )
+    return Outcome(done.returncode, done.stdout, done.stderr)
+
+
+FORKING = """
+import json, os, sys, tempfile
+import evproxy.tap
+from twisted.scripts.twistd import run
+
+outcomes = []
+for arguments in json.load(sys.stdin):
+    with tempfile.TemporaryFile() as out, tempfile.TemporaryFile() as err:
+        child = os.fork()
+        if not child:
+            os.dup2(out.fileno(), 1)
+            os.dup2(err.fileno(), 2)
+            sys.argv = ["twistd", *arguments]
+            run()
+            sys.exit(0)
+        status = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+        outcomes.append([status])
+        for file in (out, err):
+            file.seek(0)
+            outcomes[-1].append(file.read().decode())
+json.dump(outcomes, sys.stdout)
+"""
+
+
+def run_each(commands: Sequence[Sequence[str]], cwd: Path) -> list[Outcome]:
+    """Run ``twistd`` to its end with each of `commands`, importing what it needs only once."""
+    done = subprocess.run(
+        [sys.executable, "-c", FORKING],
+        cwd=cwd,
+        env=environment(),
+        input=json.dumps(commands),
+        stdout=subprocess.PIPE,
+        text=True,
+        timeout=2 * PATIENCE,
+        check=True,
+    )
+    return [Outcome(*outcome) for outcome in json.loads(done.stdout)]
+
+
+def json_log() -> Any:
+    """What ``--logger`` is told: every event as JSON on standard output."""
+    return jsonFileLogObserver(sys.stdout)
+
+
+class Running:
+    """
+    A ``twistd`` that runs in the foreground, its log events as they come; killed after `PATIENCE`.
+
+    :param arguments: what follows ``twistd -n``.
+    """
+
+    def __init__(self, *arguments: str, command: Sequence[str] | None = None) -> None:
+        before = [TWISTD, "-n", "--pidfile=", JSON_LOG]
+        self._process = subprocess.Popen(
+            [*(before if command is None else command), *arguments],
+            cwd=ROOT,
+            env=environment(),
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+        )
+        self.events: list[LogEvent] = []
+        self._end_of_patience = threading.Timer(PATIENCE, self._process.kill)
+        self._end_of_patience.start()
+
+    @property
+    def pid(self) -> int:
+        return self._process.pid
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self._end_of_patience.cancel()
+        self._process.kill()
+        self._process.communicate()
+
+    def event(self, wanted: Callable[[LogEvent], bool]) -> LogEvent:
+        """The first event that is `wanted`, once it has come."""
+        for event in self.events:
+            if wanted(event):
+                return event
+        while line := self._line():
+            event = eventFromJSON(line.decode().lstrip("\x1e"))
+            self.events.append(event)
+            if wanted(event):
+                return event
+        last = [formatEvent(event) for event in self.events[-5:]]
+        raise EOFError(
+            f"it ended after {last}, and said: {self._process.communicate()[1].decode()}"
+        )
+
+    def says(self, text: str) -> re.Match[str]:
+        """The first event whose message the pattern `text` matches, once it has come."""
+        event = self.event(lambda event: re.search(text, formatEvent(event)) is not None)
+        found = re.search(text, formatEvent(event))
+        assert found is not None
+        return found
+
+    def port(self) -> int:
+        """The port of 127.0.0.1 that it listens on, once it does."""
+        return int(self.says(r"ProxyFactory starting on (\d+)")[1])
+
+    def signal(self, number: signal.Signals) -> None:
+        """Send it a signal."""
+        self._process.send_signal(number)
+
+    def runs(self) -> bool:
+        """Whether it has not ended."""
+        return self._process.poll() is None
+
+    def ended(self) -> int:
+        """Its exit status, once it has ended; its last events are among `events` then."""
+        while line := self._line():
+            self.events.append(eventFromJSON(line.decode().lstrip("\x1e")))
+        return self._process.wait(PATIENCE)
+
+    def sessions(self, count: int = 0) -> list[LogEvent]:
+        """The events of sessions' ends, once at least `count` have come."""
+
+        def ended() -> list[LogEvent]:
+            return [each for each in self.events if each["log_namespace"] == "evproxy.session"]
+
+        if len(ended()) < count:
+            self.event(lambda _: len(ended()) >= count)
+        return ended()
+
+    def _line(self) -> bytes:
+        assert self._process.stdout is not None
+        return self._process.stdout.readline()
