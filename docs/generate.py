@@ -9,9 +9,12 @@ fails where one is not what this makes of it.
 
 from __future__ import annotations
 
+import ast
 import re
+import sys
 from pathlib import Path
 
+from evproxy.cli.tap import OPTIONS
 from evproxy.config.reference import table, table_of
 from evproxy.model import UpstreamServer
 from evproxy.settings import (
@@ -23,7 +26,6 @@ from evproxy.settings import (
     Settings,
     Timeouts,
 )
-from evproxy.tap import OPTIONS
 
 KEYS = (
     Settings,
@@ -37,6 +39,27 @@ KEYS = (
 )
 
 DOCS = Path(__file__).resolve().parent
+ROOT = DOCS.parent
+
+
+def layer_tables() -> dict[str, str]:
+    """For each layer, its modules and the first paragraph of what they say of themselves."""
+    sys.path.insert(0, str(ROOT))
+    from tests.support.layers import LAYERS, layer_of
+
+    rows: dict[int, list[list[str]]] = {number: [] for number in range(len(LAYERS))}
+    for path in sorted((ROOT / "evproxy").rglob("*.py")):
+        name = path.relative_to(ROOT).with_suffix("").as_posix().replace("/", ".")
+        layer = layer_of(name.removesuffix(".__init__"))
+        text = ast.get_docstring(ast.parse(path.read_text())) or ""
+        paragraph = " ".join(text.split("\n\n")[0].split()).replace("``", "`")
+        if layer is not None:
+            shown = path.relative_to(ROOT / "evproxy").as_posix()
+            rows[int(layer)].append([f"`{shown}`", paragraph])
+    return {
+        f"layer {number}": table(["Module", "What it holds"], found)
+        for number, found in rows.items()
+    }
 
 
 def tables() -> dict[str, str]:
@@ -52,6 +75,7 @@ def tables() -> dict[str, str]:
     ]
     return {
         **{keys.__name__: table_of(keys) for keys in KEYS},
+        **layer_tables(),
         "options": table(["Option", "Value", "Default", "Meaning"], options),
     }
 

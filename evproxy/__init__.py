@@ -29,7 +29,7 @@ from evproxy.model import (
     UpstreamServer,
 )
 from evproxy.observe.log import SessionLog, TroubleLog
-from evproxy.policy.balance import (
+from evproxy.policy.balance.by_name import (
     Candidate,
     LeastSessions,
     LeastTime,
@@ -37,8 +37,8 @@ from evproxy.policy.balance import (
     RoundRobin,
     SourceHash,
 )
-from evproxy.proxy import ProxyFactory
-from evproxy.service import ProxyService
+from evproxy.service.service import ProxyService
+from evproxy.session.factory import ProxyFactory
 from evproxy.settings import (
     Discover,
     Ejection,
@@ -49,8 +49,8 @@ from evproxy.settings import (
     Settings,
     Timeouts,
 )
-from evproxy.upstream.pool import Pool
-from evproxy.upstream.server import ServerStatus
+from evproxy.upstream.pool.pool import Pool
+from evproxy.upstream.pool.server import ServerStatus
 
 __all__ = [
     "Balancer",

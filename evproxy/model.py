@@ -27,7 +27,7 @@ class _Told(enum.Enum):
 
 
 class Phase(_Told):
-    """Where a session is in its life.  `evproxy.session` alone moves it on."""
+    """Where a session is in its life.  `evproxy.session.session` alone moves it on."""
 
     ACCEPTED = "accepted"
     INSPECTING = "inspecting"

@@ -34,7 +34,7 @@ from evproxy.config.rules import (
 )
 from evproxy.config.tables import NamedTables, Table, TableOrKey
 from evproxy.model import UpstreamServer
-from evproxy.policy.balance import NAMES
+from evproxy.policy.balance.by_name import NAMES
 from evproxy.policy.sources import MOST as MOST_SOURCES
 from evproxy.policy.sources import Sources, source_fault
 

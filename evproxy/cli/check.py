@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import TextIO
 
+from evproxy.cli.settings_file import listen_fault, read_settings
 from evproxy.config.document import ConfigErrors
 from evproxy.config.problems import listed
 from evproxy.escape import escaped
-from evproxy.reading import listen_fault, read_settings
 from evproxy.settings import Settings
 
 GOOD = 0

@@ -23,7 +23,7 @@ _FIELDS = tuple(fields_dict(SessionRecord))
 
 class SessionLog:
     """
-    Logs the end of each session, in the namespace ``evproxy.session``.
+    Logs the end of each session, in the namespace ``evproxy.session.session``.
 
     The event has every field of `SessionRecord` under its own name, with `reason_by`,
     `reason_how` and `reason_phase` beside the `reason`, and all of it in words as `text`.

@@ -30,8 +30,8 @@ from twisted.logger import Logger
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
+from evproxy.engine.threads import Call, NoThread, Threads
 from evproxy.errors import ConnectTimeout
-from evproxy.upstream.threads import Call, NoThread, Threads
 
 LIFETIME = 30.0
 """Seconds for which an answer is reused before the name is asked again."""

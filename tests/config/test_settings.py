@@ -9,6 +9,7 @@ import attrs
 import pytest
 
 from evproxy import Pool, ProxyService, SettingsError
+from evproxy.cli.tap import OPTIONS
 from evproxy.config.declare import declared
 from evproxy.config.rules import Seconds, Whole
 from evproxy.settings import (
@@ -21,7 +22,6 @@ from evproxy.settings import (
     Settings,
     Timeouts,
 )
-from evproxy.tap import OPTIONS
 
 SET_BY = {
     each.setting.option.replace("-", "_"): (table, each.name)

@@ -17,7 +17,7 @@ from twisted.names import dns
 from evproxy import Pool
 from evproxy.model import UpstreamServer
 from evproxy.settings import Discover
-from evproxy.upstream.discovery import discovery_for
+from evproxy.upstream.discovery.by_kind import discovery_for
 from evproxy.upstream.discovery.dns import AT_ONCE
 from evproxy.upstream.discovery.polling import LookFailed
 from evproxy.upstream.discovery.resolver import DATAGRAM_LIMIT, Resolver

@@ -13,7 +13,8 @@ from twisted.internet.defer import Deferred
 from twisted.internet.threads import deferToThreadPool
 
 from evproxy.settings import Discover
-from evproxy.upstream.discovery import discovery_for, file
+from evproxy.upstream.discovery import file
+from evproxy.upstream.discovery.by_kind import discovery_for
 from evproxy.upstream.discovery.file import SIZE_LIMIT
 from evproxy.upstream.discovery.resolver import Resolver
 from tests.support.discovery_recorder import Told

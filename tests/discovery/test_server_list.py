@@ -14,10 +14,10 @@ from hypothesis import strategies as st
 from evproxy.errors import SettingsError
 from evproxy.model import UpstreamServer
 from evproxy.settings import Discover
-from evproxy.upstream.discovery import discovery_for
-from evproxy.upstream.discovery.announce import Announcer
-from evproxy.upstream.discovery.backoff import Backoff
-from evproxy.upstream.discovery.items import (
+from evproxy.upstream.discovery.announcer import Announcer
+from evproxy.upstream.discovery.by_kind import discovery_for
+from evproxy.upstream.discovery.polling import Backoff
+from evproxy.upstream.discovery.server_list import (
     ItemReader,
     Listed,
     Unreadable,

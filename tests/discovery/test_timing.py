@@ -11,12 +11,12 @@ from twisted.internet.task import Clock, deferLater
 from twisted.names import dns
 
 from evproxy.model import UpstreamServer
-from evproxy.upstream.discovery.backoff import Backoff
 from evproxy.upstream.discovery.dns import AddressBook, AddressLook, ServiceLook
 from evproxy.upstream.discovery.etcd import EtcdDiscovery
 from evproxy.upstream.discovery.etcd_wire import EtcdError, Registry
 from evproxy.upstream.discovery.polling import (
     RESOLUTION_DELAY,
+    Backoff,
     Look,
     LookFailed,
     PollingDiscovery,

@@ -14,9 +14,9 @@ import pytest
 from twisted.internet.defer import Deferred
 from twisted.internet.task import deferLater
 
+from evproxy.engine.loop import TURN
 from evproxy.model import Ending, Phase
-from evproxy.relay.ends import SPLICE_CHUNK
-from evproxy.relay.engine import TURN
+from evproxy.relay.end import SPLICE_CHUNK
 from tests.support.batches import HUNG_UP, IN, Batches, ready, wait_ready
 from tests.support.bulk import ENDLESS
 from tests.support.peers import Listening, Peer, converse

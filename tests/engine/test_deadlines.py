@@ -11,7 +11,7 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, 
 from twisted.internet.interfaces import IDelayedCall
 from twisted.internet.task import Clock
 
-from evproxy.relay.deadlines import BATCH, PRECISION, TICK, Deadlines
+from evproxy.engine.deadlines import BATCH, PRECISION, TICK, Deadlines
 
 ROUNDING = 1e-6
 

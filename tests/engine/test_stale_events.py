@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from evproxy.model import Ending, Side
-from evproxy.relay.sockets import SocketRelay
+from evproxy.relay.socket_relay import SocketRelay
 from tests.support.batches import Trigger
 from tests.support.bulk import BULK
 from tests.support.peers import END, Peer

@@ -12,7 +12,7 @@ from twisted.internet.task import Clock
 from evproxy.model import (
     UpstreamServer,
 )
-from evproxy.upstream.pool import Pool
+from evproxy.upstream.pool.pool import Pool
 from tests.support.pool_doubles import Doctor, Events, NoDialer, PoolMaker
 
 

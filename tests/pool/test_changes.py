@@ -15,7 +15,7 @@ from evproxy.model import (
 )
 from evproxy.observe.log import TroubleLog
 from evproxy.settings import Discover, Ejection
-from evproxy.upstream.pool import Pool
+from evproxy.upstream.pool.pool import Pool
 from tests.support.leaks import LoggedErrors
 from tests.support.pool_doubles import (
     A,

@@ -13,10 +13,10 @@ from twisted.internet.task import Clock
 
 from evproxy.errors import NoServerAvailable
 from evproxy.model import UpstreamServer
-from evproxy.policy.balance import NAMES
+from evproxy.policy.balance.by_name import NAMES
 from evproxy.settings import Ejection
-from evproxy.upstream.pool import Pool
-from evproxy.upstream.server import ServerStatus
+from evproxy.upstream.pool.pool import Pool
+from evproxy.upstream.pool.server import ServerStatus
 from tests.support.pool_doubles import (
     CLIENT,
     FINISHED,

@@ -16,7 +16,7 @@ from zope.interface import implementer
 
 from evproxy.errors import SettingsError
 from evproxy.model import Ending
-from evproxy.upstream.connect import parse_upstream
+from evproxy.upstream.address import parse_upstream
 from evproxy.upstream.names import LIFETIME, Names
 from tests.support.peers import RESET, Listening, Peer, converse, turn
 from tests.support.proxies import Proxied

@@ -13,7 +13,7 @@ from twisted.internet.task import Clock
 from evproxy.errors import BalancerFailed
 from evproxy.interfaces import Candidate
 from evproxy.model import ConnectionInfo, UpstreamServer
-from evproxy.upstream.pool import Pool
+from evproxy.upstream.pool.pool import Pool
 from tests.support.leaks import LoggedErrors
 from tests.support.pool_doubles import (
     CLIENT,

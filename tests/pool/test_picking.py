@@ -12,9 +12,9 @@ from evproxy.model import (
     ConnectionInfo,
     UpstreamServer,
 )
-from evproxy.policy.balance import NAMES
+from evproxy.policy.balance.by_name import NAMES
 from evproxy.settings import PoolSettings
-from evproxy.upstream.pool import Pool
+from evproxy.upstream.pool.pool import Pool
 from tests.support.pool_doubles import (
     CLIENT,
     FINISHED,

@@ -10,7 +10,7 @@ from twisted.logger import LogLevel, capturedLogs, formatEvent
 
 from evproxy.observe.log import TroubleLog
 from evproxy.settings import Ejection, HealthCheck
-from evproxy.upstream.pool import Pool
+from evproxy.upstream.pool.pool import Pool
 from tests.support.pool_doubles import A, B, Caller, Doctor, Events, PoolMaker, fail
 
 WHY = "connection refused (1 of 1)"

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from evproxy.errors import SettingsError
 from evproxy.settings import HealthCheck
-from evproxy.upstream.probes.address import host_header, host_of, with_port
+from evproxy.upstream.address import host_header, host_of, with_port
 from evproxy.upstream.probes.dialogue import Dialogue, Exchange, Outcome
 from evproxy.upstream.probes.scripts import (
     POSTGRESQL,

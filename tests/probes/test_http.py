@@ -11,7 +11,7 @@ from twisted.web.resource import Resource
 from twisted.web.server import Request, Site
 
 from evproxy.settings import BODY_LIMIT, HealthCheck
-from evproxy.upstream.probes.address import host_header
+from evproxy.upstream.address import host_header
 from tests.support.visited_server import Listen, Visits, checked, listening
 
 

@@ -18,9 +18,9 @@ from twisted.python.failure import Failure
 from evproxy.errors import SettingsError
 from evproxy.model import UpstreamServer
 from evproxy.settings import HealthCheck
-from evproxy.upstream.connect import client_endpoint
-from evproxy.upstream.probes import EndpointProbe, probe_for
+from evproxy.upstream.address import client_endpoint
 from evproxy.upstream.probes.attempt import RECEIVE_LIMIT, Attempt
+from evproxy.upstream.probes.probe import EndpointProbe, probe_for
 from tests.support.real_servers import free_port
 from tests.support.visited_server import Listen, Visits, checked, listening
 

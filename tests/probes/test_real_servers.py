@@ -14,8 +14,8 @@ from twisted.internet.defer import Deferred
 
 from evproxy.model import UpstreamServer
 from evproxy.settings import HealthCheck
-from evproxy.upstream.connect import client_endpoint
-from evproxy.upstream.probes import probe_for
+from evproxy.upstream.address import client_endpoint
+from evproxy.upstream.probes.probe import probe_for
 from evproxy.upstream.probes.scripts import POSTGRESQL_STARTUP
 from tests.support.real_servers import RealServer, RealServers, free_port, until
 from tests.support.server_kinds import nginx, postgresql, redis

@@ -20,8 +20,8 @@ from zope.interface import implementer
 
 from evproxy.model import UpstreamServer
 from evproxy.settings import HealthCheck
-from evproxy.upstream.connect import client_endpoint
-from evproxy.upstream.probes import probe_for
+from evproxy.upstream.address import client_endpoint
+from evproxy.upstream.probes.probe import probe_for
 from evproxy.upstream.probes.tls import name_of
 from tests.support.certificates import DAY, Authority, Identity
 

@@ -14,8 +14,8 @@ from pathlib import Path
 import pytest
 
 from evproxy.cli.main import main
+from evproxy.cli.settings_file import SIZE_LIMIT
 from evproxy.config.problems import quoted
-from evproxy.reading import SIZE_LIMIT
 from tests.support.configs import SOUND
 
 ROOT = Path(__file__).resolve().parents[2]

@@ -12,8 +12,8 @@ from pathlib import Path
 import pytest
 from attrs import frozen
 
+from evproxy.cli.tap import OPTIONS, Options
 from evproxy.config.problems import quoted
-from evproxy.tap import OPTIONS, Options
 from tests.support.peers import IPV6
 from tests.support.twistd import ROOT, Outcome, run, run_each
 

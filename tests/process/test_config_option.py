@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from evproxy.tap import Options
+from evproxy.cli.tap import Options
 from tests.support.twistd import ROOT, Running, run
 
 CONFIG = """

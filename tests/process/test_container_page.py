@@ -115,7 +115,7 @@ def may_run_as_another(command: Command) -> None:
     if os.geteuid() != 0:
         pytest.skip("only root may run it as another user")
     setpriv = [requires_program("setpriv"), "--reuid=1000", "--regid=1000", "--clear-groups"]
-    tried = subprocess.run([*setpriv, sys.executable, "-c", "import evproxy.tap"], cwd="/")
+    tried = subprocess.run([*setpriv, sys.executable, "-c", "import evproxy.cli.tap"], cwd="/")
     if tried.returncode:
         pytest.skip("another user cannot reach this environment")
 

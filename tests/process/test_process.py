@@ -222,7 +222,7 @@ def test_no_event_for_sessions_where_none_is_wanted(upstream: Upstream) -> None:
 STARTED = """
 import gc, sys
 at_first = gc.get_freeze_count()
-from evproxy.tap import Options, makeService
+from evproxy.cli.tap import Options, makeService
 
 options = Options()
 options.parseOptions(sys.argv[1:])

@@ -11,7 +11,7 @@ import importlib
 import inspect
 import re
 import shlex
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -20,9 +20,8 @@ import pytest
 
 import evproxy
 from evproxy.cli.main import main
+from evproxy.cli.tap import Options
 from evproxy.model import Ending
-from evproxy.tap import Options
-from tests.support.layers import layer_of
 
 ROOT = Path(__file__).resolve().parents[2]
 README = ROOT / "README.md"
@@ -156,63 +155,6 @@ def test_notes_are_numbered() -> None:
 # The modules.
 
 
-def wrong_modules(text: str, modules: Mapping[str, float | None]) -> list[str]:
-    """
-    What is wrong with the tables of the layers in `text`.
-
-    `modules`: the layer of every module by its path in the package.
-    """
-    found: dict[str, int] = {}
-    faults = []
-    for number in range(6):
-        heading = re.search(rf"^### Layer {number}: .*$", text, flags=re.MULTILINE)
-        for row in cells(section(text, heading[0]) if heading else ""):
-            name = row[0].strip("`")
-            if name in found:
-                faults.append(f"{name}: it is there twice")
-            found[name] = number
-    for name, layer in modules.items():
-        if name not in found:
-            faults.append(f"{name}: it is not named")
-        elif layer is None or int(layer) != found[name]:
-            faults.append(f"{name}: it is not of layer {found[name]}")
-    return faults + [f"{name}: there is no such module" for name in found if name not in modules]
-
-
-def modules_of_evproxy() -> dict[str, float | None]:
-    """The layer of every module of evproxy by its path in the package."""
-    [directory] = map(Path, evproxy.__path__)
-    layers = {}
-    for path in sorted(directory.rglob("*.py")):
-        name = path.relative_to(directory)
-        parts = ["evproxy", *name.with_suffix("").parts]
-        layers[name.as_posix()] = layer_of(".".join(parts).removesuffix(".__init__"))
-    return layers
-
-
-def test_every_module() -> None:
-    """docs/architecture.md names every module, and no other, each in its layer."""
-    modules = modules_of_evproxy()
-    assert len(modules) > 50
-    assert wrong_modules(ARCHITECTURE.read_text(), modules) == []
-
-
-@pytest.mark.parametrize(
-    ("rows", "faults"),
-    [
-        ("| `a.py` | it |", []),
-        ("", ["a.py: it is not named"]),
-        ("| `a.py` | it |\n| `b.py` | it |", ["b.py: there is no such module"]),
-        ("| `a.py` | it |\n| `a.py` | it |", ["a.py: it is there twice"]),
-        ("### Layer 1: x\n\n| `a.py` | it |", ["a.py: it is not of layer 1"]),
-    ],
-)
-def test_wrong_modules(rows: str, faults: list[str]) -> None:
-    """A module that is missing, wrong or in a wrong layer is found."""
-    text = f"\n### Layer 0: x\n\n| module | what it is |\n|---|---|\n{rows}\n"
-    assert wrong_modules(text, {"a.py": 0}) == faults
-
-
 def missing_sources(text: str) -> list[str]:
     """The paths of Python files in `text` that are not in the tree, nor in the package."""
     paths = re.findall(r"`([\w/]+\.py)`", text)
@@ -292,15 +234,15 @@ def test_bounds() -> None:
 @pytest.mark.parametrize(
     ("written", "place", "good"),
     [
-        ("64 KiB", "evproxy.relay.engine.CHUNK", True),
-        ("65536", "evproxy.relay.engine.CHUNK", True),
-        ("64", "evproxy.relay.engine.CHUNK", False),
+        ("64 KiB", "evproxy.engine.loop.CHUNK", True),
+        ("65536", "evproxy.engine.loop.CHUNK", True),
+        ("64", "evproxy.engine.loop.CHUNK", False),
         ("30 s", "evproxy.settings.Timeouts.drain", True),
         ("31 s", "evproxy.settings.Timeouts.drain", False),
         ("256", "evproxy.model.close_reason", True),
         ("255", "evproxy.model.close_reason", False),
         ("1", "evproxy.settings.Timeouts.missing", False),
-        ("1", "evproxy.relay.engine.MISSING", False),
+        ("1", "evproxy.engine.loop.MISSING", False),
         ("1", "evproxy.missing.CHUNK", False),
     ],
 )
@@ -513,7 +455,7 @@ def test_a_library_leaves_the_process_alone() -> None:
         for path in directory.rglob("*.py")
         if changes_to_the_process(path.read_text())
     }
-    assert changing == {"process.py"}
+    assert changing == {"cli/process.py"}
 
 
 @pytest.mark.parametrize(

@@ -91,7 +91,9 @@ def violations(sources: Mapping[str, str], packages: set[str]) -> list[str]:
             if is_from(name, REACTOR) and not imported.in_function:
                 found.append(f"{module}: imports the reactor at module level")
             if is_from(name, REACTOR) and layer != ENTRY:
-                found.append(f"{module}: imports the reactor, which is passed in below layer 5")
+                found.append(
+                    f"{module}: imports the reactor, which is passed in below the entry points"
+                )
             target = module_imported(name, sources)
             if target is None or target == module:
                 continue
@@ -148,11 +150,11 @@ SOUND = {
     "evproxy": "from evproxy.service import ProxyService",
     "evproxy.model": "import enum",
     "evproxy.interfaces": "from evproxy.model import Phase\nfrom twisted.internet import defer",
-    "evproxy.relay": "from .sockets import join",
-    "evproxy.relay.sockets": "from evproxy import model\nimport socket",
-    "evproxy.relay.streams": "from .sockets import join\nfrom .. import model",
-    "evproxy.service": "import evproxy.relay.streams\nimport twisted.internet.task",
-    "evproxy.tap": (
+    "evproxy.relay": "from .socket_relay import join",
+    "evproxy.relay.socket_relay": "from evproxy import model\nimport socket",
+    "evproxy.relay.stream_relay": "from .socket_relay import join\nfrom .. import model",
+    "evproxy.service": "import evproxy.relay.stream_relay\nimport twisted.internet.task",
+    "evproxy.cli": (
         "from evproxy import ProxyService\ndef run():\n    from twisted.internet import reactor"
     ),
 }
@@ -173,27 +175,27 @@ def test_sound_modules() -> None:
             id="upwards",
         ),
         pytest.param(
-            "evproxy.relay.sockets",
+            "evproxy.relay.socket_relay",
             "def late():\n    from .. import service",
-            "evproxy.relay.sockets: layer 2 imports evproxy.service of layer 4",
+            "evproxy.relay.socket_relay: layer 3 imports evproxy.service of layer 7",
             id="upwards in a function, relative",
         ),
         pytest.param(
             "evproxy.session",
             "from evproxy import ProxyService",
-            "evproxy.session: layer 3 imports evproxy of layer 4.5",
+            "evproxy.session: layer 6 imports evproxy of layer 7.5",
             id="the public face",
         ),
         pytest.param(
             "evproxy",
-            "import evproxy.tap",
-            "evproxy: layer 4.5 imports evproxy.tap of layer 5",
+            "import evproxy.cli",
+            "evproxy: layer 7.5 imports evproxy.cli of layer 8",
             id="the public face to an entry point",
         ),
         pytest.param(
-            "evproxy.relay.sockets",
-            "from typing import TYPE_CHECKING\nif TYPE_CHECKING:\n    from . import streams",
-            "a circle of imports: evproxy.relay.sockets <- evproxy.relay.streams",
+            "evproxy.relay.socket_relay",
+            "from typing import TYPE_CHECKING\nif TYPE_CHECKING:\n    from . import stream_relay",
+            "a circle of imports: evproxy.relay.socket_relay <- evproxy.relay.stream_relay",
             id="circle",
         ),
         pytest.param(
@@ -203,22 +205,22 @@ def test_sound_modules() -> None:
             id="clock in layer 0",
         ),
         pytest.param(
-            "evproxy.policy.balance",
+            "evproxy.policy.health",
             "from twisted.python.failure import Failure",
-            "evproxy.policy.balance: layer 0 is pure, and imports twisted.python.failure.Failure",
+            "evproxy.policy.health: layer 0 is pure, and imports twisted.python.failure.Failure",
             id="Twisted in layer 0",
         ),
         pytest.param(
-            "evproxy.tap",
+            "evproxy.cli",
             "if True:\n    from twisted.internet import reactor",
-            "evproxy.tap: imports the reactor at module level",
+            "evproxy.cli: imports the reactor at module level",
             id="reactor at module level",
         ),
         pytest.param(
             "evproxy.service",
             "def run():\n    import twisted.internet.reactor",
-            "evproxy.service: imports the reactor, which is passed in below layer 5",
-            id="reactor below layer 5",
+            "evproxy.service: imports the reactor, which is passed in below the entry points",
+            id="reactor below the entry points",
         ),
         pytest.param(
             "evproxy.misc",
@@ -231,3 +233,15 @@ def test_sound_modules() -> None:
 def test_unsound_module(module: str, source: str, expected: str) -> None:
     """Each broken rule is found, and named."""
     assert expected in violations({**SOUND, module: source}, {"evproxy", "evproxy.relay"})
+
+
+def test_a_package_has_no_code_in_its_init() -> None:
+    """An ``__init__`` says in one line what its package holds, and at most exports names."""
+    [directory] = evproxy.__path__
+    for path in Path(directory).rglob("__init__.py"):
+        tree = ast.parse(path.read_text())
+        docstring = ast.get_docstring(tree)
+        assert docstring, path
+        for node in tree.body[1:]:
+            exports = isinstance(node, ast.Assign) and ast.unparse(node.targets[0]) == "__all__"
+            assert isinstance(node, ast.ImportFrom) or exports, f"{path}: {ast.unparse(node)}"

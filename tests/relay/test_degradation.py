@@ -10,12 +10,12 @@ import pytest
 from twisted.internet.defer import Deferred, gatherResults
 from twisted.internet.task import deferLater
 
+from evproxy.engine import pipes
+from evproxy.engine.loop import BATCH
+from evproxy.engine.pipes import Pipe, Pipes
 from evproxy.model import Ending, Side
-from evproxy.proxy import ProxyFactory
-from evproxy.relay import pipes
-from evproxy.relay.ends import SILENT_AFTER
-from evproxy.relay.engine import BATCH
-from evproxy.relay.pipes import Pipe, Pipes
+from evproxy.relay.end import SILENT_AFTER
+from evproxy.session.factory import ProxyFactory
 from tests.support.bulk import BULK, ENDLESS, counted, fill, roles
 from tests.support.exhaustion import Exhaustion
 from tests.support.peers import END, RESET, Peer, converse

@@ -18,9 +18,9 @@ from twisted.internet.task import deferLater
 from zope.interface import implementer
 
 from evproxy.model import Ending, Side
-from evproxy.relay import connecting
-from evproxy.relay.ends import SILENT_AFTER
+from evproxy.relay.end import SILENT_AFTER
 from evproxy.settings import Timeouts
+from evproxy.sockets import connector as connecting
 from evproxy.upstream.dialers import EndpointDialer
 from tests.support.bulk import BULK, counted
 from tests.support.certificates import Certificates

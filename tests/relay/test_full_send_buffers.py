@@ -9,8 +9,9 @@ import pytest
 from twisted.internet.task import deferLater
 
 from evproxy.model import Ending, Side
-from evproxy.proxy import ProxyFactory, UpstreamFactory
-from evproxy.relay.queues import unsent
+from evproxy.relay.delivery import unsent
+from evproxy.session.factory import ProxyFactory
+from evproxy.session.halves import UpstreamFactory
 from tests.support.bulk import ENDLESS, counted, fill, roles
 from tests.support.peers import END, RESET, Listening, converse
 from tests.support.proxies import Proxied

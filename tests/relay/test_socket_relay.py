@@ -7,9 +7,9 @@ from collections.abc import Callable
 import pytest
 from twisted.internet.defer import Deferred
 
+from evproxy.engine.loop import ERR, GONE, IN, IN_VAIN
 from evproxy.model import Ending, Side
-from evproxy.relay.engine import ERR, GONE, IN, IN_VAIN
-from evproxy.relay.sockets import SocketRelay
+from evproxy.relay.socket_relay import SocketRelay
 from tests.support.batches import Trigger
 from tests.support.peers import END, RESET
 from tests.support.transports import HalfCloseable, Listener, Plain, Workbench

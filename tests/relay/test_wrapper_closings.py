@@ -7,7 +7,8 @@ import socket
 import pytest
 
 from evproxy.model import Ending, Phase, Side
-from evproxy.proxy import DownstreamProtocol, ProxyFactory
+from evproxy.session.factory import ProxyFactory
+from evproxy.session.halves import DownstreamProtocol
 from evproxy.settings import Timeouts
 from tests.support.bulk import BULK, ENDLESS, fill, passes
 from tests.support.peers import END, RESET, converse, turn

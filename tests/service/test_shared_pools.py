@@ -8,7 +8,7 @@ import pytest
 from twisted.internet.task import Clock
 
 from evproxy import HealthCheck, Pool
-from evproxy.demo import DemoService
+from evproxy.cli.demo import DemoService
 from evproxy.interfaces import SharedPool
 from tests.support.pool_doubles import Doctor, advance
 from tests.support.services import Ground

@@ -13,7 +13,7 @@ from twisted.internet.interfaces import IStreamClientEndpoint
 from zope.interface import implementer
 
 from evproxy.model import Ending
-from evproxy.upstream.connect import parse_upstream
+from evproxy.upstream.address import parse_upstream
 from evproxy.upstream.dialers import EndpointDialer, TCPAddress
 from tests.support.bulk import passes
 from tests.support.peers import END, IPV6, RESET, Listening, Peer, converse, turn

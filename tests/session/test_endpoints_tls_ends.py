@@ -9,7 +9,7 @@ import pytest
 from twisted.internet.defer import Deferred
 
 from evproxy.model import Ending, Phase, Side
-from evproxy.relay.queues import unsent
+from evproxy.relay.delivery import unsent
 from evproxy.settings import Timeouts
 from tests.support.bulk import ENDLESS, fill
 from tests.support.peers import END, RESET, Peer, turn

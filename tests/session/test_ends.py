@@ -9,7 +9,7 @@ from twisted.internet.defer import Deferred
 from twisted.internet.task import deferLater
 
 from evproxy.model import Ending, Phase, Side
-from evproxy.relay.queues import unsent
+from evproxy.relay.delivery import unsent
 from evproxy.settings import Timeouts
 from tests.support.bulk import MANY
 from tests.support.peers import END, RESET, converse, turn

@@ -14,7 +14,8 @@ from twisted.internet.task import deferLater
 from twisted.protocols.tls import BufferingTLSTransport
 
 from evproxy.model import Ending, Side
-from evproxy.proxy import ProxyFactory, UpstreamFactory
+from evproxy.session.factory import ProxyFactory
+from evproxy.session.halves import UpstreamFactory
 from evproxy.settings import Timeouts
 from tests.support.bulk import MANY, fill
 from tests.support.collector import alive, garbage

@@ -13,7 +13,8 @@ from twisted.internet.protocol import connectionDone
 from twisted.python.failure import Failure
 
 from evproxy.model import ConnectionInfo, Ending, SessionRecord, Side
-from evproxy.proxy import DownstreamProtocol, ProxyFactory, UpstreamFactory, UpstreamProtocol
+from evproxy.session.factory import ProxyFactory
+from evproxy.session.halves import DownstreamProtocol, UpstreamFactory, UpstreamProtocol
 from tests.support.bulk import ENDLESS
 from tests.support.certificates import Certificates
 from tests.support.leaks import LoggedErrors

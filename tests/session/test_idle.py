@@ -8,7 +8,7 @@ import pytest
 from twisted.internet.task import deferLater
 
 from evproxy.model import Ending, Side
-from evproxy.relay.queues import unsent
+from evproxy.relay.delivery import unsent
 from evproxy.settings import Timeouts
 from tests.support.bulk import BULK, roles
 from tests.support.peers import RESET, converse

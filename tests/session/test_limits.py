@@ -12,9 +12,9 @@ from twisted.internet.endpoints import TCP4ServerEndpoint
 from twisted.internet.task import Clock
 
 from evproxy import Pool, ProxyFactory, ProxyService
-from evproxy.admission import CALM, RETRY, Admission
 from evproxy.model import Ending, Side
-from evproxy.service import RESERVED_FILES, pipes_for, sessions_for
+from evproxy.service.service import RESERVED_FILES, pipes_for, sessions_for
+from evproxy.session.admission import CALM, RETRY, Admission
 from tests.support.exhaustion import Exhaustion
 from tests.support.peers import END, Listening, Peer, connect, converse
 from tests.support.proxies import Observed, Proxied

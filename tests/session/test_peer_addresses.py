@@ -9,7 +9,7 @@ import pytest
 from evproxy import Pool, SettingsError
 from evproxy.config.addresses import canonical_address, host_and_port, server_name
 from evproxy.model import ConnectionInfo, UpstreamServer
-from evproxy.upstream.connect import parse_upstream
+from evproxy.upstream.address import parse_upstream
 from evproxy.upstream.dialers import TCPAddress
 from tests.support.peers import IPV6, Listening, connect
 from tests.support.proxies import Proxied

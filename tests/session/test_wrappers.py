@@ -15,7 +15,7 @@ from twisted.protocols.policies import (
 )
 
 from evproxy.model import Ending, Phase, Side
-from evproxy.proxy import ProxyFactory
+from evproxy.session.factory import ProxyFactory
 from evproxy.settings import Timeouts
 from tests.support.bulk import BULK, ENDLESS, fill, passes
 from tests.support.certificates import Certificates

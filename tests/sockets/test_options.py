@@ -13,11 +13,11 @@ from typing import Any
 import pytest
 from twisted.internet.protocol import Factory
 
-from evproxy.admission import Admission
-from evproxy.relay import DataPlane
-from evproxy.relay.options import LASTING
-from evproxy.service import server_endpoint
+from evproxy.engine.options import LASTING
+from evproxy.service.service import server_endpoint
+from evproxy.session.admission import Admission
 from evproxy.settings import Keepalive, Timeouts
+from evproxy.sockets.plane import DataPlane
 from tests.support.certificates import Certificates
 from tests.support.peers import Peer, converse, turn
 from tests.support.proxies import Proxied

@@ -13,8 +13,8 @@ from twisted.internet.protocol import Factory, Protocol
 from evproxy import HealthCheck, Pool, SettingsError
 from evproxy.model import Side
 from evproxy.policy.sources import MOST, TRIED, Sources, addresses_in, source_fault
-from evproxy.relay import connecting
 from evproxy.settings import PoolSettings, in_a_tuple
+from evproxy.sockets import connector as connecting
 from tests.support.namespaces import few_local_ports, network_of_its_own
 from tests.support.peers import Listening, converse
 from tests.support.proxies import Proxied

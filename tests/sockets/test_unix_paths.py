@@ -19,7 +19,7 @@ import pytest
 from twisted.internet.error import CannotListenError
 
 from evproxy import ProxyService, SettingsError
-from evproxy.relay.unix_path import claimed
+from evproxy.sockets.unix_path import claimed
 from tests.support.blocking_clients import rest
 from tests.support.peers import END, converse, turn
 from tests.support.proxies import Proxied

@@ -19,7 +19,7 @@ from twisted.internet.interfaces import IReadWriteDescriptor
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
-from evproxy.relay.queues import unsent
+from evproxy.relay.delivery import unsent
 
 LONGEST = 3 * 1024 * 1024
 """The most bytes that one agent sends."""

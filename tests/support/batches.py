@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from evproxy.relay import engine
+from evproxy.engine import loop as engine
 
 IN, OUT, HUNG_UP = select.POLLIN, select.POLLOUT, select.POLLERR | select.POLLHUP
 

@@ -8,10 +8,10 @@ from collections.abc import Iterable, Iterator
 
 import pytest
 
-from evproxy.relay.connecting import Destination
-from evproxy.relay.pipes import Pipe
+from evproxy.engine.pipes import Pipe
+from evproxy.sockets.connector import Destination
 
-OF_SESSIONS = ("evproxy.session", "evproxy.proxy", "evproxy.relay", "evproxy.upstream")
+OF_SESSIONS = ("evproxy.session", "evproxy.relay", "evproxy.sockets", "evproxy.upstream")
 KEPT = (Destination, Pipe)
 
 

@@ -15,7 +15,7 @@ from twisted.web.resource import Resource
 from twisted.web.server import NOT_DONE_YET, Request, Site
 
 from evproxy.settings import Discover
-from evproxy.upstream.discovery import discovery_for
+from evproxy.upstream.discovery.by_kind import discovery_for
 from tests.support.discovery_recorder import Told
 
 OFTEN = 0.05

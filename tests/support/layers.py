@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 LAYERS = [
-    {"model", "errors", "escape", "settings", "config", "policy", "wire"},
-    {"interfaces"},
-    {"relay", "upstream", "pressure"},
-    {"session", "proxy", "admission"},
-    {"service", "observe", "admin", "workers", "endpoints", "testing", "demo"},
-    {"tap", "process", "reading", "cli", "__main__"},
+    {"model", "errors", "escape", "settings", "config", "policy"},
+    {"interfaces", "pressure"},
+    {"engine"},
+    {"relay"},
+    {"sockets"},
+    {"upstream"},
+    {"session"},
+    {"observe", "service"},
+    {"cli", "__main__"},
 ]
 ENTRY = len(LAYERS) - 1
 FACE = "evproxy"

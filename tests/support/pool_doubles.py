@@ -23,8 +23,8 @@ from evproxy.model import (
     UpstreamServer,
     close_reason,
 )
-from evproxy.upstream.pool import Pool
-from evproxy.upstream.server import PoolServer
+from evproxy.upstream.pool.pool import Pool
+from evproxy.upstream.pool.server import PoolServer
 
 CLIENT = ConnectionInfo("192.0.2.1", 40000)
 FINISHED = close_reason(Side.DOWNSTREAM, Ending.FINISHED, Phase.RELAYING)

@@ -13,14 +13,14 @@ from twisted.internet.defer import Deferred, maybeDeferred
 from twisted.internet.endpoints import serverFromString
 from twisted.internet.interfaces import IListeningPort
 
-from evproxy.admission import Admission
+from evproxy.engine.pipes import MOST
 from evproxy.model import SessionRecord, UpstreamServer
 from evproxy.observe.log import TroubleLog
-from evproxy.proxy import ProxyFactory
-from evproxy.relay import DataPlane
-from evproxy.relay.pipes import MOST
+from evproxy.session.admission import Admission
+from evproxy.session.factory import ProxyFactory
 from evproxy.settings import Keepalive, PoolSettings, Timeouts
-from evproxy.upstream.pool import Pool
+from evproxy.sockets.plane import DataPlane
+from evproxy.upstream.pool.pool import Pool
 from tests.support.peers import Listening, Peer, connect
 
 ENGINES = {

@@ -14,11 +14,11 @@ from twisted.internet.task import deferLater
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
+from evproxy.engine.deadlines import Deadlines
+from evproxy.engine.loop import SocketEngine
+from evproxy.engine.pipes import Pipes
 from evproxy.model import Ending, Side
-from evproxy.relay.deadlines import Deadlines
-from evproxy.relay.engine import SocketEngine
-from evproxy.relay.pipes import Pipes
-from evproxy.relay.transport import SocketTransport
+from evproxy.sockets.transport import SocketTransport
 from tests.support.peers import Peer
 
 

@@ -57,7 +57,7 @@ def run(*arguments: str, cwd: Path | str = ROOT, program: str = TWISTD) -> Outco
 
 FORKING = """
 import json, os, sys, tempfile
-import evproxy.tap
+import evproxy.cli.tap
 from twisted.scripts.twistd import run
 
 outcomes = []

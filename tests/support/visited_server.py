@@ -16,8 +16,8 @@ from twisted.python.failure import Failure
 
 from evproxy.model import UpstreamServer
 from evproxy.settings import HealthCheck
-from evproxy.upstream.connect import client_endpoint
-from evproxy.upstream.probes import probe_for
+from evproxy.upstream.address import client_endpoint
+from evproxy.upstream.probes.probe import probe_for
 
 
 async def checked(reactor: Any, address: str, check: HealthCheck) -> str | None:

@@ -11,8 +11,9 @@ from twisted.protocols.policies import ProtocolWrapper, WrappingFactory
 from twisted.python.failure import Failure
 
 from evproxy.model import Ending, Phase, Side
-from evproxy.proxy import ProxyFactory, UpstreamFactory
-from evproxy.session import Session
+from evproxy.session.factory import ProxyFactory
+from evproxy.session.halves import UpstreamFactory
+from evproxy.session.session import Session
 from tests.support.peers import Peer, turn
 from tests.support.proxies import Proxied
 

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from evproxy import interfaces
 from evproxy.errors import SettingsError
 from evproxy.model import ConnectionInfo
-from evproxy.policy.balance import (
+from evproxy.policy.balance.by_name import (
     NAMES,
     LeastSessions,
     LeastTime,

@@ -13,7 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from evproxy.model import ConnectionInfo, UpstreamServer
-from evproxy.policy.balance import SourceHash
+from evproxy.policy.balance.by_name import SourceHash
 from evproxy.policy.balance.maglev import build, is_prime, stable_hash
 from tests.support.candidates import FakeServer, servers_of
 

@@ -12,8 +12,8 @@ from typing import Any
 import pytest
 from twisted.internet.defer import CancelledError, Deferred
 
-from evproxy.upstream import threads
-from evproxy.upstream.threads import NoThread, Threads
+from evproxy.engine import threads
+from evproxy.engine.threads import NoThread, Threads
 
 NAME = "under test"
 
@@ -149,7 +149,7 @@ async def test_a_thread_ends_when_it_is_idle(reactor: Any) -> None:
 HANGING = """
 import threading
 from twisted.internet import reactor
-from evproxy.upstream.threads import Threads
+from evproxy.engine.threads import Threads
 
 began = threading.Event()
 

@@ -1,5 +1,5 @@
-"""Makes ``twistd evproxy`` known.  Lazy: ``evproxy.tap`` is imported only when it is asked for."""
+"""Makes ``twistd evproxy`` known.  Lazy: what it imports, it imports when it is asked for."""
 
 from twisted.application.service import ServiceMaker
 
-evproxy = ServiceMaker("evproxy", "evproxy.tap", "An event-driven TCP proxy.", "evproxy")
+evproxy = ServiceMaker("evproxy", "evproxy.cli.tap", "An event-driven TCP proxy.", "evproxy")

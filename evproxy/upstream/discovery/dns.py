@@ -26,8 +26,14 @@ from evproxy.escape import escaped
 from evproxy.interfaces import Discovery
 from evproxy.model import UpstreamServer
 from evproxy.settings import Discover
-from evproxy.upstream.discovery.backoff import Backoff
-from evproxy.upstream.discovery.polling import Look, LookFailed, PollingDiscovery, Servers, SoFar
+from evproxy.upstream.discovery.polling import (
+    Backoff,
+    Look,
+    LookFailed,
+    PollingDiscovery,
+    Servers,
+    SoFar,
+)
 from evproxy.upstream.discovery.records import (
     Addresses,
     Service,

@@ -25,8 +25,8 @@ from twisted.python.failure import Failure
 from evproxy.errors import SettingsError
 from evproxy.model import UpstreamServer
 from evproxy.settings import Discover
-from evproxy.upstream.discovery.announce import Announcer
-from evproxy.upstream.discovery.backoff import Backoff
+from evproxy.upstream.discovery.announcer import Announcer
+from evproxy.upstream.discovery.cycle import Steps
 from evproxy.upstream.discovery.etcd_client import EtcdClient
 from evproxy.upstream.discovery.etcd_wire import (
     EtcdError,
@@ -35,8 +35,8 @@ from evproxy.upstream.discovery.etcd_wire import (
     Snapshot,
     read_update,
 )
-from evproxy.upstream.discovery.items import ValidateEndpoint
-from evproxy.upstream.discovery.steps import Steps
+from evproxy.upstream.discovery.polling import Backoff
+from evproxy.upstream.discovery.server_list import ValidateEndpoint
 from evproxy.upstream.reasons import left_out, nothing_left, one_line, reason_of
 
 _log = Logger()

@@ -19,7 +19,7 @@ from attrs import frozen
 from evproxy.errors import EvproxyError
 from evproxy.escape import escaped
 from evproxy.model import UpstreamServer
-from evproxy.upstream.discovery.items import (
+from evproxy.upstream.discovery.server_list import (
     ItemReader,
     Unreadable,
     ValidateEndpoint,

@@ -26,19 +26,19 @@ from attrs import frozen
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
+from evproxy.engine.threads import NoThread, Threads
 from evproxy.errors import SettingsError
 from evproxy.model import UpstreamServer
 from evproxy.settings import Discover
-from evproxy.upstream.discovery.announce import Announcer
-from evproxy.upstream.discovery.items import (
+from evproxy.upstream.discovery.announcer import Announcer
+from evproxy.upstream.discovery.cycle import Steps
+from evproxy.upstream.discovery.server_list import (
     ItemReader,
     Listed,
     Unreadable,
     ValidateEndpoint,
 )
-from evproxy.upstream.discovery.steps import Steps
 from evproxy.upstream.reasons import left_out, nothing_left, one_line, reason_of
-from evproxy.upstream.threads import NoThread, Threads
 
 SIZE_LIMIT = 1024 * 1024
 """Bytes; a file that is larger is broken."""

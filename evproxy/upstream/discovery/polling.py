@@ -1,10 +1,13 @@
 """
 A discovery that looks again and again, with one look at a time.
+
+After a failure it waits longer each time, bounded, and not in step with others.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from random import Random
 
 from attrs import frozen
 from twisted.internet.defer import Deferred
@@ -14,9 +17,8 @@ from twisted.python.failure import Failure
 
 from evproxy.errors import EvproxyError
 from evproxy.model import UpstreamServer
-from evproxy.upstream.discovery.announce import Announcer
-from evproxy.upstream.discovery.backoff import Backoff
-from evproxy.upstream.discovery.steps import Steps
+from evproxy.upstream.discovery.announcer import Announcer
+from evproxy.upstream.discovery.cycle import Steps
 from evproxy.upstream.reasons import reason_of
 
 RESOLUTION_DELAY = 0.05
@@ -29,6 +31,31 @@ Servers = tuple[UpstreamServer, ...]
 SoFar = Callable[[Callable[[], Servers]], None]
 
 _log = Logger()
+
+
+class Backoff:
+    """
+    Delays that double from `first` to `most` seconds, each drawn from its upper half.
+
+    (Exponential backoff with "equal jitter", as in Brooker, "Exponential Backoff And
+    Jitter", AWS Architecture Blog, 2015.)
+    """
+
+    def __init__(self, first: float, most: float, random: Random) -> None:
+        self._first = first
+        self._most = max(first, most)
+        self._random = random
+        self._delay = first
+
+    def next(self) -> float:
+        """The seconds to wait after one more failure."""
+        delay = self._delay
+        self._delay = min(2 * delay, self._most)
+        return delay * self._random.uniform(0.5, 1.0)
+
+    def reset(self) -> None:
+        """It went well: the next delay is the first again."""
+        self._delay = self._first
 
 
 class LookFailed(EvproxyError):

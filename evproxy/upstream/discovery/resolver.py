@@ -26,11 +26,11 @@ from twisted.python.failure import Failure
 from zope.interface import implementer
 
 from evproxy.config.addresses import host_and_port
+from evproxy.engine.threads import NoThread, Threads
 from evproxy.escape import escaped
 from evproxy.upstream.discovery.polling import LookFailed
 from evproxy.upstream.discovery.records import Answer, canonical, nameservers_in
 from evproxy.upstream.reasons import reason_of
-from evproxy.upstream.threads import NoThread, Threads
 
 ATTEMPT_TIMEOUTS = (1.0, 2.0)
 """Seconds to wait for an answer; all servers are asked with the first, then with the next."""

@@ -20,8 +20,8 @@ from zope.interface import implementer
 
 from evproxy.model import UpstreamServer
 from evproxy.settings import BODY_LIMIT, HealthCheck
+from evproxy.upstream.address import host_header
 from evproxy.upstream.http import Connections
-from evproxy.upstream.probes.address import host_header
 from evproxy.upstream.probes.attempt import Attempt
 from evproxy.upstream.reasons import one_line
 

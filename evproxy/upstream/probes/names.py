@@ -14,7 +14,7 @@ from twisted.internet.endpoints import TCP4ClientEndpoint
 from twisted.internet.interfaces import IProtocol, IProtocolFactory, IStreamClientEndpoint
 from zope.interface import implementer
 
-from evproxy.upstream.connect import client_endpoint, parse_upstream
+from evproxy.upstream.address import client_endpoint, parse_upstream
 from evproxy.upstream.dialers import TCPAddress
 from evproxy.upstream.names import Names
 from evproxy.upstream.resolving import ResolvingReactor

@@ -28,7 +28,7 @@ from evproxy.config.addresses import is_address
 from evproxy.errors import SettingsError
 from evproxy.model import UpstreamServer
 from evproxy.settings import HealthCheck
-from evproxy.upstream.probes.address import host_of, without_zone
+from evproxy.upstream.address import host_of, without_zone
 from evproxy.upstream.probes.attempt import Attempt
 from evproxy.upstream.reasons import reason_of
 

@@ -1,0 +1,189 @@
+"""
+What only a process may do: end with one line, handle signals, raise its limits.
+
+Nothing else in evproxy does any of it, so that a service can be composed with others.
+"""
+
+from __future__ import annotations
+
+import gc
+import os
+import resource
+import signal
+import sys
+from collections.abc import Iterable
+from contextlib import suppress
+from importlib.metadata import version
+from typing import Any, NoReturn
+
+from twisted.application.service import MultiService, Service
+from twisted.internet.defer import Deferred
+from twisted.internet.error import CannotListenError
+from twisted.logger import Logger
+
+from evproxy.config.addresses import host_and_port
+from evproxy.escape import escaped, printable
+from evproxy.service.service import ProxyService
+
+_HANDLED = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGQUIT)
+
+GARBAGE_THRESHOLDS = (50_000, 20, 100)
+"""When garbage is looked for, as `gc.set_threshold` takes it: objects, then younger collections."""
+
+_log = Logger()
+
+
+class CannotStart(SystemExit, Exception):
+    """
+    The end of a process that cannot start, with status 1.
+
+    An `Exception` too, so that ``twistd`` tells it to the shell that waits for its daemon
+    and removes its pid file.
+    """
+
+    def __init__(self, message: str) -> None:
+        super().__init__(message)
+        self.code = 1
+
+
+def cannot_start(lines: Iterable[str]) -> NoReturn:
+    """Print `lines`, each on one line of standard error, and raise `CannotStart`."""
+    lines = [printable(line) for line in lines]
+    # Once twistd logs, sys.stderr is its log.
+    if sys.__stderr__ is not None:
+        sys.__stderr__.write("".join(f"{line}\n" for line in lines))
+        sys.__stderr__.flush()
+    raise CannotStart(lines[0])
+
+
+class Signals:
+    """
+    SIGTERM, SIGINT and SIGHUP drain for the drain timeout, SIGQUIT for as long as it takes
+    (as nginx does); a second signal of any kind ends at once.
+
+    What is ignored when this is made (`nohup`, the background jobs of a shell) stays ignored.
+    """
+
+    def __init__(self, reactor: Any, proxy: ProxyService) -> None:
+        self._reactor = reactor
+        self._proxy = proxy
+        self._stopping = False
+        self._handlers = {
+            number: signal.SIG_IGN if signal.getsignal(number) == signal.SIG_IGN else self._handle
+            for number in _HANDLED
+        }
+        self._mask: set[Any] = set()
+
+    def install(self) -> None:
+        """
+        Handle them from now on.
+
+        One that comes before the reactor runs waits until it does, and then stops it as any
+        other.  The reactor installs handlers of its own when it starts, with which the process
+        would end by the signal: until they are replaced again, the signals are blocked.
+        """
+        self._set_handlers()
+        if not self._reactor.running:
+            self._reactor.addSystemEventTrigger("before", "startup", self._block)
+            self._reactor.callWhenRunning(self._unblock)
+
+    def _block(self) -> None:
+        self._mask = signal.pthread_sigmask(signal.SIG_BLOCK, _HANDLED)
+
+    def _unblock(self) -> None:
+        self._set_handlers()
+        signal.pthread_sigmask(signal.SIG_SETMASK, self._mask)
+
+    def _set_handlers(self) -> None:
+        for number, handler in self._handlers.items():
+            signal.signal(number, handler)
+
+    def _handle(self, number: int, frame: object) -> None:
+        self._reactor.callFromThread(self.received, number)
+
+    def received(self, number: int) -> None:
+        """One of the signals came."""
+        if self._stopping:
+            self._proxy.abort()
+            return
+        self._stopping = True
+        if number == signal.SIGQUIT:
+            self._proxy.drain(None)
+        self._reactor.stop()
+
+
+class Process(Service):
+    """
+    What evproxy does to the process it runs in, and the errors that end it.
+
+    It wraps `services` so that a port that cannot be bound is one line, not a traceback, and
+    handles signals from when it is made, before there is a pid file or a socket to leave behind.
+    `listen` is what that line begins with: the option or the file that says where to listen.
+    """
+
+    def __init__(
+        self, reactor: Any, proxy: ProxyService, services: MultiService, listen: str
+    ) -> None:
+        self._reactor = reactor
+        self._services = services
+        self._listen = listen
+        self._proxy = proxy
+        # It is read from files, which may be out of reach later (twistd --chroot, --uid).
+        self._version = version("evproxy")
+        Signals(reactor, proxy).install()
+
+    def privilegedStartService(self) -> None:
+        super().privilegedStartService()
+        try:
+            self._services.privilegedStartService()
+        except CannotListenError as error:
+            self._cannot_listen(error)
+
+    def startService(self) -> None:
+        super().startService()
+        try:
+            self._services.startService()
+        except CannotListenError as error:
+            self._cannot_listen(error)
+        _log.info(
+            "evproxy {version} listens on {where}, for at most {most} sessions",
+            version=self._version,
+            where=", ".join(map(_shown, self._proxy.addresses)),
+            most=self._proxy.admission.limit,
+        )
+        self._proxy.plane.linger()
+        # What exists now stays, and most sessions leave no cycles: look for garbage rarely.
+        gc.collect()
+        gc.freeze()
+        gc.set_threshold(*GARBAGE_THRESHOLDS)
+
+    def stopService(self) -> Deferred[None] | None:
+        super().stopService()
+        stopped: Deferred[None] | None = self._services.stopService()
+        return stopped
+
+    def _cannot_listen(self, error: CannotListenError) -> NoReturn:
+        port: Any = error.port
+        if isinstance(port, bytes):
+            port = escaped(os.fsdecode(port))
+        where = port if error.interface is None else host_and_port(error.interface or "*", port)
+        reason = getattr(error.socketError, "strerror", None) or error.socketError
+        line = printable(f"{self._listen}: cannot listen on {where}: {reason}")
+        # A daemon has no standard error, only a log.
+        _log.critical("{line}", line=line)
+        cannot_start([line])
+
+
+def _shown(address: Any) -> str:
+    """An address of a port as options and logs have it."""
+    if hasattr(address, "host"):
+        return host_and_port(address.host, address.port)
+    return f"unix:{escaped(os.fsdecode(address.name or b''))}"
+
+
+def raise_open_file_limit() -> None:
+    """Allow as many open files as the process may have; two are needed for a session."""
+    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    # Some systems have a lower bound of their own than the limit that they tell.
+    with suppress(OSError, ValueError):
+        resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))

@@ -1,0 +1,118 @@
+"""
+From the path of a configuration file to settings, or to everything that is wrong with it.
+
+`evproxy.config` judges the text; here the file is read, once, and the endpoints, health
+checks and discoveries in it are looked at as closely as the proxy looks at them when it starts.
+"""
+
+from __future__ import annotations
+
+import os
+import stat
+from collections.abc import Callable, Iterable, Iterator
+from functools import partial
+from random import Random
+from typing import Any
+
+from evproxy.config.document import ConfigErrors, parse
+from evproxy.config.loops import loops
+from evproxy.config.problems import shown_path
+from evproxy.config.rules import Fault, Surroundings
+from evproxy.errors import SettingsError
+from evproxy.service.service import listener_permissions, server_endpoint
+from evproxy.settings import ListenerSettings, PoolSettings, Settings
+from evproxy.upstream.address import check_upstream
+from evproxy.upstream.pool.defaults import discoveries_on, probes_on
+from evproxy.upstream.probes.probe import check_probe
+
+SIZE_LIMIT = 16 * 1024 * 1024
+"""Bytes; a file that is longer is no configuration."""
+
+
+def upstream_fault(description: str) -> str | None:
+    """Why no session can be connected to `description`, ``None`` if it may be possible."""
+    return _fault(check_upstream, description)
+
+
+def listen_fault(description: str) -> str | None:
+    """Why `description` cannot be listened on, ``None`` if it may be possible."""
+    return _fault(server_endpoint, description)
+
+
+def read_settings(path: str, closer_look: Fault = listen_fault) -> Settings:
+    """
+    The settings in the file at `path`.  Paths in it are relative to its directory.
+
+    `closer_look` says what is wrong with a listener's endpoint.
+
+    :raises ConfigErrors: with every problem, if it cannot be read or is not right.
+    """
+    directory = os.path.dirname(os.path.abspath(path))
+    settings = parse(_text(path), Surroundings(directory, upstream_fault, closer_look))
+    problems = [*permission_problems(settings.listeners)]
+    problems += [problem for pool in settings.pools for problem in pool_problems(pool)]
+    for loop in loops(settings.listeners, settings.pools):
+        where = shown_path(("pools", loop.pool.name, "upstreams", loop.index))
+        problems.append(f"{where}: {loop.reason}")
+    if problems:
+        raise ConfigErrors(problems)
+    return settings
+
+
+def permission_problems(listeners: Iterable[ListenerSettings]) -> Iterator[str]:
+    """Why who may connect to a UNIX listener cannot be as it is set, each with its path."""
+    for index, listener in enumerate(listeners):
+        try:
+            listener_permissions(listener)
+        except SettingsError as error:
+            yield f"{shown_path(('listeners', index))}.{error}"
+
+
+def pool_problems(pool: PoolSettings) -> Iterator[str]:
+    """Why the health check or the discovery of `pool` cannot be made, each with its path."""
+    from twisted.internet import reactor
+
+    attempts: list[Callable[[], object]] = []
+    if pool.health_check is not None:
+        attempts.append(partial(probes_on(reactor), pool.health_check))
+        attempts += [
+            partial(check_probe, pool.health_check, server.endpoint) for server in pool.upstreams
+        ]
+    if pool.discover is not None:
+        attempts.append(partial(discoveries_on(reactor, Random()), pool.discover))
+    for attempt in attempts:
+        try:
+            attempt()
+        except SettingsError as error:
+            yield f"{shown_path(('pools', pool.name))}.{error}"
+
+
+def _text(path: str) -> str:
+    try:
+        with open(path, "rb", opener=_open_at_once) as file:
+            if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
+                raise ConfigErrors(["cannot be read: it is not a regular file"])
+            data = file.read(SIZE_LIMIT + 1)
+    except OSError as error:
+        raise ConfigErrors([f"cannot be read: {error.strerror}"]) from None
+    if len(data) > SIZE_LIMIT:
+        raise ConfigErrors([f"cannot be read: it is longer than {SIZE_LIMIT} bytes"])
+    try:
+        return data.decode()
+    except UnicodeDecodeError as error:
+        raise ConfigErrors([f"not UTF-8 at byte {error.start + 1}"]) from None
+
+
+def _open_at_once(path: str, flags: int) -> int:
+    """An opener for `open` that does not wait for the writer of a FIFO."""
+    return os.open(path, flags | os.O_NONBLOCK)
+
+
+def _fault(attempt: Callable[[Any, str], object], description: str) -> str | None:
+    from twisted.internet import reactor
+
+    try:
+        attempt(reactor, description)
+    except SettingsError as error:
+        return str(error)
+    return None

@@ -1,0 +1,303 @@
+"""
+``twistd evproxy``: options to settings to service, and nothing else.
+
+``docs/reference.md`` describes the options; a test compares it with `OPTIONS`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from importlib.metadata import version
+from typing import Any, ClassVar
+
+from attrs import evolve, frozen
+from twisted.application.service import IService, MultiService
+from twisted.python import usage
+
+from evproxy.cli.demo import DemoService
+from evproxy.cli.process import Process, cannot_start, raise_open_file_limit
+from evproxy.cli.settings_file import listen_fault, read_settings, upstream_fault
+from evproxy.config.addresses import address_of, server_name, servers_in
+from evproxy.config.declare import declared, keys_of
+from evproxy.config.document import ConfigErrors
+from evproxy.config.loops import loops
+from evproxy.config.problems import quoted
+from evproxy.config.rules import Choice, Rule, Unfit
+from evproxy.errors import SettingsError
+from evproxy.escape import escaped
+from evproxy.model import UpstreamServer
+from evproxy.policy.sources import MOST as MOST_SOURCES
+from evproxy.policy.sources import Sources, source_fault
+from evproxy.service.service import ProxyService, listener_permissions, listeners_for
+from evproxy.settings import (
+    DEFAULT_LISTEN,
+    Keepalive,
+    ListenerSettings,
+    PoolSettings,
+    Settings,
+    Timeouts,
+)
+
+
+class _Default(str):
+    """The value of an option that was not given."""
+
+    __slots__ = ()
+
+
+@frozen
+class Option:
+    """
+    An option with a value: one that sets what a table of settings declares, or another.
+
+    `table` and `key`: the setting.
+    """
+
+    name: str
+    rule: Rule
+    default: str
+    meaning: str
+    table: type = Settings
+    key: str = ""
+
+    @property
+    def in_file(self) -> bool:
+        """Whether the file has a key for it."""
+        return self.key in keys_of(self.table)
+
+
+def _options() -> Iterator[Option]:
+    """Every option that is declared with a setting, in the order of the declarations."""
+    for table in (ListenerSettings, PoolSettings, Timeouts, Settings, Keepalive):
+        for each in declared(table):
+            if each.setting.option:
+                default = each.default
+                shown = f"{default:g}" if isinstance(default, float) else str(default)
+                yield Option(
+                    each.setting.option,
+                    each.setting.rule,
+                    shown,
+                    each.setting.meaning,
+                    table,
+                    each.name,
+                )
+
+
+ACCESS_LOG = Option(
+    "access-log",
+    Choice(("log", "off")),
+    "log",
+    "`log`: one log event for the end of each session. `off`: none.",
+    Settings,
+    "access_log",
+)
+
+OPTIONS = (*_options(), ACCESS_LOG)
+"""Every option that has one value with a default."""
+
+Values = dict[type, dict[str, Any]]
+"""The values of settings, by table and key."""
+
+
+class Options(usage.Options):
+    """The options of ``twistd evproxy``."""
+
+    synopsis = "[options] --upstream=ADDRESS [--upstream=ADDRESS ...]"
+    longdesc = (
+        "An event-driven TCP proxy. Times are in seconds, sizes in bytes. ADDRESS is "
+        "HOST:PORT, [v6]:PORT or a Twisted client endpoint description."
+    )
+
+    optFlags: ClassVar = [
+        ["demo", None, "Proxy an embedded web page, to try evproxy out; no --upstream is needed."],
+    ]
+
+    optParameters: ClassVar = [
+        ["config", None, None, "A configuration file in place of most other options."],
+        *(
+            [
+                option.name,
+                None,
+                _Default(option.default),
+                f"{option.meaning} ({option.rule.expected})",
+            ]
+            for option in OPTIONS
+        ),
+    ]
+
+    def __init__(self) -> None:
+        super().__init__()
+        self["listen"] = []
+        self["upstream"] = []
+        self["source"] = []
+
+    def opt_listen(self, description: str) -> None:
+        """
+        A Twisted server endpoint description to listen on; repeatable.
+        [default: tcp:8080:interface=127.0.0.1]
+        """
+        self["listen"].append(description)
+
+    def opt_upstream(self, address: str) -> None:
+        """The ADDRESS of a server to connect to; repeatable."""
+        self["upstream"].append(address)
+
+    def opt_source(self, address: str) -> None:
+        """
+        An IP address of this machine, or a range of them (CIDR), to connect to servers
+        from; repeatable: each gets its turn.  [default: as the kernel chooses]
+        """
+        self["source"].append(address)
+
+    def opt_version(self) -> None:
+        """Display the versions of evproxy and of Twisted, and exit."""
+        print(f"evproxy {version('evproxy')}, Twisted {version('twisted')}")
+        raise SystemExit(0)
+
+    def parseOptions(self, options: list[str] | None = None) -> None:
+        """Parse; what is wrong is one line each on standard error, and the end."""
+        try:
+            super().parseOptions(options)
+        except ConfigErrors as errors:
+            name = escaped(self["config"])
+            cannot_start(f"{name}: {problem}" for problem in errors.problems)
+        except usage.UsageError as error:
+            cannot_start([f"evproxy: {error}"])
+
+    def parseArgs(self, *arguments: str) -> None:
+        if arguments:
+            raise usage.UsageError(f"unexpected argument {arguments[0]!r}")
+
+    def postOptions(self) -> None:
+        values: Values = {}
+        for option in OPTIONS:
+            values.setdefault(option.table, {})[option.key] = self._value(option)
+        settings = self._settings(values) if self["config"] is None else self._from_file()
+        self.settings = evolve(
+            settings,
+            keepalive=Keepalive(**values[Keepalive]),
+            access_log=values[Settings]["access_log"] == "log",
+        )
+
+    @property
+    def listen_source(self) -> str:
+        """Where it is said where to listen: the option, or the file."""
+        path = self["config"]
+        return "evproxy: --listen" if path is None else f"{escaped(path)}: listeners"
+
+    def _value(self, option: Option) -> Any:
+        text = self[option.name]
+        try:
+            return option.rule.read(text)
+        except Unfit as unfit:
+            raise usage.UsageError(
+                f"--{option.name}: expected {option.rule.expected}, got {quoted(text)}{unfit}"
+            ) from None
+
+    def _from_file(self) -> Settings:
+        if not self["config"]:
+            raise usage.UsageError("--config: expected the path of a file, got ''")
+        given = [name for name in ("listen", "upstream", "source", "demo") if self[name]]
+        given += [
+            each.name
+            for each in OPTIONS
+            if each.in_file and not isinstance(self[each.name], _Default)
+        ]
+        for name in given:
+            there = "" if name == "demo" else ", set it there"
+            raise usage.UsageError(f"--{name}: cannot be used with --config{there}")
+        return read_settings(self["config"])
+
+    def _settings(self, values: Values) -> Settings:
+        upstreams, listen = self["upstream"], self["listen"] or [DEFAULT_LISTEN]
+        if self["demo"] and upstreams:
+            raise usage.UsageError("--demo: comes with its own server, leave --upstream out")
+        if not self["demo"] and not upstreams:
+            raise usage.UsageError("--upstream: at least one is needed (or --demo, or --config)")
+        for each in upstreams:
+            several = servers_in(each)
+            if several:
+                meant = " ".join(f"--upstream={server}" for server in several)
+                raise usage.UsageError(f"--upstream: {each!r}: did you mean {meant}?")
+        _refuse_repeated("upstream", upstreams, server_name)
+        for name, fault_of, descriptions in (
+            ("upstream", upstream_fault, upstreams),
+            ("listen", listen_fault, listen),
+            ("source", _source_fault, self["source"]),
+        ):
+            for fault in filter(None, map(fault_of, descriptions)):
+                raise usage.UsageError(f"--{name}: {fault}")
+        if self["source"]:
+            _refuse_unfit_sources(self["source"], upstreams)
+        settings = Settings(
+            listeners=self._listeners(listen, values[ListenerSettings]),
+            pools=(
+                PoolSettings(
+                    upstreams=tuple(map(UpstreamServer, upstreams)),
+                    source=tuple(self["source"]),
+                    **values[PoolSettings],
+                ),
+            ),
+            timeouts=Timeouts(**values[Timeouts]),
+            **{key: value for key, value in values[Settings].items() if key != "access_log"},
+        )
+        for loop in loops(settings.listeners, settings.pools):
+            raise usage.UsageError(f"--upstream: {loop.reason}")
+        return settings
+
+    @staticmethod
+    def _listeners(listen: list[str], permissions: dict[str, str]) -> tuple[ListenerSettings, ...]:
+        try:
+            listeners = listeners_for(listen, **permissions)
+            for listener in listeners:
+                listener_permissions(listener)
+        except SettingsError as error:
+            key, _, fault = str(error).partition(":")
+            raise usage.UsageError(f"--{key.replace('_', '-')}:{fault}") from None
+        return listeners
+
+
+def _source_fault(text: str) -> str | None:
+    fault = source_fault(text)
+    expected = "expected an IP address or a range of them (CIDR)"
+    return None if fault is None else f"{expected}, got {text!r}: {fault}"
+
+
+def _refuse_unfit_sources(source: Sequence[str], upstreams: Sequence[str]) -> None:
+    sources = Sources(source)
+    if sources.count > MOST_SOURCES:
+        raise usage.UsageError(f"--source: more than {MOST_SOURCES} addresses")
+    for upstream in upstreams:
+        host = address_of(upstream)
+        if host is not None and not sources.serves(host):
+            family = "IPv6" if ":" in host else "IPv4"
+            raise usage.UsageError(f"--source: there is no {family} address for {upstream}")
+
+
+def _refuse_repeated(name: str, values: list[str], known_as: Callable[[str], str]) -> None:
+    seen: set[str] = set()
+    for value in values:
+        if known_as(value) in seen:
+            raise usage.UsageError(f"--{name}: {value!r} is given twice")
+        seen.add(known_as(value))
+
+
+def makeService(options: Options) -> IService:
+    """The service for `options`, as twistd wants it."""
+    from twisted.internet import reactor
+
+    raise_open_file_limit()
+    services = MultiService()
+    try:
+        proxy = ProxyService.from_settings(reactor, options.settings)
+    except SettingsError as error:
+        cannot_start([f"{escaped(options['config'] or 'evproxy')}: {error}"])
+    if options["demo"]:
+        pool: Any = proxy.pools["default"]
+        demo = DemoService(reactor, lambda port: pool.add(UpstreamServer(f"127.0.0.1:{port}")))
+        demo.setServiceParent(services)
+    proxy.setServiceParent(services)
+    return Process(reactor, proxy, services, options.listen_source)
+
+
+__all__ = ["Options", "makeService"]

@@ -1,0 +1,272 @@
+"""
+The event loop within the event loop.
+
+An epoll object of our own, registered in the reactor as one descriptor: an epoll
+descriptor can itself be polled.  The reactor calls `SocketEngine.doRead` when anything
+is ready; that handles the events in batches, each in one tight loop, and begins none later
+than a millisecond after the first.  So there is no logging context for each event and no
+``epoll_ctl`` for each chunk, and it works under every reactor that can watch a descriptor.
+
+Rules: at most one bounded read for a ready socket in a batch.  No descriptor is closed
+within a batch, so that no number is reused in it and no event meets the wrong socket:
+what is to be closed waits in `SocketEngine.after_batch`.
+"""
+
+from __future__ import annotations
+
+import select
+from collections.abc import Callable
+from time import monotonic
+from typing import Any, Protocol
+
+from twisted.internet.interfaces import IReadDescriptor
+from twisted.logger import Logger
+from twisted.python.failure import Failure
+from zope.interface import implementer
+
+from evproxy.engine.deadlines import Deadlines
+from evproxy.engine.options import Options
+from evproxy.engine.pipes import Pipes
+
+# By their numbers (epoll(7)): where there is no epoll, this module must still import.
+IN = 0x001
+OUT = 0x004
+ERR = 0x008
+GONE = 0x010 | ERR
+
+BATCH = 256
+"""The most events of one batch."""
+
+TURN = 0.001
+"""Seconds after which no further batch is begun before the reactor gets its turn; the most
+that an engine that lingers waits for one."""
+
+CHUNK = 64 * 1024
+"""The most bytes copied for one event; the size of the one buffer that all sessions share."""
+
+IN_VAIN = 16
+"""After a client that had sent nothing when its server was connected, so many are not asked."""
+
+_log = Logger()
+
+
+class Readable(Protocol):
+    """What may be read before it is ready."""
+
+    descriptor: int
+
+    @property
+    def heard(self) -> bool:
+        """Whether anything came from it."""
+
+
+class Watched(Protocol):
+    """What can be registered with the engine."""
+
+    sink: Any
+    """The socket that what is read can be sent to at once, or ``None`` if `event` decides."""
+
+    def event(self, mask: int) -> None:
+        """`mask` is ready."""
+
+    def event_failed(self) -> None:
+        """`event` raised an exception, which is logged: close what is yours."""
+
+
+@implementer(IReadDescriptor)
+class SocketEngine:
+    """
+    Watches the sockets of one service.
+
+    :param reactor: watches the engine, tells the time, calls later.
+    :param deadlines: bound connects, and the silence of spliced directions.
+    :param pipes: what bulk is spliced through.
+    :param lasting: options that TCP sockets get once a session lasts.
+
+    `lingers` is for a process that does nothing but proxy: after a batch, the engine waits
+    up to `TURN` seconds for the next one itself, which spares the reactor a turn for each
+    event where sessions are few.  Whatever else the reactor has waits for so long: so it
+    ends with the first connection that the reactor watches.
+    """
+
+    def __init__(
+        self, reactor: Any, deadlines: Deadlines, pipes: Pipes, lasting: Options = ()
+    ) -> None:
+        self.reactor = reactor
+        self.deadlines = deadlines
+        self.pipes = pipes
+        self.lasting = lasting
+        self.lingers = False
+        self.now: float = reactor.seconds()
+        self.buffer = bytearray(CHUNK)
+        self.view = memoryview(self.buffer)
+        self._watched: dict[int, Watched] = {}
+        self._epoll: select.epoll | None = None
+        self._in_batch = False
+        self._later: list[Callable[[], None]] = []
+        self._early: list[Readable] = []
+        self._in_vain = 0
+
+    # What is watched.
+
+    def watch(self, descriptor: int, what: Watched, mask: int) -> None:
+        """
+        Tell `what` (from now on, if it was another) of the events of `mask` on `descriptor`.
+
+        It is told of the end of the connection in any case.
+
+        :raises OSError: if the kernel refuses.
+        """
+        if self._epoll is None:
+            self._epoll = select.epoll()
+            self.reactor.addReader(self)
+        if descriptor in self._watched:
+            self._epoll.modify(descriptor, mask)
+        else:
+            self._epoll.register(descriptor, mask)
+        self._watched[descriptor] = what
+
+    def change(self, descriptor: int, mask: int) -> None:
+        """Watch `descriptor` for `mask` from now on."""
+        assert self._epoll is not None
+        self._epoll.modify(descriptor, mask)
+
+    def unwatch(self, descriptor: int) -> None:
+        """Watch `descriptor`, which is open, no longer."""
+        if self._watched.pop(descriptor, None) is not None:
+            assert self._epoll is not None
+            self._epoll.unregister(descriptor)
+            self._close_if_unused()
+
+    def forget(self, descriptor: int) -> None:
+        """`descriptor` will be closed before this batch is over: no event of it counts any more."""
+        self._watched.pop(descriptor, None)
+
+    def read_early(self, end: Readable) -> None:
+        """
+        At the end of the batch in progress, if there is one, read `end` as if it were ready.
+
+        Most clients speak first, and then it spares an event; and a server that is just
+        being woken by its connection finds the first bytes there.  Not at once: whoever
+        begins a session may have bytes that come before those.
+        """
+        if not self._in_batch:
+            return
+        if self._in_vain:
+            self._in_vain -= 1
+        else:
+            self._early.append(end)
+
+    def after_batch(self, call: Callable[[], None]) -> None:
+        """Call `call` soon: after the batch in progress, or in the reactor's next turn."""
+        if not self._later and not self._in_batch:
+            self.reactor.callLater(0, self._run_later)
+        self._later.append(call)
+
+    def seconds(self) -> float:
+        """The time: in a batch, that of its beginning."""
+        if not self._in_batch:
+            self.now = self.reactor.seconds()
+        return self.now
+
+    # What the reactor asks.
+
+    def fileno(self) -> int:
+        return self._epoll.fileno() if self._epoll is not None else -1
+
+    def logPrefix(self) -> str:
+        return "evproxy"
+
+    def connectionLost(self, reason: Failure) -> None:
+        """The reactor is through with every descriptor: there is nothing to flush."""
+
+    def doRead(self) -> None:
+        """Handle what is ready, in batches."""
+        epoll = self._epoll
+        if epoll is None:
+            return
+        # Not the reactor's clock: that may be set back meanwhile.
+        until = monotonic() + TURN
+        events = epoll.poll(0, BATCH)
+        while events:
+            self._in_batch = True
+            self._handle(events)
+            while self._early:
+                self._read_early()
+            self._in_batch = False
+            if self._later:
+                self._run_later()
+            if self._epoll is not epoll or monotonic() >= until:
+                break
+            if self.lingers:
+                events = epoll.poll(TURN, BATCH)
+            elif len(events) > 1:
+                events = epoll.poll(0, BATCH)
+            else:
+                break
+
+    def _handle(self, events: list[tuple[int, int]]) -> None:
+        """Handle one batch of events."""
+        self.now = now = self.reactor.seconds()
+        get, buffer, view = self._watched.get, self.buffer, self.view
+        for descriptor, mask in events:
+            end: Any = get(descriptor)
+            if end is None:
+                continue
+            sink = end.sink
+            try:
+                if sink is None or mask & OUT:
+                    end.event(mask)
+                    continue
+                # The common case, without a call: copy one chunk to a peer that takes it.
+                try:
+                    count = end.socket.recv_into(buffer)
+                except OSError as error:
+                    end.read_failed(error)
+                    continue
+                if not count:
+                    end.at_end()
+                    continue
+                end.active = now
+                try:
+                    sent = sink.send(buffer if count == CHUNK else view[:count])
+                except OSError as error:
+                    end.send_failed(error, view[:count])
+                    continue
+                end.moved += sent
+                if sent < count:
+                    end.keep(view[sent:count])
+                if count == CHUNK:
+                    end.filled()
+            except BaseException:
+                # Whatever it is: what leaves `doRead` would end every session.
+                _log.failure("An event of a connection broke it")
+                self._failed(end)
+
+    def _read_early(self) -> None:
+        early, self._early = self._early, []
+        self._handle([(end.descriptor, IN) for end in early])
+        if not all(end.heard for end in early):
+            self._in_vain = IN_VAIN
+
+    def _failed(self, end: Watched) -> None:
+        try:
+            end.event_failed()
+        except BaseException:
+            _log.failure("The end of a connection broke")
+
+    def _run_later(self) -> None:
+        while self._later:
+            later, self._later = self._later, []
+            for call in later:
+                try:
+                    call()
+                except BaseException:
+                    _log.failure("The end of a connection broke")
+        self._close_if_unused()
+
+    def _close_if_unused(self) -> None:
+        if not self._watched and not self._in_batch and self._epoll is not None:
+            self.reactor.removeReader(self)
+            self._epoll.close()
+            self._epoll = None

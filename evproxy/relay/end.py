@@ -1,0 +1,505 @@
+"""
+The ends of a socket relay: a kernel socket each, and the direction that begins there.
+
+What an `End` reads goes to its peer at once; only what the kernel refuses is kept, and then
+the end is not read until that is gone.  So an idle session holds no buffer, and a slow
+reader makes the other peer wait.  A direction that keeps filling the buffer is spliced
+through a kernel pipe until it calms down.
+
+Rules: an end is read only while nothing of it is kept, and it has a sink only while it is
+to be copied: an event of before, in the same batch, finds that out.  The end of a stream is
+passed on only if `recv` said so and no send to that socket has failed: after a reset, the error is
+told once, and then `recv` says zero as if the stream had ended in order.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import socket
+from contextlib import suppress
+from socket import SocketType
+from typing import Protocol
+
+from twisted.internet import error
+from twisted.internet.tcp import Connection
+from twisted.python.failure import Failure
+
+from evproxy.engine.loop import CHUNK, ERR, GONE, IN, OUT, SocketEngine
+from evproxy.engine.pipes import Pipe
+from evproxy.model import Ending, Side
+
+SPLICE_CHUNK = 1024 * 1024
+"""The most bytes spliced for one event."""
+
+BULK_AFTER = 3
+"""A direction that filled the buffer so many times, with less than that in between, is spliced."""
+
+CALM_AFTER = 8
+"""A direction that moved less than a buffer this many times in a row is copied again."""
+
+SILENT_AFTER = 1.0
+"""A spliced direction in which no byte moved for this many seconds gives its pipe back."""
+
+_REFUSED = {errno.EINVAL, errno.ENOSYS, errno.EPERM}
+"""What splice(2) says where it, or splicing from this kind of socket, is not allowed."""
+
+_FLAGS = getattr(os, "SPLICE_F_MOVE", 0) | getattr(os, "SPLICE_F_NONBLOCK", 0)
+
+DONE = Failure(error.ConnectionDone())
+LOST = Failure(error.ConnectionLost())
+ABORTED = Failure(error.ConnectionAborted())
+
+
+class Joined(Protocol):
+    """What an end tells its relay, which decides what it means for the other end."""
+
+    how: Ending | None
+    """How the session ends, once that is decided."""
+
+    def end_passed(self, end: End) -> None:
+        """The end of the stream of `end` was passed on."""
+
+    def lost(self, end: End) -> None:
+        """The connection of `end` is broken, and all that came from it was read."""
+
+    def flushed(self, end: End) -> None:
+        """The end is decided, and nothing of `end` is kept any more."""
+
+    def closing_here(self, end: End) -> bool:
+        """Code on the side of `end` closes it in order; see `evproxy.interfaces.Receiver`."""
+
+    def vanished(self, end: End) -> None:
+        """Code on the side of `end` reset its socket, or has closed it."""
+
+    def reset(self, by: Side, how: Ending) -> None:
+        """Reset both sides now."""
+
+
+class End:
+    """
+    One end of a socket relay, and the direction that begins there.
+
+    `sink` is where the engine copies to, ``None`` while it is not to.
+    `moved` counts the bytes that the kernel took for the peer.  `ended`: its stream has
+    ended; `passed`: that was passed on.  `broken`: nothing can be sent to it any more.
+    `unwatched`: it hung up while it was not read, and the engine would tell so forever.
+    """
+
+    __slots__ = (
+        "active",
+        "broken",
+        "bucket",
+        "descriptor",
+        "ended",
+        "engine",
+        "kept",
+        "mark",
+        "mask",
+        "moved",
+        "passed",
+        "peer",
+        "pipe",
+        "relay",
+        "sink",
+        "socket",
+        "streak",
+        "unwatched",
+    )
+
+    def __init__(self, engine: SocketEngine, sock: SocketType) -> None:
+        self.engine = engine
+        self.socket = sock
+        self.descriptor = sock.fileno()
+        self.mask = 0
+        self.moved = 0
+        self.mark = 0
+        self.streak = 0
+        self.bucket = 0
+        self.active = engine.now
+        self.ended = self.passed = self.broken = self.unwatched = False
+        self.kept: bytearray | None = None
+        self.pipe: Pipe | None = None
+        self.sink: SocketType | None = None
+        self.peer: End | None = None
+        self.relay: Joined | None = None
+
+    # What the engine tells.
+
+    def event(self, mask: int) -> None:
+        """Something other than plain bytes to be copied."""
+        if mask & OUT and self.peer is not None:
+            self.peer.flush()
+        if mask & ~OUT and self.relay is not None:
+            if self.mask & IN:
+                self._read()
+            elif mask & GONE and not self.unwatched:
+                self._hung_up(mask)
+
+    def event_failed(self) -> None:
+        """There is an error in evproxy: this session ends."""
+        if self.relay is not None:
+            self.relay.reset(Side.PROXY, Ending.ERROR)
+
+    def read_failed(self, failure: OSError) -> None:
+        """`recv` failed: there is nothing to read, or the connection is broken."""
+        if not isinstance(failure, BlockingIOError) and self.relay is not None:
+            self.relay.lost(self)
+
+    def send_failed(self, failure: OSError, rest: memoryview) -> None:
+        """`rest` could not be sent to the peer: it must wait, or its connection is broken."""
+        if isinstance(failure, BlockingIOError):
+            self.keep(rest)
+        else:
+            self._peer_broken()
+
+    def at_end(self) -> None:
+        """`recv` said that this is the end."""
+        assert self.relay is not None
+        if self.broken:
+            self.relay.lost(self)
+        else:
+            self.stream_ended()
+
+    def keep(self, rest: memoryview) -> None:
+        """The kernel does not take `rest` for the peer now."""
+        assert not self.kept
+        self.kept = bytearray(rest)
+        self._wait_for_peer()
+
+    def filled(self) -> None:
+        """One read filled the buffer: is this direction bulk?"""
+        if self.moved - self.mark < 2 * CHUNK:
+            self.streak += 1
+        else:
+            self.streak = 1
+        self.mark = self.moved
+        if self.streak >= BULK_AFTER:
+            self.streak = 0
+            self.pipe = self.engine.pipes.take()
+            if self.pipe is not None:
+                self.sink = None
+                self._look_later(self.engine.seconds())
+
+    # Moving bytes.
+
+    @property
+    def backlogged(self) -> bool:
+        """Whether something that was read is not sent yet."""
+        return bool(self.kept) or (self.pipe is not None and self.pipe.held > 0)
+
+    @property
+    def heard(self) -> bool:
+        """Whether bytes came from it, or their end."""
+        return bool(self.moved or self.kept or self.ended)
+
+    def _read(self) -> None:
+        if self.pipe is not None:
+            self._splice(self.pipe)
+            return
+        engine, peer = self.engine, self.peer
+        assert peer is not None
+        try:
+            count = self.socket.recv_into(engine.buffer)
+        except OSError as failure:
+            self.read_failed(failure)
+            return
+        if not count:
+            self.at_end()
+            return
+        self.active = engine.now
+        try:
+            sent = peer.socket.send(engine.view[:count])
+        except OSError as failure:
+            self.send_failed(failure, engine.view[:count])
+            return
+        self.moved += sent
+        if sent < count:
+            self.keep(engine.view[sent:count])
+
+    def _splice(self, pipe: Pipe) -> None:
+        try:
+            count = os.splice(self.descriptor, pipe.write_end, SPLICE_CHUNK, flags=_FLAGS)
+        except BlockingIOError:
+            # Urgent data is before it, which splice does not pass and recv does.
+            self._copy_again()
+            return
+        except OSError as failure:
+            if failure.errno in _REFUSED:
+                self.engine.pipes.use_none()
+                self._copy_again()
+            else:
+                self.read_failed(failure)
+            return
+        if not count:
+            self._copy_again()
+            self.at_end()
+            return
+        self.active = self.engine.now
+        pipe.held = count
+        self._push(pipe)
+        if count >= CHUNK:
+            self.streak = 0
+        else:
+            self.streak += 1
+            if self.streak >= CALM_AFTER and not pipe.held:
+                self._copy_again()
+
+    def _push(self, pipe: Pipe) -> None:
+        assert self.peer is not None
+        try:
+            sent = os.splice(pipe.read_end, self.peer.descriptor, pipe.held, flags=_FLAGS)
+        except BlockingIOError:
+            sent = 0
+        except OSError:
+            self._peer_broken()
+            return
+        pipe.held -= sent
+        self.moved += sent
+        if pipe.held:
+            self._wait_for_peer()
+
+    def _copy_again(self) -> None:
+        if self.pipe is not None:
+            self._give_pipe_back(self.pipe)
+            self.streak = 0
+            if self.peer is not None and self.mask & IN:
+                self.sink = self.peer.socket
+
+    def _give_pipe_back(self, pipe: Pipe) -> None:
+        self.engine.pipes.give_back(pipe)
+        self.pipe = None
+        if self.bucket:
+            self.engine.deadlines.discard(self, self.bucket)
+            self.bucket = 0
+
+    def _look_later(self, now: float) -> None:
+        self.bucket = self.engine.deadlines.add(self, now, SILENT_AFTER)
+
+    def deadline_reached(self, now: float) -> None:
+        """Look whether a direction that is spliced has fallen silent."""
+        self.bucket = 0
+        if self.pipe is not None and not self.pipe.held and now - self.active >= SILENT_AFTER:
+            self._copy_again()
+        elif self.pipe is not None:
+            self._look_later(now)
+
+    def flush(self) -> None:
+        """The peer takes bytes again."""
+        peer, relay = self.peer, self.relay
+        if peer is None or relay is None:
+            return
+        if self.pipe is not None and self.pipe.held:
+            self.active = self.engine.seconds()
+            self._push(self.pipe)
+        elif self.kept:
+            try:
+                sent = peer.socket.send(self.kept)
+            except BlockingIOError:
+                return
+            except OSError:
+                self._peer_broken()
+                return
+            self.moved += sent
+            self.active = self.engine.seconds()
+            del self.kept[:sent]
+        if self.backlogged or peer.broken:
+            return
+        self.kept = None
+        peer.set_mask(peer.mask & ~OUT)
+        if relay.how is not None:
+            relay.flushed(self)
+        elif not self.ended:
+            self.set_mask(self.mask | IN)
+        elif self.broken:
+            relay.lost(self)
+        elif not self.passed:
+            self._pass_end()
+
+    def drop_backlog(self) -> None:
+        """What is kept has nowhere to go any more."""
+        self.kept = None
+        if self.pipe is not None:
+            self._give_pipe_back(self.pipe)
+
+    def _wait_for_peer(self) -> None:
+        assert self.peer is not None
+        self.set_mask(self.mask & ~IN)
+        self.peer.set_mask(self.peer.mask | OUT)
+
+    # Ends.
+
+    def _pass_end(self) -> None:
+        peer, relay = self.peer, self.relay
+        assert peer is not None
+        assert relay is not None
+        self.passed = True
+        if peer.passed:
+            # Both sockets are closed now, and closing passes the end on.
+            relay.end_passed(self)
+            return
+        try:
+            peer.socket.shutdown(socket.SHUT_WR)
+        except OSError:
+            self._peer_broken()
+        else:
+            relay.end_passed(self)
+
+    def _peer_broken(self) -> None:
+        """Nothing can be sent to the peer; what it sent before is still to be read."""
+        peer, relay = self.peer, self.relay
+        assert peer is not None
+        assert relay is not None
+        peer.broken = True
+        self.drop_backlog()
+        self.set_mask(self.mask & ~IN)
+        if relay.how is not None:
+            relay.flushed(self)
+        elif peer.backlogged:
+            peer.set_mask(peer.mask & ~OUT)
+        elif peer.ended:
+            relay.lost(peer)
+        else:
+            peer.set_mask(IN)
+
+    def _hung_up(self, mask: int) -> None:
+        """The kernel tells, unasked, of a reset, or that both streams have ended."""
+        peer, relay = self.peer, self.relay
+        assert peer is not None
+        assert relay is not None
+        reset = self.is_reset(mask, peer.passed)
+        if reset and self.ended and not self.backlogged:
+            relay.lost(self)
+            return
+        # It would be told again and again until the backlog is gone.
+        self.unwatch()
+        if reset:
+            self.broken = True
+            if peer.broken:
+                relay.lost(peer)
+                return
+            peer.drop_backlog()
+            peer.set_mask(peer.mask & ~IN)
+
+    def is_reset(self, mask: int, ended: bool) -> bool:
+        """Whether that it hung up is a reset, when its peer has been sent an end or not."""
+        # A UNIX socket that is closed in order hangs up at once.
+        return bool(mask & ERR) or not (ended or self.socket.family == socket.AF_UNIX)
+
+    # What its half hands on.
+
+    def received(self, data: bytes) -> None:
+        """Pass `data` on as if it had just been read."""
+        self.kept = (self.kept or bytearray()) + data
+        self.flush()
+        if self.backlogged:
+            self._wait_for_peer()
+
+    def stream_ended(self) -> None:
+        """The stream has ended in order: pass that on after what is kept."""
+        peer = self.peer
+        assert peer is not None
+        self.ended = True
+        self.active = self.engine.seconds()
+        if not peer.passed:
+            # When both have ended, the sockets are closed in this very batch.
+            self.set_mask(self.mask & ~IN)
+        if not (self.passed or self.kept or (self.pipe is not None and self.pipe.held)):
+            self._pass_end()
+
+    def peer_gone(self) -> None:
+        """The engine tells that itself."""
+
+    def closing_here(self, ended: bool) -> bool:
+        return self.relay is not None and self.relay.closing_here(self)
+
+    def connection_lost(self, reason: Failure) -> None:
+        """Somebody else closed the transport."""
+        if self.relay is not None:
+            self.relay.vanished(self)
+
+    # The engine.
+
+    def unwatch(self) -> None:
+        """Be told of nothing."""
+        if not self.unwatched:
+            self.unwatched = True
+            self.mask = 0
+            self.sink = None
+            self.engine.unwatch(self.descriptor)
+
+    def set_mask(self, mask: int) -> None:
+        """Be told of the events of `mask`; once unwatched, not before it is to be read."""
+        if mask == self.mask:
+            return
+        if not self.unwatched:
+            self.engine.change(self.descriptor, mask)
+            self.mask = mask
+        elif mask & IN:
+            self.engine.watch(self.descriptor, self, mask)
+            self.unwatched = False
+            self.mask = mask
+        if not self.mask & IN:
+            self.sink = None
+        elif self.peer is not None and self.pipe is None:
+            self.sink = self.peer.socket
+
+    def end_stream(self) -> None:
+        """End the stream to the peer of the socket; nothing is sent any more."""
+        with suppress(OSError):
+            self.socket.shutdown(socket.SHUT_WR)
+
+    def begin(self) -> None:
+        """Take the socket over: from now on it is read for the relay."""
+        raise NotImplementedError
+
+    def lasting(self) -> None:
+        """The session lasts; see `evproxy.interfaces.Relay`."""
+        raise NotImplementedError
+
+    def release(self, reason: Failure) -> None:
+        """The relay is over: close the socket as `reason` says, and tell the protocol."""
+        raise NotImplementedError
+
+
+class AdoptedEnd(End):
+    """
+    An end that is one of Twisted's own TCP or UNIX transports.
+
+    It leaves the reactor while it is relayed, and gets its end back as if it had seen it
+    itself, so that its protocol, connector and port live their usual lives.
+    """
+
+    __slots__ = ("transport",)
+
+    def __init__(self, engine: SocketEngine, transport: Connection) -> None:
+        super().__init__(engine, transport.getHandle())
+        self.transport = transport
+
+    @property
+    def buffered(self) -> bool:
+        """Whether something written is not sent yet, after one try to send it."""
+        if self.transport.doWrite() is not None:
+            # The kernel tells of a reset only once, and has told it now.
+            self.broken = True
+        return bool(self.transport.dataBuffer) and not self.broken
+
+    def begin(self) -> None:
+        self.transport.stopReading()
+        self.transport.stopWriting()
+        self.engine.watch(self.descriptor, self, IN)
+        self.mask = IN
+
+    def lasting(self) -> None:
+        """It got its options before."""
+
+    def end_stream(self) -> None:
+        # Other code may have written to it.
+        self.transport.doWrite()
+        super().end_stream()
+
+    def release(self, reason: Failure) -> None:
+        self.descriptor = -1
+        # If other code has closed it, the reactor has told it so.
+        if self.transport.connected:
+            self.transport.connectionLost(reason)

@@ -1,0 +1,284 @@
+"""
+The socket relay: two kernel sockets, and nothing between them but system calls.
+
+The two `End`s move the bytes; a `SocketRelay` decides how the session comes to its end, and
+sees to it that what a peer sent before a reset is delivered before the other is reset.
+"""
+
+from __future__ import annotations
+
+from functools import partial
+
+from twisted.python.failure import Failure
+
+from evproxy.engine.loop import OUT, SocketEngine
+from evproxy.interfaces import RelayListener
+from evproxy.model import Ending, Side
+from evproxy.relay.delivery import KernelDelivery, unsent
+from evproxy.relay.end import ABORTED, DONE, End
+
+# A member of an enumeration is looked up in its class each time it is named there.
+_DOWNSTREAM, _UPSTREAM, _PROXY = Side.DOWNSTREAM, Side.UPSTREAM, Side.PROXY
+_FINISHED = Ending.FINISHED
+
+
+class SocketRelay:
+    """
+    Relays between two kernel sockets.
+
+    :param engine: watches both.
+    :param downstream, upstream: the two ends.
+    :param listener: hears of the end.
+    """
+
+    __slots__ = (
+        "_delivery",
+        "_down",
+        "_farewell",
+        "_leaving",
+        "_engine",
+        "_listener",
+        "_parted",
+        "_queued",
+        "_releasing",
+        "_up",
+        "by",
+        "how",
+    )
+
+    name = "socket"
+
+    def __init__(
+        self, engine: SocketEngine, downstream: End, upstream: End, listener: RelayListener
+    ) -> None:
+        self._engine = engine
+        self._down = downstream
+        self._up = upstream
+        self._listener = listener
+        self._delivery: KernelDelivery | None = None
+        self._farewell: KernelDelivery | None = None
+        # The one that its own side closes in order, and the one that is closed before the other.
+        self._leaving: End | None = None
+        self._parted: End | None = None
+        self._queued = 0
+        self._releasing = False
+        self.by = _PROXY
+        self.how: Ending | None = None
+        downstream.peer, upstream.peer = upstream, downstream
+        downstream.relay = upstream.relay = self
+
+    def start(self, received: bytes, ended: bool) -> None:
+        """Begin, with what the client sent before and whether it has ended its stream."""
+        down, up = self._down, self._up
+        down.active = up.active = self._engine.seconds()
+        down.begin()
+        up.begin()
+        down.sink, up.sink = up.socket, down.socket
+        if received:
+            down.received(received)
+        if ended and self.how is None:
+            down.stream_ended()
+        elif not received:
+            self._engine.read_early(down)
+
+    @property
+    def bytes_to_upstream(self) -> int:
+        return self._down.moved
+
+    @property
+    def bytes_to_downstream(self) -> int:
+        return self._up.moved
+
+    def idle_since(self, now: float) -> float:
+        """When a byte last moved; see `evproxy.interfaces.Relay`."""
+        down, up = self._down, self._up
+        queued = unsent(down.descriptor) + unsent(up.descriptor)
+        if queued != self._queued:
+            self._queued = queued
+            down.active = now
+        return max(down.active, up.active)
+
+    def lasting(self) -> None:
+        """Give the sockets the options that a short session does without."""
+        self._down.lasting()
+        self._up.lasting()
+
+    # What the ends tell.
+
+    def end_passed(self, end: End) -> None:
+        """The end of the stream of `end` was passed on."""
+        peer = end.peer
+        assert peer is not None
+        if peer.passed:
+            self.by, self.how = self._side(peer), _FINISHED
+            self._release_soon()
+        else:
+            self._listener.relay_half_closed(self._side(end))
+
+    def lost(self, end: End) -> None:
+        """The connection of `end` is broken, and all that came from it was read."""
+        if self.how is not None:
+            return
+        self.by, self.how = self._side(end), Ending.RESET
+        self._listener.relay_closing(self.by, self.how)
+        end.unwatch()
+        peer = end.peer
+        assert peer is not None
+        peer.drop_backlog()
+        if end.backlogged and not peer.broken:
+            peer.set_mask(OUT)
+        else:
+            self.flushed(end)
+
+    def flushed(self, end: End) -> None:
+        """The end is decided, and nothing of `end` is kept: reset its peer when that has it all."""
+        peer = end.peer
+        assert peer is not None
+        if self._releasing or peer is self._parted:
+            return
+        if peer is self._leaving:
+            self._say_farewell(peer)
+            return
+        if self._delivery is not None:
+            return
+        peer.unwatch()
+        if not peer.broken and unsent(peer.descriptor):
+            self._delivery = KernelDelivery(
+                self._engine.reactor, peer.descriptor, partial(self._delivered, peer)
+            )
+        else:
+            self._delivered(peer)
+
+    def closing_here(self, end: End) -> bool:
+        """Code on the side of `end` closes it: each side gets what is kept for it first."""
+        if self.how is None:
+            peer = end.peer
+            assert peer is not None
+            self._decide(end)
+            self._leaving = end
+            self._deliver(peer)
+            self._deliver(end)
+        # Else it is closed once it has what is kept for it, anyway.
+        return True
+
+    def vanished(self, end: End) -> None:
+        """Code on the side of `end` reset its socket, or has closed it."""
+        if self._releasing or end is self._parted:
+            return
+        if self.how is not None and self._leaving is None:
+            self.reset(self._side(end), Ending.RESET)
+            return
+        if self.how is None:
+            self._decide(end)
+        elif end is self._leaving:
+            self._leaving = None
+            self._end_farewell()
+        peer = end.peer
+        assert peer is not None
+        end.broken = True
+        peer.drop_backlog()
+        self._part(end)
+        if self._leaving is None and self._delivery is None:
+            self._deliver(end)
+
+    def reset(self, by: Side, how: Ending) -> None:
+        """Reset both sides now."""
+        if self._releasing:
+            return
+        if self.how is None:
+            self.by, self.how = by, how
+            self._listener.relay_closing(by, how)
+        if self._delivery is not None:
+            self._delivery.cancel()
+        self._end_farewell()
+        self._leaving = None
+        self._release_soon()
+
+    # Closing one end before the other.
+
+    def _decide(self, end: End) -> None:
+        """The session ends now, as code on the side of `end` closes that."""
+        self.by, self.how = self._side(end), Ending.RESET
+        self._listener.relay_closing(self.by, self.how)
+
+    def _deliver(self, end: End) -> None:
+        """Read the peer of `end` no more, and send it what is kept of `end`."""
+        peer = end.peer
+        assert peer is not None
+        if end.backlogged and not (peer.broken or peer.unwatched):
+            peer.set_mask(OUT)
+        else:
+            self.flushed(end)
+
+    def _delivered(self, end: End) -> None:
+        """`end`, which is to be reset, has all that it is to get."""
+        self._delivery = None
+        if self._leaving is None and self._parted is None:
+            self._release_soon()
+        else:
+            self._part(end)
+
+    def _say_farewell(self, end: End) -> None:
+        """End the stream to `end`, and close it once its peer has that."""
+        if self._farewell is not None:
+            return
+        end.unwatch()
+        end.end_stream()
+        if not end.broken and unsent(end.descriptor):
+            self._farewell = KernelDelivery(
+                self._engine.reactor, end.descriptor, partial(self._left, end)
+            )
+        else:
+            self._part(end)
+
+    def _left(self, end: End) -> None:
+        self._farewell = None
+        self._part(end)
+
+    def _end_farewell(self) -> None:
+        if self._farewell is not None:
+            self._farewell.cancel()
+            self._farewell = None
+
+    def _part(self, end: End) -> None:
+        """Close `end`; the relay is over once both are closed."""
+        if not end.unwatched:
+            self._engine.forget(end.descriptor)
+            end.unwatched = True
+            end.mask = 0
+            end.sink = None
+        if self._parted is None:
+            self._parted = end
+            self._engine.after_batch(partial(end.release, self._reason(end)))
+        elif self._parted is not end:
+            self._release_soon()
+
+    def _reason(self, end: End) -> Failure:
+        return DONE if self.how is _FINISHED or end is self._leaving else ABORTED
+
+    def _release_soon(self) -> None:
+        self._delivery = None
+        self._releasing = True
+        for end in (self._down, self._up):
+            end.sink = None
+            if not end.unwatched:
+                self._engine.forget(end.descriptor)
+        self._engine.after_batch(self._release)
+
+    def _release(self) -> None:
+        down, up = self._down, self._up
+        assert self.how is not None
+        for end in (down, up):
+            if end.kept is not None or end.pipe is not None:
+                end.drop_backlog()
+        try:
+            down.release(self._reason(down))
+        finally:
+            try:
+                up.release(self._reason(up))
+            finally:
+                self._listener.relay_closed(self.by, self.how)
+                down.peer = up.peer = down.relay = up.relay = None
+
+    def _side(self, end: End) -> Side:
+        return _DOWNSTREAM if end is self._down else _UPSTREAM

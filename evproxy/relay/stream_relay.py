@@ -1,0 +1,393 @@
+"""
+The stream relay: producers and consumers between any two Twisted transports.
+
+It is portable and asks nothing of a transport but `ITransport` and `IConsumer`; half-close
+and reset are used where the transport has them.  The two `Direction`s move the bytes: each is
+both the receiver of what its source reads and the producer that its sink pauses, so that a slow
+reader makes the other peer wait.  A `StreamRelay` decides how the session comes to its end.
+
+Rules: a stream ends once, in order or not, and only an end in order is passed on as one.  A
+direction is detached before its sink is closed, or that would never close; what still comes from
+its source is dropped then.  Whoever is still to get bytes is read until it has them: a socket
+that is closed with bytes unread is reset, and what it was to send is thrown away.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from twisted.internet.error import ConnectionDone
+from twisted.internet.interfaces import IHalfCloseableDescriptor, IPushProducer, IReactorTime
+from twisted.protocols.policies import ProtocolWrapper
+from twisted.protocols.tls import TLSMemoryBIOProtocol
+from twisted.python.failure import Failure
+from zope.interface import implementer
+
+from evproxy.interfaces import Half, RelayListener
+from evproxy.model import Ending, Side
+from evproxy.relay.delivery import Delivery, EndDelivery, descriptor_of, gone, innermost, unsent
+from evproxy.relay.farewell import Farewell, closed_here
+from evproxy.relay.wrappers import guard
+
+
+@implementer(IPushProducer)
+class Direction:
+    """
+    One direction of a stream relay, from `source` to `sink`.
+
+    `moved` counts the bytes that were written to the sink.  `ended`: its stream has ended in
+    order; `gone`: its peer has reset, but what it sent may still be read; `lost`: its
+    connection is gone.
+    """
+
+    __slots__ = ("_relay", "side", "source", "sink", "moved", "ended", "lost", "gone", "_producing")
+
+    def __init__(self, relay: StreamRelay, side: Side, source: Any, sink: Any) -> None:
+        self._relay = relay
+        self.side = side
+        self.source = source
+        self.sink = sink
+        self.moved = 0
+        self.ended = False
+        self.lost = False
+        self.gone = False
+        self._producing = False
+
+    def start(self) -> None:
+        """Pass on what the source reads from now on, as fast as the sink takes it."""
+        self._producing = True
+        self.sink.registerProducer(self, True)
+
+    def detach(self) -> None:
+        """Pass on nothing more."""
+        if self._producing:
+            self._producing = False
+            self.sink.unregisterProducer()
+
+    def part(self) -> None:
+        """The relay is over: be in no cycle with it, nor with a sink that keeps this (TLS does)."""
+        del self._relay, self.source, self.sink
+
+    # What the source's half hands on.
+
+    def received(self, data: bytes) -> None:
+        if self._producing:
+            self.moved += len(data)
+            self._relay.moved()
+            self.sink.write(data)
+
+    def stream_ended(self) -> None:
+        if not self.ended:
+            self.ended = True
+            self._relay.stream_ended(self)
+
+    def peer_gone(self) -> None:
+        self.gone = True
+        self._relay.peer_gone(self)
+
+    def closing_here(self, ended: bool) -> bool:
+        self._relay.closing_here(self, ended)
+        return False
+
+    def connection_lost(self, reason: Failure) -> None:
+        self.lost = True
+        self._relay.connection_lost(self, reason.check(ConnectionDone) is not None)
+
+    # What the sink asks for.
+
+    def pauseProducing(self) -> None:
+        self.source.pauseProducing()
+
+    def resumeProducing(self) -> None:
+        if getattr(innermost(self.sink), "disconnecting", False):
+            # Its peer has ended a TLS stream: it takes no more, and waits for its producer.
+            self.detach()
+        else:
+            if self._producing:
+                # A wrapper may hide that it closes; what it wraps waits for its producer then.
+                self.sink.unregisterProducer()
+                self.sink.registerProducer(self, True)
+            self.source.resumeProducing()
+
+    def sink_closing(self, ended: bool) -> None:
+        """The sink, which knows no half to tell it to, is being closed; see `Relayed`."""
+        self._relay.sink_closing(self, ended)
+
+    def stopProducing(self) -> None:
+        # The sink is gone.  Its own half tells so; there is nobody left to unregister from.
+        self._producing = False
+
+
+def half_closeable(transport: Any) -> bool:
+    """
+    Whether one direction of `transport` can be ended alone.
+
+    Not through a protocol wrapper (TLS is one): it claims its transport's interfaces, but
+    would end the stream beneath the one that it carries.
+    """
+    return IHalfCloseableDescriptor.providedBy(transport) and not isinstance(
+        transport, ProtocolWrapper
+    )
+
+
+def reset(transport: Any) -> None:
+    """End `transport` at once, with a reset where it knows one."""
+    getattr(transport, "abortConnection", transport.loseConnection)()
+
+
+class StreamRelay:
+    """
+    Relays between two transports by producers and consumers.
+
+    :param clock: the reactor: tells the time, calls later.
+    :param downstream, upstream: the two halves.
+    :param listener: hears of the end.
+    """
+
+    __slots__ = (
+        "_clock",
+        "_by",
+        "_delivering",
+        "_delivery",
+        "_to_downstream",
+        "_how",
+        "_farewell",
+        "_last_active",
+        "_leaving",
+        "_listener",
+        "_queued",
+        "_to_upstream",
+    )
+
+    name = "stream"
+
+    def __init__(
+        self,
+        clock: IReactorTime,
+        downstream: Half,
+        upstream: Half,
+        listener: RelayListener,
+    ) -> None:
+        self._clock = clock
+        self._listener = listener
+        self._to_upstream = Direction(
+            self, Side.DOWNSTREAM, downstream.transport, upstream.transport
+        )
+        self._to_downstream = Direction(
+            self, Side.UPSTREAM, upstream.transport, downstream.transport
+        )
+        self._by = Side.PROXY
+        self._how: Ending | None = None
+        self._delivery: Delivery | None = None
+        self._delivering: Direction | None = None
+        self._leaving: Direction | None = None
+        self._farewell: Farewell | None = None
+        self._last_active = clock.seconds()
+        self._queued = 0
+        downstream.receiver = self._to_upstream
+        upstream.receiver = self._to_downstream
+
+    def start(self, received: bytes, ended: bool) -> None:
+        """Begin, with what the client sent before and whether it has ended its stream."""
+        for direction in (self._to_upstream, self._to_downstream):
+            guard(direction.source)
+            direction.start()
+        if received:
+            self._to_upstream.received(received)
+        if ended:
+            self._to_upstream.stream_ended()
+        elif self._how is None:
+            self._to_upstream.source.resumeProducing()
+
+    @property
+    def bytes_to_upstream(self) -> int:
+        return self._to_upstream.moved
+
+    @property
+    def bytes_to_downstream(self) -> int:
+        return self._to_downstream.moved
+
+    def moved(self) -> None:
+        """A byte moved, or a stream ended."""
+        self._last_active = self._clock.seconds()
+
+    def idle_since(self, now: float) -> float:
+        """When a byte last moved; see `evproxy.interfaces.Relay`."""
+        queued = unsent(descriptor_of(self._to_upstream.sink)) + unsent(
+            descriptor_of(self._to_downstream.sink)
+        )
+        if queued != self._queued:
+            self._queued = queued
+            self._last_active = now
+        return self._last_active
+
+    def lasting(self) -> None:
+        """It got what it needs at its beginning."""
+
+    def reset(self, by: Side, how: Ending) -> None:
+        """Reset both sides now."""
+        if self._how is None:
+            self._by, self._how = by, how
+            self._listener.relay_closing(by, how)
+        self._cut(by, how)
+        self._stop_delivering()
+        self._end_farewell()
+        for direction in (self._to_upstream, self._to_downstream):
+            direction.detach()
+            if not direction.lost:
+                reset(direction.source)
+
+    def stream_ended(self, direction: Direction) -> None:
+        """The source of `direction` ended its stream in order: pass that on."""
+        other = self._opposite(direction)
+        direction.detach()
+        self.moved()
+        if other.lost or self._how not in (None, Ending.FINISHED):
+            return
+        if not half_closeable(direction.sink):
+            self._finish(direction.side)
+            self._deliver_and_end(direction)
+        elif other.ended:
+            self._finish(other.side)
+            other.detach()
+            # The queued bytes and the end of the stream go out before the sockets close.
+            direction.sink.loseConnection()
+            if not direction.lost:
+                direction.source.loseConnection()
+        else:
+            direction.sink.loseWriteConnection()
+            self._listener.relay_half_closed(direction.side)
+
+    def connection_lost(self, direction: Direction, in_order: bool) -> None:
+        """The source of `direction` is gone, and with it the sink of the other one."""
+        other = self._opposite(direction)
+        other.detach()
+        if self._leaving is direction:
+            self._end_farewell()
+        ended = in_order or direction.ended
+        finished = self._how is Ending.FINISHED
+        if self._delivering is other:
+            self._stop_delivering()
+            if not ended:
+                self._cut(direction.side, Ending.RESET)
+        if other.lost:
+            self._closed()
+        elif finished:
+            direction.detach()
+            if ended:
+                self._deliver_and_end(direction)
+            else:
+                self._deliver_and_reset(direction)
+        elif self._how is not None:
+            return
+        elif in_order and not closed_here(direction.source):
+            # A transport that cannot half-close (TLS) ends both ways at once.
+            direction.ended = True
+            self._finish(direction.side)
+            direction.detach()
+            self._deliver_and_end(direction)
+        else:
+            self._by, self._how = direction.side, Ending.RESET
+            self._listener.relay_closing(self._by, self._how)
+            direction.detach()
+            self._deliver_and_reset(direction)
+
+    def peer_gone(self, direction: Direction) -> None:
+        """The source of `direction` is reset; what it sent is still read when the sink wants it."""
+        other = self._opposite(direction)
+        if self._leaving is other:
+            # The one that is closed on its own side still gets what was written to it.
+            self._stop_delivering()
+            reset(direction.source)
+        elif self._delivering is other or other.gone:
+            self.reset((other if other.gone else direction).side, Ending.RESET)
+
+    def closing_here(self, direction: Direction, ended: bool) -> None:
+        """A wrapper closes the source of `direction`, which still gets what was written to it."""
+        # It would wait for its producer.
+        self._opposite(direction).detach()
+        if self._how is not None:
+            return
+        self._leaving = direction
+        self._farewell = Farewell(self._clock, direction.source)
+        direction.detach()
+        if ended:
+            direction.ended = True
+            self._finish(direction.side)
+            self._deliver_and_end(direction)
+        else:
+            self._by, self._how = direction.side, Ending.RESET
+            self._listener.relay_closing(self._by, self._how)
+            self._deliver_and_reset(direction)
+
+    def sink_closing(self, direction: Direction, ended: bool) -> None:
+        """The same for the sink of `direction`."""
+        self.closing_here(self._opposite(direction), ended)
+
+    def _deliver_and_end(self, direction: Direction) -> None:
+        """The sink of `direction` gets what is written to it, and the end of the stream."""
+        sink = direction.sink
+        if getattr(sink, "disconnecting", False):
+            return
+        if direction.lost and not self._opposite(direction).ended:
+            # Nobody wants what it sends, but it is read.
+            sink.resumeProducing()
+        if isinstance(sink, TLSMemoryBIOProtocol):
+            # It reads on until its peer has answered the close_notify.
+            sink.loseConnection()
+        elif self._delivering is not direction:
+            how = EndDelivery if half_closeable(sink) else Delivery
+            self._delivering = direction
+            self._delivery = how(self._clock, sink, self._delivered)
+
+    def _deliver_and_reset(self, direction: Direction) -> None:
+        # What comes from the sink now has nowhere to go.
+        direction.sink.pauseProducing()
+        self._stop_delivering()
+        self._delivering = direction
+        self._delivery = Delivery(self._clock, direction.sink, self._delivered_before_reset)
+
+    def _delivered(self) -> None:
+        direction = self._delivering
+        assert direction is not None
+        self._delivery = self._delivering = None
+        if gone(descriptor_of(direction.sink)):
+            # Its peer will never have it all; its own half may not have told so yet.
+            self._cut(self._opposite(direction).side, Ending.RESET)
+        direction.sink.loseConnection()
+
+    def _delivered_before_reset(self) -> None:
+        self._delivery = self._delivering = None
+        for direction in (self._to_upstream, self._to_downstream):
+            if not direction.lost and direction is not self._leaving:
+                reset(direction.source)
+
+    def _end_farewell(self) -> None:
+        if self._farewell is not None:
+            self._farewell.cancel()
+            self._farewell = None
+
+    def _stop_delivering(self) -> None:
+        if self._delivery is not None:
+            self._delivery.cancel()
+        self._delivery = self._delivering = None
+
+    def _finish(self, by: Side) -> None:
+        if self._how is None:
+            self._by, self._how = by, Ending.FINISHED
+            self._listener.relay_closing(by, Ending.FINISHED)
+
+    def _cut(self, by: Side, how: Ending) -> None:
+        """What was still to be delivered will not be: a session so cut has not finished."""
+        if self._how is Ending.FINISHED:
+            self._by, self._how = by, how
+
+    def _closed(self) -> None:
+        self._stop_delivering()
+        assert self._how is not None
+        self._listener.relay_closed(self._by, self._how)
+        self._to_upstream.part()
+        self._to_downstream.part()
+
+    def _opposite(self, direction: Direction) -> Direction:
+        return self._to_downstream if direction is self._to_upstream else self._to_upstream

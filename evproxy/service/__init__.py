@@ -1,0 +1,1 @@
+"""A proxy as a Twisted service."""

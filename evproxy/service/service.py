@@ -1,0 +1,445 @@
+"""
+A proxy as a Twisted service: listeners, pools, and their start and end.
+"""
+
+from __future__ import annotations
+
+import resource
+import sys
+from collections.abc import Iterable, Iterator, Sequence
+from itertools import islice
+from typing import Any
+
+from twisted.application.service import Service
+from twisted.internet.defer import Deferred, DeferredList, maybeDeferred
+from twisted.internet.endpoints import serverFromString
+from twisted.internet.error import CannotListenError
+from twisted.internet.interfaces import IDelayedCall, IListeningPort, IStreamServerEndpoint
+from twisted.logger import Logger
+from twisted.python.failure import Failure
+
+from evproxy.config.addresses import is_unix_listener, listen_fault, permission_fault
+from evproxy.config.loops import loops
+from evproxy.engine.pipes import MOST as MOST_PIPES
+from evproxy.errors import SettingsError
+from evproxy.interfaces import Pool as PoolInterface
+from evproxy.interfaces import SessionObserver, SharedPool
+from evproxy.model import Ending, Side, UpstreamServer, upstream_server
+from evproxy.observe.log import SessionLog, TroubleLog
+from evproxy.session.admission import Admission
+from evproxy.session.factory import ProxyFactory
+from evproxy.session.session import Session
+from evproxy.settings import (
+    DEFAULT_LISTEN,
+    PERMISSIONS,
+    ListenerSettings,
+    PoolSettings,
+    Settings,
+    Timeouts,
+    in_a_tuple,
+)
+from evproxy.sockets.listening import GivenPaths, LongQueues
+from evproxy.sockets.plane import DataPlane
+from evproxy.sockets.unix_path import Permissions, permissions
+from evproxy.upstream.names import Names
+from evproxy.upstream.pool.pool import Pool
+
+_log = Logger()
+
+RESERVED_FILES = 64
+"""Descriptors left for everything but sessions and pipes: listeners, logs, health checks."""
+
+
+def open_file_limit() -> int:
+    """How many descriptors this process may have."""
+    limit = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
+    return sys.maxsize if limit == resource.RLIM_INFINITY else limit
+
+
+RESET_BATCH = 32
+"""How many sessions are reset before the reactor gets its turn: about a millisecond's worth."""
+
+
+def sessions_for(open_files: int) -> int:
+    """The bound on sessions that fits a limit of `open_files` descriptors: two for each."""
+    return max(1, (open_files - RESERVED_FILES - 2 * pipes_for(open_files)) // 2)
+
+
+def pipes_for(open_files: int) -> int:
+    """How many pipes fit a limit of `open_files` descriptors: at most an eighth of them all."""
+    return min(MOST_PIPES, open_files // 16)
+
+
+def server_endpoint(reactor: Any, description: str) -> IStreamServerEndpoint:
+    """
+    The endpoint for `description`, with a backlog of `DEFAULT_BACKLOG` if it names none.
+
+    :raises SettingsError: if there is no such endpoint.
+    """
+    fault = listen_fault(description)
+    if fault is not None:
+        raise SettingsError(f"{description!r} cannot be listened on: {fault}")
+    if ":backlog=" not in description:
+        reactor = LongQueues(reactor)
+    try:
+        endpoint: IStreamServerEndpoint = serverFromString(reactor, description)
+    except Exception as error:
+        # Parsers of endpoint plugins raise what they like.
+        why = str(error) or type(error).__name__
+        if isinstance(error, TypeError | IndexError):
+            why = "its arguments are incomplete or unknown"
+        raise SettingsError(f"{description!r} cannot be listened on: {why}") from None
+    return endpoint
+
+
+def listener_permissions(listener: ListenerSettings) -> Permissions:
+    """
+    Who may connect to the path of `listener`.
+
+    :raises SettingsError: if it says so and has no path, or there is no such user or group.
+    """
+    given = {key: getattr(listener, key) for key in PERMISSIONS}
+    for key in filter(given.get, PERMISSIONS):
+        fault = permission_fault(key, listener.listen)
+        if fault is not None:
+            raise SettingsError(f"{key}: {fault}")
+    return permissions(*given.values())
+
+
+def listeners_for(
+    listen: Sequence[str], unix_mode: str, unix_user: str, unix_group: str
+) -> tuple[ListenerSettings, ...]:
+    """
+    A listener for each of the descriptions `listen`; those of UNIX sockets get the permissions.
+
+    :raises SettingsError: if there are permissions, and no UNIX listener to have them.
+    """
+    given = dict(zip(PERMISSIONS, (unix_mode, unix_user, unix_group), strict=True))
+    for key, value in given.items():
+        if value and not any(map(is_unix_listener, listen)):
+            raise SettingsError(f"{key}: it is for UNIX listeners only, and there is none")
+    return tuple(
+        ListenerSettings(each, **(given if is_unix_listener(each) else {})) for each in listen
+    )
+
+
+def _raise_listen_error(description: str, failure: Failure) -> None:
+    """Raise it as Twisted does for most errors, but not for all (a lock file, a port too high)."""
+    error = failure.value
+    if isinstance(error, OSError | OverflowError | ValueError) and not isinstance(
+        error, CannotListenError
+    ):
+        raise CannotListenError(None, description, error)
+    failure.raiseException()
+
+
+def _log_listen_error(failure: Failure, description: str) -> None:
+    _log.failure("Cannot listen on {description}", failure, description=description)
+
+
+def _refuse_none(argument: str, values: Sequence[object], what: str) -> None:
+    """A string, which is a sequence too, is not meant as one."""
+    if isinstance(values, str) or not values:
+        raise SettingsError(
+            f"{argument}: expected a sequence of at least one {what}, got {values!r}"
+        )
+
+
+class ProxyService(Service):
+    """
+    Proxies what its listeners accept to the servers of its pools.
+
+    Listening ports bind in `privilegedStartService`, or else in `startService`.
+    `stopService` drains: it accepts nothing new, lets sessions come to their end for
+    `drain_timeout` seconds, and resets the rest; its Deferred fires when all are gone.
+
+    :param reactor: Twisted's.
+    :param listen: server endpoint descriptions.
+    :param upstreams: servers: ``HOST:PORT``, client endpoint descriptions, or `UpstreamServer`.
+    :param pool: a pool to use in place of `upstreams`, and of the options of a pool; what
+        happens to its servers is logged, unless it has an observer of its own.
+    :param balance: how a server is picked; see `PoolSettings`.
+    :param connect_timeout: seconds for one server.
+    :param connect_attempts: distinct servers tried for one session.
+    :param source: addresses of this machine, and ranges of them, to connect from in turn;
+        empty: as the kernel chooses.
+    :param idle_timeout, half_close_timeout, drain_timeout: seconds; see `Timeouts`.
+    :param max_sessions: the most sessions at once; 0 derives it from the open-file limit.
+    :param relay: ``auto``, ``stream`` or ``socket``.
+    :param access_log: log the end of each session.
+    :param unix_mode, unix_user, unix_group: who may connect to the paths of UNIX listeners; see
+        `ListenerSettings`.
+    :param observers: hear of the ends of sessions, beside the logs.
+    :raises SettingsError: if a setting is wrong.
+    """
+
+    def __init__(
+        self,
+        reactor: Any,
+        listen: Sequence[str] = (DEFAULT_LISTEN,),
+        upstreams: Sequence[str | UpstreamServer] = (),
+        *,
+        pool: PoolInterface | None = None,
+        balance: str = "round-robin",
+        connect_timeout: float = 5.0,
+        connect_attempts: int = 3,
+        source: str | Sequence[str] = (),
+        idle_timeout: float = 3600.0,
+        half_close_timeout: float = 30.0,
+        drain_timeout: float = 30.0,
+        max_sessions: int = 0,
+        relay: str = "auto",
+        access_log: bool = True,
+        unix_mode: str = "",
+        unix_user: str = "",
+        unix_group: str = "",
+        observers: Sequence[SessionObserver] = (),
+    ) -> None:
+        _refuse_none("listen", listen, "server endpoint description")
+        if pool is None:
+            _refuse_none("upstreams", upstreams, "server (or a pool)")
+        settings = Settings(
+            listeners=listeners_for(listen, unix_mode, unix_user, unix_group),
+            pools=(
+                PoolSettings(
+                    upstreams=tuple(upstream_server(given) for given in upstreams),
+                    balance=balance,
+                    connect_timeout=connect_timeout,
+                    connect_attempts=connect_attempts,
+                    source=in_a_tuple(source),
+                ),
+            ),
+            timeouts=Timeouts(
+                idle=idle_timeout, half_close=half_close_timeout, drain=drain_timeout
+            ),
+            max_sessions=max_sessions,
+            relay=relay,
+            access_log=access_log,
+        )
+        self._set_up(reactor, settings, observers, pool)
+
+    @classmethod
+    def from_settings(
+        cls, reactor: Any, settings: Settings, observers: Sequence[SessionObserver] = ()
+    ) -> ProxyService:
+        """
+        The service that `settings` describe, as read from a configuration file.
+
+        :raises SettingsError: if a setting is wrong.
+        """
+        self = cls.__new__(cls)
+        self._set_up(reactor, settings, observers, None)
+        return self
+
+    def _set_up(
+        self,
+        reactor: Any,
+        settings: Settings,
+        observers: Sequence[SessionObserver],
+        pool: PoolInterface | None,
+    ) -> None:
+        if pool is None:
+            for loop in loops(settings.listeners, settings.pools):
+                raise SettingsError(f"upstreams: {loop.reason}")
+        self._reactor = reactor
+        self.settings = settings
+        trouble = TroubleLog()
+        # First, so that an observer that breaks costs no line of the log.
+        logs = [SessionLog()] if settings.access_log else []
+        hearing: list[SessionObserver] = [*logs, *observers]
+        open_files = open_file_limit()
+        self.admission = Admission(
+            reactor, settings.max_sessions or sessions_for(open_files), [trouble]
+        )
+        self.plane = DataPlane(
+            reactor,
+            settings.relay,
+            self.admission,
+            settings.keepalive,
+            most_pipes=pipes_for(open_files),
+        )
+        self._names = Names(reactor)
+        self.pools: dict[str, PoolInterface] = (
+            {
+                each.name: Pool.from_settings(reactor, each, names=self._names, observer=trouble)
+                for each in settings.pools
+            }
+            if pool is None
+            else {"default": pool}
+        )
+        if isinstance(pool, Pool):
+            pool.hear_if_nobody_does(trouble)
+        self._listeners = [
+            (
+                listener.listen,
+                server_endpoint(
+                    GivenPaths(self.plane.listening, listener_permissions(listener)),
+                    listener.listen,
+                ),
+                self._factory(listener, hearing, trouble),
+            )
+            for listener in settings.listeners
+        ]
+        self._ports: dict[int, IListeningPort] | None = None
+        self._bound_once = False
+        self._started: set[str] = set()
+        self._deadline: IDelayedCall | None = None
+        self._drained: Deferred[None] | None = None
+
+    def _factory(
+        self,
+        listener: ListenerSettings,
+        observers: list[SessionObserver],
+        trouble: TroubleLog,
+    ) -> ProxyFactory:
+        return ProxyFactory(
+            self.pools[listener.pool],
+            reactor=self._reactor,
+            listener=listener.name or listener.listen,
+            timeouts=self.settings.timeouts,
+            observers=observers,
+            troubles=[trouble],
+            admission=self.admission,
+            plane=self.plane,
+        )
+
+    @property
+    def addresses(self) -> list[Any]:
+        """Where it listens now, as Twisted addresses in the order of the listeners."""
+        return [port.getHost() for _, port in sorted((self._ports or {}).items())]
+
+    def privilegedStartService(self) -> None:
+        """
+        Bind every listener.
+
+        An endpoint that takes its time to listen is waited for by nobody: it serves once it
+        does, and an error of it is logged.
+
+        :raises twisted.internet.error.CannotListenError: if one cannot; none is bound then.
+        :raises RuntimeError: if it still drains: what `stopService` returned has to fire first.
+        """
+        if self._drained is not None and not self._drained.called:
+            raise RuntimeError("evproxy still drains, it cannot be started again yet")
+        super().privilegedStartService()
+        self._drained = None
+        if self._ports is not None:
+            return
+        ports: dict[int, IListeningPort] = {}
+        self._ports = ports
+        self._bound_once = True
+        for place, (description, endpoint, factory) in enumerate(self._listeners):
+            failures: list[Failure] = []
+            listening: Deferred[Any] = maybeDeferred(endpoint.listen, factory)
+            listening.addCallback(self._bound, ports, place)
+            if listening.called:
+                listening.addErrback(failures.append)
+            else:
+                listening.addErrback(_log_listen_error, description)
+            if failures:
+                self._ports = None
+                self._close(ports.values())
+                _raise_listen_error(description, failures[0])
+
+    def _bound(self, port: IListeningPort, ports: dict[int, IListeningPort], place: int) -> None:
+        if self._ports is ports:
+            ports[place] = port
+        else:
+            # Its endpoint took its time, and the service was stopped, or not started, meanwhile.
+            self._close([port])
+
+    def startService(self) -> None:
+        """
+        Bind what is not bound yet, and start health checks and discovery.
+
+        :raises twisted.internet.error.CannotListenError, RuntimeError: as
+            `privilegedStartService` does.
+        """
+        self.privilegedStartService()
+        super().startService()
+        for name, pool in self.pools.items():
+            if name not in self._started:
+                # A pool that cannot be started is to be stopped as well.
+                self._started.add(name)
+                if isinstance(pool, SharedPool):
+                    pool.start(self)
+                else:
+                    pool.start()
+
+    def stopService(self) -> Deferred[None]:
+        """Drain for the drain timeout, or as `drain` was told; fires when no session is left."""
+        super().stopService()
+        return self.drain(self.settings.timeouts.drain)
+
+    def drain(self, deadline: float | None) -> Deferred[None]:
+        """
+        Accept nothing new, and let sessions come to their end.
+
+        A pool whose users all drain checks its servers no more until one of them is started
+        again: servers that stop at the same time are not called down.
+
+        :param deadline: seconds after which those left are reset; ``None``: never.
+        :return: fires when no session is left.  A drain in progress keeps its deadline.
+        """
+        if self._drained is None:
+            self._drained = Deferred()
+            self._begin_drain(deadline)
+        drained: Deferred[None] = Deferred()
+        self._drained.addCallback(lambda _: drained.callback(None))
+        return drained
+
+    def _begin_drain(self, deadline: float | None) -> None:
+        for pool in self.pools.values():
+            if isinstance(pool, SharedPool):
+                pool.draining(self)
+        ports, self._ports = self._ports or {}, None
+        closing = self._close(ports.values())
+        if deadline is not None:
+            self._deadline = self._reactor.callLater(max(0.0, deadline), self._out_of_time)
+        closing.addCallback(lambda _: self.admission.when_empty())
+        closing.addCallback(self._gone)
+
+    @staticmethod
+    def _close(ports: Iterable[IListeningPort]) -> Deferred[Any]:
+        """Fires when each port is closed, or the error of its closing is logged."""
+        closing = [maybeDeferred(port.stopListening) for port in ports]
+        for each in closing:
+            each.addErrback(lambda failure: _log.failure("A listener cannot be closed", failure))
+        return DeferredList(closing)
+
+    def abort(self) -> None:
+        """Reset every session now, `RESET_BATCH` of them in a turn of the reactor."""
+        self._reset_next(iter(tuple(self.admission.sessions)))
+
+    def _reset_next(self, sessions: Iterator[Session]) -> None:
+        batch = tuple(islice(sessions, RESET_BATCH))
+        for session in batch:
+            session.end(Side.PROXY, Ending.DRAIN)
+        if len(batch) == RESET_BATCH:
+            self._reactor.callLater(0, self._reset_next, sessions)
+
+    def _out_of_time(self) -> None:
+        self._deadline = None
+        self.abort()
+
+    def _gone(self, _: object) -> None:
+        if self._deadline is not None:
+            self._deadline.cancel()
+            self._deadline = None
+        self._stop_pools()
+        self._names.stop()
+        self.admission.stop()
+        self.plane.close()
+        assert self._drained is not None
+        self._drained.callback(None)
+
+    def _stop_pools(self) -> None:
+        """Stop what this service has started, and nothing that others use."""
+        for name, pool in self.pools.items():
+            if isinstance(pool, SharedPool):
+                # Sessions of one that was only bound may have left timers in a pool of its own.
+                if self._bound_once:
+                    pool.stop(self)
+            elif name in self._started:
+                pool.stop()
+        self._started.clear()
+        self._bound_once = False

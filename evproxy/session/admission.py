@@ -1,0 +1,172 @@
+"""
+How many sessions there are, and who may come in.
+
+Accepting pauses at the bound on sessions and when descriptors run out, and goes on when
+a session ends.  Clients that come meanwhile wait in the kernel's accept queue.  A *period*
+of pressure is one from the first pause to `CALM` seconds without one; each is told once.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Protocol
+
+from twisted.internet.defer import Deferred, succeed
+from twisted.internet.interfaces import IDelayedCall, IReactorTime
+from twisted.logger import Logger
+
+from evproxy.errors import Shortage
+from evproxy.interfaces import TroubleObserver
+from evproxy.policy.shortages import shortage_of
+from evproxy.pressure import Pressure
+from evproxy.session.session import Session
+
+CALM = 1.0
+"""Seconds without a pause that end a period of pressure."""
+
+RETRY = 0.25
+"""Seconds after which accepting is tried again when descriptors ran out and no session ended."""
+
+_log = Logger()
+
+
+class Pausable(Protocol):
+    """A listening port that can leave its clients in the kernel's accept queue."""
+
+    def pause_accepting(self) -> None: ...
+
+    def resume_accepting(self) -> None: ...
+
+
+class Admission:
+    """
+    The sessions of one service, bounded.
+
+    :param clock: calls later.
+    :param limit: the most sessions at once; at least 1.
+    :param troubles: hear of pauses.
+    """
+
+    def __init__(self, clock: IReactorTime, limit: int, troubles: list[TroubleObserver]) -> None:
+        self.sessions: set[Session] = set()
+        self._clock = clock
+        self.limit = limit
+        self.troubles = troubles
+        self._ports: list[Pausable] = []
+        self._paused = False
+        self._in_period = False
+        self._retry: IDelayedCall | None = None
+        self._calm: IDelayedCall | None = None
+        self._empty: list[Deferred[None]] = []
+        self._pressure = Pressure(clock, lambda: self.troubles)
+
+    def watch(self, port: Pausable) -> None:
+        """`port` is to be paused with the others from now on."""
+        self._ports.append(port)
+        if self._paused:
+            port.pause_accepting()
+
+    def forget(self, port: Pausable) -> None:
+        """`port` has stopped listening."""
+        self._ports.remove(port)
+
+    @property
+    def full(self) -> bool:
+        """Whether the bound is reached."""
+        return len(self.sessions) >= self.limit
+
+    def opened(self, session: Session) -> None:
+        """A session begins."""
+        self.sessions.add(session)
+        if len(self.sessions) >= self.limit:
+            self._pause(f"{self.limit} sessions, as many as are allowed")
+
+    def closed(self, session: Session) -> None:
+        """A session is over."""
+        self.sessions.discard(session)
+        if self._paused and not self.full:
+            self._resume()
+        if not self.sessions:
+            waiting, self._empty = self._empty, []
+            for deferred in waiting:
+                deferred.callback(None)
+
+    def exhausted(self, error: OSError) -> None:
+        """A descriptor could not be had."""
+        shortage = shortage_of(error.errno)
+        self._out_of(str(shortage) if shortage is not None else error.strerror or str(error))
+
+    def short(self, shortage: Shortage) -> None:
+        """
+        A session could not be connected because of `shortage`.
+
+        What accepting would lack as well pauses it; the rest is only told.
+        """
+        if shortage.everywhere:
+            self._out_of(str(shortage))
+        else:
+            self._pressure.felt(shortage)
+
+    def when_empty(self) -> Deferred[None]:
+        """Fires when no session is left."""
+        if not self.sessions:
+            return succeed(None)
+        deferred: Deferred[None] = Deferred()
+        self._empty.append(deferred)
+        return deferred
+
+    def stop(self) -> None:
+        """The service has stopped: leave no timer, and forget the pressure."""
+        for timer in (self._retry, self._calm):
+            if timer is not None:
+                timer.cancel()
+        self._retry = self._calm = None
+        self._paused = self._in_period = False
+        self._pressure.stop()
+
+    def _out_of(self, why: str) -> None:
+        self._pause(why)
+        if self._retry is None:
+            self._retry = self._clock.callLater(RETRY, self._try_again)
+
+    def _pause(self, why: str) -> None:
+        if self._calm is not None:
+            self._calm.cancel()
+            self._calm = None
+        if not self._paused:
+            self._paused = True
+            for port in self._ports:
+                port.pause_accepting()
+        if not self._in_period:
+            self._in_period = True
+            self._tell(lambda observer: observer.accepting_paused(why))
+
+    def _try_again(self) -> None:
+        self._retry = None
+        if self._paused and not self.full:
+            self._resume()
+
+    def _resume(self) -> None:
+        if self._retry is not None:
+            self._retry.cancel()
+            self._retry = None
+        self._paused = False
+        self._calm = self._clock.callLater(CALM, self._calmed)
+        try:
+            for port in self._ports:
+                port.resume_accepting()
+        except OSError as error:
+            # To watch a port can take a descriptor, too.
+            self.exhausted(error)
+
+    def _calmed(self) -> None:
+        self._calm = None
+        self._in_period = False
+        self._tell(lambda observer: observer.accepting_resumed())
+
+    def _tell(self, what: Callable[[TroubleObserver], None]) -> None:
+        for observer in self.troubles:
+            try:
+                what(observer)
+            except Exception:
+                _log.failure("An observer broke when it was told of a pause")

@@ -1,0 +1,1 @@
+"""What makes sockets: ports, connectors, their transports; and what joins two of them."""

@@ -1,0 +1,198 @@
+"""
+Plain sockets: what is made of those that are accepted, and those that connect.
+
+`EngineSockets` makes `SocketTransport`s on the engine, `ReactorSockets` Twisted's own
+transports.  Both accept through the same ports, so the bound on sessions and the running
+out of descriptors are the same for both.
+"""
+
+from __future__ import annotations
+
+import socket
+from socket import SocketType
+from typing import Any
+
+from twisted.internet import tcp, unix
+from twisted.internet.interfaces import IConnector
+from twisted.internet.protocol import ClientFactory
+
+from evproxy.engine.loop import IN, SocketEngine
+from evproxy.engine.options import Options
+from evproxy.policy.sources import Sources
+from evproxy.sockets.connector import SocketConnector, SourcedConnector, destination
+from evproxy.sockets.ports import Gate
+from evproxy.sockets.sourced import SourcedReactor
+from evproxy.sockets.transport import RESET_ON_CLOSE, SocketTransport, socket_address
+
+
+def refuse(sock: SocketType) -> None:
+    """Close a connection that gets no answer; its client must not take that for one."""
+    sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, RESET_ON_CLOSE)
+    sock.close()
+
+
+class PlainSockets:
+    """
+    Makes the plain sockets of one service: the part that both ways have in common.
+
+    :param reactor: Twisted's.
+    :param gate: hears of ports, and when descriptors run out.
+    """
+
+    def __init__(self, reactor: Any, gate: Gate) -> None:
+        self.reactor = reactor
+        self.gate = gate
+
+    def accepted(self, sock: SocketType, peer: Any, factory: Any) -> None:
+        """A client at `peer` is connected; reset if `factory` has no protocol for it."""
+        try:
+            sock.setblocking(False)
+            protocol = factory.buildProtocol(socket_address(peer))
+        except BaseException:
+            refuse(sock)
+            raise
+        if protocol is None:
+            refuse(sock)
+        else:
+            self.serve(sock, peer, protocol)
+
+    def serve(self, sock: SocketType, peer: Any, protocol: Any) -> None:
+        """Give `protocol` its transport."""
+        raise NotImplementedError
+
+    def start_accepting(self, port: Any) -> None:
+        """Tell `port` when there is something to accept."""
+        raise NotImplementedError
+
+    def stop_accepting(self, port: Any) -> None:
+        """Tell `port` no more."""
+        raise NotImplementedError
+
+    def connect_tcp(
+        self,
+        host: str,
+        port: int,
+        factory: ClientFactory,
+        timeout: float,
+        source: Sources | None = None,
+    ) -> IConnector:
+        """Connect to the IP address `host` from one of `source`; `timeout` in seconds."""
+        raise NotImplementedError
+
+    def connect_unix(self, path: str, factory: ClientFactory, timeout: float) -> IConnector:
+        """Connect to the UNIX socket at `path`; `timeout` in seconds."""
+        raise NotImplementedError
+
+
+class ReactorSockets(PlainSockets):
+    """
+    Plain sockets as Twisted's own transports, watched by the reactor.
+
+    :param reactor: Twisted's.
+    :param gate: hears of ports, and when descriptors run out.
+    :param engine: does not linger any more once there is one of them.
+    """
+
+    def __init__(self, reactor: Any, gate: Gate, engine: SocketEngine | None) -> None:
+        super().__init__(reactor, gate)
+        self._engine = engine
+
+    def start_accepting(self, port: Any) -> None:
+        self.reactor.addReader(port)
+
+    def stop_accepting(self, port: Any) -> None:
+        self.reactor.removeReader(port)
+
+    def serve(self, sock: SocketType, peer: Any, protocol: Any) -> None:
+        if self._engine is not None:
+            self._engine.lingers = False
+        server: Any = tcp.Server if isinstance(peer, tuple) else unix.Server
+        whole = socket.socket(sock.family, sock.type, sock.proto, sock.detach())
+        transport = server(whole, protocol, peer or None, None, 0, self.reactor)
+        try:
+            protocol.makeConnection(transport)
+        except BaseException:
+            transport.abortConnection()
+            raise
+
+    def connect_tcp(
+        self,
+        host: str,
+        port: int,
+        factory: ClientFactory,
+        timeout: float,
+        source: Sources | None = None,
+    ) -> IConnector:
+        reactor = self.reactor if source is None else SourcedReactor(self.reactor, source)
+        connector: IConnector = reactor.connectTCP(host, port, factory, timeout)
+        return connector
+
+    def connect_unix(self, path: str, factory: ClientFactory, timeout: float) -> IConnector:
+        connector: IConnector = self.reactor.connectUNIX(path, factory, timeout)
+        return connector
+
+
+class EngineSockets(PlainSockets):
+    """
+    Plain sockets as `SocketTransport`s.
+
+    :param reactor: Twisted's.
+    :param gate: hears of ports, and when descriptors run out.
+    :param options: of TCP sockets that connect.
+    :param engine: watches them.
+    """
+
+    def __init__(self, reactor: Any, gate: Gate, options: Options, engine: SocketEngine) -> None:
+        super().__init__(reactor, gate)
+        self.options = options
+        self.engine = engine
+
+    def start_accepting(self, port: Any) -> None:
+        self.engine.watch(port.fileno(), port, IN)
+
+    def stop_accepting(self, port: Any) -> None:
+        self.engine.unwatch(port.fileno())
+
+    def serve(self, sock: SocketType, peer: Any, protocol: Any) -> None:
+        transport = SocketTransport(self.engine, sock, protocol, peer)
+        try:
+            transport.start()
+        except BaseException:
+            transport.event_failed()
+            raise
+
+    def connect_tcp(
+        self,
+        host: str,
+        port: int,
+        factory: ClientFactory,
+        timeout: float,
+        source: Sources | None = None,
+    ) -> IConnector:
+        if ":" in host:
+            address, _, zone = host.partition("%")
+            to = destination(socket.AF_INET6, (address, port, 0, _scope(zone)))
+        else:
+            to = destination(socket.AF_INET, (host, port))
+        if source is None:
+            connector = SocketConnector(self.engine, self.gate, self.options, to, factory, timeout)
+        else:
+            connector = SourcedConnector(
+                source, self.engine, self.gate, self.options, to, factory, timeout
+            )
+        connector.connect()
+        return connector
+
+    def connect_unix(self, path: str, factory: ClientFactory, timeout: float) -> IConnector:
+        to = destination(socket.AF_UNIX, path)
+        connector = SocketConnector(self.engine, self.gate, self.options, to, factory, timeout)
+        connector.connect()
+        return connector
+
+
+def _scope(zone: str) -> int:
+    """The number of the zone of an IPv6 address (RFC 4007); 0 if there is none, or no such one."""
+    try:
+        return int(zone) if zone.isdecimal() else socket.if_nametoindex(zone) if zone else 0
+    except OSError:
+        return 0

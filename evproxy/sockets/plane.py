@@ -1,0 +1,156 @@
+"""
+The sockets of one service, and what joins two of them: where the kind of relay is picked.
+
+Nothing above knows which one runs.
+"""
+
+from __future__ import annotations
+
+import select
+import socket
+from socket import SocketType
+from typing import Any
+
+from twisted.internet import tcp
+
+from evproxy.engine.deadlines import Deadlines
+from evproxy.engine.loop import SocketEngine
+from evproxy.engine.options import SWITCHES, Options, can_wait, set_options, timing
+from evproxy.engine.pipes import MOST, Pipes
+from evproxy.errors import SettingsError
+from evproxy.interfaces import Half, Relay, RelayListener
+from evproxy.relay.delivery import innermost
+from evproxy.relay.end import AdoptedEnd
+from evproxy.relay.socket_relay import SocketRelay
+from evproxy.relay.stream_relay import StreamRelay
+from evproxy.settings import RELAYS, Keepalive
+from evproxy.sockets.listening import ListeningReactor
+from evproxy.sockets.makers import EngineSockets, PlainSockets, ReactorSockets
+from evproxy.sockets.ports import Gate
+from evproxy.sockets.transport import SocketTransport
+
+
+class DataPlane:
+    """
+    The sockets and relays of one service.
+
+    :param reactor: tells the time, calls later, watches descriptors.
+    :param mode: one of `RELAYS`.
+    :param gate: hears of ports, and when descriptors run out.
+    :param keepalive: how idle TCP connections are probed.
+    :param most_pipes: how many pipes may be used for splicing at once.
+    :param transports: ``engine`` for `SocketTransport` where there is epoll, ``reactor`` for
+        Twisted's own transports.
+    :raises SettingsError: if the mode is unknown or cannot be had here.
+    """
+
+    def __init__(
+        self,
+        reactor: Any,
+        mode: str,
+        gate: Gate,
+        keepalive: Keepalive,
+        *,
+        most_pipes: int = MOST,
+        transports: str = "engine",
+    ) -> None:
+        if mode not in RELAYS:
+            raise SettingsError(f"relay: expected one of {', '.join(RELAYS)}, got {mode!r}")
+        self.reactor = reactor
+        self.deadlines = Deadlines(reactor)
+        times = timing(keepalive)
+        self._options = SWITCHES + times
+        at_once, lasting = (SWITCHES, times) if can_wait(keepalive) else (self._options, ())
+        self._joins_sockets = mode != "stream"
+        self.pipes = Pipes(most_pipes)
+        self._engine: SocketEngine | None = None
+        if hasattr(select, "epoll"):
+            self._engine = SocketEngine(reactor, self.deadlines, self.pipes, lasting)
+        elif mode == "socket":
+            raise SettingsError(
+                "relay: there is no socket relay on this system, which has no epoll"
+            )
+        stock = ReactorSockets(reactor, gate, self._engine)
+        self.sockets: PlainSockets = stock
+        if self._engine is not None and transports == "engine":
+            self.sockets = EngineSockets(reactor, gate, at_once, self._engine)
+        self.listening = ListeningReactor(reactor, self.sockets, stock, self._options)
+
+    def join(
+        self,
+        downstream: Half,
+        upstream: Half,
+        received: bytes,
+        ended: bool,
+        listener: RelayListener,
+    ) -> Relay:
+        """Relay between the two; see `evproxy.interfaces.Joiner`."""
+        engine = self._engine
+        if engine is not None and self._joins_sockets:
+            client, server = downstream.transport, upstream.transport
+            if not (isinstance(client, SocketTransport) and client.engine is engine):
+                client = self._adopted(engine, client, downstream)
+            elif not client.speaks_to(downstream):
+                client = None
+            if not (isinstance(server, SocketTransport) and server.engine is engine):
+                server = self._adopted(engine, server, upstream)
+            elif not server.speaks_to(upstream):
+                server = None
+            if client is not None and server is not None:
+                # Both are asked: an adopted one tries to send.
+                waits, waits_too = client.buffered, server.buffered
+                if not waits and not waits_too:
+                    downstream.receiver, upstream.receiver = client, server
+                    sockets = SocketRelay(engine, client, server, listener)
+                    sockets.start(received, ended)
+                    return sockets
+                for half, end in ((downstream, client), (upstream, server)):
+                    # That its peer has reset it was told to the end, and will not be again.
+                    if end.broken and isinstance(end, AdoptedEnd):
+                        half.transport.abortConnection()
+        for half in (downstream, upstream):
+            set_transport_options(half.transport, self._options)
+            if not isinstance(half.transport, SocketTransport):
+                self._not_alone()
+        streams = StreamRelay(self.reactor, downstream, upstream, listener)
+        streams.start(received, ended)
+        return streams
+
+    @property
+    def lingers(self) -> bool:
+        """Whether the engine waits for events itself; see `SocketEngine`."""
+        return self._engine is not None and self._engine.lingers
+
+    def linger(self) -> None:
+        """The process does nothing but proxy; see `SocketEngine`."""
+        if self._engine is not None:
+            self._engine.lingers = True
+
+    def close(self) -> None:
+        """The service has stopped: keep no descriptor."""
+        self.pipes.close()
+
+    def _adopted(self, engine: SocketEngine, transport: Any, half: Any) -> AdoptedEnd | None:
+        """The end for `transport`, if it is one of Twisted's on a plain socket, beneath `half`."""
+        if (
+            isinstance(transport, tcp.Connection)
+            and not transport.TLS
+            and transport.protocol is half
+        ):
+            set_transport_options(transport, self._options)
+            self._not_alone()
+            return AdoptedEnd(engine, transport)
+        return None
+
+    def _not_alone(self) -> None:
+        """There is a transport that the reactor watches."""
+        if self._engine is not None:
+            self._engine.lingers = False
+
+
+def set_transport_options(transport: Any, options: Options) -> None:
+    """`set_options` for the socket beneath any transport, if it is a TCP one."""
+    get_handle = getattr(innermost(transport), "getHandle", None)
+    handle = get_handle() if get_handle is not None else None
+    if isinstance(handle, SocketType) and handle.family != socket.AF_UNIX:
+        set_options(handle, options)

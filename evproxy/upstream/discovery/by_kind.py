@@ -1,0 +1,57 @@
+"""
+Where the servers of a pool come from at run time.
+
+`discovery_for` makes a discovery of its settings.  One of your own is any object that
+satisfies `evproxy.interfaces.Discovery`.
+
+What all kinds have in common: `changed` is called with a whole set, when it is another
+one than before, and with the first one after a failure; while look-ups fail the last good
+set stays, and they are repeated with a growing delay of at most `Discover.interval`.
+"""
+
+from __future__ import annotations
+
+from random import Random
+from typing import Any
+
+from evproxy.errors import SettingsError
+from evproxy.interfaces import Discovery
+from evproxy.settings import Discover
+from evproxy.upstream.address import check_upstream
+from evproxy.upstream.discovery.dns import dns_discovery
+from evproxy.upstream.discovery.etcd import etcd_discovery
+from evproxy.upstream.discovery.file import file_discovery
+
+KINDS = ("dns", "dns-srv", "file", "etcd")
+
+__all__ = ["KINDS", "discovery_for"]
+
+
+def discovery_for(reactor: Any, settings: Discover, random: Random) -> Discovery:
+    """
+    The discovery that `settings` describe.
+
+    :param reactor: provides `IReactorTime`, `IReactorFDSet`, `IReactorTCP` and
+        `IReactorFromThreads`, as Twisted's reactors do.
+    :param random: draws the delays between look-ups that fail.
+
+    `SettingsError`, with the key's name, for what cannot be discovered.
+    """
+
+    def validate(endpoint: str) -> str | None:
+        try:
+            check_upstream(reactor, endpoint)
+        except SettingsError as error:
+            return str(error)
+        return None
+
+    if not 0 < settings.min_interval <= settings.interval:
+        raise SettingsError("discover.min_interval: expected more than 0, and at most interval")
+    match settings.kind:
+        case "dns" | "dns-srv":
+            return dns_discovery(reactor, settings, random)
+        case "file":
+            return file_discovery(reactor, settings, validate)
+        case "etcd":
+            return etcd_discovery(reactor, settings, random, validate)
+    raise SettingsError(f"discover.kind: expected one of {', '.join(KINDS)}, got {settings.kind!r}")

@@ -1,0 +1,1 @@
+"""A named group of upstream servers, and the policy that picks one."""

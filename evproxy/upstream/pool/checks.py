@@ -1,0 +1,169 @@
+"""
+Active health checks: when each server of a pool is asked, and what its answers come to.
+
+Checks are spread in time: the first ones over one interval, and every pause varies by a
+tenth, so that many servers and many proxies do not ask in step.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from random import Random
+
+from twisted.internet.interfaces import IDelayedCall, IReactorTime
+from twisted.logger import Logger
+
+from evproxy.errors import Shortage
+from evproxy.interfaces import Probe, SelfBounded
+from evproxy.policy.health import CheckedHealth, Health, Verdict
+from evproxy.settings import HealthCheck
+from evproxy.upstream.pool.server import PoolServer
+
+_log = Logger()
+
+JITTER = 0.1
+"""By what part of itself a pause is longer or shorter."""
+
+
+class Checks:
+    """
+    Asks every server that was added, again and again, until it is removed.
+
+    :param reactor: tells the time and calls later.
+    :param probe: asks.
+    :param settings: `interval`, `fast_interval`, `timeout`, `rise` and `fall` are used.
+    :param random: spreads the checks.
+    :param decided: called with the server and each `Verdict`.
+    :param short: called with what evproxy itself lacked for a check.
+    """
+
+    def __init__(
+        self,
+        reactor: IReactorTime,
+        probe: Probe,
+        settings: HealthCheck,
+        random: Random,
+        decided: Callable[[PoolServer, Verdict], None],
+        short: Callable[[Shortage], None],
+    ) -> None:
+        self.reactor = reactor
+        self.probe = probe
+        self.settings = settings
+        self.decided = decided
+        self.short = short
+        self._random = random
+        self._checked: dict[PoolServer, _Checked] = {}
+
+    def add(self, server: PoolServer, within: float) -> None:
+        """Check `server` for the first time `within` so many seconds."""
+        self.remove(server)
+        checked = self._checked[server] = _Checked(self, server)
+        checked.check_in(self._random.random() * within)
+
+    def remove(self, server: PoolServer) -> None:
+        """Check `server` no more."""
+        checked = self._checked.pop(server, None)
+        if checked is not None:
+            checked.stop()
+
+    def stop(self) -> None:
+        """Check no server any more."""
+        for server in list(self._checked):
+            self.remove(server)
+
+    @property
+    def longest(self) -> float:
+        """Seconds after which a check is given up."""
+        if isinstance(self.probe, SelfBounded):
+            return self.probe.longest
+        return self.settings.timeout
+
+    @property
+    def fast_interval(self) -> float:
+        """Seconds from check to check of a server that is changing state."""
+        return self.settings.fast_interval or self.settings.interval / 4
+
+    def pause(self, changing: bool) -> float:
+        """Seconds from the start of a check to the start of the next."""
+        interval = self.fast_interval if changing else self.settings.interval
+        return interval * self._random.uniform(1 - JITTER, 1 + JITTER)
+
+
+class _Checked:
+    """The checks of one server: at any time one is under way or the next is due."""
+
+    def __init__(self, checks: Checks, server: PoolServer) -> None:
+        self._checks = checks
+        self._server = server
+        state = Health.DOWN if server.down else Health.UP
+        self._health = CheckedHealth(checks.settings.rise, checks.settings.fall, state)
+        self._timer: IDelayedCall | None = None
+        self._cancel: Callable[[], None] | None = None
+        self._number = 0
+        self._pending = False
+        self._began = 0.0
+
+    def check_in(self, seconds: float) -> None:
+        self._timer = self._checks.reactor.callLater(seconds, self._check)
+
+    def stop(self) -> None:
+        self._pending = False
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+        self._end_check()
+
+    def _check(self) -> None:
+        checks = self._checks
+        self._timer = None
+        self._number = number = self._number + 1
+        self._pending = True
+        self._began = checks.reactor.seconds()
+
+        def done(error: str | Shortage | None) -> None:
+            if self._pending and number == self._number:
+                self._answered(error)
+
+        try:
+            cancel = checks.probe.check(self._server.spec, done)
+            if self._pending and number == self._number:
+                self._cancel = cancel
+        finally:
+            # Set only now, after the probe has set its own.
+            if self._pending and number == self._number:
+                self._timer = checks.reactor.callLater(checks.longest, self._time_out)
+
+    def _time_out(self) -> None:
+        # A probe that times out by itself tells more, but only once its connection is closed,
+        # which takes a turn of the reactor.
+        self._timer = self._checks.reactor.callLater(0, self._give_up)
+
+    def _give_up(self) -> None:
+        self._timer = None
+        # What the probe says of it from now on, its cancelling included, is too late.
+        self._pending = False
+        self._end_check()
+        self._answered(f"no answer within {self._checks.longest:g} s")
+
+    def _end_check(self) -> None:
+        cancel, self._cancel = self._cancel, None
+        if cancel is not None:
+            try:
+                cancel()
+            except Exception:
+                _log.failure("Could not cancel a check of {server}", server=self._server.name)
+
+    def _answered(self, error: str | Shortage | None) -> None:
+        checks = self._checks
+        self._pending = False
+        self._cancel = None
+        if self._timer is not None:
+            self._timer.cancel()
+        # If the server was not asked, it stays what it was.
+        verdict = None if isinstance(error, Shortage) else self._health.check(error)
+        due = self._began + checks.pause(self._health.changing)
+        self.check_in(max(0.0, due - checks.reactor.seconds()))
+        if isinstance(error, Shortage):
+            checks.short(error)
+        elif verdict is not None:
+            checks.decided(self._server, verdict)

@@ -1,0 +1,266 @@
+"""
+The servers of a pool: who is in it, and how each of them is.
+
+Takes servers in and lets them go, by request and by discovery, and joins what checks,
+ejection, draining and slow start say into one state that is announced when it changes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from random import Random
+
+from attrs import evolve
+from twisted.internet.interfaces import IReactorTime
+
+from evproxy.config.addresses import server_name
+from evproxy.errors import SettingsError, Shortage
+from evproxy.interfaces import Probe
+from evproxy.model import UpstreamServer
+from evproxy.policy.health import Verdict
+from evproxy.settings import Ejection, HealthCheck
+from evproxy.upstream.pool.checks import Checks
+from evproxy.upstream.pool.ejector import Ejector
+from evproxy.upstream.pool.server import PoolServer
+from evproxy.upstream.pool.state_lines import reason_of_state, state_line
+
+_REMEMBERED = 1024
+"""Of at least so many servers that left, the last ones, the statistics are kept."""
+
+
+class Members:
+    """
+    The servers of one pool; iterating gives those that are in it.
+
+    :param reactor: tells the time and calls later.
+    :param make: makes the state of a server that was not in the pool before.
+    :param slow_start: seconds in which a server that came up grows to its full weight.
+    :param announce: called with a server, its new state and why.
+    :param changed: called with a server whose usability or weight may have changed.
+    """
+
+    def __init__(
+        self,
+        reactor: IReactorTime,
+        make: Callable[[UpstreamServer], PoolServer],
+        slow_start: float,
+        announce: Callable[[PoolServer, str, str], None],
+        changed: Callable[[PoolServer], None],
+    ) -> None:
+        self._reactor = reactor
+        self._make = make
+        self._slow_start = slow_start
+        self._tell = announce
+        self._notify = changed
+        self._servers: dict[str, PoolServer] = {}
+        self._gone: dict[str, PoolServer] = {}
+        self._checks: Checks | None = None
+        self._checking = False
+        self.ejector: Ejector | None = None
+
+    def check(
+        self,
+        probe: Probe,
+        timing: HealthCheck,
+        random: Random,
+        short: Callable[[Shortage], None],
+    ) -> None:
+        """Have the servers checked by `probe`, once it is started; `short` as in `Checks`."""
+        self._checks = Checks(self._reactor, probe, timing, random, self._checked, short)
+
+    def eject(self, settings: Ejection) -> None:
+        """Have the servers ejected by what their sessions meet."""
+        self.ejector = Ejector(self._reactor, settings, self.__iter__, self.changed)
+
+    def __iter__(self) -> Iterator[PoolServer]:
+        return iter(self._servers.values())
+
+    def __contains__(self, server: PoolServer) -> bool:
+        return self._servers.get(server.name) is server
+
+    def __len__(self) -> int:
+        return len(self._servers)
+
+    def leaving(self) -> list[PoolServer]:
+        """Those that have left, but still have sessions."""
+        return [server for server in self._gone.values() if server.sessions]
+
+    def start(self) -> None:
+        """Eject servers again, after `stop`."""
+        if self.ejector is not None:
+            self.ejector.start()
+
+    def stop(self) -> None:
+        """No timer or check is left."""
+        self.end_checks()
+        if self.ejector is not None:
+            self.ejector.stop()
+        for server in self:
+            if server.announced == "ejected":
+                self._record(server, server.state, "the pool has stopped")
+                server.settle(server.since, self._slow_start)
+
+    def begin_checks(self) -> None:
+        """Check the servers, if they are not checked already."""
+        if self._checks is not None and not self._checking:
+            self._checking = True
+            for server in self:
+                self._checks.add(server, self._checks.settings.interval)
+
+    def end_checks(self) -> None:
+        """No check is left: each server stays up, or down, until checks begin again."""
+        self._checking = False
+        if self._checks is not None:
+            self._checks.stop()
+
+    # Who is in the pool.
+
+    def found(self, spec: UpstreamServer) -> None:
+        """A pool is made with the server `spec`: nothing to announce."""
+        if spec.name in self._servers:
+            raise SettingsError(f"upstreams: {spec.name} is there twice")
+        self._servers[spec.name] = self._make(spec)
+
+    def join(self, spec: UpstreamServer, discovered: bool, why: str) -> None:
+        """The server `spec` joins a pool that runs, or comes back."""
+        if spec.name in self._servers:
+            raise SettingsError(f"upstreams: {spec.name} is there already")
+        server = self._gone.pop(spec.name, None) or self._make(spec)
+        server.given = spec
+        server.discovered = discovered
+        server.leaving = server.draining = server.down = False
+        server.respecify(spec)
+        self._servers[spec.name] = server
+        if self._checks is not None and self._checking:
+            self._checks.add(server, self._checks.fast_interval)
+        self._announce(server, "added", why)
+        self.changed(server, why)
+
+    def leave(self, name: str, why: str) -> None:
+        """The server called `name` leaves; it is gone when its last session is."""
+        server = self[name]
+        del self._servers[server.name]
+        self._gone[server.name] = server
+        server.leaving = True
+        if self._checks is not None:
+            self._checks.remove(server)
+        if self.ejector is not None:
+            self.ejector.forget(server)
+        drained = server.announced == "draining"
+        server.drain_why = why
+        if server.sessions:
+            self.changed(server, why)
+            if drained:
+                # It will not be resumed any more.
+                self._announce_state(server, why)
+        else:
+            server.settle(self._reactor.seconds(), self._slow_start)
+            self._notify(server)
+            self.left(server, why)
+
+    def left(self, server: PoolServer, why: str) -> None:
+        """`server` has left, and has no session any more."""
+        self._announce(server, "removed", why)
+        if len(self._gone) > 2 * _REMEMBERED:
+            idle = [name for name, gone in self._gone.items() if not gone.sessions]
+            for name in idle[: max(0, len(idle) - _REMEMBERED)]:
+                del self._gone[name]
+
+    def discovered(
+        self, servers: Sequence[UpstreamServer], refuse: Callable[[SettingsError], None]
+    ) -> bool:
+        """
+        `servers` are all that discovery knows now.
+
+        :param refuse: called with the reason for each that cannot be in a pool, which is
+            then left out; if it raises, nothing has changed.
+
+        ``False`` if none of them can be: nothing has changed either.
+        """
+        wanted: dict[str, UpstreamServer] = {}
+        made: dict[str, PoolServer] = {}
+        for spec in servers:
+            if not any(spec.name in known for known in (self._servers, self._gone, made)):
+                try:
+                    made[spec.name] = self._make(spec)
+                except SettingsError as error:
+                    refuse(error)
+                    continue
+            wanted[spec.name] = spec
+        if servers and not wanted:
+            return False
+        # `join` takes them from there: none is made once the first one has joined.
+        self._gone.update(made)
+        for name, spec in wanted.items():
+            known = self._servers.get(name)
+            if known is None:
+                self.join(spec, True, "discovered")
+            elif known.discovered and known.given != spec:
+                known.given = spec
+                known.respecify(spec)
+                self.changed(known, "discovered")
+        for server in list(self):
+            if server.discovered and server.name not in wanted:
+                self.leave(server.name, "no longer discovered")
+        return True
+
+    def __getitem__(self, name: str) -> PoolServer:
+        try:
+            return self._servers[name if name in self._servers else server_name(name)]
+        except KeyError:
+            raise LookupError(f"there is no server {name} in the pool") from None
+
+    # How they are.
+
+    def drain(self, name: str, draining: bool) -> None:
+        """The server called `name` gets no new sessions, or gets them again."""
+        server = self[name]
+        server.draining = draining
+        if draining:
+            server.drain_why = "by request"
+        self.changed(server, "by request" if draining else "resumed by request")
+
+    def weigh(self, name: str, weight: int) -> None:
+        """The server called `name` has another weight."""
+        if not (isinstance(weight, int) and 0 <= weight <= 256):
+            raise SettingsError(f"weight: expected a whole number from 0 to 256, got {weight!r}")
+        server = self[name]
+        server.respecify(evolve(server.spec, weight=weight))
+        self.changed(server, "by request")
+
+    def changed(self, server: PoolServer, why: str) -> None:
+        """Something that decides whether, or how much, `server` is used has changed."""
+        state, before = server.state, server.announced
+        now = self._reactor.seconds()
+        if state == "up" and before in ("down", "ejected"):
+            # That it could not be connected before is no reason to keep away from it now.
+            server.forget_connects()
+        if state == "up" and before != "up" and self._slow_start > 0:
+            server.slow_since = now
+        server.settle(now, self._slow_start)
+        if state != before:
+            if before == "added" and state == "up":
+                server.announced = state
+            else:
+                self._announce_state(server, why)
+        self._notify(server)
+
+    def _checked(self, server: PoolServer, verdict: Verdict) -> None:
+        server.down = not verdict.up
+        if server.down:
+            server.down_why = verdict.why
+        self.changed(server, verdict.why)
+
+    def _announce_state(self, server: PoolServer, event: str) -> None:
+        """`event` has changed what `server` is like."""
+        self._record(server, server.state, reason_of_state(server, event))
+        self._tell(server, server.state, state_line(server, event, server.since))
+
+    def _announce(self, server: PoolServer, state: str, why: str) -> None:
+        self._record(server, state, why)
+        self._tell(server, state, why)
+
+    def _record(self, server: PoolServer, state: str, why: str) -> None:
+        server.announced = state
+        server.why = why
+        server.since = self._reactor.seconds()

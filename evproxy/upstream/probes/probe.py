@@ -1,0 +1,149 @@
+"""
+Active health checks: one question to one server, one short answer.
+
+`probe_for` makes a check of its settings.  A check of your own is any object that
+satisfies `evproxy.interfaces.Probe`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, Protocol
+
+from twisted.internet.defer import Deferred
+from twisted.internet.interfaces import IStreamClientEndpoint
+
+from evproxy.config.impossible import impossible
+from evproxy.errors import SettingsError, Shortage
+from evproxy.interfaces import Probe
+from evproxy.model import UpstreamServer
+from evproxy.settings import HealthCheck
+from evproxy.upstream.address import parse_upstream, with_port
+from evproxy.upstream.dialers import TCPAddress
+from evproxy.upstream.probes import scripts
+from evproxy.upstream.probes.attempt import Attempt
+from evproxy.upstream.probes.conversation import Conversation, ask_tcp
+from evproxy.upstream.probes.http import HttpQuestion
+from evproxy.upstream.probes.names import FIRST_ANSWER, LooksUp
+from evproxy.upstream.probes.tls import TlsQuestion, name_of, refuse_tls
+
+__all__ = ["EndpointProbe", "Question", "check_probe", "probe_for"]
+
+
+class Question(Protocol):
+    """What a check asks once it may connect."""
+
+    def __call__(
+        self, attempt: Attempt, endpoint: IStreamClientEndpoint, server: UpstreamServer
+    ) -> Deferred[Any]:
+        """
+        Connect by `endpoint`, ask, and tell ``attempt.decide`` what `server` is.
+
+        A failure of what is returned is the check's; cancelling it cancels the connect.
+        """
+
+
+class EndpointProbe:
+    """
+    A check that connects to a server by its endpoint.
+
+    :param timeout: seconds for the whole check, from when the server's address is known.
+    :param port: check this port (0: the server's own).
+    :param endpoint_for: makes the client endpoint of an address.
+    """
+
+    def __init__(
+        self,
+        reactor: Any,
+        question: Question,
+        endpoint_for: Callable[[str], IStreamClientEndpoint],
+        timeout: float,
+        port: int = 0,
+    ) -> None:
+        self._reactor = reactor
+        self._question = question
+        self._endpoint_for = endpoint_for
+        self._timeout = timeout
+        self._port = port
+        self.longest = FIRST_ANSWER + timeout
+        """See `evproxy.interfaces.SelfBounded`."""
+
+    def check(
+        self, server: UpstreamServer, done: Callable[[str | Shortage | None], None]
+    ) -> Callable[[], None]:
+        """See `evproxy.interfaces.Probe`.  `done` is never called from within."""
+        # By its endpoint's name it is told apart from what may try several addresses.
+        plain = parse_upstream(server.endpoint)
+        called = f"tcp:{server.name}" if isinstance(plain, TCPAddress) else server.endpoint
+        attempt = Attempt(self._reactor, self._timeout, done, called)
+
+        def ask() -> Deferred[Any]:
+            address = with_port(server.endpoint, self._port)
+            endpoint = self._endpoint_for(address)
+            if isinstance(endpoint, LooksUp):
+                endpoint.tell(attempt)
+            return self._question(attempt, attempt.watched(endpoint), server)
+
+        attempt.begin(ask)
+        return attempt.cancel
+
+
+def probe_for(
+    reactor: Any, check: HealthCheck, endpoint_for: Callable[[str], IStreamClientEndpoint]
+) -> Probe:
+    """
+    The probe that `check` describes.
+
+    :param reactor: tells the time; for ``http`` anything that Twisted's `Agent` takes.
+    :param endpoint_for: makes the client endpoint of an address (``HOST:PORT`` or a
+        Twisted client endpoint description).
+
+    `SettingsError`, with the key's name, for what cannot be checked.
+    """
+    question = question_for(reactor, check)
+    return EndpointProbe(reactor, question, endpoint_for, check.timeout, check.port)
+
+
+def check_probe(check: HealthCheck, endpoint: str) -> None:
+    """
+    Whether `check` can ever find the server at `endpoint` well.
+
+    :raises SettingsError: if it cannot; the message says why, with the key's name.
+    """
+    try:
+        with_port(endpoint, check.port)
+    except SettingsError as error:
+        raise SettingsError(f"health_check.port: {error}") from None
+    if check.kind != "tls":
+        return
+    try:
+        refuse_tls(endpoint)
+    except SettingsError as error:
+        raise SettingsError(f"health_check.kind: {error}") from None
+    if check.verify:
+        try:
+            name_of(check.server_name, endpoint)
+        except SettingsError as error:
+            raise SettingsError(f"health_check.server_name: {error}") from None
+
+
+def question_for(reactor: Any, check: HealthCheck) -> Question:
+    """What `check` asks a server.  `SettingsError` if no server could ever be well."""
+    for key, why in impossible(check):
+        raise SettingsError(f"health_check.{key}: {why}")
+    match check.kind:
+        case "tcp":
+            return ask_tcp
+        case "tls":
+            return TlsQuestion(check)
+        case "http":
+            return HttpQuestion(reactor, check)
+        case "send-expect":
+            return Conversation(scripts.send_expect(check))
+        case "redis":
+            return Conversation(scripts.REDIS)
+        case "smtp":
+            return Conversation(scripts.SMTP)
+        case "postgresql":
+            return Conversation(scripts.POSTGRESQL)
+    raise AssertionError("HealthCheck refuses any other kind")
