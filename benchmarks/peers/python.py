@@ -56,7 +56,7 @@ def configuration(
 def evproxy_from(path: Path, log: Path | None = None) -> Command:
     """evproxy from a configuration file, as `twistd` runs it: there is no other way here.
 
-    Its entry point sets how long the engine waits in a turn, and the garbage collector;
+    Its entry point lets the engine wait for events itself, and sets the garbage collector;
     a service that an application file makes would have neither. With a `log`, that is
     twistd's, and it has the line for each session that evproxy writes by default.
     """

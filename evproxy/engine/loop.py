@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import select
 from collections.abc import Callable
+from math import inf
 from time import monotonic
 from typing import Any, Protocol
 
@@ -24,6 +25,7 @@ from twisted.logger import Logger
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
+from evproxy.engine import reactor_epoll
 from evproxy.engine.deadlines import Deadlines
 from evproxy.engine.options import Options
 from evproxy.engine.pipes import Pipes
@@ -40,6 +42,14 @@ BATCH = 256
 TURN = 0.001
 """Seconds after which no further batch is begun before the reactor gets its turn; the most
 that an engine that lingers waits for one."""
+
+LEAD = 0.05
+"""Seconds after which an engine that leads begins no further batch; its longest wait for one;
+and the longest until it leads again, after the reactor has called it at once."""
+
+RETRY = 0.05
+"""Seconds until one of the two is to watch the other again, after the kernel refused (there is
+no memory, or all processes of the user together have reached fs.epoll.max_user_watches)."""
 
 CHUNK = 64 * 1024
 """The most bytes copied for one event; the size of the one buffer that all sessions share."""
@@ -83,10 +93,14 @@ class SocketEngine:
     :param pipes: what bulk is spliced through.
     :param lasting: options that TCP sockets get once a session lasts.
 
-    `lingers` is for a process that does nothing but proxy: after a batch, the engine waits
-    up to `TURN` seconds for the next one itself, which spares the reactor a turn for each
-    event where sessions are few.  Whatever else the reactor has waits for so long: so it
-    ends with the first connection that the reactor watches.
+    In a process that does nothing but proxy, the engine waits for the next batch itself, which
+    spares the reactor a turn for each event where sessions are few (design note 0015):
+
+    `leads`: it watches the reactor's own epoll object meanwhile, and returns as soon as the
+    reactor has anything to do.  Set to false where there is none to watch.
+
+    `lingers`: it waits up to `TURN` seconds, and whatever else the reactor has waits for so
+    long.  So this is to end with the first connection that the reactor watches.
     """
 
     def __init__(
@@ -96,6 +110,7 @@ class SocketEngine:
         self.deadlines = deadlines
         self.pipes = pipes
         self.lasting = lasting
+        self.leads = False
         self.lingers = False
         self.now: float = reactor.seconds()
         self.buffer = bytearray(CHUNK)
@@ -106,6 +121,9 @@ class SocketEngine:
         self._later: list[Callable[[], None]] = []
         self._early: list[Readable] = []
         self._in_vain = 0
+        self._reactors: int | None = None
+        self._leads_from = 0.0
+        self._pause = TURN
 
     # What is watched.
 
@@ -189,21 +207,86 @@ class SocketEngine:
         until = monotonic() + TURN
         events = epoll.poll(0, BATCH)
         while events:
-            self._in_batch = True
-            self._handle(events)
-            while self._early:
-                self._read_early()
-            self._in_batch = False
-            if self._later:
-                self._run_later()
-            if self._epoll is not epoll or monotonic() >= until:
+            self._run_batch(events)
+            if self._epoll is not epoll or (now := monotonic()) >= until:
                 break
-            if self.lingers:
+            if self.leads and now >= self._leads_from:
+                # From the reactor's next turn on: what it has heard in this one it does then.
+                self._leads_from = inf
+                self.reactor.callLater(0, self._lead)
+                break
+            if self.lingers and not self.leads:
                 events = epoll.poll(TURN, BATCH)
             elif len(events) > 1:
                 events = epoll.poll(0, BATCH)
             else:
                 break
+
+    def _lead(self) -> None:
+        """Handle batches, and wait for them, until the reactor has something to do."""
+        self._leads_from = 0.0
+        epoll, reactor = self._epoll, self.reactor
+        if epoll is None:
+            return
+        if self._reactors is None:
+            self._reactors = reactor_epoll.find(reactor, self)
+        # Each of the two may watch the other only while it is not watched itself (ELOOP).
+        reactor.removeReader(self)
+        try:
+            if self._reactors is None:
+                self.leads = False
+            else:
+                self._run_until_called(epoll, self._reactors)
+        finally:
+            # The reactor first does what it has to do, without waiting for another batch.
+            reactor.callLater(0, self._follow)
+
+    def _run_until_called(self, epoll: select.epoll, reactors: int) -> None:
+        since = now = monotonic()
+        try:
+            epoll.register(reactors, IN)
+        except OSError:
+            self._leads_from = now + RETRY
+            return
+        while self._epoll is epoll and now < since + LEAD:
+            # This counts the calls that were made within the batch, too.
+            due = self.reactor.timeout()
+            if due is None or due > LEAD:
+                due = LEAD
+            elif not due:
+                break
+            events = epoll.poll(due, BATCH)
+            # What came with the reactor's is told again.
+            if not events or (reactors, IN) in events:
+                break
+            self._run_batch(events)
+            now = monotonic()
+        if self._epoll is epoll:
+            epoll.unregister(reactors)
+        # An engine that is called at once would pay for coming and going each time.
+        if (now := monotonic()) < since + TURN:
+            self._leads_from = now + self._pause
+            self._pause = min(2 * self._pause, LEAD)
+        else:
+            self._pause = TURN
+
+    def _follow(self) -> None:
+        """Let the reactor watch the engine."""
+        if self._epoll is None:
+            return
+        try:
+            self.reactor.addReader(self)
+        except OSError:
+            self.reactor.callLater(RETRY, self._follow)
+
+    def _run_batch(self, events: list[tuple[int, int]]) -> None:
+        self._in_batch = True
+        self._handle(events)
+        while self._early:
+            self._read_early()
+        self._in_batch = False
+        if self._later:
+            self._run_later()
 
     def _handle(self, events: list[tuple[int, int]]) -> None:
         """Handle one batch of events."""

@@ -118,13 +118,13 @@ class DataPlane:
 
     @property
     def lingers(self) -> bool:
-        """Whether the engine waits for events itself; see `SocketEngine`."""
+        """Whether the engine waits for events itself where it cannot lead; see `SocketEngine`."""
         return self._engine is not None and self._engine.lingers
 
     def linger(self) -> None:
         """The process does nothing but proxy; see `SocketEngine`."""
         if self._engine is not None:
-            self._engine.lingers = True
+            self._engine.leads = self._engine.lingers = True
 
     def close(self) -> None:
         """The service has stopped: keep no descriptor."""

@@ -14,7 +14,7 @@ import pytest
 from twisted.internet.defer import Deferred
 from twisted.internet.task import deferLater
 
-from evproxy.engine.loop import TURN
+from evproxy.engine.loop import LEAD, TURN
 from evproxy.model import Ending, Phase
 from evproxy.relay.end import SPLICE_CHUNK
 from tests.support.batches import HUNG_UP, IN, Batches, ready, wait_ready
@@ -232,4 +232,10 @@ async def test_only_an_engine_that_lingers_waits_for_the_next_batch(
     """Where evproxy is one of many in its process, it never waits; elsewhere a moment at most."""
     await proxied.start()
     await converse(*await proxied.pair())
-    assert max(batches.waits) == (TURN if proxied.engine == "lingering" else 0)
+    longest = max(batches.waits)
+    if proxied.engine == "socket":
+        assert longest == 0
+    elif type(proxied.reactor).__name__ == "EPollReactor":
+        assert TURN < longest <= LEAD
+    else:
+        assert longest == TURN

@@ -23,6 +23,10 @@ class Batches:
     with how many batches there had been, `waits` how long each poll might take.  `before` is
     called before each poll, so that peers can act where the reactor has no turn.  `order`:
     these come in a batch in this order, and after the others.
+
+    `reactors`: the epoll objects that are watched, which are the reactor's.  They are left out of
+    what is remembered, and what comes with an event of theirs is no batch.  `led`: how often one
+    was registered.
     """
 
     def __init__(self) -> None:
@@ -32,24 +36,43 @@ class Batches:
         self.before: Callable[[], object] = lambda: None
         self.order: list[int] = []
         self._epoll: Any = None
+        self.reactors: set[int] = set()
+        self.led = 0
+
+    @property
+    def leads(self) -> bool:
+        """Whether the engine watches the reactor's epoll object."""
+        return bool(self.reactors)
 
     def made(self) -> Batches:
         """The engine asks for an epoll object."""
         self._epoll = select.epoll()
         return self
 
+    def close(self) -> None:
+        self.reactors.clear()
+        self._epoll.close()
+
     def poll(self, timeout: float, most: int) -> list[tuple[int, int]]:
         self.before()
         self.waits.append(timeout)
         events: list[tuple[int, int]] = self._epoll.poll(timeout, most)
         events.sort(key=lambda event: self._rank(event[0]))
-        if events:
+        if events and not self.reactors & dict(events).keys():
             self.seen.append([descriptor for descriptor, _ in events])
         return events
 
     def register(self, descriptor: int, mask: int) -> None:
         self._epoll.register(descriptor, mask)
-        self.registered.append((len(self.seen), descriptor))
+        if os.readlink(f"/proc/self/fd/{descriptor}").endswith("[eventpoll]"):
+            self.reactors.add(descriptor)
+            self.led += 1
+        else:
+            self.registered.append((len(self.seen), descriptor))
+
+    def unregister(self, descriptor: int) -> None:
+        self._epoll.unregister(descriptor)
+        self.reactors.discard(descriptor)
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._epoll, name)
