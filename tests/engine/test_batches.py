@@ -22,7 +22,7 @@ from tests.support.bulk import ENDLESS
 from tests.support.peers import Listening, Peer, converse
 from tests.support.proxies import Proxied
 
-pytestmark = pytest.mark.deadline(20)
+pytestmark = [pytest.mark.deadline(20), pytest.mark.every_reactor]
 on_engine = pytest.mark.parametrize("proxied", ["socket", "lingering"], indirect=True)
 
 BULK_SESSIONS = 4

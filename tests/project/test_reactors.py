@@ -13,38 +13,31 @@ from twisted.internet.defer import gatherResults
 from twisted.internet.utils import getProcessOutputAndValue
 
 ROOT = Path(__file__).resolve().parents[2]
-BEHAVIOUR = [
-    # At once, each about as long: they wait more than they work.
-    ["test_session_ends.py", "test_socket_relay.py", "test_transport.py"],
-    ["test_limits.py", "test_torture.py"],
-    ["test_relay_degradation.py", "test_relay_batches.py", "test_garbage.py"],
-    ["test_full_queues.py", "test_idle.py"],
-]
+FOLDERS = [["tests/session"], ["tests/relay"], ["tests/engine", "tests/sockets"]]
+"""At once, for they wait more than they work."""
 
 
+@pytest.mark.deadline(400)
 @pytest.mark.parametrize(
-    ("name", "kind", "without"),
+    ("name", "kind", "marked"),
     [
-        ("poll", "PollReactor", ""),
-        # All sockets of the two hundred sessions fit under its 1,024 descriptors, those of a
-        # full batch do not.
-        ("select", "SelectReactor", "more_events_at_once_than_a_batch_takes"),
-        ("asyncio", "AsyncioSelectorReactor", ""),
+        ("poll", "PollReactor", "every_reactor"),
+        # It takes 1,024 descriptors.
+        ("select", "SelectReactor", "every_reactor and not many_descriptors"),
+        ("asyncio", "AsyncioSelectorReactor", "every_reactor"),
     ],
 )
-async def test_sessions_behave_alike(name: str, kind: str, without: str, reactor: Any) -> None:
+async def test_sessions_behave_alike(name: str, kind: str, marked: str, reactor: Any) -> None:
     """How sessions end, limits, what is left of them and the torture test: all the same."""
-    chosen = ["-k", f"not {without}"] if without else []
     runs = await gatherResults(
         [
             getProcessOutputAndValue(
                 sys.executable,
-                ["-m", "pytest", "-p", "no:cacheprovider", *chosen]
-                + [f"tests/{each}" for each in files],
+                ["-m", "pytest", "-p", "no:cacheprovider", "-m", marked, *folders],
                 {**os.environ, "EVPROXY_TEST_REACTOR": name},
                 str(ROOT),
             )
-            for files in BEHAVIOUR
+            for folders in FOLDERS
         ]
     )
     for out, err, status in runs:

@@ -21,7 +21,7 @@ from tests.support.exhaustion import Exhaustion
 from tests.support.peers import END, RESET, Peer, converse
 from tests.support.proxies import Proxied
 
-pytestmark = [pytest.mark.deadline(20), pytest.mark.lingering]
+pytestmark = [pytest.mark.deadline(20), pytest.mark.lingering, pytest.mark.every_reactor]
 socket_relay = pytest.mark.parametrize("proxied", ["socket", "adopted"], indirect=True)
 
 

@@ -16,7 +16,7 @@ from tests.support.bulk import ENDLESS, counted, fill, roles
 from tests.support.peers import END, RESET, Listening, converse
 from tests.support.proxies import Proxied
 
-pytestmark = [pytest.mark.deadline(20), pytest.mark.lingering]
+pytestmark = [pytest.mark.deadline(20), pytest.mark.lingering, pytest.mark.every_reactor]
 each_side = pytest.mark.parametrize("side", [Side.DOWNSTREAM, Side.UPSTREAM])
 
 

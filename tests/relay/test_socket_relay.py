@@ -14,7 +14,7 @@ from tests.support.batches import Trigger
 from tests.support.peers import END, RESET
 from tests.support.transports import HalfCloseable, Listener, Plain, Workbench
 
-pytestmark = pytest.mark.deadline(10)
+pytestmark = [pytest.mark.deadline(10), pytest.mark.every_reactor]
 
 
 async def test_both_are_reset_and_are_told_of_in_different_batches(workbench: Workbench) -> None:

@@ -26,7 +26,11 @@ from tests.support.secured import CLOSED, Secured, SecuredPeer
 from tests.support.unreachable import Refusing, Unanswered
 from tests.support.wrappers import ABORT, LOSE, Wrapping
 
-pytestmark = [pytest.mark.usefixtures("no_collector"), pytest.mark.oldest_twisted]
+pytestmark = [
+    pytest.mark.usefixtures("no_collector"),
+    pytest.mark.oldest_twisted,
+    pytest.mark.every_reactor,
+]
 
 # TLS of Twisted 24.7 is a cycle for itself, and keeps the direction to a client that is lost.
 COMES_APART = "connectionLost" in vars(BufferingTLSTransport)

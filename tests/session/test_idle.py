@@ -14,7 +14,7 @@ from tests.support.bulk import BULK, roles
 from tests.support.peers import RESET, converse
 from tests.support.proxies import Proxied
 
-pytestmark = pytest.mark.deadline(15)
+pytestmark = [pytest.mark.deadline(15), pytest.mark.every_reactor]
 
 IDLE = 0.2
 PAUSE = IDLE / 5

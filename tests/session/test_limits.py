@@ -19,6 +19,8 @@ from tests.support.exhaustion import Exhaustion
 from tests.support.peers import END, Listening, Peer, connect, converse
 from tests.support.proxies import Observed, Proxied
 
+pytestmark = pytest.mark.every_reactor
+
 FULL = "paused: 2 sessions, as many as are allowed"
 NO_DESCRIPTOR = (
     "this process has no free descriptor: raise its limit on open files (ulimit -n, LimitNOFILE=)"

@@ -21,7 +21,7 @@ from tests.support.leaks import LoggedErrors
 from tests.support.peers import END, RESET, Peer
 from tests.support.transports import HalfCloseable, Plain, Producer, Workbench
 
-pytestmark = [pytest.mark.deadline(20), pytest.mark.oldest_twisted]
+pytestmark = [pytest.mark.deadline(20), pytest.mark.oldest_twisted, pytest.mark.every_reactor]
 
 MANY = bytes(range(256)) * 65536  # 16 MiB
 
