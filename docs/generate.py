@@ -18,6 +18,7 @@ from evproxy.cli.tap import OPTIONS
 from evproxy.config.reference import table, table_of
 from evproxy.model import UpstreamServer
 from evproxy.settings import (
+    AccessLogSettings,
     Discover,
     Ejection,
     HealthCheck,
@@ -31,6 +32,7 @@ KEYS = (
     Settings,
     ListenerSettings,
     Timeouts,
+    AccessLogSettings,
     PoolSettings,
     UpstreamServer,
     HealthCheck,

@@ -40,6 +40,7 @@ from evproxy.policy.balance.by_name import (
 from evproxy.service.service import ProxyService
 from evproxy.session.factory import ProxyFactory
 from evproxy.settings import (
+    AccessLogSettings,
     Discover,
     Ejection,
     HealthCheck,
@@ -53,6 +54,7 @@ from evproxy.upstream.pool.pool import Pool
 from evproxy.upstream.pool.server import ServerStatus
 
 __all__ = [
+    "AccessLogSettings",
     "Balancer",
     "Candidate",
     "CloseReason",

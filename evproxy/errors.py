@@ -13,6 +13,10 @@ class SettingsError(EvproxyError):
     """A setting is wrong.  The message is one line that names the setting and what was expected."""
 
 
+class CannotOpenLog(EvproxyError):
+    """What an access log is to be written to cannot be opened.  The message is one line."""
+
+
 class NoServerAvailable(EvproxyError):
     """A pool has no server that a session could be connected to now."""
 

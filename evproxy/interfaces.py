@@ -259,6 +259,12 @@ class Relay(Protocol):
     @property
     def bytes_to_downstream(self) -> int: ...
 
+    def totals(self) -> tuple[int, int, float | None]:
+        """
+        Bytes to upstream, bytes to downstream, and when the first byte came from the server, in
+        seconds on the reactor's clock: all that is told of it, in one call.
+        """
+
     def idle_since(self, now: float) -> float:
         """
         When a byte last moved, as far as is known at `now`: seconds on the reactor's clock.
@@ -328,6 +334,29 @@ class PressureObserver(Protocol):
 
     def pressure_over(self, what: str) -> None:
         """`what` has not come up for some seconds; once after each `pressure_began`."""
+
+
+class LogWriterObserver(Protocol):
+    """
+    Hears what keeps the lines of a log from where they go.
+
+    `where` is a path, or another name of that.
+    """
+
+    def log_failed(self, where: str, why: str) -> None:
+        """A line could not be written: it waits, and is tried again.  Once for each period."""
+
+    def log_lines_dropped(self, where: str) -> None:
+        """So many lines wait that more are dropped from now on."""
+
+    def log_written_again(self, where: str, dropped: int) -> None:
+        """Lines are written again; `dropped` of them are missing."""
+
+    def log_not_reopened(self, where: str, why: str) -> None:
+        """What has the name now cannot be opened: what was opened before is still written to."""
+
+    def log_lines_lost(self, where: str, lines: int) -> None:
+        """The end came before the last `lines` could be written."""
 
 
 class PoolObserver(Protocol):

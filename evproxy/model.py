@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import enum
 from functools import lru_cache
+from typing import NamedTuple
 
 from attrs import field, frozen
 
@@ -149,19 +150,21 @@ def upstream_server(given: str | UpstreamServer) -> UpstreamServer:
     return UpstreamServer(given) if isinstance(given, str) else given
 
 
-@frozen(slots=True, kw_only=True)
-class SessionRecord:
+class SessionRecord(NamedTuple):
     """
     Everything that is worth telling of a session that has ended.
+
+    A tuple, which is made in half the time of a frozen class: one is made for each session.
 
     `listener` is the name of the listener that accepted the client at `peer`, which is
     ``HOST:PORT``, ``[v6]:PORT``, or the path of a UNIX socket, often empty.  `attempts` is
     how many servers were tried, 0 if there was none to try.  `reason` is why the session
     ended.  `error` says what kept the session from a server, or what broke in it; empty once
     a server took the session and nothing broke.
-    `started` is seconds on the reactor's clock; `connect_time` (from accept to the
-    upstream connection, its TLS handshake included; ``None`` if there was none) and
-    `duration` are in seconds.
+    `started` is seconds on the reactor's clock.  Seconds from accept are `connect_time`, to the
+    upstream connection, its TLS handshake included; `first_byte_time`, to the first byte that
+    came from the server and went on to the client; and `duration`, to the end.  The first two
+    are ``None`` if there was none.
     `bytes_to_upstream` and `bytes_to_downstream` count what was handed to the kernel
     for each side.  `upstream` is the server's name, empty if none was connected.
     `relay` is ``"stream"``, ``"socket"``, or empty if nothing was relayed.
@@ -179,3 +182,4 @@ class SessionRecord:
     bytes_to_downstream: int
     reason: CloseReason
     error: str = ""
+    first_byte_time: float | None = None

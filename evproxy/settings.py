@@ -30,6 +30,7 @@ from evproxy.config.rules import (
     Seconds,
     Text,
     Whole,
+    WordOrPath,
     pattern_fault,
 )
 from evproxy.config.tables import NamedTables, Table, TableOrKey
@@ -134,6 +135,32 @@ class Keepalive:
     )
     interval: int = _keepalive("interval", 32767, 10, "Seconds between two such probes.")
     probes: int = _keepalive("probes", 127, 6, "Probes without an answer that break a connection.")
+
+
+def _access_log(name: str, rule: Rule, meaning: str, **more: Any) -> Any:
+    return setting(rule, meaning, called=("access_log", name), **more)
+
+
+@frozen
+class AccessLogSettings:
+    """Where the line for the end of each session goes, and what it looks like."""
+
+    path: str = _access_log(
+        "path",
+        WordOrPath.of("auto", "off", "-", "syslog:", "twisted:"),
+        "Where a line for the end of each session goes: nowhere; standard output; the system's "
+        "log; the events of `twisted.logger`; or the file of that path. `auto`: standard output "
+        "under `twistd -n`, else `twisted:`.",
+        default="auto",
+        option="access-log",
+    )
+    format: str = _access_log(
+        "format",
+        Choice(("text", "json")),
+        "What the line looks like: words, or a JSON object. `twisted:` has events of its own.",
+        default="text",
+        option="access-log-format",
+    )
 
 
 def _check(name: str, rule: Rule, default: Any, meaning: str, kinds: tuple[str, ...] = ()) -> Any:
@@ -555,6 +582,9 @@ class Settings:
         default="auto",
         option="relay",
     )
-    access_log: bool = setting(
-        Flag(), "Whether the end of each session is logged.", default=True, in_file=False
+    access_log: AccessLogSettings = setting(
+        Table(AccessLogSettings),
+        "Where the end of each session is [logged](#access_log).",
+        default=AccessLogSettings(),
+        default_shown="its defaults",
     )

@@ -3,9 +3,9 @@ The ground every test stands on.
 
 * ``async def`` tests run in the reactor as they are, with a deadline: 120 seconds, or what
   ``@pytest.mark.deadline(seconds)`` says.
-* A test that leaves a delayed call, a reader, a writer, a socket, a pipe, a logged error or an
-  unhandled failure behind fails.  One that expects logged errors takes them out of the fixture
-  `logged_errors`.
+* A test that leaves a delayed call, a reader, a writer, a socket, a pipe, a thread of evproxy's, a
+  logged error or an unhandled failure behind fails.  One that expects logged errors takes them
+  out of the fixture `logged_errors`.
 * ``@pytest.mark.peers("redis-server", "redis-cli")`` names the real programs a test needs.
 """
 

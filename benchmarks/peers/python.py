@@ -32,17 +32,26 @@ def evproxy(relay: str, *, logged: bool = False) -> Starter:
     def command(forwards: Sequence[Forward], directory: Path) -> Command:
         pools = {forward.listen: [f"{LOOPBACK}:{forward.upstream}"] for forward in forwards}
         path = directory / "evproxy.toml"
-        path.write_text(configuration(pools, relay=relay))
-        return evproxy_from(path, directory / "access.log" if logged else None)
+        log = str(directory / "access.log") if logged else "off"
+        path.write_text(configuration(pools, relay=relay, log=log))
+        return evproxy_from(path)
 
     return command
 
 
 def configuration(
-    pools: Mapping[int, Sequence[str]], *, relay: str = "auto", balance: str = "round-robin"
+    pools: Mapping[int, Sequence[str]],
+    *,
+    relay: str = "auto",
+    balance: str = "round-robin",
+    log: str = "off",
 ) -> str:
-    """evproxy's configuration file: the upstream servers behind each port of 127.0.0.1."""
-    return f'relay = "{relay}"\n' + "".join(
+    """
+    evproxy's configuration file: the upstream servers behind each port of 127.0.0.1.
+
+    `log`: the path of the access log.
+    """
+    return f'relay = "{relay}"\naccess_log.path = "{log}"\n' + "".join(
         _POOL.format(
             listen=listen,
             loopback=LOOPBACK,
@@ -53,17 +62,13 @@ def configuration(
     )
 
 
-def evproxy_from(path: Path, log: Path | None = None) -> Command:
+def evproxy_from(path: Path) -> Command:
     """evproxy from a configuration file, as `twistd` runs it: there is no other way here.
 
     Its entry point lets the engine wait for events itself, and sets the garbage collector;
-    a service that an application file makes would have neither. With a `log`, that is
-    twistd's, and it has the line for each session that evproxy writes by default.
+    a service that an application file makes would have neither.
     """
-    twistd = _TWISTD if log is None else (*_TWISTD, f"--logfile={log}")
-    access = "off" if log is None else "log"
-    options = [f"--config={path}", f"--access-log={access}"]
-    return Command([*twistd, "evproxy", *options], {"PYTHONPATH": str(_ROOT)})
+    return Command([*_TWISTD, "evproxy", f"--config={path}"], {"PYTHONPATH": str(_ROOT)})
 
 
 def portforward(forwards: Sequence[Forward], directory: Path) -> Command:

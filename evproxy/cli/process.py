@@ -22,6 +22,7 @@ from twisted.internet.error import CannotListenError
 from twisted.logger import Logger
 
 from evproxy.config.addresses import host_and_port
+from evproxy.errors import CannotOpenLog
 from evproxy.escape import escaped, printable
 from evproxy.service.service import ProxyService
 
@@ -59,7 +60,7 @@ def cannot_start(lines: Iterable[str]) -> NoReturn:
 class Signals:
     """
     SIGTERM, SIGINT and SIGHUP drain for the drain timeout, SIGQUIT for as long as it takes
-    (as nginx does); a second signal of any kind ends at once.
+    (as nginx does); a second signal of any kind ends at once.  SIGUSR1 reopens the access log.
 
     What is ignored when this is made (`nohup`, the background jobs of a shell) stays ignored.
     """
@@ -72,6 +73,7 @@ class Signals:
             number: signal.SIG_IGN if signal.getsignal(number) == signal.SIG_IGN else self._handle
             for number in _HANDLED
         }
+        self._before: Any = None
         self._mask: set[Any] = set()
 
     def install(self) -> None:
@@ -92,7 +94,16 @@ class Signals:
 
     def _unblock(self) -> None:
         self._set_handlers()
+        # By now twistd has set its own, which rotates its log.
+        self._before = signal.getsignal(signal.SIGUSR1)
+        if self._before is not signal.SIG_IGN:
+            signal.signal(signal.SIGUSR1, self._reopen)
         signal.pthread_sigmask(signal.SIG_SETMASK, self._mask)
+
+    def _reopen(self, number: int, frame: Any) -> None:
+        self._reactor.callFromThread(self._proxy.reopen_log)
+        if callable(self._before):
+            self._before(number, frame)
 
     def _set_handlers(self) -> None:
         for number, handler in self._handlers.items():
@@ -136,15 +147,15 @@ class Process(Service):
         super().privilegedStartService()
         try:
             self._services.privilegedStartService()
-        except CannotListenError as error:
-            self._cannot_listen(error)
+        except (CannotListenError, CannotOpenLog) as error:
+            self._cannot_start(error)
 
     def startService(self) -> None:
         super().startService()
         try:
             self._services.startService()
-        except CannotListenError as error:
-            self._cannot_listen(error)
+        except (CannotListenError, CannotOpenLog) as error:
+            self._cannot_start(error)
         _log.info(
             "evproxy {version} listens on {where}, for at most {most} sessions",
             version=self._version,
@@ -162,16 +173,22 @@ class Process(Service):
         stopped: Deferred[None] | None = self._services.stopService()
         return stopped
 
-    def _cannot_listen(self, error: CannotListenError) -> NoReturn:
+    def _cannot_start(self, error: CannotListenError | CannotOpenLog) -> NoReturn:
+        if isinstance(error, CannotListenError):
+            line = printable(self._cannot_listen(error))
+        else:
+            line = printable(f"evproxy: {error}")
+        # A daemon has no standard error, only a log.
+        _log.critical("{line}", line=line)
+        cannot_start([line])
+
+    def _cannot_listen(self, error: CannotListenError) -> str:
         port: Any = error.port
         if isinstance(port, bytes):
             port = escaped(os.fsdecode(port))
         where = port if error.interface is None else host_and_port(error.interface or "*", port)
         reason = getattr(error.socketError, "strerror", None) or error.socketError
-        line = printable(f"{self._listen}: cannot listen on {where}: {reason}")
-        # A daemon has no standard error, only a log.
-        _log.critical("{line}", line=line)
-        cannot_start([line])
+        return f"{self._listen}: cannot listen on {where}: {reason}"
 
 
 def _shown(address: Any) -> str:

@@ -6,6 +6,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable, Iterator, Sequence
 from importlib.metadata import version
 from typing import Any, ClassVar
@@ -22,7 +23,7 @@ from evproxy.config.declare import declared, keys_of
 from evproxy.config.document import ConfigErrors
 from evproxy.config.loops import loops
 from evproxy.config.problems import quoted
-from evproxy.config.rules import Choice, Rule, Unfit
+from evproxy.config.rules import Rule, Unfit
 from evproxy.errors import SettingsError
 from evproxy.escape import escaped
 from evproxy.model import UpstreamServer
@@ -31,6 +32,7 @@ from evproxy.policy.sources import Sources, source_fault
 from evproxy.service.service import ProxyService, listener_permissions, listeners_for
 from evproxy.settings import (
     DEFAULT_LISTEN,
+    AccessLogSettings,
     Keepalive,
     ListenerSettings,
     PoolSettings,
@@ -68,7 +70,14 @@ class Option:
 
 def _options() -> Iterator[Option]:
     """Every option that is declared with a setting, in the order of the declarations."""
-    for table in (ListenerSettings, PoolSettings, Timeouts, Settings, Keepalive):
+    for table in (
+        ListenerSettings,
+        PoolSettings,
+        Timeouts,
+        Settings,
+        Keepalive,
+        AccessLogSettings,
+    ):
         for each in declared(table):
             if each.setting.option:
                 default = each.default
@@ -83,16 +92,7 @@ def _options() -> Iterator[Option]:
                 )
 
 
-ACCESS_LOG = Option(
-    "access-log",
-    Choice(("log", "off")),
-    "log",
-    "`log`: one log event for the end of each session. `off`: none.",
-    Settings,
-    "access_log",
-)
-
-OPTIONS = (*_options(), ACCESS_LOG)
+OPTIONS = tuple(_options())
 """Every option that has one value with a default."""
 
 Values = dict[type, dict[str, Any]]
@@ -173,11 +173,7 @@ class Options(usage.Options):
         for option in OPTIONS:
             values.setdefault(option.table, {})[option.key] = self._value(option)
         settings = self._settings(values) if self["config"] is None else self._from_file()
-        self.settings = evolve(
-            settings,
-            keepalive=Keepalive(**values[Keepalive]),
-            access_log=values[Settings]["access_log"] == "log",
-        )
+        self.settings = evolve(settings, keepalive=Keepalive(**values[Keepalive]))
 
     @property
     def listen_source(self) -> str:
@@ -239,7 +235,8 @@ class Options(usage.Options):
                 ),
             ),
             timeouts=Timeouts(**values[Timeouts]),
-            **{key: value for key, value in values[Settings].items() if key != "access_log"},
+            access_log=AccessLogSettings(**values[AccessLogSettings]),
+            **values[Settings],
         )
         for loop in loops(settings.listeners, settings.pools):
             raise usage.UsageError(f"--upstream: {loop.reason}")
@@ -282,6 +279,24 @@ def _refuse_repeated(name: str, values: list[str], known_as: Callable[[str], str
         seen.add(known_as(value))
 
 
+def with_access_log(options: Options) -> Settings:
+    """The settings of `options`, with what ``auto`` is here as the access log's destination."""
+    settings = options.settings
+    log = settings.access_log
+    daemon = options.parent is not None and not options.parent.get("nodaemon", True)
+    if log.path == "-" and daemon:
+        where = "access_log.path" if options["config"] else "--access-log"
+        cannot_start(
+            [
+                f"{options['config'] or 'evproxy'}: {where}: without -n, twistd has no standard "
+                'output; expected a path, "syslog:", "twisted:" or "off"'
+            ]
+        )
+    if log.path == "auto" and not daemon and sys.__stdout__ is not None:
+        log = evolve(log, path="-")
+    return evolve(settings, access_log=log)
+
+
 def makeService(options: Options) -> IService:
     """The service for `options`, as twistd wants it."""
     from twisted.internet import reactor
@@ -289,7 +304,7 @@ def makeService(options: Options) -> IService:
     raise_open_file_limit()
     services = MultiService()
     try:
-        proxy = ProxyService.from_settings(reactor, options.settings)
+        proxy = ProxyService.from_settings(reactor, with_access_log(options))
     except SettingsError as error:
         cannot_start([f"{escaped(options['config'] or 'evproxy')}: {error}"])
     if options["demo"]:

@@ -277,6 +277,28 @@ class FilePath(Matching):
 
 
 @frozen
+class WordOrPath(FilePath):
+    """One of the `words`, or the path of a file; none is taken for a word that is misspelt."""
+
+    words: Sequence[str]
+
+    @classmethod
+    def of(cls, *words: str) -> WordOrPath:
+        """The rule for `words` and paths."""
+        expected = f'one of {listed(words, "or")}, or a path with a "/" or a "." in it'
+        pattern = "|".join([*map(re.escape, words), r".*[/.].*"])
+        return cls(expected, pattern, words)
+
+    def accept(self, value: Any, path: Path, reading: Reading) -> str:
+        if value in self.words:
+            return str(value)
+        try:
+            return super().accept(value, path, reading)
+        except Unfit:
+            raise Unfit(did_you_mean(value, self.words) if isinstance(value, str) else "") from None
+
+
+@frozen
 class Many(Rule):
     """An array of values fit for the rule `item`, at least `least` of them; `expected` in words."""
 

@@ -8,7 +8,6 @@ a peer, or a user's own pool, has put into it: see `evproxy.escape`.
 
 from __future__ import annotations
 
-from attrs import evolve, fields_dict
 from twisted.logger import Logger, LogLevel
 
 from evproxy.escape import printable
@@ -18,12 +17,10 @@ from evproxy.model import SessionRecord
 _sessions = Logger(namespace="evproxy.session")
 _trouble = Logger(namespace="evproxy")
 
-_FIELDS = tuple(fields_dict(SessionRecord))
-
 
 class SessionLog:
     """
-    Logs the end of each session, in the namespace ``evproxy.session.session``.
+    Logs the end of each session, in the namespace ``evproxy.session``.
 
     The event has every field of `SessionRecord` under its own name, with `reason_by`,
     `reason_how` and `reason_phase` beside the `reason`, and all of it in words as `text`.
@@ -43,25 +40,25 @@ class SessionLog:
             reason_by=reason.by.value,
             reason_how=reason.how.value,
             reason_phase=reason.phase.value,
-            **{name: getattr(record, name) for name in _FIELDS},
+            **record._asdict(),
         )
 
 
 def _text(record: SessionRecord) -> str:
-    connect = record.connect_time
+    connect, first = record.connect_time, record.first_byte_time
     connected = "-" if connect is None else f"{connect:.3f} s"
+    answered = "-" if first is None else f"{first:.3f} s"
     because = f", {record.error}" if record.error else ""
     return (
         f"{record.listener} {record.peer or '-'} -> {record.upstream or '-'}: {record.reason}, "
         f"{record.bytes_to_upstream} bytes up, {record.bytes_to_downstream} bytes down, "
-        f"connected in {connected}, {record.duration:.3f} s in all, "
+        f"connected in {connected}, first byte in {answered}, {record.duration:.3f} s in all, "
         f"{record.relay or 'no'} relay{because}"
     )
 
 
 def _printable(record: SessionRecord) -> SessionRecord:
-    return evolve(
-        record,
+    return record._replace(
         listener=printable(record.listener),
         peer=printable(record.peer),
         upstream=printable(record.upstream),
@@ -72,6 +69,33 @@ def _printable(record: SessionRecord) -> SessionRecord:
 
 class TroubleLog:
     """Logs what an operator must know even where sessions are not: namespace ``evproxy``."""
+
+    def log_failed(self, where: str, why: str) -> None:
+        _trouble.warn("cannot write the access log to {where}: {why}", where=where, why=why)
+
+    def log_lines_dropped(self, where: str) -> None:
+        _trouble.warn("{where} takes the access log too slowly: lines are dropped", where=where)
+
+    def log_written_again(self, where: str, dropped: int) -> None:
+        _trouble.warn(
+            "the access log is written to {where} again, {dropped} lines were dropped",
+            where=where,
+            dropped=dropped,
+        )
+
+    def log_not_reopened(self, where: str, why: str) -> None:
+        _trouble.warn(
+            "cannot open the access log {where} again: {why}; the one opened before is kept",
+            where=where,
+            why=why,
+        )
+
+    def log_lines_lost(self, where: str, lines: int) -> None:
+        _trouble.warn(
+            "the last {lines} lines of the access log could not be written to {where}",
+            lines=lines,
+            where=where,
+        )
 
     def connect_failed(self, upstream: str, error: str) -> None:
         _trouble.warn(

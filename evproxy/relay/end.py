@@ -81,8 +81,10 @@ class End:
     One end of a socket relay, and the direction that begins there.
 
     `sink` is where the engine copies to, ``None`` while it is not to.
-    `moved` counts the bytes that the kernel took for the peer.  `ended`: its stream has
-    ended; `passed`: that was passed on.  `broken`: nothing can be sent to it any more.
+    `first` is when its first bytes were read; until then it has no sink, so that the engine
+    need not look for them.  `moved` counts the bytes that the kernel took for the peer.
+    `ended`: its stream has ended; `passed`: that was passed on.  `broken`: nothing can be sent
+    to it any more.
     `unwatched`: it hung up while it was not read, and the engine would tell so forever.
     """
 
@@ -93,6 +95,7 @@ class End:
         "descriptor",
         "ended",
         "engine",
+        "first",
         "kept",
         "mark",
         "mask",
@@ -117,6 +120,7 @@ class End:
         self.streak = 0
         self.bucket = 0
         self.active = engine.now
+        self.first: float | None = None
         self.ended = self.passed = self.broken = self.unwatched = False
         self.kept: bytearray | None = None
         self.pipe: Pipe | None = None
@@ -208,6 +212,9 @@ class End:
             self.at_end()
             return
         self.active = engine.now
+        if self.first is None:
+            self.first = engine.now
+            self.sink = peer.socket
         try:
             sent = peer.socket.send(engine.view[:count])
         except OSError as failure:
@@ -216,6 +223,8 @@ class End:
         self.moved += sent
         if sent < count:
             self.keep(engine.view[sent:count])
+        if count == CHUNK:
+            self.filled()
 
     def _splice(self, pipe: Pipe) -> None:
         try:
@@ -441,7 +450,7 @@ class End:
             self.mask = mask
         if not self.mask & IN:
             self.sink = None
-        elif self.peer is not None and self.pipe is None:
+        elif self.peer is not None and self.pipe is None and self.first is not None:
             self.sink = self.peer.socket
 
     def end_stream(self) -> None:

@@ -71,9 +71,11 @@ class SocketRelay:
         """Begin, with what the client sent before and whether it has ended its stream."""
         down, up = self._down, self._up
         down.active = up.active = self._engine.seconds()
+        # When the client's first bytes come is not told.
+        down.first = down.active
         down.begin()
         up.begin()
-        down.sink, up.sink = up.socket, down.socket
+        down.sink = up.socket
         if received:
             down.received(received)
         if ended and self.how is None:
@@ -88,6 +90,10 @@ class SocketRelay:
     @property
     def bytes_to_downstream(self) -> int:
         return self._up.moved
+
+    def totals(self) -> tuple[int, int, float | None]:
+        up = self._up
+        return self._down.moved, up.moved, up.first
 
     def idle_since(self, now: float) -> float:
         """When a byte last moved; see `evproxy.interfaces.Relay`."""

@@ -152,6 +152,7 @@ class StreamRelay:
         "_to_downstream",
         "_how",
         "_farewell",
+        "_first_byte",
         "_last_active",
         "_leaving",
         "_listener",
@@ -184,6 +185,7 @@ class StreamRelay:
         self._farewell: Farewell | None = None
         self._last_active = clock.seconds()
         self._queued = 0
+        self._first_byte: float | None = None
         downstream.receiver = self._to_upstream
         upstream.receiver = self._to_downstream
 
@@ -207,9 +209,14 @@ class StreamRelay:
     def bytes_to_downstream(self) -> int:
         return self._to_downstream.moved
 
+    def totals(self) -> tuple[int, int, float | None]:
+        return self._to_upstream.moved, self._to_downstream.moved, self._first_byte
+
     def moved(self) -> None:
         """A byte moved, or a stream ended."""
         self._last_active = self._clock.seconds()
+        if self._first_byte is None and self._to_downstream.moved:
+            self._first_byte = self._last_active
 
     def idle_since(self, now: float) -> float:
         """When a byte last moved; see `evproxy.interfaces.Relay`."""

@@ -11,7 +11,7 @@ from itertools import islice
 from typing import Any
 
 from twisted.application.service import Service
-from twisted.internet.defer import Deferred, DeferredList, maybeDeferred
+from twisted.internet.defer import Deferred, DeferredList, maybeDeferred, succeed
 from twisted.internet.endpoints import serverFromString
 from twisted.internet.error import CannotListenError
 from twisted.internet.interfaces import IDelayedCall, IListeningPort, IStreamServerEndpoint
@@ -21,10 +21,11 @@ from twisted.python.failure import Failure
 from evproxy.config.addresses import is_unix_listener, listen_fault, permission_fault
 from evproxy.config.loops import loops
 from evproxy.engine.pipes import MOST as MOST_PIPES
-from evproxy.errors import SettingsError
+from evproxy.errors import CannotOpenLog, SettingsError
 from evproxy.interfaces import Pool as PoolInterface
 from evproxy.interfaces import SessionObserver, SharedPool
 from evproxy.model import Ending, Side, UpstreamServer, upstream_server
+from evproxy.observe.access_log import access_log_for
 from evproxy.observe.log import SessionLog, TroubleLog
 from evproxy.session.admission import Admission
 from evproxy.session.factory import ProxyFactory
@@ -32,6 +33,7 @@ from evproxy.session.session import Session
 from evproxy.settings import (
     DEFAULT_LISTEN,
     PERMISSIONS,
+    AccessLogSettings,
     ListenerSettings,
     PoolSettings,
     Settings,
@@ -166,7 +168,8 @@ class ProxyService(Service):
     :param idle_timeout, half_close_timeout, drain_timeout: seconds; see `Timeouts`.
     :param max_sessions: the most sessions at once; 0 derives it from the open-file limit.
     :param relay: ``auto``, ``stream`` or ``socket``.
-    :param access_log: log the end of each session.
+    :param access_log: where the end of each session is logged: `AccessLogSettings`, whose
+        ``auto`` is ``twisted:`` here.  True: there.  False: nowhere.
     :param unix_mode, unix_user, unix_group: who may connect to the paths of UNIX listeners; see
         `ListenerSettings`.
     :param observers: hear of the ends of sessions, beside the logs.
@@ -189,7 +192,7 @@ class ProxyService(Service):
         drain_timeout: float = 30.0,
         max_sessions: int = 0,
         relay: str = "auto",
-        access_log: bool = True,
+        access_log: AccessLogSettings | bool = True,
         unix_mode: str = "",
         unix_user: str = "",
         unix_group: str = "",
@@ -214,7 +217,9 @@ class ProxyService(Service):
             ),
             max_sessions=max_sessions,
             relay=relay,
-            access_log=access_log,
+            access_log=AccessLogSettings("auto" if access_log else "off")
+            if isinstance(access_log, bool)
+            else access_log,
         )
         self._set_up(reactor, settings, observers, pool)
 
@@ -245,8 +250,11 @@ class ProxyService(Service):
         self.settings = settings
         trouble = TroubleLog()
         # First, so that an observer that breaks costs no line of the log.
-        logs = [SessionLog()] if settings.access_log else []
-        hearing: list[SessionObserver] = [*logs, *observers]
+        self._access_log = access_log_for(reactor, settings.access_log, trouble)
+        log: Sequence[SessionObserver] = [self._access_log] if self._access_log else []
+        if settings.access_log.path in ("auto", "twisted:"):
+            log = [SessionLog()]
+        hearing: list[SessionObserver] = [*log, *observers]
         open_files = open_file_limit()
         self.admission = Admission(
             reactor, settings.max_sessions or sessions_for(open_files), [trouble]
@@ -310,12 +318,13 @@ class ProxyService(Service):
 
     def privilegedStartService(self) -> None:
         """
-        Bind every listener.
+        Bind every listener, and open the access log.
 
         An endpoint that takes its time to listen is waited for by nobody: it serves once it
         does, and an error of it is logged.
 
         :raises twisted.internet.error.CannotListenError: if one cannot; none is bound then.
+        :raises evproxy.errors.CannotOpenLog: if that cannot be opened; none is bound then.
         :raises RuntimeError: if it still drains: what `stopService` returned has to fire first.
         """
         if self._drained is not None and not self._drained.called:
@@ -339,6 +348,13 @@ class ProxyService(Service):
                 self._ports = None
                 self._close(ports.values())
                 _raise_listen_error(description, failures[0])
+        if self._access_log is not None:
+            try:
+                self._access_log.open()
+            except CannotOpenLog:
+                self._ports = None
+                self._close(ports.values())
+                raise
 
     def _bound(self, port: IListeningPort, ports: dict[int, IListeningPort], place: int) -> None:
         if self._ports is ports:
@@ -351,8 +367,7 @@ class ProxyService(Service):
         """
         Bind what is not bound yet, and start health checks and discovery.
 
-        :raises twisted.internet.error.CannotListenError, RuntimeError: as
-            `privilegedStartService` does.
+        :raises Exception: as `privilegedStartService` does.
         """
         self.privilegedStartService()
         super().startService()
@@ -406,6 +421,11 @@ class ProxyService(Service):
             each.addErrback(lambda failure: _log.failure("A listener cannot be closed", failure))
         return DeferredList(closing)
 
+    def reopen_log(self) -> None:
+        """Go on with the access log in the file that has its name now, which was moved away."""
+        if self._access_log is not None:
+            self._access_log.reopen()
+
     def abort(self) -> None:
         """Reset every session now, `RESET_BATCH` of them in a turn of the reactor."""
         self._reset_next(iter(tuple(self.admission.sessions)))
@@ -429,8 +449,11 @@ class ProxyService(Service):
         self._names.stop()
         self.admission.stop()
         self.plane.close()
-        assert self._drained is not None
-        self._drained.callback(None)
+        drained = self._drained
+        assert drained is not None
+        # Every session has told it its end by now.
+        written = succeed(None) if self._access_log is None else self._access_log.close()
+        written.addCallback(drained.callback)
 
     def _stop_pools(self) -> None:
         """Stop what this service has started, and nothing that others use."""

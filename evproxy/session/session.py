@@ -22,7 +22,6 @@ from twisted.internet.protocol import ClientFactory
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
-from evproxy.config.addresses import host_and_port
 from evproxy.engine.deadlines import Deadlines
 from evproxy.engine.options import LASTING
 from evproxy.errors import EvproxyError, NoServerAvailable, Shortage
@@ -530,20 +529,18 @@ class Session:
                 "The pool broke at the end of a session of {peer}", peer=self.info.peer_host
             )
         if context.observers:
-            self._tell_ended(self._record())
+            record = self._record(self.reason)
+            for observer in context.observers:
+                try:
+                    observer.session_ended(record)
+                except Exception:
+                    _log.failure(
+                        "An observer broke at the end of a session of {peer}", peer=record.peer
+                    )
         context.ended(self)
         # The halves may outlive the session, which they would keep.
         self.downstream.receiver = NOBODY
         self.relay = None
-
-    def _tell_ended(self, record: SessionRecord) -> None:
-        for observer in self._context.observers:
-            try:
-                observer.session_ended(record)
-            except Exception:
-                _log.failure(
-                    "An observer broke at the end of a session of {peer}", peer=record.peer
-                )
 
     def _tell_connect_failed(self, name: str, why: str) -> None:
         for observer in self._context.troubles:
@@ -552,22 +549,25 @@ class Session:
             except Exception:
                 _log.failure("An observer broke when {name} could not be connected", name=name)
 
-    def _record(self) -> SessionRecord:
-        relay, info = self.relay, self.info
-        assert self.reason is not None
+    def _record(self, reason: CloseReason) -> SessionRecord:
+        relay, info, server, started = self.relay, self.info, self.server, self.started
+        peer, port = info.peer_host, info.peer_port
+        if port:
+            peer = f"[{peer}]:{port}" if ":" in peer else f"{peer}:{port}"
+        up, down, first_byte = relay.totals() if relay is not None else (0, 0, None)
+        # In the order of its fields: names would cost as much as the record.
         return SessionRecord(
-            listener=info.listener,
-            peer=host_and_port(info.peer_host, info.peer_port)
-            if info.peer_port
-            else info.peer_host,
-            upstream=self.server.name if self.server is not None else "",
-            relay=relay.name if relay is not None else "",
-            attempts=self.attempts,
-            started=self.started,
-            connect_time=self.connect_time,
-            duration=self._context.clock.seconds() - self.started,
-            bytes_to_upstream=relay.bytes_to_upstream if relay is not None else 0,
-            bytes_to_downstream=relay.bytes_to_downstream if relay is not None else 0,
-            reason=self.reason,
-            error=self.error,
+            info.listener,
+            peer,
+            server.name if server is not None else "",
+            relay.name if relay is not None else "",
+            self.attempts,
+            started,
+            self.connect_time,
+            self._context.clock.seconds() - started,
+            up,
+            down,
+            reason,
+            self.error,
+            first_byte - started if first_byte is not None else None,
         )

@@ -305,7 +305,14 @@ lisen = "tcp:1"
         (LISTENERS + "deny = []\n" + POOLS, ["listeners[0].deny: unknown key"]),
         (LISTENERS + "tls = {}\n" + POOLS, ["listeners[0].tls: unknown key"]),
         (SOUND + "[admin]\n", ["admin: unknown key"]),
-        (SOUND + "[access_log]\n", ["access_log: unknown key"]),
+        (
+            SOUND + '[access_log]\npath = "stdout"\nformat = "tcplog"\n',
+            [
+                'access_log.path: expected one of "auto", "off", "-", "syslog:" or "twisted:", '
+                'or a path with a "/" or a "." in it, got "stdout"',
+                'access_log.format: expected one of "text" or "json", got "tcplog"',
+            ],
+        ),
         (SOUND + "[keepalive]\n", ["keepalive: unknown key"]),
         (SOUND + "[timeout]\n", ['timeout: unknown key, did you mean "timeouts"?']),
         (SOUND + '["a\\nb\\u2028"]\n', ['"a\\nb\\u2028": unknown key']),

@@ -14,6 +14,7 @@ from evproxy.config.declare import declared
 from evproxy.config.rules import Seconds, Whole
 from evproxy.settings import (
     DEFAULT_LISTEN,
+    AccessLogSettings,
     Ejection,
     HealthCheck,
     Keepalive,
@@ -25,10 +26,10 @@ from evproxy.settings import (
 
 SET_BY = {
     each.setting.option.replace("-", "_"): (table, each.name)
-    for table in (ListenerSettings, PoolSettings, Timeouts, Settings, Keepalive)
+    for table in (ListenerSettings, PoolSettings, Timeouts, Settings, Keepalive, AccessLogSettings)
     for each in declared(table)
     if each.setting.option
-} | {"access_log": (Settings, "access_log"), "source": (PoolSettings, "source")}
+} | {"source": (PoolSettings, "source")}
 """The setting that an option, or an argument of `ProxyService`, is."""
 
 YEAR, MOST = 31536000, 1_000_000_000
@@ -142,17 +143,16 @@ def test_a_service_has_the_defaults_of_its_settings() -> None:
     given = defaults(ProxyService)
     assert (given.pop("listen"), given.pop("upstreams")) == ((DEFAULT_LISTEN,), ())
     assert (given.pop("pool"), given.pop("observers")) == (None, ())
+    assert given.pop("access_log") is True
     assert given == {name: default_of(*SET_BY[name]) for name in given}
     assert default_of(ListenerSettings, "listen") == DEFAULT_LISTEN
     assert default_of(Settings, "timeouts") == Timeouts()
     assert default_of(Settings, "keepalive") == Keepalive()
+    assert default_of(Settings, "access_log") == AccessLogSettings()
 
 
 @pytest.mark.parametrize("option", OPTIONS, ids=lambda option: option.name)
 def test_an_option_has_the_default_of_its_setting(option: Any) -> None:
     """And so the command line, the file and the library agree."""
     cls, name = SET_BY[option.name.replace("-", "_")]
-    value: object = option.rule.read(option.default)
-    if name == "access_log":
-        value = value == "log"
-    assert value == default_of(cls, name)
+    assert option.rule.read(option.default) == default_of(cls, name)

@@ -18,6 +18,7 @@ from twisted.internet.threads import deferToThread
 from evproxy import ProxyService
 from evproxy.model import UpstreamServer
 from evproxy.settings import (
+    AccessLogSettings,
     Discover,
     HealthCheck,
     ListenerSettings,
@@ -168,7 +169,7 @@ async def test_silent_name_servers_hold_up_nobody_else(
                 ),
                 PoolSettings(name="good", upstreams=(UpstreamServer(f"{NAME}:{server.port}"),)),
             ),
-            access_log=False,
+            access_log=AccessLogSettings(path="off"),
         ),
     )
     service.startService()

@@ -42,6 +42,10 @@ def numbers(option: str, expected: str, *values: str) -> Iterator[Wrong]:
         yield wrong(UPSTREAM, f"--{option}={value}", line=line)
 
 
+DESTINATIONS = (
+    'expected one of "auto", "off", "-", "syslog:" or "twisted:", '
+    'or a path with a "/" or a "." in it'
+)
 BALANCES = (
     'expected one of "round-robin", "least-sessions", "random-two", "source-hash" or "least-time"'
 )
@@ -192,7 +196,23 @@ WRONG = [
     wrong(
         UPSTREAM,
         "--access-log=json",
-        line='--access-log: expected one of "log" or "off", got "json"',
+        line=f'--access-log: {DESTINATIONS}, got "json"',
+    ),
+    wrong(
+        UPSTREAM,
+        "--access-log=syslog",
+        line=f'--access-log: {DESTINATIONS}, got "syslog", did you mean "syslog:"?',
+    ),
+    wrong(
+        UPSTREAM,
+        "--access-log-format=jsn",
+        line='--access-log-format: expected one of "text" or "json", got "jsn", '
+        'did you mean "json"?',
+    ),
+    wrong(
+        "--config=some.toml",
+        "--access-log=off",
+        line="--access-log: cannot be used with --config, set it there",
     ),
     *numbers("connect-timeout", MORE_THAN_ZERO, "0", "-1", "nan", "inf", "soon", "31536001"),
     *numbers("half-close-timeout", MORE_THAN_ZERO, "0", "-1", "nan", "-inf", ""),
@@ -250,6 +270,13 @@ def test_a_port_in_use() -> None:
         port = taken.getsockname()[1]
         line = told(f"--listen=tcp:{port}:interface=127.0.0.1")
     assert line == f"evproxy: --listen: cannot listen on 127.0.0.1:{port}: Address already in use"
+
+
+def test_an_access_log_that_cannot_be_written(tmp_path: Path) -> None:
+    """A file whose directory is not there is one line, and nothing listens."""
+    path = tmp_path / "missing" / "access.log"
+    line = told("--listen=tcp:0:interface=127.0.0.1", f"--access-log={path}")
+    assert line == f"evproxy: cannot write the access log to {path}: No such file or directory"
 
 
 @pytest.mark.skipif(not IPV6, reason="there is no IPv6 here")

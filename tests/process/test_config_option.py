@@ -112,11 +112,10 @@ def test_a_port_of_a_configuration_file_in_use(tmp_path: Path) -> None:
 
 
 def test_what_the_file_has_no_key_for_goes_along_with_it(tmp_path: Path) -> None:
-    """Keepalive and the session log are set on the command line, whatever the file says."""
+    """Keepalive is set on the command line, whatever the file says."""
     path = tmp_path / "evproxy.toml"
     path.write_text('[[listeners]]\n[pools.web]\nupstreams = ["127.0.0.1:1"]\n')
     options = Options()
-    options.parseOptions([f"--config={path}", "--keepalive-idle=7", "--access-log=off"])
+    options.parseOptions([f"--config={path}", "--keepalive-idle=7"])
     assert options.settings.keepalive.idle == 7
-    assert not options.settings.access_log
     assert options.settings.pools[0].name == "web"

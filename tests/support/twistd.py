@@ -99,9 +99,37 @@ def json_log() -> Any:
     return jsonFileLogObserver(sys.stdout)
 
 
+WORDS = ("listener", "peer", "upstream", "reason_by", "reason_how", "reason_phase")
+"""The words of a line of the access log that have no name, after its time."""
+
+NUMBERED = ("bytes_to_upstream", "bytes_to_downstream", "attempts")
+TIMED = ("connect_time", "first_byte_time", "duration")
+
+
+def session_event(line: str) -> LogEvent:
+    """What a line of the access log, as text, says: as the event that it stands for."""
+    words, _, error = line.removesuffix('"').partition(' error="')
+    time, *rest = words.split(" ")
+    event: LogEvent = {
+        "time": time,
+        "error": error,
+        "log_namespace": "evproxy.session",
+    }
+    event |= zip(WORDS, rest, strict=False)
+    for name, _, value in (each.partition("=") for each in rest[len(WORDS) :]):
+        event[name] = None if value == "-" else value
+    for name in NUMBERED:
+        event[name] = int(event[name])
+    for name in TIMED:
+        event[name] = None if event[name] is None else float(event[name])
+    return event
+
+
 class Running:
     """
     A ``twistd`` that runs in the foreground, its log events as they come; killed after `PATIENCE`.
+
+    A line of the access log counts as the event that it stands for.
 
     :param arguments: what follows ``twistd -n``.
     """
@@ -137,7 +165,7 @@ class Running:
             if wanted(event):
                 return event
         while line := self._line():
-            event = eventFromJSON(line.decode().lstrip("\x1e"))
+            event = _event(line)
             self.events.append(event)
             if wanted(event):
                 return event
@@ -168,7 +196,7 @@ class Running:
     def ended(self) -> int:
         """Its exit status, once it has ended; its last events are among `events` then."""
         while line := self._line():
-            self.events.append(eventFromJSON(line.decode().lstrip("\x1e")))
+            self.events.append(_event(line))
         return self._process.wait(PATIENCE)
 
     def sessions(self, count: int = 0) -> list[LogEvent]:
@@ -184,3 +212,10 @@ class Running:
     def _line(self) -> bytes:
         assert self._process.stdout is not None
         return self._process.stdout.readline()
+
+
+def _event(line: bytes) -> LogEvent:
+    """The event that a line of standard output is."""
+    text = line.decode().removesuffix("\n")
+    # What is written without a record separator before it is no event of twistd's.
+    return eventFromJSON(text[1:]) if text.startswith("\x1e") else session_event(text)

@@ -1,0 +1,118 @@
+"""How long the server took: the time to its first byte, on each relay."""
+
+from __future__ import annotations
+
+import pytest
+from twisted.internet.defer import Deferred
+from twisted.internet.task import deferLater
+
+from evproxy.model import SessionRecord
+from tests.support.peers import END, RESET
+from tests.support.proxies import Proxied
+
+pytestmark = [pytest.mark.lingering, pytest.mark.deadline(20)]
+
+LATE = 0.05
+"""Seconds that a server takes here."""
+
+
+async def ended(proxied: Proxied) -> SessionRecord:
+    """The record of the one session."""
+    await proxied.observed.ended()
+    [record] = proxied.observed.records
+    return record
+
+
+async def test_it_is_that_of_the_first_byte(proxied: Proxied) -> None:
+    """Not of the connection, of what the client sends, or of what the server sends later."""
+    await proxied.start()
+    client = proxied.client()
+    server = await proxied.upstream.accept()
+    await client.send(b"?")
+    await server.receive(1)
+    before = proxied.reactor.seconds()
+    await deferLater(proxied.reactor, LATE)
+    await server.send(b"!")
+    await client.receive(1)
+    after = proxied.reactor.seconds()
+    await deferLater(proxied.reactor, LATE)
+    await server.send(b"!" * 300_000)
+    await client.receive(300_000)
+    client.end()
+    assert await server.rest() == (b"", END)
+    server.end()
+    assert await client.rest() == (b"", END)
+    record = await ended(proxied)
+    assert record.first_byte_time is not None
+    assert before < record.started + record.first_byte_time <= after
+    assert record.bytes_to_downstream == 300_001
+
+
+async def test_a_server_that_speaks_first_and_ends(proxied: Proxied) -> None:
+    """What comes with the end of the stream counts too."""
+    await proxied.start()
+    client = proxied.client()
+    server = await proxied.upstream.accept()
+    await server.send(b"bye")
+    server.end()
+    assert await client.rest() == (b"bye", END)
+    client.end()
+    assert await server.rest() == (b"", END)
+    record = await ended(proxied)
+    assert record.connect_time is not None
+    assert record.first_byte_time is not None
+    assert record.connect_time <= record.first_byte_time <= record.duration
+
+
+async def test_a_client_that_does_not_read_at_first(proxied: Proxied) -> None:
+    """While the server waits for the client's socket, what it sent first is still the first."""
+    await proxied.start()
+    client = proxied.client()
+    server = await proxied.upstream.accept()
+    size = 8_000_000
+    sent = Deferred.fromCoroutine(server.send(b"!" * size))
+    await deferLater(proxied.reactor, LATE)
+    before = proxied.reactor.seconds()
+    received = await client.receive(size)
+    await sent
+    assert len(received) == size
+    client.reset()
+    await server.rest()
+    record = await ended(proxied)
+    assert record.first_byte_time is not None
+    assert record.started + record.first_byte_time < before
+    assert record.bytes_to_downstream == size
+
+
+async def test_a_client_that_sends_more_than_is_taken(proxied: Proxied) -> None:
+    """The server's first byte is noticed after the client's own direction was held up."""
+    await proxied.start()
+    client = proxied.client()
+    server = await proxied.upstream.accept()
+    size = 8_000_000
+    sent = Deferred.fromCoroutine(client.send(b"?" * size))
+    await deferLater(proxied.reactor, LATE)
+    assert len(await server.receive(size)) == size
+    await sent
+    before = proxied.reactor.seconds()
+    await server.send(b"!")
+    await client.receive(1)
+    client.reset()
+    await server.rest()
+    record = await ended(proxied)
+    assert record.first_byte_time is not None
+    assert before <= record.started + record.first_byte_time
+
+
+async def test_there_is_none_where_no_byte_came(proxied: Proxied) -> None:
+    """A server that ends without a byte, whatever the client sent."""
+    await proxied.start()
+    client = proxied.client()
+    server = await proxied.upstream.accept()
+    await client.send(b"?")
+    await server.receive(1)
+    server.reset()
+    assert await client.rest() == (b"", RESET)
+    record = await ended(proxied)
+    assert record.connect_time is not None
+    assert record.first_byte_time is None
