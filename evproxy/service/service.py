@@ -6,11 +6,13 @@ from __future__ import annotations
 
 import resource
 import sys
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from itertools import islice
-from typing import Any
+from typing import Any, cast
 
+import attrs
 from twisted.application.service import Service
+from twisted.internet.address import IPv4Address, IPv6Address, UNIXAddress
 from twisted.internet.defer import Deferred, DeferredList, maybeDeferred, succeed
 from twisted.internet.endpoints import serverFromString
 from twisted.internet.error import CannotListenError
@@ -23,7 +25,7 @@ from evproxy.config.loops import loops
 from evproxy.engine.pipes import MOST as MOST_PIPES
 from evproxy.errors import CannotOpenLog, SettingsError
 from evproxy.interfaces import Pool as PoolInterface
-from evproxy.interfaces import SessionObserver, SharedPool
+from evproxy.interfaces import SessionObserver, SharedPool, TroubleObserver
 from evproxy.model import Ending, Side, UpstreamServer, upstream_server
 from evproxy.observe.access_log import access_log_for
 from evproxy.observe.log import SessionLog, TroubleLog
@@ -34,6 +36,7 @@ from evproxy.settings import (
     DEFAULT_LISTEN,
     PERMISSIONS,
     AccessLogSettings,
+    Keepalive,
     ListenerSettings,
     PoolSettings,
     Settings,
@@ -47,6 +50,8 @@ from evproxy.upstream.names import Names
 from evproxy.upstream.pool.pool import Pool
 
 _log = Logger()
+
+_POOL, _TIMEOUTS, _KEEPALIVE = PoolSettings(), Timeouts(), Keepalive()
 
 RESERVED_FILES = 64
 """Descriptors left for everything but sessions and pipes: listeners, logs, health checks."""
@@ -147,6 +152,25 @@ def _refuse_none(argument: str, values: Sequence[object], what: str) -> None:
         )
 
 
+def _refuse_beside_a_pool(given: PoolSettings) -> None:
+    """Refuse options of a pool where there is a pool already: they would have no effect."""
+    for attribute in attrs.fields(PoolSettings):
+        if getattr(given, attribute.name) != attribute.default:
+            raise SettingsError(
+                f"{attribute.name}: cannot be given together with pool, which has its own"
+            )
+
+
+def _described(endpoint: object) -> str:
+    """What the log calls a listener that is an endpoint object."""
+    if not IStreamServerEndpoint.providedBy(endpoint):
+        raise SettingsError(
+            "listen: expected a server endpoint description or an IStreamServerEndpoint, "
+            f"got {endpoint!r}"
+        )
+    return type(endpoint).__name__
+
+
 class ProxyService(Service):
     """
     Proxies what its listeners accept to the servers of its pools.
@@ -156,10 +180,13 @@ class ProxyService(Service):
     `drain_timeout` seconds, and resets the rest; its Deferred fires when all are gone.
 
     :param reactor: Twisted's.
-    :param listen: server endpoint descriptions.
+    :param listen: server endpoint descriptions, or `IStreamServerEndpoint` objects.  Ports of
+        the latter are Twisted's own: at the bound on sessions they do not pause, and who is over
+        the bound is closed.
     :param upstreams: servers: ``HOST:PORT``, client endpoint descriptions, or `UpstreamServer`.
-    :param pool: a pool to use in place of `upstreams`, and of the options of a pool; what
-        happens to its servers is logged, unless it has an observer of its own.
+    :param pool: a pool to use in place of `upstreams`, and of the four options of a pool that
+        follow, which it has itself; what happens to its servers is logged, unless it has an
+        observer of its own.
     :param balance: how a server is picked; see `PoolSettings`.
     :param connect_timeout: seconds for one server.
     :param connect_attempts: distinct servers tried for one session.
@@ -172,46 +199,58 @@ class ProxyService(Service):
         ``auto`` is ``twisted:`` here.  True: there.  False: nowhere.
     :param unix_mode, unix_user, unix_group: who may connect to the paths of UNIX listeners; see
         `ListenerSettings`.
+    :param keepalive: how idle TCP connections are probed.
     :param observers: hear of the ends of sessions, beside the logs.
-    :raises SettingsError: if a setting is wrong.
+    :param troubles: hear of connects that failed, and of pauses, beside the log.
+    :raises SettingsError: if a setting is wrong, or contradicts another.
+    :raises TypeError: if `reactor` is none.
+
+    `pools` are the pools by name; the one that is made of the arguments is ``default``.
     """
 
     def __init__(
         self,
         reactor: Any,
-        listen: Sequence[str] = (DEFAULT_LISTEN,),
+        listen: Sequence[str | IStreamServerEndpoint] = (DEFAULT_LISTEN,),
         upstreams: Sequence[str | UpstreamServer] = (),
         *,
         pool: PoolInterface | None = None,
-        balance: str = "round-robin",
-        connect_timeout: float = 5.0,
-        connect_attempts: int = 3,
+        balance: str = _POOL.balance,
+        connect_timeout: float = _POOL.connect_timeout,
+        connect_attempts: int = _POOL.connect_attempts,
         source: str | Sequence[str] = (),
-        idle_timeout: float = 3600.0,
-        half_close_timeout: float = 30.0,
-        drain_timeout: float = 30.0,
+        idle_timeout: float = _TIMEOUTS.idle,
+        half_close_timeout: float = _TIMEOUTS.half_close,
+        drain_timeout: float = _TIMEOUTS.drain,
         max_sessions: int = 0,
         relay: str = "auto",
         access_log: AccessLogSettings | bool = True,
         unix_mode: str = "",
         unix_user: str = "",
         unix_group: str = "",
+        keepalive: Keepalive = _KEEPALIVE,
         observers: Sequence[SessionObserver] = (),
+        troubles: Sequence[TroubleObserver] = (),
     ) -> None:
+        if not hasattr(reactor, "callLater"):
+            raise TypeError(f"ProxyService: the first argument is the reactor, got {reactor!r}")
         _refuse_none("listen", listen, "server endpoint description")
         if pool is None:
             _refuse_none("upstreams", upstreams, "server (or a pool)")
+        described = [each if isinstance(each, str) else _described(each) for each in listen]
+        pool_settings = PoolSettings(
+            upstreams=tuple(upstream_server(given) for given in upstreams),
+            balance=balance,
+            connect_timeout=connect_timeout,
+            connect_attempts=connect_attempts,
+            source=in_a_tuple(source),
+        )
+        if pool is not None:
+            _refuse_beside_a_pool(pool_settings)
         settings = Settings(
-            listeners=listeners_for(listen, unix_mode, unix_user, unix_group),
-            pools=(
-                PoolSettings(
-                    upstreams=tuple(upstream_server(given) for given in upstreams),
-                    balance=balance,
-                    connect_timeout=connect_timeout,
-                    connect_attempts=connect_attempts,
-                    source=in_a_tuple(source),
-                ),
-            ),
+            listeners=listeners_for(described, unix_mode, unix_user, unix_group),
+            pools=(pool_settings,),
+            keepalive=keepalive,
             timeouts=Timeouts(
                 idle=idle_timeout, half_close=half_close_timeout, drain=drain_timeout
             ),
@@ -221,7 +260,8 @@ class ProxyService(Service):
             if isinstance(access_log, bool)
             else access_log,
         )
-        self._set_up(reactor, settings, observers, pool)
+        endpoints = {place: each for place, each in enumerate(listen) if not isinstance(each, str)}
+        self._set_up(reactor, settings, observers, troubles, pool, endpoints)
 
     @classmethod
     def from_settings(
@@ -233,7 +273,7 @@ class ProxyService(Service):
         :raises SettingsError: if a setting is wrong.
         """
         self = cls.__new__(cls)
-        self._set_up(reactor, settings, observers, None)
+        self._set_up(reactor, settings, observers, (), None, {})
         return self
 
     def _set_up(
@@ -241,7 +281,9 @@ class ProxyService(Service):
         reactor: Any,
         settings: Settings,
         observers: Sequence[SessionObserver],
+        troubles: Sequence[TroubleObserver],
         pool: PoolInterface | None,
+        endpoints: Mapping[int, IStreamServerEndpoint],
     ) -> None:
         if pool is None:
             for loop in loops(settings.listeners, settings.pools):
@@ -256,8 +298,9 @@ class ProxyService(Service):
             log = [SessionLog()]
         hearing: list[SessionObserver] = [*log, *observers]
         open_files = open_file_limit()
+        self._troubles: list[TroubleObserver] = [trouble, *troubles]
         self.admission = Admission(
-            reactor, settings.max_sessions or sessions_for(open_files), [trouble]
+            reactor, settings.max_sessions or sessions_for(open_files), self._troubles
         )
         self.plane = DataPlane(
             reactor,
@@ -267,26 +310,28 @@ class ProxyService(Service):
             most_pipes=pipes_for(open_files),
         )
         self._names = Names(reactor)
-        self.pools: dict[str, PoolInterface] = (
+        # One of a user's own is what the user knows it to be.
+        self.pools: dict[str, Pool] = (
             {
                 each.name: Pool.from_settings(reactor, each, names=self._names, observer=trouble)
                 for each in settings.pools
             }
             if pool is None
-            else {"default": pool}
+            else {"default": cast(Pool, pool)}
         )
         if isinstance(pool, Pool):
             pool.hear_if_nobody_does(trouble)
         self._listeners = [
             (
                 listener.listen,
-                server_endpoint(
+                endpoints.get(place)
+                or server_endpoint(
                     GivenPaths(self.plane.listening, listener_permissions(listener)),
                     listener.listen,
                 ),
-                self._factory(listener, hearing, trouble),
+                self._factory(listener, hearing),
             )
-            for listener in settings.listeners
+            for place, listener in enumerate(settings.listeners)
         ]
         self._ports: dict[int, IListeningPort] | None = None
         self._bound_once = False
@@ -298,7 +343,6 @@ class ProxyService(Service):
         self,
         listener: ListenerSettings,
         observers: list[SessionObserver],
-        trouble: TroubleLog,
     ) -> ProxyFactory:
         return ProxyFactory(
             self.pools[listener.pool],
@@ -306,15 +350,16 @@ class ProxyService(Service):
             listener=listener.name or listener.listen,
             timeouts=self.settings.timeouts,
             observers=observers,
-            troubles=[trouble],
+            troubles=self._troubles,
             admission=self.admission,
             plane=self.plane,
         )
 
     @property
-    def addresses(self) -> list[Any]:
+    def addresses(self) -> list[IPv4Address | IPv6Address | UNIXAddress]:
         """Where it listens now, as Twisted addresses in the order of the listeners."""
-        return [port.getHost() for _, port in sorted((self._ports or {}).items())]
+        hosts: list[Any] = [port.getHost() for _, port in sorted((self._ports or {}).items())]
+        return hosts
 
     def privilegedStartService(self) -> None:
         """
@@ -371,7 +416,7 @@ class ProxyService(Service):
         """
         self.privilegedStartService()
         super().startService()
-        for name, pool in self.pools.items():
+        for name, pool in self._named_pools():
             if name not in self._started:
                 # A pool that cannot be started is to be stopped as well.
                 self._started.add(name)
@@ -455,9 +500,13 @@ class ProxyService(Service):
         written = succeed(None) if self._access_log is None else self._access_log.close()
         written.addCallback(drained.callback)
 
+    def _named_pools(self) -> Iterable[tuple[str, PoolInterface]]:
+        """The pools, one of a user's own included."""
+        return self.pools.items()
+
     def _stop_pools(self) -> None:
         """Stop what this service has started, and nothing that others use."""
-        for name, pool in self.pools.items():
+        for name, pool in self._named_pools():
             if isinstance(pool, SharedPool):
                 # Sessions of one that was only bound may have left timers in a pool of its own.
                 if self._bound_once:

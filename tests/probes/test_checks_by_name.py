@@ -185,7 +185,9 @@ async def test_silent_name_servers_hold_up_nobody_else(
     )
     discovery.start(told.changed, told.failed)
     await told.servers("a.test:1")
-    client = connect(reactor, ("127.0.0.1", service.addresses[0].port))
+    address = service.addresses[0]
+    assert isinstance(address, IPv4Address)
+    client = connect(reactor, ("127.0.0.1", address.port))
     upstream = await server.accept()
     await converse(client, upstream)
     await deferToThread(int)

@@ -61,6 +61,7 @@ async def test_the_addresses_are_in_the_order_of_the_listeners(
     one, two, three = service.addresses
     assert isinstance(one, IPv4Address)
     assert two == UNIXAddress(path.encode())
+    assert isinstance(three, IPv4Address)
     assert one.port != three.port
     for listener in range(3):
         await ground.session(service, listener)

@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 import pytest_twisted
+from twisted.internet.address import UNIXAddress
 from twisted.internet.defer import Deferred
 
 from evproxy import Pool, ProxyService, SessionRecord, UpstreamServer
@@ -124,8 +125,9 @@ class Pooled:
     def port(self) -> int:
         """Where the proxy listens on 127.0.0.1."""
         assert self._service is not None
-        port: int = self._service.addresses[0].port
-        return port
+        address = self._service.addresses[0]
+        assert not isinstance(address, UNIXAddress)
+        return address.port
 
     def load(self, *arguments: str, width: int = 1, complaints: Sequence[str] = ()) -> Load:
         """Clients that run `arguments` from now on."""

@@ -27,16 +27,17 @@ class Ground:
         self.services: list[ProxyService] = []
         self._peers: list[Peer] = []
 
-    def service(self, *listen: str, **settings: Any) -> ProxyService:
+    def service(self, *listen: Any, **settings: Any) -> ProxyService:
         """A service in front of the server; it is not started."""
-        settings.setdefault("upstreams", [f"127.0.0.1:{self.upstream.port}"])
+        if "pool" not in settings:
+            settings.setdefault("upstreams", [f"127.0.0.1:{self.upstream.port}"])
         service = ProxyService(self.reactor, listen or (ANY_PORT,), **settings)
         self.services.append(service)
         return service
 
     def client(self, service: ProxyService, listener: int = 0) -> Peer:
         """A client of the service."""
-        address = service.addresses[listener]
+        address: Any = service.addresses[listener]
         where = (address.host, address.port) if hasattr(address, "host") else address.name.decode()
         peer = connect(self.reactor, where)
         self._peers.append(peer)
