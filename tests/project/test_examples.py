@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
+import socket
+import subprocess
+import time
 from pathlib import Path
 
 import pytest
 
-from tests.support.blocking_clients import page
-from tests.support.twistd import JSON_LOG, ROOT, TWISTD, Running
+from tests.support.blocking_clients import page, rest
+from tests.support.twistd import JSON_LOG, PATIENCE, ROOT, TWISTD, Running
 
 
 def test_composed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -26,3 +30,69 @@ def test_composed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         proxy.signal(signal.SIGINT)
         proxy.ended()
         proxy.says("Server Shut Down")
+
+
+def asked(path: Path, request: str) -> bytes:
+    """What an HTTP server at the UNIX socket `path` answers."""
+    with socket.socket(socket.AF_UNIX) as client:
+        client.settimeout(PATIENCE)
+        client.connect(str(path))
+        client.sendall(f"{request} HTTP/1.0\r\n\r\n".encode())
+        return rest(client)[0]
+
+
+def test_pool_over_http(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """``pool_over_http.py`` lists, adds and removes servers while it proxies."""
+    admin = tmp_path / "admin"
+    monkeypatch.setenv("LISTEN", "tcp:0:interface=127.0.0.1")
+    monkeypatch.setenv("ADMIN", f"unix:{admin}")
+    command = [TWISTD, "-no", "--pidfile=", JSON_LOG]
+    example = os.path.join(ROOT, "examples", "pool_over_http.py")
+    with (
+        socket.create_server(("127.0.0.1", 0)) as server,
+        Running(f"--python={example}", command=command) as proxy,
+    ):
+        port = proxy.port()
+        proxy.says("Site starting on")
+        name = f"127.0.0.1:{server.getsockname()[1]}"
+        assert asked(admin, "DELETE /127.0.0.1:8000").endswith(b"\r\n\r\n[]\n")
+        assert f'"name": "{name}", "state": "up"'.encode() in asked(admin, f"PUT /{name}")
+        assert asked(admin, f"PUT /{name}").startswith(b"HTTP/1.0 400 ")
+        assert asked(admin, "DELETE /nobody:1").startswith(b"HTTP/1.0 404 ")
+        with socket.create_connection(("127.0.0.1", port), PATIENCE):
+            connection, _ = server.accept()
+            connection.close()
+
+
+def test_json_observer(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """``json_observer.py`` writes a line for each session."""
+    monkeypatch.setenv("LISTEN", f"unix:{tmp_path}/proxy")
+    command = [TWISTD, "-no", "--pidfile=", f"--logfile={tmp_path}/log"]
+    example = os.path.join(ROOT, "examples", "json_observer.py")
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        monkeypatch.setenv("UPSTREAM", f"127.0.0.1:{server.getsockname()[1]}")
+        process = subprocess.Popen(
+            [*command, f"--python={example}"], stdout=subprocess.PIPE, cwd=tmp_path
+        )
+        try:
+            assert process.stdout is not None
+            client = connected(tmp_path / "proxy")
+            connection, _ = server.accept()
+            connection.close()
+            client.close()
+            line = json.loads(process.stdout.readline())
+        finally:
+            process.terminate()
+            process.communicate(timeout=PATIENCE)
+        assert line["server"] == f"127.0.0.1:{server.getsockname()[1]}"
+    assert line["reason"].endswith(("relaying", "closing"))
+
+
+def connected(path: Path) -> socket.socket:
+    """A client of the UNIX socket `path`, once somebody listens there."""
+    client = socket.socket(socket.AF_UNIX)
+    client.settimeout(PATIENCE)
+    until = time.monotonic() + PATIENCE
+    while client.connect_ex(str(path)):
+        assert time.monotonic() < until, "nobody listens"
+    return client
