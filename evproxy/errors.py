@@ -1,4 +1,4 @@
-"""The errors that evproxy raises, each with a message fit to be shown to a user as it is."""
+"""The errors that evproxy raises.  Their messages are written for users."""
 
 from __future__ import annotations
 
@@ -6,11 +6,11 @@ from attrs import frozen
 
 
 class EvproxyError(Exception):
-    """The base of every error that evproxy raises on purpose."""
+    """The base class of every error that evproxy raises on purpose."""
 
 
 class SettingsError(EvproxyError):
-    """A setting is wrong.  The message is one line that names the setting and what was expected."""
+    """A setting is wrong.  The message is one line: the setting, and the value it expects."""
 
 
 class CannotOpenLog(EvproxyError):
@@ -18,11 +18,11 @@ class CannotOpenLog(EvproxyError):
 
 
 class NoServerAvailable(EvproxyError):
-    """A pool has no server that a session could be connected to now."""
+    """No server of a pool can take a session now."""
 
 
 class BalancerFailed(EvproxyError):
-    """A balancer of a user's own raised, or gave what is no server of its pool."""
+    """A user's own balancer raised an exception, or yielded something that is not in its pool."""
 
 
 class ConnectTimeout(EvproxyError):
@@ -32,10 +32,10 @@ class ConnectTimeout(EvproxyError):
 @frozen(slots=True)
 class Shortage:
     """
-    Something that evproxy or its machine lacks, so that a connection could not be made.
+    A resource that evproxy or its machine lacks, which prevents a connect.
 
-    No server is to blame for it.  `what` is missing, and `remedy` names the limit to raise,
-    or where to look.  `everywhere`: connections to other servers lack it as well.
+    No server is at fault.  `what` says what is missing; `remedy` names the limit to raise, or
+    where to look.  `everywhere` is true if connects to other servers would fail as well.
     """
 
     what: str
@@ -47,7 +47,7 @@ class Shortage:
 
 
 class LocalShortage(EvproxyError, OSError):
-    """A connection lacks something that is evproxy's own: the server is not to blame."""
+    """A connect failed because of a `Shortage`: the server is not at fault."""
 
     def __init__(self, shortage: Shortage) -> None:
         super().__init__(str(shortage))

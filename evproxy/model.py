@@ -1,6 +1,5 @@
 """
-The values that evproxy speaks in.  Frozen, comparable, without behaviour that
-touches the outside: no I/O, no reactor, no clock.
+The values that all parts of evproxy share: frozen and comparable; no I/O, reactor or clock.
 
 The words are those of ``docs/architecture.md``: a *session* is one proxied
 connection between a *downstream* peer (the client) and an *upstream* peer (the
@@ -21,14 +20,14 @@ from evproxy.config.descriptions import ClientDescription
 from evproxy.config.rules import Flag, Whole
 
 
-class _Told(enum.Enum):
-    """Something that is told of each session: its members hash as what they are, single."""
+class _HashedById(enum.Enum):
+    """An enum with a fast hash: each session uses members as keys, and each is a singleton."""
 
     __hash__ = object.__hash__
 
 
-class Phase(_Told):
-    """Where a session is in its life.  `evproxy.session.session` alone moves it on."""
+class Phase(_HashedById):
+    """The state of a session.  Only `evproxy.session.session` changes it."""
 
     ACCEPTED = "accepted"
     INSPECTING = "inspecting"
@@ -38,35 +37,35 @@ class Phase(_Told):
     CLOSED = "closed"
 
 
-class Side(_Told):
-    """Who did something: one of the two peers, or evproxy itself."""
+class Side(_HashedById):
+    """Who caused an event: one of the two peers, or evproxy itself."""
 
     DOWNSTREAM = "downstream"
     UPSTREAM = "upstream"
     PROXY = "proxy"
 
 
-class Ending(_Told):
-    """How a session came to its end."""
+class Ending(_HashedById):
+    """How a session ended."""
 
     FINISHED = "finished"
-    """Both streams ended in order; every byte was passed on."""
+    """Both streams ended in order; evproxy delivered every byte."""
     RESET = "reset"
-    """A peer reset its connection, it broke, or code on that side (a wrapper) closed it."""
+    """A peer reset its connection, the connection broke, or a wrapper on that side closed it."""
     LEFT = "left"
-    """The client went away before an upstream server was connected."""
+    """The client left before evproxy was connected to an upstream server."""
     UNREACHABLE = "unreachable"
-    """No upstream server could be connected."""
+    """evproxy could not connect to any upstream server."""
     IDLE = "idle"
     """No byte moved for the idle timeout."""
     HALF_CLOSE = "half-close"
     """One stream had ended and no byte moved on the other for the half-close timeout."""
     DRAIN = "drain"
-    """The session still ran when the drain deadline passed."""
+    """The session was still running at the drain deadline."""
     SERVER_DOWN = "server-down"
-    """The upstream server was marked down and its pool resets such sessions."""
+    """The upstream server went down, and its pool resets the sessions of such servers."""
     ERROR = "error"
-    """An exception in evproxy or in a user's hook."""
+    """evproxy or a user's hook raised an exception."""
 
 
 @frozen(slots=True)
@@ -74,7 +73,7 @@ class CloseReason:
     """
     Why a session ended.  Every session has exactly one.
 
-    `by` says who ended it, `how` in which way, and `phase` where the session was then.
+    `by` says who ended the session, `how` in which way, and `phase` in which state.
     """
 
     by: Side
@@ -87,18 +86,18 @@ class CloseReason:
 
 @lru_cache(maxsize=256)
 def close_reason(by: Side, how: Ending, phase: Phase) -> CloseReason:
-    """The shared `CloseReason` of these three: sessions end often, reasons are few."""
+    """The shared `CloseReason` of these values: sessions end often, but there are few reasons."""
     return CloseReason(by, how, phase)
 
 
 @frozen(slots=True)
 class ConnectionInfo:
     """
-    What is known of a downstream connection when its upstream server is chosen.
+    The downstream connection, as a balancer sees it when it chooses the upstream server.
 
-    `peer_host` and `peer_port` are the client's address, as `canonical_address` has it (for a
-    UNIX socket the path, escaped, often empty, and 0); `listener` is the name of the listener
-    that accepted it.
+    `peer_host` and `peer_port` are the client's address, in the form of `canonical_address`.
+    For a UNIX socket they are the escaped path, often empty, and 0.  `listener` is the name of
+    the listener that accepted the connection.
     """
 
     peer_host: str
@@ -109,16 +108,16 @@ class ConnectionInfo:
 @frozen(slots=True)
 class UpstreamServer:
     """
-    One address that sessions may be connected to, as configured or discovered.
+    One upstream server, as configured or discovered.
 
-    `name` is what logs and metrics call it, which the endpoint decides: see `server_name`.
+    `name` is the server's name in logs and metrics; `server_name` derives it from the endpoint.
     """
 
     endpoint: str = setting(
         ClientDescription(),
         "Where to connect: a host and a port, or any Twisted client endpoint description "
         "(`tcp:…`, `unix:…`, `tls:…`, any plugin's).",
-        # Whoever makes the dialer says more of what is wrong with it.
+        # `dialer_for` checks the endpoint and has the better error message.
         checked=False,
     )
     weight: int = setting(
@@ -146,28 +145,29 @@ class UpstreamServer:
 
 
 def upstream_server(given: str | UpstreamServer) -> UpstreamServer:
-    """`given`, or the server whose endpoint it is."""
+    """`given`, or a server with the endpoint `given`."""
     return UpstreamServer(given) if isinstance(given, str) else given
 
 
 class SessionRecord(NamedTuple):
     """
-    Everything that is worth telling of a session that has ended.
+    The facts about a session that has ended.
 
-    A tuple, which is made in half the time of a frozen class: one is made for each session.
+    It is a tuple because a session makes one, and a tuple takes half the time of a frozen class.
 
     `listener` is the name of the listener that accepted the client at `peer`, which is
-    ``HOST:PORT``, ``[v6]:PORT``, or the path of a UNIX socket, often empty.  `attempts` is
-    how many servers were tried, 0 if there was none to try.  `reason` is why the session
-    ended.  `error` says what kept the session from a server, or what broke in it; empty once
-    a server took the session and nothing broke.
-    `started` is seconds on the reactor's clock.  Seconds from accept are `connect_time`, to the
-    upstream connection, its TLS handshake included; `first_byte_time`, to the first byte that
-    came from the server and went on to the client; and `duration`, to the end.  The first two
-    are ``None`` if there was none.
-    `bytes_to_upstream` and `bytes_to_downstream` count what was handed to the kernel
-    for each side.  `upstream` is the server's name, empty if none was connected.
-    `relay` is ``"stream"``, ``"socket"``, or empty if nothing was relayed.
+    ``HOST:PORT``, ``[v6]:PORT``, or the path of a UNIX socket, often empty.
+    `upstream` is the server's name, empty if no connect succeeded.
+    `attempts` is how many servers the session tried, 0 if there was none to try.
+    `reason` is why the session ended.  `error` says why the session got no server, or which
+    exception ended it; empty if a connect succeeded and there was no exception.
+    `started` is in seconds on the reactor's clock.  In seconds from accept: `connect_time`, to
+    the upstream connection including its TLS handshake; `first_byte_time`, to the first byte
+    that evproxy passed from the server to the client; `duration`, to the end.  The first two are
+    ``None`` if that did not happen.
+    `bytes_to_upstream` and `bytes_to_downstream` count the bytes that evproxy passed to the
+    kernel for each side.
+    `relay` is ``"stream"``, ``"socket"``, or empty if the session never relayed.
     """
 
     listener: str

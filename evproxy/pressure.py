@@ -1,5 +1,5 @@
 """
-What evproxy lacks, told once for each period in which it does, and once when that is over.
+Reports a shortage to observers: once when it begins, and once when it is over.
 """
 
 from __future__ import annotations
@@ -13,62 +13,62 @@ from evproxy.errors import Shortage
 from evproxy.interfaces import PressureObserver
 
 CALM = 10.0
-"""Seconds without a shortage of one kind that end its period."""
+"""A shortage is over when it has not occurred for this many seconds."""
 
 MOST = 64
-"""Different shortages that are told at a time; those beyond are not."""
+"""The most different shortages that are reported at a time; further ones are not reported."""
 
 _log = Logger()
 
 
 class Pressure:
     """
-    The periods of pressure of one service, or of the health checks of one pool.
+    The current shortages of one service, or of the health checks of one pool.
 
-    :param clock: tells the time and calls later.
-    :param observers: gives who may hear of it; those that are no `PressureObserver` do not.
+    :param clock: the time and the timers.
+    :param observers: returns the observers; only a `PressureObserver` among them is notified.
     """
 
     def __init__(self, clock: IReactorTime, observers: Callable[[], Iterable[object]]) -> None:
         self._clock = clock
         self._observers = observers
-        self._felt: dict[str, float] = {}
+        self._last_felt: dict[str, float] = {}
         self._timer: IDelayedCall | None = None
 
     def felt(self, shortage: Shortage) -> None:
-        """Something could not be done because of `shortage`."""
-        what, new = shortage.what, shortage.what not in self._felt
-        if new and len(self._felt) >= MOST:
+        """`shortage` has just prevented an operation."""
+        what, new = shortage.what, shortage.what not in self._last_felt
+        if new and len(self._last_felt) >= MOST:
             return
-        self._felt[what] = self._clock.seconds()
+        self._last_felt[what] = self._clock.seconds()
         if self._timer is None:
-            self._timer = self._clock.callLater(CALM, self._look)
+            self._timer = self._clock.callLater(CALM, self._end_old)
         if new:
-            self._tell(lambda observer: observer.pressure_began(what, shortage.remedy))
+            self._notify(lambda observer: observer.pressure_began(what, shortage.remedy))
 
     def stop(self) -> None:
-        """Leave no timer, and forget the pressure."""
+        """Cancel the timer and forget all shortages."""
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
-        self._felt.clear()
+        self._last_felt.clear()
 
-    def _look(self) -> None:
+    def _end_old(self) -> None:
         self._timer = None
         now = self._clock.seconds()
-        over = [what for what, last in self._felt.items() if now - last >= CALM]
+        over = [what for what, last in self._last_felt.items() if now - last >= CALM]
         for what in over:
-            del self._felt[what]
-        if self._felt:
-            due = min(self._felt.values()) + CALM - now
-            self._timer = self._clock.callLater(due, self._look)
+            del self._last_felt[what]
+        if self._last_felt:
+            due = min(self._last_felt.values()) + CALM - now
+            self._timer = self._clock.callLater(due, self._end_old)
         for what in over:
-            self._tell(lambda observer, what=what: observer.pressure_over(what))  # type: ignore[misc]
+            self._notify(lambda observer, what=what: observer.pressure_over(what))  # type: ignore[misc]
 
-    def _tell(self, what: Callable[[PressureObserver], None]) -> None:
+    def _notify(self, callback: Callable[[PressureObserver], None]) -> None:
         for observer in self._observers():
             if isinstance(observer, PressureObserver):
                 try:
-                    what(observer)
+                    callback(observer)
                 except Exception:
-                    _log.failure("An observer broke when it was told of pressure")
+                    _log.failure("An observer raised an exception in a pressure callback")

@@ -1,1 +1,1 @@
-"""Decisions, pure: time and chance are arguments."""
+"""Decisions without I/O: the caller passes the time and the random source."""

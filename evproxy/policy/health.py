@@ -1,7 +1,7 @@
 """
-When an upstream server counts as well: active checks, passive ejection, slow start.
+The rules for the health of an upstream server: active checks, passive ejection, slow start.
 
-Pure: what happened and the time go in, what follows comes out.
+Pure: the caller passes the events and the time, and gets the decision.
 """
 
 from __future__ import annotations
@@ -13,11 +13,11 @@ from attrs import define, frozen
 from evproxy.settings import Ejection
 
 SLOW_START_FLOOR = 0.1
-"""The least part of its weight that a server in slow start has, as in Envoy."""
+"""The fraction of its weight with which a server begins slow start, as in Envoy."""
 
 
 class Health(enum.Enum):
-    """What active checks say of a server; in the two states between they are repeated faster."""
+    """The result of active checks.  In the two ``GOING`` states checks are more frequent."""
 
     UP = "up"
     GOING_DOWN = "going down"
@@ -27,7 +27,7 @@ class Health(enum.Enum):
 
 @frozen(slots=True)
 class Verdict:
-    """Active checks changed their mind: the server is `up` or not, and `why`."""
+    """Active checks changed the state of a server: whether it is `up` now, and `why`."""
 
     up: bool
     why: str
@@ -38,10 +38,11 @@ class CheckedHealth:
     """
     The health of one server by its active checks.
 
-    `rise` good checks in a row make a server up, `fall` bad ones in a row make it down;
-    less than 1 counts as 1.  A server starts up, but the first check of all decides alone,
-    so that one that was never well is not given sessions for `fall` intervals (HAProxy's
-    ``init-state up``, its default).  It starts as `state` where it has been checked before.
+    `rise` successful checks in a row make a server up, `fall` failed checks in a row make it
+    down; values below 1 count as 1.  A server starts up, but its very first check decides
+    alone.  Otherwise a server that was never healthy would get sessions for `fall` intervals
+    (this is HAProxy's default, ``init-state up``).  A server that has been checked before
+    starts in `state`.
     """
 
     rise: int
@@ -52,15 +53,15 @@ class CheckedHealth:
 
     @property
     def changing(self) -> bool:
-        """Whether the next check is worth hurrying."""
+        """Whether the server is about to change state, so that the next check comes sooner."""
         return self.state in (Health.GOING_DOWN, Health.GOING_UP)
 
     def check(self, error: str | None) -> Verdict | None:
         """
-        Take the result of a check.
+        Count the result of a check.
 
-        :param error: ``None`` if it was good, else what was wrong.
-        :return: what it changed, ``None`` if the server is what it was.
+        :param error: ``None`` if the check succeeded, else the reason of the failure.
+        :return: the new verdict; ``None`` if the server stays up, or stays down.
         """
         up = self.state in (Health.UP, Health.GOING_DOWN)
         good = error is None
@@ -84,10 +85,10 @@ class EjectionRecord:
     """
     The passive health of one server.
 
-    Connect failures and resets before the first byte are counted apart: a server that
-    accepts every connection and resets it would otherwise never be found out.
-    `times` counts the ejections in a row, `until` is when the one in progress ends, and
-    `why` says what the last one was for.
+    Connect failures and resets before the first byte are counted separately.  Otherwise a
+    server that accepts every connection and resets it would never be ejected.
+    `times` counts the ejections in a row, `until` is the end of the current ejection, and
+    `why` is the reason of the last ejection.
     """
 
     connect_failures: int = 0
@@ -98,41 +99,41 @@ class EjectionRecord:
     _forgive_at: float = 0.0
 
     def connect_failed(self) -> int:
-        """A connect failed; the number in a row."""
+        """A connect failed.  Returns how many failed in a row."""
         self.connect_failures += 1
         return self.connect_failures
 
     def reset_early(self) -> int:
-        """A session ended with an upstream reset before any byte came; the number in a row."""
+        """The server reset a session before its first byte.  Returns how many in a row."""
         self.early_resets += 1
         return self.early_resets
 
     def connected(self, now: float, settings: Ejection) -> None:
-        """A connect succeeded: the row of failed ones is over."""
+        """A connect succeeded: count failed connects from 0 again."""
         self.connect_failures = 0
         self._forgive(now, settings)
 
     def answered(self, now: float, settings: Ejection) -> None:
-        """A session ended in which the server sent something: the row of resets is over."""
+        """A session ended in which the server sent a byte: count resets from 0 again."""
         self.early_resets = 0
         self._forgive(now, settings)
 
     def eject(self, now: float, settings: Ejection) -> float:
-        """Begin an ejection; the seconds it lasts: `base_time`, doubled with each in a row."""
-        # Bounding the exponent keeps a server that never recovers from overflowing a float.
+        """Begin an ejection.  Returns its seconds: `base_time`, doubled for each one in a row."""
+        # The bound on the exponent prevents a float overflow for a server that never recovers.
         seconds = min(settings.base_time * 2.0 ** min(self.times, 64), settings.max_time)
         self.times += 1
         self.until = now + seconds
         return seconds
 
     def readmit(self, now: float, settings: Ejection) -> None:
-        """The ejection is over: counting starts anew, but how often it happened is kept."""
+        """The ejection is over: reset the failure counts, but keep the number of ejections."""
         self.until = None
         self.connect_failures = self.early_resets = 0
         self._forgive_at = now + settings.base_time
 
     def _forgive(self, now: float, settings: Ejection) -> None:
-        """One doubling is taken back for each `base_time` of service, as in Envoy."""
+        """Undo one doubling for each `base_time` of good service, as in Envoy."""
         if self.times and self.until is None and now >= self._forgive_at:
             self.times -= 1
             self._forgive_at = now + settings.base_time
@@ -142,13 +143,13 @@ def may_eject(ejected: int, out: int, total: int, max_percent: int) -> bool:
     """
     Whether one more server of a pool may be ejected.
 
-    At most `max_percent` of `total` are out at once, but one always may be ejected, as in
-    Envoy's outlier detection (a bound of 10 % would otherwise do nothing in a pool of nine).
-    Beyond Envoy: the last server that gets sessions never is, and with 0 % none is.
+    At most `max_percent` of `total` servers may be out at once.  One server may always be
+    ejected, as in Envoy's outlier detection: otherwise 10 % would allow no ejection in a pool
+    of nine.  Unlike Envoy, the last server that gets sessions is never ejected, and 0 % allows
+    no ejection.
 
-    :param ejected: how many are.
-    :param out: how many others get no sessions: those, and what is down, draining or without
-        weight.
+    :param ejected: how many servers are ejected.
+    :param out: how many other servers get no sessions: ejected, down, draining or of weight 0.
     """
     if max_percent <= 0 or out + 1 >= total:
         return False
@@ -157,9 +158,10 @@ def may_eject(ejected: int, out: int, total: int, max_percent: int) -> bool:
 
 def slow_start_part(since: float, now: float, duration: float) -> float:
     """
-    The part of its weight that a server has that came up at `since`.
+    The fraction of its weight for a server that came up at `since`.
 
-    Grows linearly from `SLOW_START_FLOOR` to 1 within `duration` seconds; of 0 or less: 1.
+    The fraction grows linearly from `SLOW_START_FLOOR` to 1 within `duration` seconds.  If
+    `duration` is 0 or less, the fraction is 1.
     """
     if duration <= 0:
         return 1.0

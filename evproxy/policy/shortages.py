@@ -1,13 +1,13 @@
 """
-Whose fault it is that a connection could not be made: the server's, or evproxy's own.
+Classifies a failed connect: the server's fault, or a shortage on evproxy's own machine.
 
-Pure: an error in, a `Shortage` out, or ``None`` where the server is to blame.
+Pure: takes an error, returns a `Shortage`, or ``None`` if the server is at fault.
 
-Ours is what the kernel says before anything is sent: no descriptor, memory or local port,
-no permission, no route (ENETUNREACH).  The server's is what the network or the server
-answers, and EHOSTUNREACH, which is also what a neighbour that does not answer gives.  A
-UNIX socket that may not be opened is the server's: its path has the wrong mode, and the
-servers at other paths are not concerned.
+A shortage is an error that the kernel returns before it sends anything: no descriptor, memory
+or local port, no permission, no route (ENETUNREACH).  The server is at fault for every error
+that the network or the server answers.  EHOSTUNREACH is among these, because a server in the
+same network that does not answer causes it too.  The server is also at fault if evproxy may
+not open its UNIX socket: the path has the wrong mode, and other paths are not affected.
 """
 
 from __future__ import annotations
@@ -36,15 +36,15 @@ _EVERYWHERE = {
     errno.ENOBUFS: _MEMORY,
     errno.ENOMEM: _MEMORY,
     errno.ENOSPC: Shortage(
-        "the kernel watches no more sockets", "raise fs.epoll.max_user_watches", everywhere=True
+        "the kernel cannot watch more sockets", "raise fs.epoll.max_user_watches", everywhere=True
     ),
 }
 
 NO_PORT = {errno.EADDRNOTAVAIL, errno.EADDRINUSE}
-"""The errors that say that no local port is free; the second where a source address is bound."""
+"""The errors for "no free local port"; EADDRINUSE is the one for a bound source address."""
 
 ELSEWHERE_TOO = {*_EVERYWHERE, *NO_PORT}
-"""The errors that are a shortage whatever it is that is connected, or opened."""
+"""The errors that are a shortage for every kind of socket and file."""
 
 _NOT_PERMITTED = {errno.EACCES, errno.EPERM}
 _NO_ROUTE = {errno.ENETUNREACH, errno.ENETDOWN, errno.EAFNOSUPPORT}
@@ -54,10 +54,10 @@ _RESOLVING = re.compile(r"(?:tls|ssl|tcp):(?:host=)?(?P<host>\[[^\]]*\]|(?:[^:\\
 
 def shortage_of(number: int | None, endpoint: str = "the server") -> Shortage | None:
     """
-    What the error `number` of connecting to `endpoint` says that evproxy lacks.
+    The shortage behind the error `number` of a connect to `endpoint`; ``None`` if there is none.
 
     :param number: an errno.
-    :param endpoint: an upstream server, as `UpstreamServer.endpoint` has it.
+    :param endpoint: an upstream server, in the form of `UpstreamServer.endpoint`.
     """
     if number is None:
         return None
@@ -82,11 +82,11 @@ def shortage_of(number: int | None, endpoint: str = "the server") -> Shortage | 
 
 def shortage_in(error: BaseException | None, endpoint: str = "the server") -> Shortage | None:
     """
-    The same for an exception: one of the operating system's, or of Twisted's.
+    The shortage behind an exception of the operating system or of Twisted, as `shortage_of`.
 
-    A Twisted endpoint that resolves a name itself fails with the error of only one of the
-    addresses.  That there is no route to that one, as to an IPv6 address on a machine that
-    has none, says nothing of the others: the server is blamed.
+    A Twisted endpoint that resolves a name reports the error of only one of the addresses.
+    "No route" to this address, an IPv6 address for example, does not explain why the others
+    failed.  So this function blames the server.
     """
     if isinstance(error, LocalShortage):
         return error.shortage
@@ -97,18 +97,18 @@ def shortage_in(error: BaseException | None, endpoint: str = "the server") -> Sh
 
 
 def not_local(source: str) -> Shortage:
-    """The address `source`, that connections are to be made from, is not one of the machine's."""
+    """The shortage when the source address `source` is not an address of this machine."""
     return Shortage(
         f"source {source} is not an address of this machine", "add it there, or correct source"
     )
 
 
 def no_source(endpoint: str) -> Shortage:
-    """No address of `source` is of the family that `endpoint` needs."""
+    """The shortage when no address of `source` is of the family that `endpoint` needs."""
     return Shortage(f"source has no address of the family of {endpoint}", "add one to source")
 
 
 def _resolves(endpoint: str) -> bool:
-    """Whether the endpoint may try several addresses, of which it tells one."""
+    """Whether the endpoint may try several addresses and report the error of only one."""
     found = _RESOLVING.match(endpoint)
     return found is not None and not is_address(re.sub(r"[\\\[\]]", "", found["host"]))

@@ -1,9 +1,9 @@
 """
-The addresses of this machine that the connections to a pool's servers are made from.
+The source addresses: addresses of this machine from which a pool connects to its servers.
 
-Pure: text in, addresses out, in turn.  A connection takes a local port for itself only
-among those to the same server from the same address: so each address more is as many
-connections to one server more as ``net.ipv4.ip_local_port_range`` has ports.
+Pure: takes text, returns addresses in turn.  Only connections to the same server from the same
+source address compete for local ports.  So each further source address allows as many further
+connections to one server as ``net.ipv4.ip_local_port_range`` has ports.
 """
 
 from __future__ import annotations
@@ -12,19 +12,20 @@ from collections.abc import Iterable
 from ipaddress import ip_address, ip_network
 
 MOST = 1024
-"""The most addresses of one pool."""
+"""The most source addresses of one pool."""
 
 TRIED = 8
-"""The most addresses that one attempt to connect tries; the kernel looks at every port of each."""
+"""The most source addresses that one attempt tries: the kernel examines every port of each."""
 
 
 def addresses_in(text: str) -> tuple[str, ...]:
     """
-    The address that `text` is, or those of the range (CIDR) that it is.
+    The IP address in `text`, or the host addresses of the range (CIDR) in `text`.
 
-    As usual, the first address of an IPv4 range, and the last, are not hosts' (but for /31).
+    As usual, the first and the last address of an IPv4 range are not host addresses (except in
+    a /31).
 
-    :raises ValueError: if it is neither; the message says why.
+    :raises ValueError: if `text` is neither; the message says why.
     """
     fault = source_fault(text)
     if fault is not None:
@@ -35,14 +36,14 @@ def addresses_in(text: str) -> tuple[str, ...]:
 
 
 def source_fault(text: str) -> str | None:
-    """Why `text` is neither an address nor a range of them; ``None`` if it is."""
+    """Why `text` is neither an IP address nor a range; ``None`` if it is one of the two."""
     if "/" not in text:
         try:
             address = ip_address(text)
         except ValueError:
             return "it is not an IP address"
         if address.is_unspecified or address.is_multicast or "%" in text:
-            return "it is no address of one host" if "%" not in text else "it has a zone"
+            return "it is not the address of one host" if "%" not in text else "it has a zone"
         return None
     try:
         network = ip_network(text, strict=False)
@@ -53,7 +54,7 @@ def source_fault(text: str) -> str | None:
     if network != _strict(text):
         return f"did you mean {network}?"
     if network.network_address.is_unspecified or network.is_multicast:
-        return "they are no addresses of hosts"
+        return "it is not a range of host addresses"
     return None
 
 
@@ -66,30 +67,30 @@ def _strict(text: str) -> object:
 
 class Sources:
     """
-    Addresses to connect from, in turn.
+    The source addresses of a pool, used in turn.
 
     :param source: addresses and ranges.
-    :raises ValueError: if one is neither; the message says why.
+    :raises ValueError: if an item is neither; the message says why.
     """
 
     def __init__(self, source: Iterable[str]) -> None:
-        every = dict.fromkeys(address for text in source for address in addresses_in(text))
+        addresses = dict.fromkeys(address for text in source for address in addresses_in(text))
         self._of_family = {
-            ipv6: [address for address in every if (":" in address) is ipv6]
+            ipv6: [address for address in addresses if (":" in address) is ipv6]
             for ipv6 in (False, True)
         }
-        self.count = len(every)
+        self.count = len(addresses)
         self._turn = 0
 
     def serves(self, host: str) -> bool:
-        """Whether there is one to connect to the IP address `host` from."""
+        """Whether a source address is of the same family as the IP address `host`."""
         return bool(self._of_family[":" in host])
 
     def turn(self, host: str) -> list[str]:
         """
-        The addresses to connect to the IP address `host` from, the one to try first at the end.
+        The source addresses for a connect to the IP address `host`.  Try the last one first.
 
-        At most `TRIED`, and none if none is of the family of `host`.
+        At most `TRIED` addresses; an empty list if none is of the family of `host`.
         """
         addresses = self._of_family[":" in host]
         if not addresses:

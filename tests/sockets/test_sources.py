@@ -193,8 +193,8 @@ def test_ranges() -> None:
         ("10.0.0.5/28", "did you mean 10.0.0.0/28?"),
         ("10.0.0.0/8", f"it has more than {MOST} addresses"),
         ("::/64", f"it has more than {MOST} addresses"),
-        ("0.0.0.0", "it is no address of one host"),
-        ("224.0.0.1", "it is no address of one host"),
+        ("0.0.0.0", "it is not the address of one host"),
+        ("224.0.0.1", "it is not the address of one host"),
         ("fe80::1%eth0", "it has a zone"),
     ],
 )

@@ -1,1 +1,1 @@
-"""Which upstream server a new session goes to: one module for each policy."""
+"""The balancing policies: each module picks the upstream server of a new session in its way."""

@@ -1,9 +1,10 @@
 """
-Which upstream server a new session goes to.  Pure: no I/O, no clock; chance is injected.
+The balancing policies by name.  Pure: no I/O, no clock; the random source is injected.
 
-Each policy is a plain object that satisfies `evproxy.interfaces.Balancer`.  Its walk is
-lazy: the first pick is cheap, whatever the number of servers, and walking on gives every
-other server exactly once.  Servers of weight 0 are never picked.
+A policy picks the upstream server of a new session.  Each policy is a plain object that
+satisfies `evproxy.interfaces.Balancer`.  `candidates` is lazy: the first pick is cheap,
+whatever the number of servers, and the iterator then yields every other server exactly once.
+No policy picks a server of weight 0.
 """
 
 from __future__ import annotations
@@ -37,18 +38,18 @@ NAMES = ("round-robin", "least-sessions", "random-two", "source-hash", "least-ti
 """The names that `balancer_named` knows."""
 
 POLICIES = frozenset({RoundRobin, LeastSessions, RandomTwo, SourceHash, LeastTime})
-"""The policies.  Each gives every client all the servers that have a weight."""
+"""The policies.  Each yields, for every client, all servers whose weight is not 0."""
 
 NamedBalancer = RoundRobin | LeastSessions | RandomTwo | SourceHash | LeastTime
 
 
 def balancer_named(name: str, random: Random) -> NamedBalancer:
     """
-    A new balancer of the policy called `name`.
+    Make a balancer of the policy called `name`.
 
     :param name: one of `NAMES`.
-    :param random: where the policies that draw lots take their chance from.
-    :raises SettingsError: if there is no such policy.
+    :param random: the random source of the policies that draw servers at random.
+    :raises SettingsError: if no policy has this name.
     """
     match name:
         case "round-robin":

@@ -1,6 +1,5 @@
 """
-What the policies read of an upstream server, and what they may offer beyond the
-contract of a balancer.
+An upstream server as the policies see it, and the optional methods of a balancer.
 """
 
 from __future__ import annotations
@@ -12,51 +11,51 @@ from evproxy.model import UpstreamServer
 
 
 class Candidate(Protocol):
-    """What a balancer sees of an upstream server: who it is and how loaded it is."""
+    """An upstream server as a balancer sees it: its address, its weight and its load."""
 
     @property
     def spec(self) -> UpstreamServer:
-        """Who it is, as configured or discovered; `spec.weight` is not what to balance by."""
+        """The server as configured or discovered.  Balance by `weight`, not by `spec.weight`."""
 
     @property
     def weight(self) -> float:
-        """Its effective weight now: 0 while draining, growing during slow start."""
+        """The effective weight now: 0 while the server drains; it grows during slow start."""
 
     @property
     def sessions(self) -> int:
-        """How many sessions hold a slot on it."""
+        """How many sessions hold a slot on the server."""
 
     @property
     def connect_time(self) -> float:
-        """A decaying peak average (EWMA) of its connect times, in seconds; 0 if unknown."""
+        """A decaying peak average (EWMA) of the connect times, in seconds; 0 if unknown."""
 
 
 @runtime_checkable
 class LoadAware(Protocol):
-    """A balancer that keeps an order by load and so must hear when a load changes."""
+    """A balancer that orders servers by load, so the pool notifies it when a load changes."""
 
     def load_changed(self, server: Candidate) -> None:
-        """`server.sessions` is not what it was."""
+        """`server.sessions` has changed."""
 
 
 @runtime_checkable
 class Incremental(Protocol):
-    """A balancer whose `update` leaves work that would take too long to do at once."""
+    """A balancer whose `update` starts work that takes too long to do at once."""
 
     def advance(self) -> bool:
-        """Do a slice of that work, well under a millisecond; whether some is left."""
+        """Do a slice of the work, well under a millisecond.  ``True`` if work remains."""
 
 
 C = TypeVar("C", bound=Candidate)
 
 
 def weighted(servers: Sequence[C]) -> list[C]:
-    """Those of `servers` that may be given a share at all."""
+    """Those of `servers` whose weight is not 0."""
     return [server for server in servers if server.weight > 0]
 
 
 def rest(servers: Sequence[C], start: int, seen: set[int]) -> Iterator[C]:
-    """All of `servers` once around from the index `start` on, but those whose `id` is `seen`."""
+    """Yield `servers` from the index `start` on, wrapping, without those whose `id` is `seen`."""
     for index in range(start, start + len(servers)):
         server = servers[index % len(servers)]
         if id(server) not in seen:

@@ -1,8 +1,8 @@
 """
 The server with the fewest sessions for its weight.
 
-A heap ordered by sessions / weight makes a pick O(log n).  Entries are not moved when a
-load changes: a new one is pushed and the old one is known by its number to be stale.
+A heap ordered by sessions / weight makes a pick O(log n).  When a load changes, the old heap
+entry stays and a new entry is pushed; the entry's number shows that the old one is stale.
 """
 
 from __future__ import annotations
@@ -16,12 +16,12 @@ from evproxy.model import ConnectionInfo
 from evproxy.policy.balance.candidate import Candidate, weighted
 
 _STALE_ENTRIES = 64
-"""How many stale entries more than servers there may be before the heap is made anew."""
+"""The heap is rebuilt when stale entries outnumber the servers by more than this."""
 
 
 @define(slots=True, eq=False)
 class _Standing:
-    """A server: `turn` grows by 1 / weight with each pick, `entry` numbers its valid entry."""
+    """A server.  `turn` grows by 1 / weight with each pick; `entry` is its valid heap entry."""
 
     server: Candidate
     weight: float
@@ -31,10 +31,10 @@ class _Standing:
 
 class LeastSessions:
     """
-    Picks the least of sessions / weight; equals take turns by their weights.
+    Picks the server with the least sessions / weight; equal servers take turns by weight.
 
-    Told of every change by `load_changed`.  A server that has got more sessions without
-    that is found out when its turn comes; one that has got fewer is not.
+    The pool calls `load_changed` on every change.  Without that call, a pick still notices a
+    server that has more sessions than its heap entry says, but not one that has fewer.
     """
 
     def __init__(self) -> None:
@@ -44,7 +44,7 @@ class LeastSessions:
         self._entries = 0
 
     def update(self, servers: Sequence[Candidate]) -> None:
-        """Take `servers`, with their loads and weights of now."""
+        """Balance over `servers`, with their loads and weights as they are now."""
         old = self._standings
         self._standings = {
             id(server): _Standing(server, server.weight, self._turn_of(server, old.get(id(server))))
@@ -53,7 +53,7 @@ class LeastSessions:
         self._order()
 
     def load_changed(self, server: Candidate) -> None:
-        """`server.sessions` is not what it was."""
+        """`server.sessions` has changed."""
         standing = self._standings.get(id(server))
         if standing is not None:
             heappush(self._heap, self._entry(standing))
@@ -61,7 +61,7 @@ class LeastSessions:
                 self._order()
 
     def candidates(self, info: ConnectionInfo) -> Iterator[Candidate]:
-        """The least loaded server, then the others by their load."""
+        """Yield the least loaded server, then the others in order of load."""
         if not self._standings:
             return
         first = self._pick()
@@ -85,17 +85,17 @@ class LeastSessions:
                 heapreplace(heap, self._entry(standing))
             else:
                 break
-        # A server that stood aside while it was loaded does not make up for it when idle.
+        # A server that got no turns while it was loaded does not get them back when idle.
         self._turn = max(self._turn, turn)
         standing.turn = self._turn + 1 / standing.weight
         heapreplace(heap, self._entry(standing))
         return standing.server
 
     def _turn_of(self, server: Candidate, before: _Standing | None) -> float:
-        """When it is the turn of `server`, which had the weight of `before`."""
+        """The turn of `server`, which had the turn and the weight of `before`."""
         if before is None:
             return self._turn
-        # What is left to wait of 1 / weight shrinks as the weight grows.
+        # The remaining wait, a part of 1 / weight, shrinks as the weight grows.
         return self._turn + (before.turn - self._turn) * before.weight / server.weight
 
     def _entry(self, standing: _Standing) -> tuple[float, float, int, _Standing]:

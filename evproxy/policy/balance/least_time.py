@@ -3,8 +3,8 @@ The server that is likely to answer soonest, by a peak EWMA of its connect time.
 
 The cost of a server is connect time x (sessions + 1) / weight, as in Finagle's
 ``PeakEwma`` load metric (twitter/finagle).  The average rises to a peak at once and decays
-with time, so a server that was slow is tried again later.  One that could not be connected
-has to count as slow too: by its own last success it would stay the fastest for ever.
+with time, so a slow server gets another chance later.  A failed connect must count as a slow
+one: otherwise a dead server would keep the time of its last success and stay the fastest.
 """
 
 from __future__ import annotations
@@ -16,18 +16,17 @@ from evproxy.model import ConnectionInfo
 from evproxy.policy.balance.candidate import Candidate, rest, weighted
 
 SAMPLE = 8
-"""Up to so many servers are all looked at; of more, so many random ones for each session."""
+"""A pick compares at most this many servers: all of them, or a random sample per session."""
 
 
 class LeastTime:
     """
-    Picks the least cost; see the module.
+    Picks the server with the least cost; the module docstring defines the cost.
 
-    A server whose connect time is not known yet counts as fast as the fastest of those
-    that are looked at, so that it is tried, but not by all new sessions at once.
+    A server whose connect time is unknown counts as fast as the fastest server in the sample.
+    So the policy tries this server, but does not send all new sessions to it at once.
 
-    :param random: which servers are looked at, where there are more than `SAMPLE`, and
-        which of equals is picked.
+    :param random: draws the sample when there are more than `SAMPLE` servers, and breaks ties.
     """
 
     def __init__(self, random: Random) -> None:
@@ -35,11 +34,11 @@ class LeastTime:
         self._servers: list[Candidate] = []
 
     def update(self, servers: Sequence[Candidate]) -> None:
-        """Take `servers`."""
+        """Balance over `servers`."""
         self._servers = weighted(servers)
 
     def candidates(self, info: ConnectionInfo) -> Iterator[Candidate]:
-        """The servers looked at, by their cost, then the rest from a random place on."""
+        """Yield the sample in order of cost, then the other servers from a random index on."""
         servers, chance = self._servers, self._random.random
         if len(servers) < 2:
             yield from servers

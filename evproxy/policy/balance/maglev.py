@@ -2,9 +2,9 @@
 Maglev's lookup table: every slot belongs to a server, by consistent hashing.
 
 Source: D. Eisenbud et al., "Maglev: a fast and reliable software network load balancer",
-NSDI 2016, section 3.4.  Each server has a permutation of all slots; the servers take
-turns in claiming the next slot of theirs that is free.  With weights, as in Envoy's Maglev
-balancer, a server takes turns as often as its weight says.
+NSDI 2016, section 3.4.  Each server has a permutation of all slots.  The servers take turns:
+in its turn, a server claims the first free slot of its permutation.  As in Envoy's Maglev
+balancer, a server has turns in proportion to its weight.
 
 The same servers give the same table in every process on every machine.
 """
@@ -18,10 +18,10 @@ from heapq import heapify, heapreplace
 from math import isqrt
 
 TABLE_SIZE = 65537
-"""Slots by default, as in the paper: a prime, and 100 times as many as some 650 servers."""
+"""The default number of slots, from the paper: a prime, and 100 slots each for 650 servers."""
 
 _SLICE = 1000
-"""About how many slots one slice of the work looks at: a few tenths of a millisecond."""
+"""How many slots, about, one slice of the work examines: a few tenths of a millisecond."""
 
 
 def is_prime(number: int) -> bool:
@@ -38,12 +38,12 @@ def build(
     weights: Mapping[str, float], size: int, key: bytes
 ) -> Generator[None, None, tuple[list[str], array[int]]]:
     """
-    Build a table in slices: each ``next`` does one, the generator's return value is the result.
+    Build a table in slices: each ``next`` does one slice, and the generator returns the table.
 
     :param weights: the weight of each server by its name, all greater than zero.
-    :param size: how many slots, a prime.
-    :param key: of the hash, at most 64 bytes.
-    :return: the names, sorted, and for each slot the index of its server's name.
+    :param size: the number of slots, a prime.
+    :param key: the key of the hash, at most 64 bytes.
+    :return: the sorted names, and for each slot the index of its server's name.
     """
     names = sorted(weights)
     at, skips = [], []
@@ -71,7 +71,7 @@ def build(
         free -= 1
         if free <= crowded:
             break
-        # The fewer are free, the more are looked at for each that is claimed.
+        # The fewer slots are free, the more slots a claim has to examine.
         if free < pause:
             pause = free - _SLICE * free // size
             yield
@@ -85,8 +85,9 @@ def _claim_last(
     """
     Claim the last few slots in the same order, by calculation instead of by search.
 
-    With r of n slots free a search looks at n / r slots, but how far on in a permutation a
-    given slot is takes one multiplication: below the root of n, asking all r is faster.
+    With r of n slots free, a search examines n / r slots.  One multiplication gives the
+    position of a slot in a permutation, so for r below the square root of n it is faster to
+    calculate the positions of all r slots.
     """
     size = len(table)
     left = []
@@ -110,7 +111,7 @@ def _claim_last(
 
 
 def _turns(weights: list[float]) -> Iterator[int]:
-    """Whose turn it is, without end: the index i as often as `weights[i]` says."""
+    """Yield, without end, the index of the server whose turn it is, in proportion to `weights`."""
     members: dict[float, list[int]] = {}
     for index, weight in enumerate(weights):
         members.setdefault(weight, []).append(index)

@@ -2,7 +2,7 @@
 The power of two choices: the less loaded of two servers drawn at random.
 
 Source: M. Mitzenmacher, "The power of two choices in randomized load balancing", IEEE
-TPDS 12 (2001).  Weights are honoured by the draw, through Walker's alias method as in
+TPDS 12 (2001).  The draw respects the weights, by Walker's alias method as in
 M. Vose, "A linear algorithm for generating random numbers with a given distribution",
 IEEE TSE 17 (1991): O(n) to prepare, one random number and O(1) for a draw.
 """
@@ -16,14 +16,14 @@ from evproxy.model import ConnectionInfo
 from evproxy.policy.balance.candidate import Candidate, rest, weighted
 
 _REDRAWS = 3
-"""How often the second draw is repeated if it brings the first server again."""
+"""How often the second draw is repeated if it gives the first server again."""
 
 
 class AliasTable:
     """
-    Draws indexes of `weights` in proportion to them.
+    Draws an index of `weights` with a probability in proportion to the weight.
 
-    :param weights: greater than zero, at least one.
+    :param weights: at least one weight, all greater than zero.
     """
 
     def __init__(self, weights: Sequence[float]) -> None:
@@ -43,7 +43,7 @@ class AliasTable:
                 small.append(large.pop())
 
     def draw(self, chance: float) -> int:
-        """The index that `chance`, evenly distributed from 0 to below 1, falls on."""
+        """The index for `chance`, a uniform random number from 0 to below 1."""
         place = chance * len(self._keep)
         index = int(place)
         return index if place - index < self._keep[index] else self._alias[index]
@@ -51,9 +51,9 @@ class AliasTable:
 
 class RandomTwo:
     """
-    Draws two different servers by their weights and picks the one with less sessions / weight.
+    Draws two different servers by weight and picks the one with less sessions / weight.
 
-    :param random: decides the draws.
+    :param random: the random source of the draws.
     """
 
     def __init__(self, random: Random) -> None:
@@ -62,19 +62,19 @@ class RandomTwo:
         self._table = AliasTable([1.0])
 
     def update(self, servers: Sequence[Candidate]) -> None:
-        """Take `servers`."""
+        """Balance over `servers`."""
         self._servers = weighted(servers)
         if self._servers:
             self._table = AliasTable([server.weight for server in self._servers])
 
     def candidates(self, info: ConnectionInfo) -> Iterator[Candidate]:
-        """The better of the two, the other, then the rest from a random place on."""
+        """Yield the better of the two, the other, then the rest from a random index on."""
         servers = self._servers
         if len(servers) < 2:
             yield from servers
             return
         first, second = self._draw_two()
-        # The other way round a tie would go to the heavier server, which the draw favours already.
+        # The first server wins a tie: the draw already favours the heavier server.
         if second.sessions * first.weight < first.sessions * second.weight:
             first, second = second, first
         yield first

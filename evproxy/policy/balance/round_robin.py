@@ -1,10 +1,10 @@
 """
 Smooth weighted round-robin.
 
-Servers of equal weight form a share and take turns in it.  The shares are scheduled by
-earliest deadline among those that are eligible: the k-th turn of a share that is due the
-part r of all picks belongs between the picks (k - 1) / r and k / r.  So a share is never a
-whole turn ahead or behind, at any time, and picks of one server are spread evenly.
+Servers of equal weight form a share and take turns in it.  Among the eligible shares, the one
+with the earliest deadline is next: if a share is due the part r of all picks, its k-th turn
+belongs between the picks (k - 1) / r and k / r.  So a share is never a whole turn ahead or
+behind, and the picks of one server are spread evenly.
 Source: R. Tijdeman, "The chairman assignment problem", Discrete Mathematics 32 (1980).
 
 A pick is O(log of the number of distinct weights), which is O(1) in the number of servers.
@@ -23,7 +23,7 @@ from evproxy.policy.balance.candidate import Candidate, rest, weighted
 
 @define(slots=True, eq=False)
 class _Share:
-    """Servers of one weight; `part` of all picks is theirs, `done` counts those they had."""
+    """The servers of one weight.  They are due `part` of all picks; `done` counts their picks."""
 
     rank: int
     weight: float
@@ -46,10 +46,10 @@ class _Share:
 
 class RoundRobin:
     """
-    Gives each server its share in turn; see the module.
+    Picks each server in turn, in proportion to its weight; see the module docstring.
 
-    Failover walks on with the turns that follow, as long as they bring new servers, so
-    that what one server cannot take spreads over the others by their weights.
+    Failover uses up the next turns, as long as they give new servers.  So the sessions that
+    one server cannot take spread over the others by weight.
     """
 
     def __init__(self) -> None:
@@ -61,7 +61,7 @@ class RoundRobin:
         self._spare = 0
 
     def update(self, servers: Sequence[Candidate]) -> None:
-        """Take `servers`; whose turn it is stays, as far as the old ones are still there."""
+        """Balance over `servers`.  Servers that were there before keep their place in the turn."""
         waited = {
             server.spec.name: place
             for share in self._shares
@@ -83,7 +83,7 @@ class RoundRobin:
         self._early.sort()
 
     def candidates(self, info: ConnectionInfo) -> Iterator[Candidate]:
-        """The server whose turn it is, then every other one once."""
+        """Yield the server whose turn it is, then every other server once."""
         if not self._servers:
             return
         server = self._take(self._next_share())
@@ -105,7 +105,7 @@ class RoundRobin:
             return self._shares[0]
         early, eligible = self._early, self._eligible
         after = self._picks + 1
-        # Nobody is eligible only where an update dropped a share that was owed turns.
+        # No share is eligible only if an update removed a share that was behind.
         while early and (early[0][0] < after or not eligible):
             _, rank, share = heappop(early)
             heappush(eligible, ((share.done + 1) / share.part, rank, share))

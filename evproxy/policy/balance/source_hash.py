@@ -1,8 +1,8 @@
 """
 The same client goes to the same server, by consistent hashing of its address.
 
-Any number of evproxy machines with the same servers agree without talking.  Adding or
-removing one of n servers moves little more than 1/n of the clients.
+evproxy machines that have the same servers pick the same one, without communicating.  Adding
+or removing one of n servers moves little more than 1/n of the clients.
 """
 
 from __future__ import annotations
@@ -15,31 +15,31 @@ from evproxy.policy.balance.candidate import Candidate, weighted
 from evproxy.policy.balance.maglev import TABLE_SIZE, build, is_prime, stable_hash
 
 KEY = b"evproxy.source-hash"
-"""The default key of the hash; machines agree if theirs are the same."""
+"""The default key of the hash.  Machines must have the same key to pick the same servers."""
 
 
 class SourceHash:
     """
     Looks the client's address up in a Maglev table; see `evproxy.policy.balance.maglev`.
 
-    A table takes tens of milliseconds, so `update` only begins to build it, and `advance`
-    does a slice.  (A pool finishes its first one when it is made, which so takes 30 to 40
-    milliseconds longer: at the start, or where a program makes a pool while it runs.)
-    Until it is done the old one serves: its servers that have gone are walked past, new
-    ones come last.  Among these, and before the first table among all, clients are dealt out
-    by the plain remainder of their hash.
+    Building a table takes tens of milliseconds, so `update` only starts the build, and
+    `advance` does a slice.  (A new pool finishes its first table at once, so making a pool
+    takes 30 to 40 milliseconds longer.)  Until the new table is complete, the old table stays
+    in use: candidates that have left are skipped, and new servers come last.  The remainder
+    of the client's hash orders these new servers, and all servers before the first table.
 
-    Failover goes on through the table in steps that depend on the client, so that the
-    clients of one server spread over all the others, and every machine moves them alike.
+    Failover walks the table in steps that depend on the client, so the clients of one server
+    spread over all the others, and every machine moves a client to the same server.
 
-    :param table_size: how many slots, a prime; the share of a server is off by about n / size.
-    :param key: of the hash, at most 64 bytes.
+    :param table_size: the number of slots, a prime; the share of a server is off by about
+        n / size.
+    :param key: the key of the hash, at most 64 bytes.
     :raises ValueError: if `table_size` is not a prime.
     """
 
     def __init__(self, table_size: int = TABLE_SIZE, key: bytes = KEY) -> None:
         if not is_prime(table_size):
-            raise ValueError(f"the table size has to be a prime, not {table_size}")
+            raise ValueError(f"the table size must be a prime, not {table_size}")
         self._size = table_size
         self._key = key
         self._servers: dict[str, Candidate] = {}
@@ -49,7 +49,7 @@ class SourceHash:
         self._building: Generator[None, None, tuple[list[str], array[int]]] | None = None
 
     def update(self, servers: Sequence[Candidate]) -> None:
-        """Take `servers` and begin a new table, unless names and weights are as they were."""
+        """Balance over `servers`; start a new table if names or weights have changed."""
         usable = weighted(servers)
         wanted = {server.spec.name: server.weight for server in usable}
         in_order = sorted((server.spec.name, number) for number, server in enumerate(usable))
@@ -59,7 +59,7 @@ class SourceHash:
             self._building = build(wanted, self._size, self._key) if wanted else None
 
     def advance(self) -> bool:
-        """Do a slice of building the table; whether some of it is left."""
+        """Build a slice of the table.  ``True`` if work remains."""
         if self._building is None:
             return False
         try:
@@ -70,7 +70,7 @@ class SourceHash:
         return self._building is not None
 
     def candidates(self, info: ConnectionInfo) -> Iterator[Candidate]:
-        """The server of the client's address, then the others in an order of its own."""
+        """Yield the server for the client's address, then the others in an order per client."""
         servers, names, table = self._servers, self._names, self._table
         if not servers:
             return
@@ -93,14 +93,14 @@ class SourceHash:
 
 
 def _indexes(table: array[int], point: int, count: int) -> Iterator[int]:
-    """The values of `table` in the order of the client at `point`, each once, `count` at most."""
+    """Yield at most `count` values of `table`, each once, in the order for the hash `point`."""
     size = len(table)
     slot = point % size
     first = table[slot]
     yield first
     seen = {first}
-    # Neighbours in the table are not independent: each client goes on with steps of its own,
-    # which for a prime size reach every slot.
+    # Neighbours in the table are not independent, so each client has its own step width.  The
+    # size is a prime, so every step width reaches every slot.
     step = (point >> 64) % (size - 1) + 1
     for _ in range(size):
         if len(seen) == count:
