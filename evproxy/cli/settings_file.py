@@ -22,7 +22,7 @@ from evproxy.errors import SettingsError
 from evproxy.service.service import listener_permissions, server_endpoint
 from evproxy.settings import ListenerSettings, PoolSettings, Settings
 from evproxy.upstream.address import check_upstream
-from evproxy.upstream.pool.defaults import discoveries_on, probes_on
+from evproxy.upstream.pool.parts import discoveries_on, probes_on
 from evproxy.upstream.probes.probe import check_probe
 
 SIZE_LIMIT = 16 * 1024 * 1024

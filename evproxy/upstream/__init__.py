@@ -1,1 +1,1 @@
-"""Upstream servers: connecting to them, pools of them, their health and their discovery."""
+"""Upstream servers: connects, pools, health checks and discovery."""

@@ -1,9 +1,9 @@
 """
-From what is written as an upstream server to the dialer for it.
+Parses the address of an upstream server, and makes the dialer for it.
 
-``HOST:PORT``, ``[v6]:PORT``, ``tcp:HOST:PORT`` and ``unix:PATH`` are plain sockets, which
-the session's `PlainConnector` makes in its own way; every other Twisted client endpoint
-description is connected as Twisted does it.
+``HOST:PORT``, ``[v6]:PORT``, ``tcp:HOST:PORT`` and ``unix:PATH`` are plain sockets: the
+session's `PlainConnector` makes these connections.  Twisted connects every other client
+endpoint description.
 """
 
 from __future__ import annotations
@@ -41,16 +41,16 @@ _HOST_AND_PORT = re.compile(r"(?:tcp:)?(?:\[([0-9A-Fa-f:.]+(?:%[^\]]+)?)\]|([^:/
 _TCP6 = re.compile(r"tcp:((?:[0-9A-Fa-f]*\\:)+[0-9A-Fa-f.]*(?:%[^:=\\\]]+)?):(\d+)")
 _UNIX = re.compile(r"unix:(?:path=)?([^:=\\]+)")
 _LONGEST_PATH = 107
-"""Bytes, as Linux has it (unix(7))."""
+"""The limit of Linux for the path of a UNIX socket, in bytes (unix(7))."""
 _ENDPOINT_NAMES = {"tcp", "unix", "ssl", "tls"}
 
 
 def parse_upstream(description: str) -> TCPAddress | UNIXPath | None:
     """
-    What `description` says if it is a plain socket; ``None`` for any other endpoint.
+    The address in `description` if it is a plain socket; ``None`` for any other endpoint.
 
-    :raises SettingsError: for a host or a port that is not one, and for a path with
-        something in it that could not be shown in a log as it is.
+    :raises SettingsError: for an invalid host or port, and for a path with characters that
+        are not printable.
     """
     match = _HOST_AND_PORT.fullmatch(description)
     if match is not None and match[2] not in _ENDPOINT_NAMES:
@@ -59,7 +59,7 @@ def parse_upstream(description: str) -> TCPAddress | UNIXPath | None:
         host, port = match[1].replace("\\:", ":"), int(match[2])
     elif (match := _UNIX.fullmatch(description)) is not None:
         if not match[1].isprintable():
-            raise SettingsError(f"{description!r}: there is something in it that is not printed")
+            raise SettingsError(f"{description!r}: the path has a character that is not printable")
         if len(match[1].encode("utf-8", "surrogateescape")) > _LONGEST_PATH:
             raise SettingsError(
                 f"{description!r}: the path of a UNIX socket has at most {_LONGEST_PATH} bytes"
@@ -78,7 +78,7 @@ def parse_upstream(description: str) -> TCPAddress | UNIXPath | None:
 
 
 def _is_host(host: str) -> bool:
-    """Whether a resolver can be asked for `host`; it would raise what nobody expects of it."""
+    """Whether `host` is valid for a resolver: it raises unexpected errors for other text."""
     try:
         host.encode("idna")
     except UnicodeError:
@@ -88,9 +88,9 @@ def _is_host(host: str) -> bool:
 
 def client_endpoint(reactor: Any, description: str) -> IStreamClientEndpoint:
     """
-    The Twisted client endpoint for `description`, as `parse_upstream` understands it or any other.
+    The Twisted client endpoint for `description`, which may also be a plain socket.
 
-    :raises SettingsError: if there is no such endpoint.
+    :raises SettingsError: if `description` is not valid.
     """
     address = parse_upstream(description)
     if isinstance(address, TCPAddress):
@@ -102,7 +102,7 @@ def client_endpoint(reactor: Any, description: str) -> IStreamClientEndpoint:
     try:
         endpoint: IStreamClientEndpoint = clientFromString(reactor, description)
     except Exception as error:
-        # Parsers of endpoint plugins raise what they like, but this is no plugin's.
+        # The parser of an endpoint plugin may raise any exception.
         raise SettingsError(
             f"{description!r} is not an upstream server: "
             f"{service_fault(description) or _reason(error)}"
@@ -112,7 +112,7 @@ def client_endpoint(reactor: Any, description: str) -> IStreamClientEndpoint:
 
 def check_upstream(reactor: Any, description: str) -> None:
     """
-    Whether `description` can be used as an upstream server.
+    Check that `description` can be used as an upstream server.
 
     :raises SettingsError: if it cannot; the message says why.
     """
@@ -130,12 +130,12 @@ def dialer_for(
     reactor: Any, names: LookUps, description: str, source: Sources | None = None
 ) -> Dialer:
     """
-    The dialer for an upstream server.
+    Make the dialer for an upstream server.
 
-    :param reactor: calls later, and connects what is not a plain socket.
-    :param names: resolves host names; the pools of a service share them.
-    :param source: addresses to connect from; ``None``: as the kernel chooses.
-    :raises SettingsError: if the description is of no endpoint.
+    :param reactor: the timers, and the connects that are not plain sockets.
+    :param names: resolves host names; the pools of a service share it.
+    :param source: the source addresses; ``None``: as the kernel chooses.
+    :raises SettingsError: if `description` is not valid.
     """
     address = parse_upstream(description)
     if isinstance(address, UNIXPath):
@@ -151,9 +151,9 @@ def dialer_for(
 
 def with_port(endpoint: str, port: int) -> str:
     """
-    `endpoint` with `port` in the place of its own; as it is if `port` is 0.
+    `endpoint` with its port replaced by `port`; unchanged if `port` is 0.
 
-    `SettingsError` if it is not a host and a port.
+    :raises SettingsError: if `endpoint` is not a host and a port.
     """
     if not port:
         return endpoint
@@ -164,7 +164,7 @@ def with_port(endpoint: str, port: int) -> str:
 
 
 def host_of(endpoint: str) -> str:
-    """The host name or IP address in `endpoint`, without a zone; empty if it has none."""
+    """The host name or IP address in `endpoint`, without a zone; empty if there is none."""
     address = parse_upstream(endpoint)
     return without_zone(address.host) if isinstance(address, TCPAddress) else ""
 
@@ -173,7 +173,7 @@ def without_zone(host: str) -> str:
     """
     `host` without the zone of an IPv6 address (``fe80::1%eth0``).
 
-    A zone means something on this machine only, and is never sent (RFC 6874, 1; RFC 9844).
+    A zone has a meaning only on this machine, and is never sent (RFC 6874, 1; RFC 9844).
     """
     return host.partition("%")[0] if ":" in host else host
 

@@ -1,8 +1,8 @@
 """
-The dialers: how a connection to each kind of upstream server is made.
+The dialers: one for each kind of upstream server, to connect to it.
 
-Each is an `evproxy.interfaces.Dialer`.  An attempt that is not a single socket's is an
-`_Attempt`, which its client factory sees as the connector.
+Each is an `evproxy.interfaces.Dialer`.  An attempt that may need more than one socket is an
+`_Attempt`, which is the connector for its client factory.
 """
 
 from __future__ import annotations
@@ -47,7 +47,7 @@ class UNIXPath:
 
 @frozen
 class AddressDialer:
-    """Connects to an IP address, from one of `source` if there is one."""
+    """Connects to an IP address, from one of the addresses of `source` if it is given."""
 
     host: str
     port: int
@@ -61,7 +61,7 @@ class AddressDialer:
                 return sockets.connect_tcp(self.host, self.port, factory, timeout)
             return sockets.connect_tcp(self.host, self.port, factory, timeout, self.source)
         except OSError:
-            # Twisted asks for the zone of an IPv6 address before it connects.
+            # Twisted resolves the zone of an IPv6 address before it connects, and may fail.
             return _failed_at_once(factory)
 
 
@@ -77,12 +77,12 @@ class UNIXDialer:
         try:
             return sockets.connect_unix(self.path, factory, timeout)
         except OSError:
-            # Twisted's transport makes its socket at once: there may be no descriptor for it.
+            # Twisted's transport makes its socket at once, and fails if no descriptor is free.
             return _failed_at_once(factory)
 
 
 class NameDialer:
-    """Connects to a host by its name: to its addresses in turn, from the one that last answered."""
+    """Connects to a host by name: to its addresses in turn, first the one that last answered."""
 
     def __init__(
         self, reactor: Any, names: LookUps, host: str, port: int, source: Sources | None = None
@@ -107,7 +107,7 @@ class NameDialer:
 
 
 def _failed_at_once(factory: ClientFactory) -> IConnector:
-    """Called in an ``except`` clause: `factory` hears of that failure."""
+    """Notify `factory` of the current exception.  Call this in an ``except`` clause."""
     attempt = _FailedAttempt(factory)
     factory.clientConnectionFailed(attempt, Failure())
     return attempt
@@ -115,13 +115,13 @@ def _failed_at_once(factory: ClientFactory) -> IConnector:
 
 @implementer(IConnector)
 class _Attempt:
-    """A connect that is not a single socket's: what its client factory sees as the connector."""
+    """A connect that may need more than one socket: the connector for its client factory."""
 
     def __init__(self, factory: ClientFactory) -> None:
         self.factory = factory
 
     def connect(self) -> None:
-        raise RuntimeError("a session connects once")
+        raise RuntimeError("a session connects only once")
 
     def disconnect(self) -> None:
         self.stopConnecting()
@@ -134,14 +134,14 @@ class _Attempt:
 
 
 class _FailedAttempt(_Attempt):
-    """An attempt that was over before it began."""
+    """An attempt that failed at once."""
 
     def stopConnecting(self) -> None:
-        """There is nothing to stop."""
+        """Nothing to do: the attempt is over."""
 
 
 class NameAttempt(_Attempt, ClientFactory):
-    """One attempt of a `NameDialer`: also the client factory of its connect to each address."""
+    """One attempt of a `NameDialer`; also the client factory of the connect to each address."""
 
     noisy = False
 
@@ -160,14 +160,14 @@ class NameAttempt(_Attempt, ClientFactory):
         self._deadline = 0.0
         self._left: list[str] = []
         self._trying = ""
-        self._blamed: Failure | None = None
+        self._server_failure: Failure | None = None
         self._resolving: Deferred[tuple[str, ...]] | None = None
         self._connecting: IConnector | None = None
         self._starting = self._failed_at_once = False
         self._stopped = False
 
     def start(self, addresses: tuple[str, ...]) -> None:
-        """Connect to `addresses`, or to those that the name resolves to if there are none."""
+        """Connect to `addresses`; if it is empty, resolve the name first."""
         if addresses:
             self._resolved(addresses)
             return
@@ -190,7 +190,7 @@ class NameAttempt(_Attempt, ClientFactory):
 
     def _next(self) -> None:
         self._starting = self._failed_at_once = True
-        # Many addresses may fail before `connect_tcp` returns: each is a turn of this loop.
+        # Each address may fail before `connect_tcp` returns: a loop, to avoid a deep recursion.
         while self._failed_at_once:
             self._failed_at_once = False
             self._connecting = None
@@ -200,7 +200,7 @@ class NameAttempt(_Attempt, ClientFactory):
     def _connect(self, address: str) -> IConnector:
         dialer = self._dialer
         self._trying = address
-        # An address that never answers must leave time for those after it.
+        # An address that never answers must leave time for the addresses after it.
         left = max(0.0, self._deadline - dialer.reactor.seconds()) / (len(self._left) + 1)
         return AddressDialer(address, dialer.port, dialer.source).connect(self, left, self._sockets)
 
@@ -214,11 +214,11 @@ class NameAttempt(_Attempt, ClientFactory):
             return
         shortage = shortage_in(reason.value, host_and_port(self._trying, self._dialer.port))
         if shortage is None:
-            self._blamed = reason
+            self._server_failure = reason
         if not self._left:
             if shortage is not None:
-                # That one address lacks a route, say, is no excuse for another that refuses.
-                reason = self._blamed or Failure(LocalShortage(shortage))
+                # If another address has refused, the server is at fault, not the shortage.
+                reason = self._server_failure or Failure(LocalShortage(shortage))
             self.factory.clientConnectionFailed(self, reason)
         elif self._starting:
             self._failed_at_once = True
@@ -239,7 +239,7 @@ class NameAttempt(_Attempt, ClientFactory):
 
 
 class EndpointDialer:
-    """Connects as a Twisted client endpoint does; a TLS handshake is part of the connect."""
+    """Connects by a Twisted client endpoint; a TLS handshake is part of the connect."""
 
     def __init__(self, reactor: Any, endpoint: IStreamClientEndpoint) -> None:
         self._reactor = reactor
@@ -260,26 +260,26 @@ class _EndpointAttempt(_Attempt):
         super().__init__(factory)
         self._endpoint = endpoint
         self._deferred: Deferred[IProtocol] | None = None
-        self._shaking: Handshaking | None = None
+        self._handshaking: Handshaking | None = None
         self._timer: IDelayedCall | None = None
         self._stopped = False
 
     def start(self, reactor: Any, timeout: float) -> None:
-        self._timer = reactor.callLater(timeout, self._out_of_time, timeout)
+        self._timer = reactor.callLater(timeout, self._timed_out, timeout)
         self._deferred = maybeDeferred(self._endpoint.connect, self.factory)
         self._deferred.addCallbacks(self._connected, self._failed)
 
     def _connected(self, protocol: Any) -> None:
-        # The protocol tells its session itself when it is connected.
+        # The protocol itself notifies its session when it is connected.
         handshake: Deferred[None] | None = getattr(protocol, "handshake", None)
         if handshake is None:
             self._cancel_timer()
         else:
-            self._shaking = protocol
+            self._handshaking = protocol
             handshake.addCallback(self._handshake_over)
 
     def _handshake_over(self, result: None) -> None:
-        self._shaking = None
+        self._handshaking = None
         self._cancel_timer()
 
     def _failed(self, reason: Failure) -> None:
@@ -287,9 +287,9 @@ class _EndpointAttempt(_Attempt):
         if not self._stopped:
             self.factory.clientConnectionFailed(self, reason)
 
-    def _out_of_time(self, timeout: float) -> None:
+    def _timed_out(self, timeout: float) -> None:
         self._timer = None
-        where = "" if self._shaking is None else " in the TLS handshake"
+        where = "" if self._handshaking is None else " in the TLS handshake"
         self.stopConnecting()
         error = ConnectTimeout(f"timed out after {timeout:g} s{where}")
         self.factory.clientConnectionFailed(self, Failure(error))
@@ -302,8 +302,8 @@ class _EndpointAttempt(_Attempt):
     def stopConnecting(self) -> None:
         self._stopped = True
         self._cancel_timer()
-        if self._shaking is not None:
-            self._shaking.transport.abortConnection()
+        if self._handshaking is not None:
+            self._handshaking.transport.abortConnection()
         elif self._deferred is not None:
             self._deferred.cancel()
 

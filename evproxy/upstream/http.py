@@ -1,5 +1,5 @@
 """
-The connections of HTTP requests: one for each request, and not a line in the log for it.
+The connections of HTTP requests: one for each request, without log lines about factories.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from zope.interface import implementer
 
 
 class Connections(HTTPConnectionPool):
-    """The pool of an `Agent` whose connections are not used again."""
+    """The connection pool of an `Agent` that uses each connection once."""
 
     def __init__(self, reactor: Any) -> None:
         super().__init__(reactor, persistent=False)
@@ -27,7 +27,7 @@ class Connections(HTTPConnectionPool):
 
 @implementer(IStreamClientEndpoint)
 class _Quiet:
-    """An endpoint whose factories do not log that they start and stop."""
+    """An endpoint whose factories do not log their start and stop."""
 
     def __init__(self, endpoint: IStreamClientEndpoint) -> None:
         self._endpoint = endpoint

@@ -1,14 +1,15 @@
 """
-Host names, resolved once and reused: for sessions, for health checks, for etcd.
+A cache of host names and their addresses: for sessions, for health checks, for etcd.
 
-An answer is reused for `LIFETIME`.  After that the name is asked again while everybody goes
-on with the addresses known; an answer that does not come leaves them in use.  A name is
-never asked for more than once at a time, however many want it.
+An answer is used for `LIFETIME`.  After that, the next caller still gets the known addresses,
+and a new look-up starts.  If the new look-up fails, the known addresses stay in use.  There is
+at most one look-up of a name at a time.
 
-Who is asked is what the reactor would ask: a resolver that was installed on it, or else
-``getaddrinfo``, so that ``/etc/hosts``, search domains and NSS count.  The latter runs in
-threads of evproxy's own and not in the reactor's pool, where a name server that does not
-answer would hold up everybody.  Neither tells how long an answer lives.
+A look-up asks the resolver that the reactor would ask: the resolver that is installed on the
+reactor, or else ``getaddrinfo``, which uses ``/etc/hosts``, search domains and NSS.
+``getaddrinfo`` runs in evproxy's own threads.  In the reactor's thread pool, a name server that
+does not answer would block every other user of that pool.  Neither resolver gives the time to
+live of an answer.
 """
 
 from __future__ import annotations
@@ -34,48 +35,48 @@ from evproxy.engine.threads import Call, NoThread, Threads
 from evproxy.errors import ConnectTimeout
 
 LIFETIME = 30.0
-"""Seconds for which an answer is reused before the name is asked again."""
+"""Seconds for which an answer is used before a new look-up."""
 
 FAILED_LIFETIME = 1.0
-"""Seconds for which health checks do not ask again for a name that has no address."""
+"""Seconds for which health checks do not look up a name again that has no address."""
 
 MOST = 10_000
-"""How many names are remembered; the one that was asked for first makes room for another."""
+"""The most names in the cache; a new name replaces the oldest one."""
 
 MOST_THREADS = 16
-"""Look-ups by ``getaddrinfo`` at once."""
+"""The most look-ups by ``getaddrinfo`` at a time."""
 
 KEPT_THREADS = 4
-"""How many of these are only for names that sessions wait for."""
+"""How many of these threads are reserved for names that sessions wait for."""
 
 MOST_PORTS = 64
-"""Ports of one name of which it is remembered which address answered last."""
+"""The most ports of one name for which the cache keeps the address that answered last."""
 
 _log = Logger()
 
 
 class LookUps(Protocol):
-    """How a connect asks for host names, and which of the addresses to try first."""
+    """Resolves host names for a connect, and says which address to try first."""
 
     def known(self, name: str) -> tuple[str, ...]:
-        """The addresses of `name` if they are known already, else nothing; asks again in time."""
+        """The cached addresses of `name`, perhaps none.  Starts a look-up if they are old."""
 
     def resolve(self, name: str, timeout: float | None) -> Deferred[tuple[str, ...]]:
         """
-        Ask for the addresses of `name`, at least one.
+        Look up the addresses of `name`; the result has at least one.
 
-        :param timeout: seconds that the connect has; ``None``: who asks has a bound of its own,
-            and may leave without a cancel.
+        :param timeout: the seconds that the connect may take; ``None``: the caller has its own
+            timeout, and may stop waiting without cancelling.
 
         Fails with `ConnectTimeout` if there is no answer in time, and with `DNSLookupError` or
-        `OSError` if there is no address.  Cancelling affects only the caller.
+        `OSError` if there is no address.  Cancelling affects only this caller.
         """
 
     def time_left(self, timeout: float, began: float) -> float:
-        """Seconds left, once the addresses are known, of the `timeout` of a connect."""
+        """The rest, in seconds, of the `timeout` of a connect whose look-up is complete."""
 
     def in_order(self, name: str, port: int, addresses: tuple[str, ...]) -> list[str]:
-        """`addresses` of `name`, first the one that last answered at `port`."""
+        """The `addresses` of `name`, first the one that last answered at `port`."""
 
     def answered_at(self, name: str, port: int, address: str) -> None:
         """A connect to `address` of `name`, at `port`, succeeded."""
@@ -83,7 +84,7 @@ class LookUps(Protocol):
 
 @define
 class _Name:
-    """What is known of one name."""
+    """The cache entry of one name."""
 
     addresses: tuple[str, ...] = ()
     expires: float = 0.0
@@ -91,19 +92,19 @@ class _Name:
     call: Call[tuple[str, ...]] | None = None
     waiting: list[Deferred[tuple[str, ...]]] = field(factory=list)
     answered: dict[int, str] = field(factory=dict)
-    """By port, which address took the last connect."""
+    """For each port, the address of the last successful connect."""
 
     def forget(self, deferred: Deferred[tuple[str, ...]]) -> None:
-        """One who waited does not want the answer any more."""
+        """A waiting caller has cancelled `deferred`."""
         if deferred in self.waiting:
             self.waiting.remove(deferred)
 
-    def tell(self, error: BaseException) -> None:
-        """Whoever waits gets the addresses known, or fails with `error` if there are none."""
+    def fire(self, error: BaseException) -> None:
+        """Give each waiting caller the known addresses, or `error` if there are none."""
         waiting, self.waiting = self.waiting, []
         for deferred in waiting:
             if deferred.called:
-                # Cancelled by one of those that were told before.
+                # The callback of another caller has cancelled this one.
                 continue
             if self.addresses:
                 deferred.callback(self.addresses)
@@ -120,7 +121,7 @@ class _Answer:
         self._addresses: list[str] = []
 
     def resolutionBegan(self, resolution: IHostResolution) -> None:
-        """Nothing is needed of it."""
+        """Nothing to do."""
 
     def addressResolved(self, address: IAddress) -> None:
         if isinstance(address, IPv4Address | IPv6Address):
@@ -132,9 +133,11 @@ class _Answer:
 
 def addresses_of(name: str) -> tuple[str, ...]:
     """
-    What ``getaddrinfo`` answers for `name`; empty if there is no such name, or no answer.
+    The answer of ``getaddrinfo`` for `name`; empty if there is no such name, or no answer.
 
-    `OSError` for other trouble, such as no free descriptor.  Blocks: for threads only.
+    :raises OSError: for other errors, such as no free descriptor.
+
+    Blocks: call this in threads only.
     """
     try:
         found = socket.getaddrinfo(name, 0, type=socket.SOCK_STREAM)
@@ -152,14 +155,14 @@ def _with_zone(host: Any, port: Any, flow: int = 0, zone: int = 0) -> str:
 
 class Names:
     """
-    The names that the pools of one service know.
+    The host names that the pools of one service share.
 
-    As `LookUps` it is what sessions need: a name without a known address is asked for anew for
-    each, before all refreshes, and the connect timeout bounds the look-up too.
+    These are the `LookUps` of sessions: a session whose name has no known address starts a
+    look-up, which goes before all refreshes, and the connect timeout includes the look-up.
 
-    :param reactor: has the resolver (``nameResolver``), runs threads and tells the time.
-    :param lifetime: seconds for which an answer is reused.
-    :param look_up: asked in threads, in the place of Twisted's resolver of that kind.
+    :param reactor: has the resolver (``nameResolver``), the time, the timers and the threads.
+    :param lifetime: seconds for which an answer is used.
+    :param look_up: called in threads, in place of Twisted's resolver that uses threads.
     """
 
     def __init__(
@@ -189,7 +192,7 @@ class Names:
 
     def resolve_again(self, name: str, timeout: float) -> Deferred[tuple[str, ...]]:
         """
-        The same for one who comes again and again: the look-up comes after those of sessions.
+        As `resolve`, for periodic callers: their look-ups come after those of sessions.
 
         Fails at once if the last look-up failed less than `FAILED_LIFETIME` ago.
         """
@@ -224,13 +227,13 @@ class Names:
         entry.answered[port] = address
 
     def stop(self) -> None:
-        """Whoever waits is told that there is no address; look-ups in the line are not made."""
-        # Those that are told may ask for another name.
+        """Fail all waiting callers, and drop the look-ups that have not started."""
+        # A callback may resolve another name, so this iterates over a copy.
         for name, entry in list(self._names.items()):
             if entry.call is not None:
                 entry.call.result.cancel()
             else:
-                entry.tell(_no_address(name))
+                entry.fire(_no_address(name))
 
     def _wait(self, name: str, timeout: float | None, first: bool) -> Deferred[tuple[str, ...]]:
         entry = self._names.get(name)
@@ -239,7 +242,7 @@ class Names:
         deferred: Deferred[tuple[str, ...]] = Deferred(entry.forget)
         entry.waiting.append(deferred)
         if timeout is not None:
-            deferred.addTimeout(timeout, self._reactor, partial(_too_late, name))
+            deferred.addTimeout(timeout, self._reactor, partial(_timed_out, name))
         self._ask(name, entry, first)
         return deferred
 
@@ -267,38 +270,38 @@ class Names:
         try:
             resolver.resolveHostName(answer, name, 0, (IPv4Address, IPv6Address))
         except Exception:
-            # A resolver of the application's may raise what it likes.
+            # A resolver that the application has installed may raise any exception.
             self._failed(name, entry, Failure())
 
     def _answered(self, name: str, entry: _Name, addresses: tuple[str, ...]) -> None:
-        """The answer for `name` has come; empty if there is none."""
+        """A look-up of `name` gave `addresses`, perhaps none."""
         found = tuple(dict.fromkeys(addresses))
-        self._over(entry, found, _no_address(name))
+        self._complete(entry, found, _no_address(name))
 
     def _failed(self, name: str, entry: _Name, failure: Failure) -> None:
-        """There is no answer for `name`, because of `failure`."""
+        """A look-up of `name` failed."""
         error: BaseException = failure.value or _no_address(name)
         if isinstance(error, CancelledError):
             error = _no_address(name)
         elif not isinstance(error, OSError | NoThread):
             _log.failure("The look-up of {name} failed", failure=failure, name=name)
-        self._over(entry, (), error)
+        self._complete(entry, (), error)
 
-    def _over(self, entry: _Name, found: tuple[str, ...], error: BaseException) -> None:
+    def _complete(self, entry: _Name, found: tuple[str, ...], error: BaseException) -> None:
         entry.asking = False
         entry.call = None
         entry.addresses = found or entry.addresses
         lifetime = self._lifetime if entry.addresses else FAILED_LIFETIME
         entry.expires = self._reactor.seconds() + lifetime
-        entry.tell(error)
+        entry.fire(error)
 
 
 def _no_address(name: str) -> DNSLookupError:
     return DNSLookupError(f"no address found for {name!r}")
 
 
-def _too_late(name: str, result: object, seconds: float) -> object:
-    """The time of one who waits is over, if it is not over otherwise."""
+def _timed_out(name: str, result: object, seconds: float) -> object:
+    """The timeout of a waiting caller: replace the cancellation by `ConnectTimeout`."""
     if isinstance(result, Failure):
         result.trap(CancelledError)
         raise ConnectTimeout(f"{name!r} was not resolved within {seconds:g} s")

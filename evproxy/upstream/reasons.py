@@ -1,8 +1,8 @@
 """
-What went wrong with a connection, in the few words that a log line has room for.
+Short reasons for log lines: the error of a connection in a few words.
 
-Pure: an exception in, a short lower-case reason out, without class names and numbers.
-Every reason can be printed as it is, whatever the other side wrote into it: see `evproxy.escape`.
+Pure: takes an exception, returns a short lower-case reason without class names and numbers.
+Every reason is printable, whatever text the server has put into it: see `evproxy.escape`.
 """
 
 from __future__ import annotations
@@ -31,15 +31,15 @@ _OF_CONNECTIONS = (
     *(ConnectError, ConnectionLost, TimeoutError, OSError),
     *(SSL.Error, VerificationError, CertificateError),
 )
-"""What can go wrong with a connection, whatever is said over it."""
+"""The errors of a connection, whatever the protocol on it."""
 
 
 LONGEST = 200
-"""Characters of a reason that are kept."""
+"""The most characters of a reason; the rest is cut off."""
 
 
 def reason_of(error: BaseException | Failure | None) -> str:
-    """`error` as a short human reason: ``connection refused``, ``closed by the server``."""
+    """A short reason for `error`: ``connection refused``, ``closed by the server``."""
     match error:
         case None:
             return "unknown"
@@ -60,7 +60,7 @@ def reason_of(error: BaseException | Failure | None) -> str:
         case ConnectionLost():
             return "connection reset"
         case EvproxyError():
-            # It is made of parts that are escaped already.
+            # The parts of the message are already escaped.
             return one_line(str(error) or type(error).__name__)
     number = error.osError if isinstance(error, ConnectError) else getattr(error, "errno", None)
     if number in ELSEWHERE_TOO:
@@ -71,25 +71,25 @@ def reason_of(error: BaseException | Failure | None) -> str:
 
 
 def from_outside(text: str) -> str:
-    """`text` that another program wrote, escaped, on one line, cut at `LONGEST` characters."""
+    """`text` of another program, escaped, on one line, cut at `LONGEST` characters."""
     return one_line(escaped(" ".join(text.split())))
 
 
 def one_line(text: str) -> str:
-    """`text` on one line that can be printed, cut at `LONGEST` characters."""
+    """`text` on one printable line, cut at `LONGEST` characters."""
     joined = printable(" ".join(text.split()))
     return joined if len(joined) <= LONGEST else joined[: LONGEST - 1] + "…"
 
 
 def left_out(fault: str) -> str:
-    """That one of the servers that were discovered is left out, for it has `fault`."""
+    """The line for a discovered server that is left out because of `fault`."""
     return one_line(f"left out: {fault}")
 
 
 def nothing_left(faults: Sequence[str]) -> str:
-    """That each of the servers that were discovered has one of the `faults`, at least one."""
+    """The line for a discovery that found no usable server, because of `faults` (at least one)."""
     others = f" (and {len(faults) - 1} more)" if len(faults) > 1 else ""
-    return one_line(f"nothing can be used: {faults[0]}") + others
+    return one_line(f"no usable server: {faults[0]}") + others
 
 
 def handshake_reason(error: BaseException | None) -> str:
@@ -98,7 +98,7 @@ def handshake_reason(error: BaseException | None) -> str:
         case SSL.Error():
             reason = _of_openssl(error)
         case ConnectionDone() | ConnectionLost():
-            # OpenSSL takes either for an end that came too early.
+            # For OpenSSL, both are an early end of the stream.
             reason = "closed by the server"
         case _:
             reason = reason_of(error)
@@ -111,11 +111,11 @@ def _of_openssl(error: SSL.Error) -> str:
 
 
 def _answer_reason(error: ResponseNeverReceived | ResponseFailed) -> str:
-    """Of all that happened to one request of an `Agent`, what was not just the end."""
+    """The reason in the failures of an `Agent` request: the first that is not a normal end."""
     for failure in error.reasons:
         if failure.check(ConnectionDone, ResponseDone) is None:
-            # All else is what the parser raises, of its own and of Python's: a ValueError for
-            # a header without a colon, a KeyError for an unknown transfer encoding.
+            # Any other exception comes from the HTTP parser: a ValueError for a header without
+            # a colon, for example, or a KeyError for an unknown transfer encoding.
             known = failure.check(*_OF_CONNECTIONS) is not None
             return reason_of(failure) if known else "the answer is not HTTP"
-    return "closed by the server before a whole answer"
+    return "closed by the server before the end of the answer"

@@ -1,9 +1,9 @@
 """
-What stands in for the reactor of a client endpoint, so that `LookUps` resolve its host names.
+A wrapper for the reactor of a client endpoint, which resolves host names by `LookUps`.
 
-Twisted's endpoints ask the reactor for that, each time they connect: either its
-``nameResolver`` (`HostnameEndpoint`, and with it ``tcp:``, ``tls:`` and `Agent`), or, in
-effect, its ``connectTCP`` and ``connectSSL`` (``ssl:``).  All of them ask `LookUps` here.
+A Twisted endpoint resolves its host name by the reactor, each time it connects: by
+``nameResolver`` (`HostnameEndpoint`, and with it ``tcp:``, ``tls:`` and `Agent`), or by
+``connectTCP`` and ``connectSSL`` (``ssl:``).  The wrapper has these methods, and uses `LookUps`.
 """
 
 from __future__ import annotations
@@ -32,16 +32,16 @@ from evproxy.upstream.dialers import NameAttempt, NameDialer
 from evproxy.upstream.names import LookUps
 
 CONNECT_TIMEOUT = 30.0
-"""Seconds that Twisted gives a connect where nobody says otherwise."""
+"""Twisted's default timeout of a connect, in seconds."""
 
 
 class ResolvingReactor:
     """
-    The reactor, but for host names.
+    A reactor that resolves host names by `names`.
 
     :param reactor: does everything else.
     :param names: resolves host names.
-    :param longest: seconds that no connect takes longer than.
+    :param longest: the most seconds that a connect may take.
     """
 
     def __init__(self, reactor: Any, names: LookUps, longest: float = CONNECT_TIMEOUT) -> None:
@@ -68,7 +68,7 @@ class ResolvingReactor:
             return sockets.connect_tcp(host, port, factory, timeout)
         dialer = NameDialer(self._reactor, self._names, host, port)
         attempt = NameAttempt(dialer, factory, timeout, sockets)
-        # An endpoint cancels what it is told of here.
+        # A Twisted endpoint keeps this connector, to cancel it.
         factory.startedConnecting(attempt)
         attempt.start(self._names.known(host))
         return attempt
@@ -82,14 +82,14 @@ class ResolvingReactor:
         timeout: float = CONNECT_TIMEOUT,
         bindAddress: Any = None,
     ) -> IConnector:
-        # As `twisted.internet.posixbase` has it.
+        # The same code as in `twisted.internet.posixbase`.
         secured: Any = TLSMemoryBIOFactory(contextFactory, True, factory)
         return self.connectTCP(host, port, secured, timeout, bindAddress)
 
 
 @frozen
 class _Sockets:
-    """Connects to addresses as Twisted does."""
+    """Connects to IP addresses by Twisted's reactor."""
 
     reactor: Any
     bind_address: Any
@@ -102,7 +102,7 @@ class _Sockets:
         timeout: float,
         source: Sources | None = None,
     ) -> IConnector:
-        # Whoever has sources gives them by the reactor.
+        # `source` is unused: a `SourcedReactor` chooses the source address.
         connector: IConnector = self.reactor.connectTCP(
             host, port, factory, timeout, self.bind_address
         )
@@ -118,14 +118,14 @@ class _Resolution:
     name: str
 
     def cancel(self) -> None:
-        """Whoever asks does not cancel it: Twisted's own resolvers cannot."""
+        """Never called: Twisted's own resolvers cannot cancel either."""
         raise NotImplementedError
 
 
 @implementer(IHostnameResolver)
 @frozen
 class _Resolver:
-    """`LookUps` as Twisted's endpoints ask them."""
+    """The resolver interface of Twisted's endpoints for `LookUps`."""
 
     names: LookUps
 
@@ -139,7 +139,7 @@ class _Resolver:
     ) -> IHostResolution:
         wanted = (IPv4Address, IPv6Address) if addressTypes is None else tuple(addressTypes)
 
-        def tell(addresses: tuple[str, ...]) -> None:
+        def resolved(addresses: tuple[str, ...]) -> None:
             for each in self.names.in_order(hostName, portNumber, addresses):
                 kind = IPv6Address if ":" in each else IPv4Address
                 if kind in wanted:
@@ -148,15 +148,15 @@ class _Resolver:
                     )
             resolutionReceiver.resolutionComplete()
 
-        def tell_none(failure: Failure) -> None:
+        def failed(failure: Failure) -> None:
             resolutionReceiver.resolutionComplete()
 
         resolution = _Resolution(hostName)
         resolutionReceiver.resolutionBegan(resolution)
         if isIPAddress(hostName) or isIPv6Address(hostName):
-            tell((hostName,))
+            resolved((hostName,))
         elif known := self.names.known(hostName):
-            tell(known)
+            resolved(known)
         else:
-            self.names.resolve(hostName, None).addCallbacks(tell, tell_none)
+            self.names.resolve(hostName, None).addCallbacks(resolved, failed)
         return resolution

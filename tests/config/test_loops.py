@@ -93,7 +93,7 @@ def test_a_service_refuses_it(reactor: Any) -> None:
         (
             "tls:a:443",
             HealthCheck("tls"),
-            "kind: a TLS handshake within that of tls:a:443 can never succeed",
+            "kind: a second TLS handshake inside tls:a:443 can never succeed",
         ),
         (
             "unix:/a",
@@ -129,6 +129,6 @@ def test_a_pool_refuses_a_check_that_cannot_work(
 def test_a_server_that_cannot_pass_its_check_is_not_added(reactor: Any) -> None:
     """Nor has one that runs."""
     pool = Pool(reactor, ["a:1"], health_check=HealthCheck("tls"))
-    with pytest.raises(SettingsError, match=r"^health_check\.kind: a TLS handshake within"):
+    with pytest.raises(SettingsError, match=r"^health_check\.kind: a second TLS handshake inside"):
         pool.add("tls:a:443")
     assert [server.name for server in pool.servers] == ["a:1"]

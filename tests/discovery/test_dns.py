@@ -217,7 +217,7 @@ async def test_services_without_a_port(reactor: Any, real_servers: RealServers) 
     reason = 'SRV of _x._tcp.example.test: "b.example.test": its port is 0'
     assert await told.problem() == f"left out: {reason}"
     dns.change(hosts + "_x._tcp SRV 0 1 0 b\n")
-    assert await told.failure() == f"nothing can be used: {reason}"
+    assert await told.failure() == f"no usable server: {reason}"
     discovery.stop()
     assert told.endpoints() == ["10.0.0.1:80"]
 
@@ -301,7 +301,7 @@ async def test_target_that_loses_its_addresses(reactor: Any) -> None:
         await told.servers(*both)
         for addresses, problem in [
             ([], "b.test has no address"),
-            (["0.0.0.0"], "nothing can be used: A of b.test: 0.0.0.0 is no host's address"),
+            (["0.0.0.0"], "no usable server: A of b.test: 0.0.0.0 is no host's address"),
         ]:
             known["b.test"] = addresses
             await told.until(partial(lambda wanted: told.problems == (wanted,), problem))

@@ -68,7 +68,7 @@ async def test_bad_value(reactor: Any, etcd: Etcd) -> None:
     await told.servers("10.0.0.3:80")
     await etcd.put("c", {"endpoint": "10.0.0.3:80", "weight": 257})
     await told.until(lambda: bool(told.failures))
-    assert told.failures[0].startswith(f"nothing can be used: {PREFIX}c: weight: expected")
+    assert told.failures[0].startswith(f"no usable server: {PREFIX}c: weight: expected")
     assert told.endpoints() == ["10.0.0.3:80"]
     before = len(told.sets)
     await etcd.put("c", "10.0.0.3:80")

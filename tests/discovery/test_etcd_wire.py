@@ -180,7 +180,7 @@ def test_registry() -> None:
     registry.apply([(b"/b", None), (b"/d", None), (b"/unknown", None)])
     assert registry.servers() == (servers, (faults[1],))
     registry.apply([(b"/c", b'"a:1"')])
-    assert registry.servers() == (servers, ('/c: "a:1" is there twice',))
+    assert registry.servers() == (servers, ('/c: "a:1" is listed twice',))
     registry.replace({})
     assert registry.servers() == ((), ())
 

@@ -116,7 +116,7 @@ async def test_bad_item(reactor: Any, tmp_path: Path) -> None:
     replace(path, '{"upstreams": ["carrier:pigeon", 7]}')
     reason = await told.failure()
     discovery.stop()
-    assert reason.startswith(f"nothing can be used: {path}: upstreams[0]: ")
+    assert reason.startswith(f"no usable server: {path}: upstreams[0]: ")
     assert reason.endswith(" (and 1 more)")
     assert told.endpoints() == ["a:1", "c:1"]
 

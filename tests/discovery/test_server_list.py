@@ -92,7 +92,7 @@ def test_broken_json(data: bytes) -> None:
     ("item", "fault"),
     [
         ("nowhere", "upstreams[1]: expected HOST:PORT"),
-        ("tcp:a:1", 'upstreams[1]: "tcp:a:1" is there twice'),
+        ("tcp:a:1", 'upstreams[1]: "tcp:a:1" is listed twice'),
         (
             {"endpoint": "b:1", "weight": "two"},
             "upstreams[1].weight: expected a whole number from 0 to 256, got",

@@ -262,10 +262,10 @@ def test_discovery_of_what_cannot_be(clock: Clock, events: Events) -> None:
         "web discovery recovered",
         f"web discovery: left out: {reason}",
         "web discovery: left out: 'unix:/run/\\u202e': "
-        "there is something in it that is not printed",
+        "the path has a character that is not printable",
     ]
     registry.changed(bad)
-    assert events.flush() == [f"web discovery: nothing can be used: {reason} (and 1 more)"]
+    assert events.flush() == [f"web discovery: no usable server: {reason} (and 1 more)"]
     assert sorted(walk(pool)) == [A, B]
     registry.changed([])
     assert events.flush() == [

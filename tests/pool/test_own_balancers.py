@@ -101,7 +101,7 @@ def test_slot_of_a_server_for_others(make: PoolMaker, tenants: Tenants, clock: C
     callers[A].close()
     assert [client.caller is not None for client in ones] == [True, False, False]
     advance(clock, 4.05)
-    reason = "every server that it may go to is full; waited 5 s"
+    reason = "every server that this session may use is full; waited 5 s"
     assert [str(client.error) for client in ones[1:]] == [reason] * 2
     assert others[1].error is None
 
@@ -191,8 +191,8 @@ def of_another_pool(servers: Sequence[Candidate]) -> Any:
     ("gives", "why"),
     [
         (lambda servers: None, "the balancer raised TypeError: 'NoneType' object is not iterable"),
-        (lambda servers: [None], "the balancer gave None, which is no server"),
-        (lambda servers: [A], f"the balancer gave '{A}', which is no server"),
+        (lambda servers: [None], "the balancer gave None, which is not a server"),
+        (lambda servers: [A], f"the balancer gave '{A}', which is not a server"),
         (of_another_pool, f"the balancer gave {A}, which is not in the pool"),
         (raises, "the balancer raised ZeroDivisionError: by zero"),
         (gives_and_raises, "the balancer raised ZeroDivisionError: by zero"),

@@ -234,4 +234,4 @@ def test_try_when_all_are_down(
 def test_empty_pool(make: PoolMaker, events: Events) -> None:
     """A pool without servers gives nothing, and says so."""
     assert walk(make()) == []
-    assert events.flush() == ["web exhausted: it has no servers"]
+    assert events.flush() == ["web exhausted: the pool has no servers"]

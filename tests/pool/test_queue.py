@@ -295,7 +295,7 @@ def test_last_server_leaves_while_some_wait(make: PoolMaker, clock: Clock) -> No
     client = Client(pool, {A}).wait()
     pool.remove(A)
     clock.advance(0)
-    assert str(client.error) == "it has no servers"
+    assert str(client.error) == "the pool has no servers"
 
 
 def test_stop_dissolves_the_line(make: PoolMaker) -> None:

@@ -27,7 +27,7 @@ from evproxy.settings import (
 )
 from evproxy.upstream.discovery.by_kind import discovery_for
 from evproxy.upstream.names import FAILED_LIFETIME, MOST_THREADS, Names, addresses_of
-from evproxy.upstream.probes.names import FIRST_ANSWER, check_endpoints
+from evproxy.upstream.probes.endpoints import FIRST_ANSWER, check_endpoints
 from evproxy.upstream.probes.probe import probe_for
 from tests.support.discovery_recorder import Told
 from tests.support.files import replace

@@ -88,7 +88,7 @@ async def test_http_request(reactor: Any, listen: Listen) -> None:
     [
         (b"SSH-2.0-OpenSSH\r\n", "the answer is not HTTP"),
         (b"HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\nab", "the body does not contain 'so'"),
-        (b"HTTP/1.1 200 OK\r\n", "closed by the server before a whole answer"),
+        (b"HTTP/1.1 200 OK\r\n", "closed by the server before the end of the answer"),
         (b"HTTP/1.1 2x0 OK\r\n\r\n", "the answer is not HTTP"),
         (b"HTTP/one 200 OK\r\n\r\n", "the answer is not HTTP"),
         (b"HTTP/1.1 200 OK\r\nno colon\r\n\r\n", "the answer is not HTTP"),

@@ -126,7 +126,7 @@ async def test_no_name(reactor: Any) -> None:
 async def test_tls_within_tls(reactor: Any) -> None:
     """A server that is found later, and is spoken to in TLS already, is told why it is not well."""
     reason = await checked(reactor, "tls:127.0.0.1:1", HealthCheck(kind="tls"))
-    assert reason == "a TLS handshake within that of tls:127.0.0.1:1 can never succeed"
+    assert reason == "a second TLS handshake inside tls:127.0.0.1:1 can never succeed"
 
 
 async def test_wrong_name(reactor: Any, listen: Listen, tmp_path: Path) -> None:

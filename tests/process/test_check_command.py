@@ -97,7 +97,7 @@ def test_closer_look_at_endpoints(tmp_path: Path, capsys: pytest.CaptureFixture[
         *(
             (
                 f'upstreams = ["a:1", "{endpoint}"]\nhealth_check = {{kind = "tls"}}',
-                f"health_check.kind: a TLS handshake within that of {endpoint} can never succeed",
+                f"health_check.kind: a second TLS handshake inside {endpoint} can never succeed",
             )
             for endpoint in ("tls:a:443", "ssl:a:443")
         ),

@@ -64,10 +64,10 @@ def test_a_server_that_is_given_twice(reactor: Any) -> None:
     """A pool refuses a server that it has under another spelling, and finds it by any."""
     for spellings in SPELLINGS.values():
         for other in spellings[1:]:
-            with pytest.raises(SettingsError, match=" is there twice"):
+            with pytest.raises(SettingsError, match=" is listed twice"):
                 Pool(reactor, [spellings[0], other])
     pool = Pool(reactor, ["[::1]:80"])
-    with pytest.raises(SettingsError, match=" is there already"):
+    with pytest.raises(SettingsError, match=" is already in the pool"):
         pool.add(r"tcp:\:\:1:80")
     pool.remove(r"tcp:\:\:1:80")
     assert pool.servers == ()

@@ -157,7 +157,7 @@ async def test_checks_that_cannot_be_made(reactor: Any, kind: str, host: str) ->
     pool = checked_pool(reactor, server, kind, heard)
     pool.start()
     what = await heard.line("began: ")
-    assert f"the health checks of default tell nothing: {OURS[host].format('')}" in what
+    assert f"the health checks of default cannot run: {OURS[host].format('')}" in what
     # A verdict comes with the next check once there is a way to the server.
     ip("addr add 198.51.100.77/32 dev lo")
     ip(f"route replace unreachable {host}")
@@ -175,7 +175,7 @@ async def test_checks_without_a_descriptor(reactor: Any, kind: str, endpoint: st
     pool = checked_pool(reactor, endpoint, kind, heard)
     with Exhaustion():
         pool.start()
-        await heard.line("began: the health checks of default tell nothing: this process has no")
+        await heard.line("began: the health checks of default cannot run: this process has no")
         well(pool)
         assert len(heard.lines) == 1
     assert await heard.line(f"{endpoint} down: ")
@@ -203,7 +203,7 @@ async def test_a_probe_of_your_own(reactor: Any) -> None:
     )
     pool.start()
     line = await heard.line("began: ")
-    assert line.endswith("default tell nothing: no licence is free: buy more")
+    assert line.endswith("default cannot run: no licence is free: buy more")
     well(pool)
     pool.stop()
 

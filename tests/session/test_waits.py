@@ -120,5 +120,5 @@ async def test_a_balancer_that_gives_no_server(
     await pooled.observed.ended(2)
     record = pooled.observed.records[0]
     assert (record.reason.by, record.reason.how) == (Side.PROXY, Ending.ERROR)
-    assert record.error == "the balancer gave None, which is no server"
+    assert record.error == "the balancer gave None, which is not a server"
     assert len(logged_errors.flush(BalancerFailed)) == 1

@@ -105,7 +105,7 @@ def _refuse_repeated(servers: dict[int, UpstreamServer], faults: dict[int, Probl
     first: dict[str, int] = {}
     for index, server in list(servers.items()):
         if first.setdefault(server.name, index) != index:
-            faults[index] = Problem((), f"{quoted(server.endpoint)} is there twice")
+            faults[index] = Problem((), f"{quoted(server.endpoint)} is listed twice")
             del servers[index]
 
 

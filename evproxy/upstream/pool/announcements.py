@@ -1,4 +1,4 @@
-"""What a pool tells its observer: each change of a server, and each period of trouble once."""
+"""The notifications of a pool to its observer: server changes, and each problem once."""
 
 from __future__ import annotations
 
@@ -18,19 +18,19 @@ _log = Logger()
 
 _MOST_FAILURES = 16
 """
-Different failures of discovery that are told until it works again, and different things
-that are told to be wrong with one set of servers.
+The most different discovery failures that are reported until discovery works again, and the
+most problems that are reported for one set of servers.
 """
 
 _QUIET = 10.0
-"""Seconds without a session turned away that end a period in which every server is full."""
+"""An overflow is over when no session has been rejected for this many seconds."""
 
 
-class News:
+class Announcements:
     """
-    Tells `observer`, if there is one, what happens to a pool.
+    Notifies `observer`, if there is one, of what happens to a pool.
 
-    :param reactor: tells the time.
+    :param reactor: the time and the timers.
     :param pool: the name of the pool.
     """
 
@@ -44,68 +44,69 @@ class News:
         self._pressure = Pressure(reactor, lambda: [self.observer])
 
     def server_changed(self, server: PoolServer, state: str, why: str) -> None:
-        """`server` is in `state` now."""
-        self._tell(lambda observer: observer.server_changed(self._pool, server.name, state, why))
+        """`server` has entered `state`."""
+        self._notify(lambda observer: observer.server_changed(self._pool, server.name, state, why))
 
     def exhausted(self, why: str) -> None:
         """The pool cannot serve sessions."""
-        self._tell(lambda observer: observer.pool_exhausted(self._pool, why))
+        self._notify(lambda observer: observer.pool_exhausted(self._pool, why))
 
     def overflowed(self, why: str) -> None:
-        """A session was turned away from a full queue; told once for each period."""
+        """A session was rejected because the queue is full; reported once for each period."""
         now, before = self._reactor.seconds(), self._overflowed
         self._overflowed = now
         if now - before > _QUIET:
             self.exhausted(why)
 
-    def checks_short(self, shortage: Shortage) -> None:
-        """A health check could not be made because of `shortage`."""
-        what = f"the health checks of {self._pool} tell nothing: {shortage.what}"
+    def check_prevented(self, shortage: Shortage) -> None:
+        """A health check could not run because of `shortage`."""
+        what = f"the health checks of {self._pool} cannot run: {shortage.what}"
         self._pressure.felt(Shortage(what, shortage.remedy))
 
     def stop(self) -> None:
-        """The pool has stopped: leave no timer."""
+        """The pool has stopped: cancel the timers."""
         self._pressure.stop()
 
     def discovery_failed(self, why: str) -> None:
-        """A look-up failed; told once for each of the first reasons until one succeeds."""
+        """A look-up failed; each of the first few reasons is reported once until one succeeds."""
         reason = one_line(why)
         if reason not in self._failures and len(self._failures) < _MOST_FAILURES:
             self._failures.add(reason)
-            self._tell(lambda observer: observer.discovery_failed(self._pool, reason))
+            self._notify(lambda observer: observer.discovery_failed(self._pool, reason))
 
     def discovered(self, problems: Sequence[str]) -> None:
         """
-        The pool has the servers that a look-up found; `problems`: what is wrong with them.
+        The pool has the servers that a look-up found; `problems` says what is wrong with them.
 
-        Each is told once while it lasts.  The end of failures is told, and so is that of
-        all problems; those that outlast a failure are told anew.
+        Each problem is reported once while it lasts.  The recovery is reported when a look-up
+        succeeds after a failure, or when all problems are gone.  After a failure, the
+        remaining problems are reported again.
         """
         reasons = dict.fromkeys(map(one_line, problems))
         if self._failures or (self._problems and not reasons):
             self._failures.clear()
             self._problems = frozenset()
-            self._tell(lambda observer: observer.discovery_recovered(self._pool))
+            self._notify(lambda observer: observer.discovery_recovered(self._pool))
         fresh = [reason for reason in reasons if reason not in self._problems]
         self._problems = frozenset(reasons)
         for reason in fresh[:_MOST_FAILURES]:
             self._incomplete(reason)
         if len(fresh) > _MOST_FAILURES:
-            self._incomplete(f"{len(fresh) - _MOST_FAILURES} more things are wrong")
+            self._incomplete(f"{len(fresh) - _MOST_FAILURES} more problems")
 
     def _incomplete(self, why: str) -> None:
-        def tell(observer: PoolObserver) -> None:
+        def notify(observer: PoolObserver) -> None:
             if isinstance(observer, DiscoveryObserver):
                 observer.discovery_incomplete(self._pool, why)
             else:
                 observer.discovery_failed(self._pool, why)
 
-        self._tell(tell)
+        self._notify(notify)
 
-    def _tell(self, what: Callable[[PoolObserver], None]) -> None:
-        """Tell the observer; that it breaks is of no concern to the pool."""
+    def _notify(self, callback: Callable[[PoolObserver], None]) -> None:
+        """Call the observer.  Log its exceptions, so that they do not disturb the pool."""
         if self.observer is not None:
             try:
-                what(self.observer)
+                callback(self.observer)
             except Exception:
-                _log.failure("The observer of pool {pool} broke", pool=self._pool)
+                _log.failure("The observer of pool {pool} raised an exception", pool=self._pool)

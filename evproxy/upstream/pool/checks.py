@@ -1,8 +1,8 @@
 """
-Active health checks: when each server of a pool is asked, and what its answers come to.
+The schedule of active health checks, and the health of each server by their results.
 
-Checks are spread in time: the first ones over one interval, and every pause varies by a
-tenth, so that many servers and many proxies do not ask in step.
+Checks are spread in time: the first checks over one interval, and every pause varies by a
+tenth.  So the checks of many servers, or of many proxies, do not come at the same moment.
 """
 
 from __future__ import annotations
@@ -22,19 +22,19 @@ from evproxy.upstream.pool.server import PoolServer
 _log = Logger()
 
 JITTER = 0.1
-"""By what part of itself a pause is longer or shorter."""
+"""The fraction by which a pause is longer or shorter."""
 
 
 class Checks:
     """
-    Asks every server that was added, again and again, until it is removed.
+    Checks every added server periodically, until it is removed.
 
-    :param reactor: tells the time and calls later.
-    :param probe: asks.
+    :param reactor: the time and the timers.
+    :param probe: does one check of one server.
     :param settings: `interval`, `fast_interval`, `timeout`, `rise` and `fall` are used.
     :param random: spreads the checks.
     :param decided: called with the server and each `Verdict`.
-    :param short: called with what evproxy itself lacked for a check.
+    :param prevented: called with the shortage that prevented a check.
     """
 
     def __init__(
@@ -44,43 +44,43 @@ class Checks:
         settings: HealthCheck,
         random: Random,
         decided: Callable[[PoolServer, Verdict], None],
-        short: Callable[[Shortage], None],
+        prevented: Callable[[Shortage], None],
     ) -> None:
         self.reactor = reactor
         self.probe = probe
         self.settings = settings
         self.decided = decided
-        self.short = short
+        self.prevented = prevented
         self._random = random
         self._checked: dict[PoolServer, _Checked] = {}
 
     def add(self, server: PoolServer, within: float) -> None:
-        """Check `server` for the first time `within` so many seconds."""
+        """Start to check `server`; the first check comes `within` this many seconds."""
         self.remove(server)
         checked = self._checked[server] = _Checked(self, server)
         checked.check_in(self._random.random() * within)
 
     def remove(self, server: PoolServer) -> None:
-        """Check `server` no more."""
+        """Stop checking `server`."""
         checked = self._checked.pop(server, None)
         if checked is not None:
             checked.stop()
 
     def stop(self) -> None:
-        """Check no server any more."""
+        """Stop checking all servers."""
         for server in list(self._checked):
             self.remove(server)
 
     @property
     def longest(self) -> float:
-        """Seconds after which a check is given up."""
+        """The timeout of a check, in seconds."""
         if isinstance(self.probe, SelfBounded):
             return self.probe.longest
         return self.settings.timeout
 
     @property
     def fast_interval(self) -> float:
-        """Seconds from check to check of a server that is changing state."""
+        """Seconds between checks of a server that is about to change state."""
         return self.settings.fast_interval or self.settings.interval / 4
 
     def pause(self, changing: bool) -> float:
@@ -90,7 +90,7 @@ class Checks:
 
 
 class _Checked:
-    """The checks of one server: at any time one is under way or the next is due."""
+    """The checks of one server: at any time, one is running or the next is scheduled."""
 
     def __init__(self, checks: Checks, server: PoolServer) -> None:
         self._checks = checks
@@ -129,18 +129,18 @@ class _Checked:
             if self._pending and number == self._number:
                 self._cancel = cancel
         finally:
-            # Set only now, after the probe has set its own.
+            # Start this timer after the probe's own, so that the probe's timeout comes first.
             if self._pending and number == self._number:
                 self._timer = checks.reactor.callLater(checks.longest, self._time_out)
 
     def _time_out(self) -> None:
-        # A probe that times out by itself tells more, but only once its connection is closed,
-        # which takes a turn of the reactor.
+        # A probe with its own timeout gives a better reason, but only after its connection is
+        # closed.  Closing takes a turn of the reactor.
         self._timer = self._checks.reactor.callLater(0, self._give_up)
 
     def _give_up(self) -> None:
         self._timer = None
-        # What the probe says of it from now on, its cancelling included, is too late.
+        # Late callbacks of the probe are ignored, also those that its cancellation causes.
         self._pending = False
         self._end_check()
         self._answered(f"no answer within {self._checks.longest:g} s")
@@ -159,11 +159,11 @@ class _Checked:
         self._cancel = None
         if self._timer is not None:
             self._timer.cancel()
-        # If the server was not asked, it stays what it was.
+        # A check that could not run does not change the server's state.
         verdict = None if isinstance(error, Shortage) else self._health.check(error)
         due = self._began + checks.pause(self._health.changing)
         self.check_in(max(0.0, due - checks.reactor.seconds()))
         if isinstance(error, Shortage):
-            checks.short(error)
+            checks.prevented(error)
         elif verdict is not None:
             checks.decided(self._server, verdict)

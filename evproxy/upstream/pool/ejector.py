@@ -1,4 +1,4 @@
-"""Passive health: ejects servers by what their sessions meet, and lets them back in."""
+"""Passive health: ejects servers after failed connects or early resets, and readmits them."""
 
 from __future__ import annotations
 
@@ -18,10 +18,10 @@ class Ejector:
     """
     Keeps the `EjectionRecord` of each server of a pool.
 
-    :param reactor: tells the time and calls later.
-    :param settings: how many failures eject, and for how long.
-    :param servers: gives the servers of the pool.
-    :param changed: called with a server that was ejected or let back in, and why.
+    :param reactor: the time and the timers.
+    :param settings: how many failures cause an ejection, and how long it lasts.
+    :param servers: returns the servers of the pool.
+    :param changed: called with a server that was ejected or readmitted, and the reason.
     """
 
     def __init__(
@@ -40,42 +40,42 @@ class Ejector:
 
     def connect_failed(self, server: PoolServer, reason: Failure) -> None:
         """A connect to `server` failed."""
-        self._judge(server, server.ejection.connect_failed(), reason_of(reason))
+        self._count_failure(server, server.ejection.connect_failed(), reason_of(reason))
 
     def connected(self, server: PoolServer) -> None:
         """A connect to `server` succeeded."""
         record = server.ejection
-        # Nothing is to be forgiven most servers.
+        # Most servers have no failures, so this is skipped for most connects.
         if record.connect_failures or record.times:
             record.connected(self._reactor.seconds(), self._settings)
 
     def ended(self, server: PoolServer, reason: CloseReason, answered: bool) -> None:
-        """A session ended; `answered`: `server` sent a byte in it."""
+        """A session ended; `answered` says whether `server` sent a byte."""
         if answered:
             record = server.ejection
             if record.early_resets or record.times:
                 record.answered(self._reactor.seconds(), self._settings)
         elif reason.by is Side.UPSTREAM and reason.how is Ending.RESET:
-            self._judge(server, server.ejection.reset_early(), "reset before any answer")
+            self._count_failure(server, server.ejection.reset_early(), "reset before any answer")
 
     def forget(self, server: PoolServer) -> None:
-        """`server` has left the pool: end its ejection without a word."""
+        """`server` has left the pool: end its ejection without a notification."""
         timer = self._timers.pop(server, None)
         if timer is not None:
             timer.cancel()
             server.ejection.readmit(self._reactor.seconds(), self._settings)
 
     def start(self) -> None:
-        """Eject again, after `stop`; a new one does so from the beginning."""
+        """Allow ejections again, after `stop`.  A new `Ejector` allows them from the beginning."""
         self._stopped = False
 
     def stop(self) -> None:
-        """End all ejections without a word, and begin none."""
+        """End all ejections without notifications, and begin no new ones."""
         self._stopped = True
         for server in list(self._timers):
             self.forget(server)
 
-    def _judge(self, server: PoolServer, failures: int, why: str) -> None:
+    def _count_failure(self, server: PoolServer, failures: int, why: str) -> None:
         settings = self._settings
         if failures < settings.failures or server in self._timers:
             return

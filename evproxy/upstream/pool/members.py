@@ -1,8 +1,8 @@
 """
-The servers of a pool: who is in it, and how each of them is.
+The members of a pool: its servers, and the state of each server.
 
-Takes servers in and lets them go, by request and by discovery, and joins what checks,
-ejection, draining and slow start say into one state that is announced when it changes.
+Servers join and leave, by request and by discovery.  Checks, ejection and draining together
+decide the state of a server, and each change of the state is announced.
 """
 
 from __future__ import annotations
@@ -25,18 +25,18 @@ from evproxy.upstream.pool.server import PoolServer
 from evproxy.upstream.pool.state_lines import reason_of_state, state_line
 
 _REMEMBERED = 1024
-"""Of at least so many servers that left, the last ones, the statistics are kept."""
+"""The statistics of at least this many servers are kept after they have left, the last ones."""
 
 
 class Members:
     """
-    The servers of one pool; iterating gives those that are in it.
+    The servers of one pool.  Iterating yields the servers that are in the pool now.
 
-    :param reactor: tells the time and calls later.
-    :param make: makes the state of a server that was not in the pool before.
+    :param reactor: the time and the timers.
+    :param make: makes the `PoolServer` of a server that was not in the pool before.
     :param slow_start: seconds in which a server that came up grows to its full weight.
-    :param announce: called with a server, its new state and why.
-    :param changed: called with a server whose usability or weight may have changed.
+    :param announce: called with a server, its new state and the reason.
+    :param changed: called with a server whose weight, or whose `usable`, may have changed.
     """
 
     def __init__(
@@ -50,8 +50,8 @@ class Members:
         self._reactor = reactor
         self._make = make
         self._slow_start = slow_start
-        self._tell = announce
-        self._notify = changed
+        self._on_announcement = announce
+        self._on_change = changed
         self._servers: dict[str, PoolServer] = {}
         self._gone: dict[str, PoolServer] = {}
         self._checks: Checks | None = None
@@ -63,13 +63,13 @@ class Members:
         probe: Probe,
         timing: HealthCheck,
         random: Random,
-        short: Callable[[Shortage], None],
+        prevented: Callable[[Shortage], None],
     ) -> None:
-        """Have the servers checked by `probe`, once it is started; `short` as in `Checks`."""
-        self._checks = Checks(self._reactor, probe, timing, random, self._checked, short)
+        """Prepare active checks; `begin_checks` starts them.  The arguments are as in `Checks`."""
+        self._checks = Checks(self._reactor, probe, timing, random, self._checked, prevented)
 
     def eject(self, settings: Ejection) -> None:
-        """Have the servers ejected by what their sessions meet."""
+        """Eject servers as `settings` say."""
         self.ejector = Ejector(self._reactor, settings, self.__iter__, self.changed)
 
     def __iter__(self) -> Iterator[PoolServer]:
@@ -82,49 +82,49 @@ class Members:
         return len(self._servers)
 
     def leaving(self) -> list[PoolServer]:
-        """Those that have left, but still have sessions."""
+        """The servers that have left the pool, but still have sessions."""
         return [server for server in self._gone.values() if server.sessions]
 
     def start(self) -> None:
-        """Eject servers again, after `stop`."""
+        """Allow ejections again, after `stop`."""
         if self.ejector is not None:
             self.ejector.start()
 
     def stop(self) -> None:
-        """No timer or check is left."""
+        """End all checks and ejections."""
         self.end_checks()
         if self.ejector is not None:
             self.ejector.stop()
         for server in self:
             if server.announced == "ejected":
                 self._record(server, server.state, "the pool has stopped")
-                server.settle(server.since, self._slow_start)
+                server.update_derived(server.since, self._slow_start)
 
     def begin_checks(self) -> None:
-        """Check the servers, if they are not checked already."""
+        """Start the checks, unless they are running."""
         if self._checks is not None and not self._checking:
             self._checking = True
             for server in self:
                 self._checks.add(server, self._checks.settings.interval)
 
     def end_checks(self) -> None:
-        """No check is left: each server stays up, or down, until checks begin again."""
+        """Stop the checks: each server stays up, or down, until checks begin again."""
         self._checking = False
         if self._checks is not None:
             self._checks.stop()
 
-    # Who is in the pool.
+    # Membership.
 
-    def found(self, spec: UpstreamServer) -> None:
-        """A pool is made with the server `spec`: nothing to announce."""
+    def add_first(self, spec: UpstreamServer) -> None:
+        """Add a server with which the pool is made, without an announcement."""
         if spec.name in self._servers:
-            raise SettingsError(f"upstreams: {spec.name} is there twice")
+            raise SettingsError(f"upstreams: {spec.name} is listed twice")
         self._servers[spec.name] = self._make(spec)
 
     def join(self, spec: UpstreamServer, discovered: bool, why: str) -> None:
-        """The server `spec` joins a pool that runs, or comes back."""
+        """Add the server `spec` to a running pool.  A server that left before may come back."""
         if spec.name in self._servers:
-            raise SettingsError(f"upstreams: {spec.name} is there already")
+            raise SettingsError(f"upstreams: {spec.name} is already in the pool")
         server = self._gone.pop(spec.name, None) or self._make(spec)
         server.given = spec
         server.discovered = discovered
@@ -137,7 +137,7 @@ class Members:
         self.changed(server, why)
 
     def leave(self, name: str, why: str) -> None:
-        """The server called `name` leaves; it is gone when its last session is."""
+        """The server called `name` leaves; it is removed when its last session has ended."""
         server = self[name]
         del self._servers[server.name]
         self._gone[server.name] = server
@@ -151,15 +151,15 @@ class Members:
         if server.sessions:
             self.changed(server, why)
             if drained:
-                # It will not be resumed any more.
+                # The line "until it is resumed" no longer holds.
                 self._announce_state(server, why)
         else:
-            server.settle(self._reactor.seconds(), self._slow_start)
-            self._notify(server)
-            self.left(server, why)
+            server.update_derived(self._reactor.seconds(), self._slow_start)
+            self._on_change(server)
+            self.removed(server, why)
 
-    def left(self, server: PoolServer, why: str) -> None:
-        """`server` has left, and has no session any more."""
+    def removed(self, server: PoolServer, why: str) -> None:
+        """`server` has left, and its last session has ended."""
         self._announce(server, "removed", why)
         if len(self._gone) > 2 * _REMEMBERED:
             idle = [name for name, gone in self._gone.items() if not gone.sessions]
@@ -170,12 +170,11 @@ class Members:
         self, servers: Sequence[UpstreamServer], refuse: Callable[[SettingsError], None]
     ) -> bool:
         """
-        `servers` are all that discovery knows now.
+        Discovery has found `servers`: new ones join, and missing ones leave.
 
-        :param refuse: called with the reason for each that cannot be in a pool, which is
-            then left out; if it raises, nothing has changed.
-
-        ``False`` if none of them can be: nothing has changed either.
+        :param refuse: called with the error for each server that cannot be in a pool.  Such a
+            server is left out.  If `refuse` raises, nothing changes.
+        :return: ``False`` if none of `servers` can be in a pool.  Then nothing changes.
         """
         wanted: dict[str, UpstreamServer] = {}
         made: dict[str, PoolServer] = {}
@@ -189,7 +188,7 @@ class Members:
             wanted[spec.name] = spec
         if servers and not wanted:
             return False
-        # `join` takes them from there: none is made once the first one has joined.
+        # `join` takes the new servers from `_gone`: all are made before the first one joins.
         self._gone.update(made)
         for name, spec in wanted.items():
             known = self._servers.get(name)
@@ -210,18 +209,18 @@ class Members:
         except KeyError:
             raise LookupError(f"there is no server {name} in the pool") from None
 
-    # How they are.
+    # State.
 
     def drain(self, name: str, draining: bool) -> None:
-        """The server called `name` gets no new sessions, or gets them again."""
+        """Stop, or resume, new sessions on the server called `name`."""
         server = self[name]
         server.draining = draining
         if draining:
             server.drain_why = "by request"
         self.changed(server, "by request" if draining else "resumed by request")
 
-    def weigh(self, name: str, weight: int) -> None:
-        """The server called `name` has another weight."""
+    def set_weight(self, name: str, weight: int) -> None:
+        """Give the server called `name` another weight."""
         if not (isinstance(weight, int) and 0 <= weight <= 256):
             raise SettingsError(f"weight: expected a whole number from 0 to 256, got {weight!r}")
         server = self[name]
@@ -229,21 +228,21 @@ class Members:
         self.changed(server, "by request")
 
     def changed(self, server: PoolServer, why: str) -> None:
-        """Something that decides whether, or how much, `server` is used has changed."""
+        """The health, the draining or the weight of `server` has changed because of `why`."""
         state, before = server.state, server.announced
         now = self._reactor.seconds()
         if state == "up" and before in ("down", "ejected"):
-            # That it could not be connected before is no reason to keep away from it now.
-            server.forget_connects()
+            # Failed connects from before must not keep `least-time` away from the server now.
+            server.forget_connect_times()
         if state == "up" and before != "up" and self._slow_start > 0:
             server.slow_since = now
-        server.settle(now, self._slow_start)
+        server.update_derived(now, self._slow_start)
         if state != before:
             if before == "added" and state == "up":
                 server.announced = state
             else:
                 self._announce_state(server, why)
-        self._notify(server)
+        self._on_change(server)
 
     def _checked(self, server: PoolServer, verdict: Verdict) -> None:
         server.down = not verdict.up
@@ -252,13 +251,13 @@ class Members:
         self.changed(server, verdict.why)
 
     def _announce_state(self, server: PoolServer, event: str) -> None:
-        """`event` has changed what `server` is like."""
+        """Announce the state of `server`, which `event` has changed."""
         self._record(server, server.state, reason_of_state(server, event))
-        self._tell(server, server.state, state_line(server, event, server.since))
+        self._on_announcement(server, server.state, state_line(server, event, server.since))
 
     def _announce(self, server: PoolServer, state: str, why: str) -> None:
         self._record(server, state, why)
-        self._tell(server, state, why)
+        self._on_announcement(server, state, why)
 
     def _record(self, server: PoolServer, state: str, why: str) -> None:
         server.announced = state

@@ -1,7 +1,7 @@
 """
-Ends the sessions of servers that go down, in pools that do so (``on_down = "reset"``).
+Ends the sessions of servers that go down, in pools with ``on_down = "reset"``.
 
-Some in each turn of the reactor, so that those of other servers are not held up.
+It ends a batch in each turn of the reactor, so that the sessions of other servers can proceed.
 """
 
 from __future__ import annotations
@@ -20,14 +20,14 @@ from evproxy.upstream.pool.server import PoolServer
 _log = Logger()
 
 _BATCH = 32
-"""Sessions ended in one turn of the reactor, where it could be all of them."""
+"""The most sessions that are ended in one turn of the reactor."""
 
 
 class Resetter:
     """
-    Resets the sessions that are in `PoolServer.held`.
+    Resets the sessions in `PoolServer.held` when the server goes down.
 
-    :param reactor: calls later.
+    :param reactor: the timers.
     """
 
     def __init__(self, reactor: IReactorTime) -> None:
@@ -35,20 +35,20 @@ class Resetter:
         self._calls: set[IDelayedCall] = set()
 
     def changed(self, server: PoolServer) -> None:
-        """`server` may have gone down, or be up again."""
+        """The state of `server` may have changed to down, or to up."""
         if not server.down:
-            server.late.clear()
-        if server.held and server.down and not server.found_down:
+            server.connecting.clear()
+        if server.held and server.down and not server.was_down:
             self._reset(server, iter(list(server.held)))
-        server.found_down = server.down
+        server.was_down = server.down
 
     def connected(self, server: PoolServer) -> None:
-        """A session that still connected when `server` went down may have got through."""
-        arrived = [late for late in server.late if late.phase is not Phase.CONNECTING]
-        self._reset_soon(server, iter(arrived))
+        """A session that was connecting when `server` went down may have succeeded."""
+        connected = [each for each in server.connecting if each.phase is not Phase.CONNECTING]
+        self._reset_soon(server, iter(connected))
 
     def stop(self) -> None:
-        """No timer is left; what was to be reset goes on."""
+        """Cancel the timers; sessions that are not reset yet continue."""
         for call in self._calls:
             call.cancel()
         self._calls.clear()
@@ -59,11 +59,11 @@ class Resetter:
                 return
             if session not in server.held:
                 continue
-            # One that still connects may fail and go to another server.
+            # A session that is still connecting may fail over to another server.
             if session.phase is Phase.CONNECTING:
-                server.late.add(session)
+                server.connecting.add(session)
                 continue
-            server.late.discard(session)
+            server.connecting.discard(session)
             try:
                 session.end(Side.PROXY, Ending.SERVER_DOWN)
             except Exception:

@@ -1,9 +1,9 @@
 """
-Which servers new sessions may go to now, in tiers, and the walk over them.
+The servers that new sessions may use now, in tiers, and the walk over them.
 
-The balancer is given the servers of the first tier that has a usable one; the tiers after
-it are only walked on to.  All of this is worked out anew when something has changed and
-the next session comes, never for each session.
+The pool's balancer orders the first tier that has a usable server.  The walk goes on to the
+later tiers only when the first one has no more servers.  The tiers are computed again at the
+first session after a change, not for each session.
 """
 
 from __future__ import annotations
@@ -26,24 +26,24 @@ from evproxy.upstream.reasons import one_line
 _log = Logger()
 
 _SLOW_START_STEPS = 10
-"""How often the weight of a server grows during slow start."""
+"""In how many steps the weight of a server grows during slow start."""
 
 
 class Selection:
     """
-    The servers of a pool as its balancer sees them.
+    The servers of a pool, in the order to try them.
 
-    `stale` says that a `refresh` is due, `usable` how many servers may get new sessions, and
-    `panic` that all are tried, as none is usable.  `refusing` says that this was told.
-    `choosy` says that the balancer may give a client only some of the servers: evproxy's own
-    policies give each client all of them.
+    `stale` says that a `refresh` is due, and `usable` how many servers may get new sessions.
+    `panic` says that no server is usable, but all are tried.  `exhausted_announced` says that
+    the observer knows that no server is usable.  `restricted` says that the balancer may give
+    a client only some of the servers; evproxy's own policies give each client all of them.
 
-    :param reactor: tells the time and calls later.
-    :param servers: those of the pool.
+    :param reactor: the time and the timers.
+    :param servers: the servers of the pool.
     :param balancer: orders the first usable tier.
     :param slow_start: seconds in which a server grows to its full weight.
     :param try_all: whether all servers are tried while none is usable.
-    :param exhausted: called with the reason why no server is usable.
+    :param exhausted: called with the reason when no server is usable.
     """
 
     def __init__(
@@ -62,27 +62,27 @@ class Selection:
         self._try_all = try_all
         self._exhausted = exhausted
         self._incremental = balancer if isinstance(balancer, Incremental) else None
-        self._advancing: IDelayedCall | None = None
-        self._growing: IDelayedCall | None = None
-        self.choosy = type(balancer) not in POLICIES
-        self._further: list[RoundRobin] = []
-        self._beyond: list[PoolServer] = []
+        self._advance_timer: IDelayedCall | None = None
+        self._grow_timer: IDelayedCall | None = None
+        self.restricted = type(balancer) not in POLICIES
+        self._later_balancers: list[RoundRobin] = []
+        self._later_servers: list[PoolServer] = []
         self._order: tuple[Balancer, ...] = ()
         self.load_changed = balancer.load_changed if isinstance(balancer, LoadAware) else None
         self.stale = True
         self.usable = 0
         self.panic = False
-        self.refusing = False
+        self.exhausted_announced = False
 
     def refresh(self) -> None:
-        """Work out the tiers, and tell the balancers."""
+        """Compute the tiers, and update the balancers."""
         self.stale = False
         now = self._reactor.seconds()
         available: list[PoolServer] = []
         open_ones: list[PoolServer] = []
         growing = False
         for server in self._servers:
-            server.settle(now, self._slow_start)
+            server.update_derived(now, self._slow_start)
             growing = growing or server.slow_since is not None
             if server.usable:
                 available.append(server)
@@ -93,58 +93,58 @@ class Selection:
         if self.panic:
             available = open_ones
         if self.usable:
-            self.refusing = False
-        if growing and self._growing is None:
-            self._growing = self._reactor.callLater(
+            self.exhausted_announced = False
+        if growing and self._grow_timer is None:
+            self._grow_timer = self._reactor.callLater(
                 self._slow_start / _SLOW_START_STEPS, self._grow
             )
-        self._tell(available)
+        self._update_balancers(available)
 
-    def _tell(self, available: list[PoolServer]) -> None:
+    def _update_balancers(self, available: list[PoolServer]) -> None:
         tiers: dict[tuple[bool, int], list[PoolServer]] = {}
         for server in available:
             tiers.setdefault((server.spec.backup, server.spec.priority), []).append(server)
         in_order = [tiers[tier] for tier in sorted(tiers)] or [[]]
-        while len(self._further) < len(in_order) - 1:
-            self._further.append(RoundRobin())
-        self._order = (self._balancer, *self._further[: len(in_order) - 1])
-        self._beyond = [server for tier in in_order[1:] for server in tier]
+        while len(self._later_balancers) < len(in_order) - 1:
+            self._later_balancers.append(RoundRobin())
+        self._order = (self._balancer, *self._later_balancers[: len(in_order) - 1])
+        self._later_servers = [server for tier in in_order[1:] for server in tier]
         for balancer, tier in zip(self._order, in_order, strict=True):
             try:
                 balancer.update(tier)
             except Exception:
-                # What it gives from now on is judged for each session.
-                _log.failure("The balancer could not be told its servers")
-        if self._incremental is not None and self._advancing is None:
-            self._advancing = self._reactor.callLater(0, self._advance)
+                # `_verified` still checks each server that the balancer yields.
+                _log.failure("The balancer raised an exception in update()")
+        if self._incremental is not None and self._advance_timer is None:
+            self._advance_timer = self._reactor.callLater(0, self._advance)
 
     def complete(self) -> None:
-        """Finish at once what the balancer would do in slices."""
+        """Do all remaining work of the balancer's `advance` at once."""
         if self._incremental is not None:
             while self._incremental.advance():
                 pass
-        if self._advancing is not None:
-            self._advancing.cancel()
-            self._advancing = None
+        if self._advance_timer is not None:
+            self._advance_timer.cancel()
+            self._advance_timer = None
 
     def walk(self, info: ConnectionInfo) -> Iterator[PoolServer]:
         """
-        The servers with a free slot that may be tried, best first, none twice.
+        Yield the servers with a free slot that a session may try, best first, none twice.
 
-        :raises BalancerFailed: if a balancer of the user's own cannot say.
+        :raises BalancerFailed: if a user's own balancer fails.
         """
         seen: set[PoolServer] | None = None
-        own = self._balancer if self.choosy else None
+        own = self._balancer if self.restricted else None
         for balancer in self._order:
-            # A policy yields what it was given, but cannot say so.
+            # A policy yields the `PoolServer`s of its last update, but its type does not say so.
             candidates: Iterator[Any] = (
-                self._given(info) if balancer is own else balancer.candidates(info)
+                self._verified(info) if balancer is own else balancer.candidates(info)
             )
             for server in candidates:
-                # An update during the walk may bring back a server that had its turn.
+                # After an update during the walk, a policy may yield a server a second time.
                 if seen is not None and server in seen:
                     continue
-                # As `has_room` says, without a call for each session.
+                # The same as `has_room`, inlined: this runs for each session.
                 if not (server.usable or (self.panic and server.open)):
                     continue
                 if server.sessions >= server.limit:
@@ -154,24 +154,25 @@ class Selection:
                     seen = set()
                 seen.add(server)
 
-    def _given(self, info: ConnectionInfo) -> Iterator[PoolServer]:
-        """What a balancer of the user's own gives, each one known to be of the pool."""
+    def _verified(self, info: ConnectionInfo) -> Iterator[PoolServer]:
+        """Yield the candidates of a user's own balancer, after checking that the pool has them."""
         given: set[PoolServer] = set()
         repeated = 0
         try:
-            # Whatever it says it gives.
+            # The balancer may yield anything, whatever its type says.
             candidates: Iterator[Any] = self._balancer.candidates(info)
             for server in candidates:
                 if not isinstance(server, PoolServer):
                     what = one_line(repr(server))
-                    raise BalancerFailed(f"the balancer gave {what}, which is no server")
-                # One that has left since the balancer was told is passed over by the walk.
+                    raise BalancerFailed(f"the balancer gave {what}, which is not a server")
+                # The walk skips a server that has left since the last update.
                 if not server.leaving and server not in self._servers:
                     raise BalancerFailed(
                         f"the balancer gave {server.name}, which is not in the pool"
                     )
                 if server in given:
-                    # An update during the walk may bring back each; more than that has no end.
+                    # An update during the walk may repeat each server once.  More repetitions
+                    # mean that the iterator never ends.
                     repeated += 1
                     if repeated > len(self._servers):
                         return
@@ -184,31 +185,32 @@ class Selection:
             raise BalancerFailed(f"the balancer raised {why}") from error
 
     def has_room(self, server: PoolServer) -> bool:
-        """Whether a new session could go to `server`."""
+        """Whether a new session could go to `server` now."""
         return self.may_serve(server) and server.sessions < server.limit
 
     def may_serve(self, server: PoolServer) -> bool:
-        """Whether a new session could go to `server` if it had room."""
+        """Whether a new session could go to `server` if a slot were free."""
         return server.usable or (self.panic and server.open)
 
     def has_any_room(self) -> bool:
-        """Whether a new session could go to any server."""
+        """Whether a new session could go to any server now."""
         return any(self.has_room(server) for server in self._servers)
 
-    def why_hopeless(self, info: ConnectionInfo, tried: Collection[Server]) -> str:
+    def why_not_wait(self, info: ConnectionInfo, tried: Collection[Server]) -> str:
         """
-        Why the client could go to no server but those `tried`, even if it had room.
+        Why it is pointless to wait: no server except those `tried` may serve this client.
 
-        Empty if it could.
+        Empty if another server may.
 
-        :raises BalancerFailed: if a balancer of the user's own cannot say.
+        :raises BalancerFailed: if a user's own balancer fails.
         """
         if not (self.usable or self.panic):
-            return self.why_not()
-        if not (self.choosy or tried):
+            return self.why_exhausted()
+        if not (self.restricted or tried):
             return ""
         gave_none = True
-        for server in chain(self._given(info), self._beyond) if self.choosy else self._servers:
+        given = chain(self._verified(info), self._later_servers)
+        for server in given if self.restricted else self._servers:
             gave_none = False
             if self.may_serve(server) and server not in tried:
                 return ""
@@ -216,30 +218,30 @@ class Selection:
             return "the balancer gave no server for this client"
         return "every other server is down" if tried else "no server for this client is up"
 
-    def refuse(self) -> None:
-        """No server is usable; to be told once for each such period."""
-        self.refusing = True
-        self._exhausted(self.why_not())
+    def announce_exhausted(self) -> None:
+        """Announce that no server is usable; call this once for each such period."""
+        self.exhausted_announced = True
+        self._exhausted(self.why_exhausted())
 
-    def why_not(self) -> str:
+    def why_exhausted(self) -> str:
         """Why no server is usable."""
         if not len(self._servers):
-            return "it has no servers"
+            return "the pool has no servers"
         return "no server is up; trying them all" if self.panic else "no server is up"
 
     def stop(self) -> None:
-        """No timer is left; the next `refresh` goes on with what they did."""
-        for timer in (self._advancing, self._growing):
+        """Cancel the timers; the next `refresh` starts them again."""
+        for timer in (self._advance_timer, self._grow_timer):
             if timer is not None:
                 timer.cancel()
-        self._advancing = self._growing = None
+        self._advance_timer = self._grow_timer = None
         self.stale = True
 
     def _grow(self) -> None:
-        self._growing = None
+        self._grow_timer = None
         self.stale = True
 
     def _advance(self) -> None:
-        self._advancing = None
+        self._advance_timer = None
         if self._incremental is not None and self._incremental.advance():
-            self._advancing = self._reactor.callLater(0, self._advance)
+            self._advance_timer = self._reactor.callLater(0, self._advance)

@@ -1,4 +1,4 @@
-"""An upstream server as it is at run time: its load, its state and its statistics."""
+"""An upstream server at run time: its load, its state and its statistics."""
 
 from __future__ import annotations
 
@@ -12,24 +12,24 @@ from evproxy.model import UpstreamServer
 from evproxy.policy.health import EjectionRecord, slow_start_part
 
 DECAY = 10.0
-"""Seconds in which a connect time loses all but 1/e of its say, as Finagle's ``PeakEwma``."""
+"""Seconds after which a connect time keeps 1/e of its influence, as in Finagle's ``PeakEwma``."""
 
 SAMPLE = DECAY / 100
-"""Seconds in which one connect time has a say for all that are no new peak."""
+"""Within this many seconds of the last sample, only a new peak counts."""
 
 
 @frozen(kw_only=True)
 class ServerStatus:
     """
-    A snapshot of an upstream server for people and metrics.
+    A snapshot of an upstream server for status pages and metrics.
 
-    `state` is ``up``, ``down``, ``ejected`` or ``draining``, `why` says what made it so and
-    `since` when, in seconds on the reactor's clock.  `until` is when its ejection ends, on the
-    same clock, even while it is down or draining as well; ``None``: it is not ejected.
-    `weight` is the effective one.
-    `sessions` hold a slot now; `sessions_total`, `connect_failures` and `ejections` count
-    from the beginning.  `connect_time` is the decaying peak average, in seconds; a connect
-    that failed counts as one that took the whole `connect_timeout`.
+    `state` is ``up``, ``down``, ``ejected`` or ``draining``; `why` is the reason for the state,
+    and `since` is when it began, in seconds on the reactor's clock.  `until` is when the
+    ejection ends, on the same clock, even if the server is also down or draining; ``None``: the
+    server is not ejected.  `weight` is the effective weight.
+    `sessions` is how many sessions hold a slot now; `sessions_total`, `connect_failures` and
+    `ejections` count from the beginning.  `connect_time` is the decaying peak average, in
+    seconds; a failed connect counts as one that took the whole `connect_timeout`.
     """
 
     spec: UpstreamServer
@@ -51,13 +51,14 @@ class PoolServer:
     """
     The state of one upstream server of one pool; an `evproxy.interfaces.Server`.
 
-    `given` is the value it was configured or discovered with, `spec` the one in force.
-    `limit` is how many sessions it may have, infinite where there is no bound.
-    `down_why` and `drain_why` say why it is, or was last, down or draining.
-    `usable` says whether it may get new sessions, `open` whether it might but for its
-    health; `settle` derives both.  `held` are its sessions, where the pool needs them,
-    `found_down` says whether those that it had then were ended, and `late` are those that
-    were still connecting then.
+    `given` is the configured or discovered value; `spec` is the value in force.
+    `limit` is the most sessions that the server may have, infinite if there is no bound.
+    `down_why` and `drain_why` say why the server is, or was last, down or draining.
+    `usable` says whether the server may get new sessions; `open` is the same without regard
+    to health.  `update_derived` sets both.
+    Only pools with ``on_down = "reset"`` use these: `held` are the server's sessions,
+    `was_down` says whether the server was down at the last change, and `connecting` are the
+    sessions that were still connecting when the server went down.
     """
 
     given: UpstreamServer
@@ -65,8 +66,8 @@ class PoolServer:
     _seconds: Callable[[], float]
     discovered: bool = False
     held: set[PoolSession] | None = None
-    found_down: bool = field(init=False, default=False)
-    late: set[PoolSession] = field(init=False, factory=set)
+    was_down: bool = field(init=False, default=False)
+    connecting: set[PoolSession] = field(init=False, factory=set)
 
     spec: UpstreamServer = field(init=False)
     name: str = field(init=False)
@@ -98,14 +99,14 @@ class PoolServer:
         self.respecify(self.given)
 
     def respecify(self, spec: UpstreamServer) -> None:
-        """`spec` is in force from now on; its endpoint is the one it always was."""
+        """Put `spec` in force; its endpoint must be the same as before."""
         self.spec = spec
         self.name = spec.name
         self.limit = spec.max_sessions or inf
-        self.settle(0.0, 0.0)
+        self.update_derived(0.0, 0.0)
 
-    def settle(self, now: float, slow_start: float) -> None:
-        """Derive what the hot path reads from what may have changed."""
+    def update_derived(self, now: float, slow_start: float) -> None:
+        """Derive `open`, `usable` and `weight`, which the hot path reads, from the state."""
         self.open = not (self.draining or self.leaving) and self.spec.weight > 0
         self.usable = self.open and not self.down and self.ejection.until is None
         part = 1.0
@@ -131,8 +132,8 @@ class PoolServer:
             return 0.0
         return self._peak * exp((self._peak_at - self._seconds()) / DECAY)
 
-    def took(self, seconds: float) -> None:
-        """A connect took `seconds`, or counts as one that did."""
+    def add_connect_time(self, seconds: float) -> None:
+        """Add a connect of `seconds` to the average."""
         now = self._seconds()
         if self._peak:
             if seconds <= self._peak and now - self._peak_at < SAMPLE:
@@ -142,12 +143,12 @@ class PoolServer:
         self._peak = seconds
         self._peak_at = now
 
-    def forget_connects(self) -> None:
-        """How fast it connects is not known any more."""
+    def forget_connect_times(self) -> None:
+        """Reset the average: the connect time is unknown."""
         self._peak = 0.0
 
     def status(self) -> ServerStatus:
-        """What it is like now."""
+        """A snapshot of the server."""
         return ServerStatus(
             spec=self.spec,
             name=self.name,

@@ -1,8 +1,8 @@
 """
-What a pool says when the state of a server changes: what holds now, why, and until when.
+The text of a state change of a server: the new state's reason, and how long it will last.
 
-A server may be draining, down and ejected at the same time; the first of these that is true
-is its state, and the line names what is left of the others.  Pure.
+A server may be draining, down and ejected at the same time.  The first of these that is true
+is its state, and the line also names the others that are true.  Pure.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from evproxy.upstream.pool.server import PoolServer
 
 
 def reason_of_state(server: PoolServer, event: str) -> str:
-    """Why the state of `server` is what it is; of one that is up, the `event` that made it so."""
+    """The reason for the state of `server`.  If the server is up, the reason is `event`."""
     reasons = {
         "draining": server.drain_why,
         "down": server.down_why,
@@ -22,10 +22,10 @@ def reason_of_state(server: PoolServer, event: str) -> str:
 
 def state_line(server: PoolServer, event: str, now: float) -> str:
     """
-    What is to be said of the state that `server` has from now on.
+    The text for the new state of `server`.
 
-    :param event: what changed it: the reason of the new state itself, or what ended another
-        one that had hidden it (a check that passed, a request).
+    :param event: what changed the state: the reason of the new state, or the event that ended
+        the previous one (a check passed, for example, while the server is still ejected).
     :param now: seconds on the reactor's clock.
     """
     reason = reason_of_state(server, event)

@@ -1,7 +1,7 @@
 """
-Who uses a pool: those that have started it and have not stopped it yet.
+The users of a pool: a user is whoever has started the pool and has not stopped it yet.
 
-Pure.  A pool works while there is a user, and checks its servers while one does not drain.
+Pure.  A pool works while it has a user, and checks its servers while not all users drain.
 """
 
 from __future__ import annotations
@@ -9,10 +9,10 @@ from __future__ import annotations
 
 class Users:
     """
-    The users of one pool; it is true while there are any.
+    The users of one pool; true while there is at least one.
 
-    A user is any hashable object; one is there once, however often it is added.  ``None``
-    stands for users that nobody tells apart: they are counted.
+    A user is any hashable object, and counts once, however often it is added.  ``None`` stands
+    for an anonymous user: anonymous users are counted.
     """
 
     def __init__(self) -> None:
@@ -24,23 +24,23 @@ class Users:
 
     @property
     def serving(self) -> bool:
-        """Whether there is one that does not drain."""
+        """Whether at least one user does not drain."""
         return self._unnamed > 0 or not all(self._draining.values())
 
     def add(self, user: object) -> None:
-        """`user` uses the pool, and does not drain."""
+        """`user` uses the pool from now on, and does not drain."""
         if user is None:
             self._unnamed += 1
         else:
             self._draining[user] = False
 
     def drains(self, user: object) -> None:
-        """`user`, if it is one, drains from now on."""
+        """`user` drains from now on.  No effect if it does not use the pool."""
         if user in self._draining:
             self._draining[user] = True
 
     def remove(self, user: object) -> None:
-        """`user` uses the pool no more; of no concern if it did not."""
+        """`user` stops using the pool.  No effect if it does not use the pool."""
         if user is None:
             self._unnamed = max(0, self._unnamed - 1)
         else:

@@ -1,1 +1,1 @@
-"""Active health checks: one question to one server, one short answer."""
+"""The kinds of active health checks: each check asks one server and gets a verdict."""

@@ -1,9 +1,9 @@
 """
-One check of one server: from the connect to the last trace gone.
+One check of one server, from the connect to the closed connection.
 
-An attempt owns what every kind of check needs: the bound on its time and its bytes, the
-cancel, the one call of ``done``, and that the connection is closed, or reset, by then.
-What is said over the connection is the business of the kinds.
+An attempt has what every kind of check needs: the timeout, the limit on received bytes, and
+the cancellation.  It calls ``done`` once, after the connection is closed or reset.  The kinds
+of checks decide what to send and what to expect.
 """
 
 from __future__ import annotations
@@ -37,14 +37,14 @@ RECEIVE_LIMIT = 256 * 1024
 
 class Attempt:
     """
-    One check that runs.
+    One running check.
 
-    :param clock: for the timeout.
-    :param timeout: seconds for the whole check, connecting and closing included, from when
-        the server's address is known.  A server that was found well, but does not take part
-        in closing, stays well; its connection is reset when the time is over.
-    :param done: called once, never from within `begin`, as `evproxy.interfaces.Probe` says.
-    :param endpoint: what is connected.
+    :param clock: the timers.
+    :param timeout: seconds for the whole check, including the connect and the close, from when
+        the server's address is known.  If the check succeeds but the server does not close,
+        the check still counts as a success; the connection is reset at the timeout.
+    :param done: called once, never from within `begin`; see `evproxy.interfaces.Probe`.
+    :param endpoint: the endpoint of the server.
     """
 
     def __init__(
@@ -62,25 +62,25 @@ class Attempt:
         self._transport: ITransport | None = None
         self._decided = False
         self._verdict: str | Shortage | None = None
-        self.left = False
-        """Whether who asks has begun to close the connection."""
+        self.closed_here = False
+        """Whether the check has begun to close the connection."""
         self.missing: Callable[[], str] = str
-        """Says what a server that did not answer in time still owes; empty for nothing."""
+        """Returns what the check still expects of the server, for the reason of a timeout."""
 
     def begin(self, work: Callable[[], Deferred[Any]]) -> None:
-        """Start: `work` connects by an endpoint of `watched`; its failure is the check's."""
+        """Start the check: `work` connects by an endpoint of `watched`; its failure counts."""
         self._work = maybeDeferred(work).addErrback(self._failed)
 
     def watched(self, endpoint: IStreamClientEndpoint) -> IStreamClientEndpoint:
-        """`endpoint`, whose connection this attempt will bound and close."""
+        """Wrap `endpoint`, so that this attempt limits and closes its connection."""
         return _WatchedEndpoint(endpoint, self)
 
     def look_up_began(self, longest: float) -> None:
-        """The address is looked up first, which takes `longest` seconds at the most."""
+        """A look-up of the address has begun, which takes `longest` seconds at the most."""
         self._begin_time(longest + self._timeout)
 
     def look_up_ended(self) -> None:
-        """The check's own time begins."""
+        """The look-up is complete: the timeout of the check begins."""
         self._begin_time(self._timeout)
 
     def _begin_time(self, seconds: float) -> None:
@@ -91,18 +91,18 @@ class Attempt:
         self, verdict: str | Shortage | None, close: Callable[[], None] | None = None
     ) -> None:
         """
-        The server is well (``None``) or not (a reason), or cannot be asked (a `Shortage`).
+        Set the verdict and close the connection.  Only the first call has an effect.
 
-        The first to say so is heard.
-
-        `close` ends the connection, by default in order, once what was written is sent.
+        :param verdict: ``None`` if the server is healthy, else a reason, or the `Shortage` that
+            prevented the check.
+        :param close: closes the connection; by default in order, after all data is sent.
         """
         if self._decided:
             return
         self._decided = True
         self._verdict = verdict
         if self._transport is None:
-            # Through the timer, because the one who asked still holds no cancel function.
+            # By the timer, because the caller of the probe has no cancel function yet.
             if self._timer.active():
                 self._timer.reset(0)
         elif close is not None:
@@ -111,17 +111,17 @@ class Attempt:
             self._transport.loseConnection()
 
     def cancel(self) -> None:
-        """End the check without a result.  Nothing is left of it once the reactor has turned."""
+        """End the check without a verdict.  The connection is gone after a turn of the reactor."""
         self._decided = True
         self._done = None
         self._stop()
 
     def opened(self, transport: ITransport) -> None:
-        """The connection is there."""
+        """The connection is open."""
         self._transport = transport
 
     def closed(self, reason: Failure) -> None:
-        """The connection is gone."""
+        """The connection is closed."""
         self._transport = None
         if not self._decided:
             self._decided = True
@@ -146,7 +146,7 @@ class Attempt:
             self._timer.cancel()
         if self._transport is not None:
             abort(self._transport)
-        # An endpoint whose connection failed half made may raise when it is cancelled.
+        # Cancelling an endpoint may raise if its connect has failed half way.
         with _log.failuresHandled("a health check could not be cancelled", LogLevel.error):
             self._work.cancel()
 
@@ -159,12 +159,12 @@ class Attempt:
 
 
 def abort(transport: ITransport) -> None:
-    """Reset the connection; a transport that cannot is closed."""
+    """Reset the connection, or close it if the transport cannot reset."""
     getattr(transport, "abortConnection", transport.loseConnection)()
 
 
 class _Watched(ProtocolWrapper):
-    """Tells the attempt what happens to the connection, and counts what comes."""
+    """Notifies the attempt of the connection's events, and limits the received bytes."""
 
     factory: _WatchedFactory
     received = 0
@@ -182,7 +182,7 @@ class _Watched(ProtocolWrapper):
             super().dataReceived(data)
 
     def loseConnection(self) -> None:
-        self.factory.attempt.left = True
+        self.factory.attempt.closed_here = True
         super().loseConnection()
 
     def connectionLost(self, reason: Failure = connectionDone) -> None:

@@ -1,5 +1,5 @@
 """
-The thin edge of the checks that need no more than a connection: ``tcp`` and the dialogues.
+The checks on a plain connection: ``tcp``, and those that run a `Dialogue`.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from evproxy.upstream.probes.attempt import Attempt, abort
 from evproxy.upstream.probes.dialogue import Dialogue, Exchange
 
 
-class _Knock(Protocol):
+class _ConnectOnly(Protocol):
     def __init__(self, attempt: Attempt) -> None:
         self._attempt = attempt
 
@@ -31,34 +31,34 @@ def ask_tcp(
     attempt: Attempt, endpoint: IStreamClientEndpoint, server: UpstreamServer
 ) -> Deferred[Any]:
     """
-    A server that takes the connection is well.
+    The ``tcp`` check: a server that accepts the connection is healthy.
 
-    The connection is reset at once, as HAProxy does (its ``tcp-check connect`` without
-    ``linger``): the server is left with nothing to wait for, and neither side with a
-    TIME_WAIT entry for each check.
+    The check then resets the connection, as HAProxy does (``tcp-check connect`` without
+    ``linger``).  So the server has nothing to wait for, and neither side has a TIME_WAIT entry
+    for each check.
     """
-    return endpoint.connect(_factory(_Knock(attempt)))
+    return endpoint.connect(_factory(_ConnectOnly(attempt)))
 
 
-class _Talk(Protocol):
+class _DialogueProtocol(Protocol):
     def __init__(self, attempt: Attempt, dialogue: Dialogue) -> None:
         self._attempt = attempt
         self._dialogue = dialogue
 
     def connectionMade(self) -> None:
         self._attempt.missing = self._dialogue.missing
-        self._say(self._dialogue.begin())
+        self._send(self._dialogue.begin())
 
     def dataReceived(self, data: bytes) -> None:
         if self._dialogue.outcome is None:
-            self._say(self._dialogue.receive(data))
+            self._send(self._dialogue.receive(data))
 
     def connectionLost(self, reason: Failure = connectionDone) -> None:
         if reason.check(type(connectionDone.value)):
             self._dialogue.end()
             self._report()
 
-    def _say(self, data: bytes) -> None:
+    def _send(self, data: bytes) -> None:
         if data:
             assert self.transport is not None
             self.transport.write(data)
@@ -71,7 +71,7 @@ class _Talk(Protocol):
 
 
 class Conversation:
-    """A server that gives the expected answers is well; the connection is closed in order."""
+    """A server that gives the expected answers is healthy.  Then the connection is closed."""
 
     def __init__(self, exchanges: Sequence[Exchange]) -> None:
         self._exchanges = exchanges
@@ -79,7 +79,7 @@ class Conversation:
     def __call__(
         self, attempt: Attempt, endpoint: IStreamClientEndpoint, server: UpstreamServer
     ) -> Deferred[Any]:
-        return endpoint.connect(_factory(_Talk(attempt, Dialogue(self._exchanges))))
+        return endpoint.connect(_factory(_DialogueProtocol(attempt, Dialogue(self._exchanges))))
 
 
 def _factory(protocol: Protocol) -> Factory[Protocol]:

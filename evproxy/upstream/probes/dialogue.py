@@ -1,8 +1,8 @@
 """
-What a check says to a server, and whether the answers are the expected ones.
+A dialogue of a check with a server: what to send, and whether the answers are as expected.
 
-Pure: bytes in, bytes and an outcome out; no transport, no clock.  Answers may come in
-any pieces, one byte at a time too, and are bounded in bytes.
+Pure: takes bytes, returns bytes and an outcome; no transport, no clock.  Answers may arrive in
+pieces of any size, even one byte at a time, and are limited in bytes.
 """
 
 from __future__ import annotations
@@ -16,12 +16,12 @@ from attrs import define, field, frozen
 from evproxy.settings import ANSWER_LIMIT
 
 SHOWN_BYTES = 48
-"""How much of an unexpected answer a reason shows."""
+"""How many bytes of an unexpected answer a reason shows."""
 
 
 @frozen
 class Matched:
-    """The answer is the expected one and ends after `used` bytes; `reply` is sent for good-bye."""
+    """The answer is as expected and ends after `used` bytes; send `reply` before closing."""
 
     used: int
     reply: bytes = b""
@@ -29,20 +29,20 @@ class Matched:
 
 @frozen
 class Refused:
-    """No further byte can make this answer the expected one, because of `reason`."""
+    """The answer is wrong, whatever bytes follow, because of `reason`."""
 
     reason: str
 
 
 class Expectation(Protocol):
-    """Tells an expected answer from another one."""
+    """Decides whether an answer is as expected."""
 
     @property
     def wanted(self) -> str:
-        """How reasons name the expected answer."""
+        """The name of the expected answer in reasons."""
 
     def judge(self, received: bytes) -> Matched | Refused | None:
-        """What the bytes received so far are; ``None`` if that is not clear yet."""
+        """The decision for the bytes received so far; ``None`` if it needs more bytes."""
 
 
 @frozen
@@ -55,7 +55,7 @@ class Exchange:
 
 @frozen
 class Outcome:
-    """How a dialogue ended: well (``None``), or with a reason."""
+    """The end of a dialogue: a success (``None``), or the reason of the failure."""
 
     reason: str | None
 
@@ -77,7 +77,7 @@ class Contains:
 
 @frozen
 class Matches:
-    """The regular expression `pattern` is found in what has been received so far."""
+    """The regular expression `pattern` matches somewhere in the bytes received so far."""
 
     pattern: re.Pattern[bytes]
 
@@ -92,7 +92,7 @@ class Matches:
 
 @frozen
 class Line:
-    """The answer's first line is `text`; lines end with LF or CR LF."""
+    """The first line of the answer is `text`; lines end with LF or CR LF."""
 
     text: bytes
 
@@ -110,7 +110,7 @@ class Line:
 
 
 def unexpected(wanted: str, received: bytes) -> str:
-    """The reason when `received` came instead of what was `wanted`."""
+    """The reason when the server sent `received` instead of the `wanted` answer."""
     shown = repr(received[:SHOWN_BYTES]) + ("…" if len(received) > SHOWN_BYTES else "")
     return f"expected {wanted}, got {shown}"
 
@@ -118,10 +118,10 @@ def unexpected(wanted: str, received: bytes) -> str:
 @define
 class Dialogue:
     """
-    A sequence of exchanges, at least one, with one server.
+    A sequence of at least one exchange with one server.
 
-    Call `begin` once, then `receive` for every piece; each returns what to send.
-    `outcome` is set when all exchanges matched or one was refused.
+    Call `begin` once, then `receive` for every piece of data.  Both return the bytes to send.
+    `outcome` is set when all exchanges have matched, or when an answer is refused.
     """
 
     _exchanges: Sequence[Exchange]
@@ -131,11 +131,11 @@ class Dialogue:
     outcome: Outcome | None = field(default=None, init=False)
 
     def begin(self) -> bytes:
-        """The connection is open: what to send first."""
+        """The connection is open.  Returns the first bytes to send."""
         return self._exchanges[0].send + self._advance()
 
     def receive(self, data: bytes) -> bytes:
-        """More bytes came: what to send now, often nothing."""
+        """The server sent `data`.  Returns the bytes to send now, often none."""
         self._received += data
         return self._advance()
 
@@ -160,13 +160,13 @@ class Dialogue:
         return bytes(to_send)
 
     def end(self) -> None:
-        """The server ended the connection: nothing more will be received."""
+        """The server closed the connection: no more data will arrive."""
         if self.outcome is None:
             missing = self.missing()
             self.outcome = Outcome("closed by the server" + (f": {missing}" if missing else ""))
 
     def missing(self) -> str:
-        """What is still expected and what came instead; empty if nothing came yet."""
+        """What the dialogue expects and what the server sent; empty if it sent nothing yet."""
         if self.outcome is not None or not self._received:
             return ""
         return unexpected(self._exchanges[self._step].expect.wanted, bytes(self._received))

@@ -1,7 +1,8 @@
 """
-The ``http`` check: one HTTP/1.1 request, one answer, one connection.
+The ``http`` check: one HTTP/1.1 request and its answer on one connection.
 
-Twisted's `Agent` speaks HTTP; redirects are not followed and nothing is decompressed.
+Twisted's `Agent` sends the request.  The check does not follow redirects and does not
+decompress the body.
 """
 
 from __future__ import annotations
@@ -28,10 +29,10 @@ from evproxy.upstream.reasons import one_line
 
 class HttpQuestion:
     """
-    A server that answers with an expected status, and text if asked for, is well.
+    A server that answers with an expected status, and with the expected text, is healthy.
 
     An empty `expect_status` accepts every status from 200 to 399.  Without `host`, the
-    ``Host`` header is the server's address, or ``localhost`` where it has none.
+    ``Host`` header is the server's address, or ``localhost`` if the server has no host.
     """
 
     def __init__(self, reactor: Any, check: HealthCheck) -> None:
@@ -46,7 +47,9 @@ class HttpQuestion:
     def __call__(
         self, attempt: Attempt, endpoint: IStreamClientEndpoint, server: UpstreamServer
     ) -> Deferred[Any]:
-        agent = Agent.usingEndpointFactory(self._reactor, _Always(endpoint), pool=self._connections)
+        agent = Agent.usingEndpointFactory(
+            self._reactor, _FixedEndpoint(endpoint), pool=self._connections
+        )
         host = self._host or host_header(server.endpoint)
         request: Deferred[Any] = agent.request(
             self._method,
@@ -66,18 +69,18 @@ class HttpQuestion:
 
 
 def _not_answered(failure: Failure, attempt: Attempt) -> Failure:
-    """Tell what a failure does not: Twisted's parser just closes where a line is too long."""
+    """Find the reason of an early close: Twisted's parser only closes if a line is too long."""
     error = failure.value
     closed = isinstance(error, ResponseFailed) and all(
         each.check(ConnectionDone) for each in error.reasons
     )
-    if closed and attempt.left:
+    if closed and attempt.closed_here:
         attempt.decide("a line of the answer is too long")
     return failure
 
 
 def unexpected_status(status: int, expected: tuple[int, ...]) -> str | None:
-    """``None`` if `status` is as `expected` (empty: 200 to 399), else the reason."""
+    """``None`` if `status` is one of `expected` (if empty: 200 to 399), else the reason."""
     if status in expected or (not expected and 200 <= status < 400):
         return None
     wanted = " or ".join(map(str, expected)) if expected else "200 to 399"
@@ -109,8 +112,8 @@ class _TextSearch(Protocol):
 
 
 @implementer(IAgentEndpointFactory)
-class _Always:
-    """Whatever the URI says, the connection goes to `endpoint`."""
+class _FixedEndpoint:
+    """Connects to `endpoint`, whatever the URI is."""
 
     def __init__(self, endpoint: IStreamClientEndpoint) -> None:
         self._endpoint = endpoint

@@ -1,8 +1,8 @@
 """
-Active health checks: one question to one server, one short answer.
+Makes the probe of an active health check from its settings.
 
-`probe_for` makes a check of its settings.  A check of your own is any object that
-satisfies `evproxy.interfaces.Probe`.
+`probe_for` makes the probe.  A probe of your own is any object that satisfies
+`evproxy.interfaces.Probe`.
 """
 
 from __future__ import annotations
@@ -23,32 +23,32 @@ from evproxy.upstream.dialers import TCPAddress
 from evproxy.upstream.probes import scripts
 from evproxy.upstream.probes.attempt import Attempt
 from evproxy.upstream.probes.conversation import Conversation, ask_tcp
+from evproxy.upstream.probes.endpoints import FIRST_ANSWER, LooksUp
 from evproxy.upstream.probes.http import HttpQuestion
-from evproxy.upstream.probes.names import FIRST_ANSWER, LooksUp
 from evproxy.upstream.probes.tls import TlsQuestion, name_of, refuse_tls
 
 __all__ = ["EndpointProbe", "Question", "check_probe", "probe_for"]
 
 
 class Question(Protocol):
-    """What a check asks once it may connect."""
+    """What a kind of check does on its connection."""
 
     def __call__(
         self, attempt: Attempt, endpoint: IStreamClientEndpoint, server: UpstreamServer
     ) -> Deferred[Any]:
         """
-        Connect by `endpoint`, ask, and tell ``attempt.decide`` what `server` is.
+        Connect by `endpoint`, ask `server`, and call ``attempt.decide`` with the verdict.
 
-        A failure of what is returned is the check's; cancelling it cancels the connect.
+        If the returned Deferred fails, the check fails.  Cancelling it cancels the connect.
         """
 
 
 class EndpointProbe:
     """
-    A check that connects to a server by its endpoint.
+    A probe that connects to a server by its endpoint.
 
     :param timeout: seconds for the whole check, from when the server's address is known.
-    :param port: check this port (0: the server's own).
+    :param port: the port to check; 0: the server's own port.
     :param endpoint_for: makes the client endpoint of an address.
     """
 
@@ -72,7 +72,7 @@ class EndpointProbe:
         self, server: UpstreamServer, done: Callable[[str | Shortage | None], None]
     ) -> Callable[[], None]:
         """See `evproxy.interfaces.Probe`.  `done` is never called from within."""
-        # By its endpoint's name it is told apart from what may try several addresses.
+        # The prefix ``tcp:`` with a host name says that the endpoint may try several addresses.
         plain = parse_upstream(server.endpoint)
         called = f"tcp:{server.name}" if isinstance(plain, TCPAddress) else server.endpoint
         attempt = Attempt(self._reactor, self._timeout, done, called)
@@ -81,7 +81,7 @@ class EndpointProbe:
             address = with_port(server.endpoint, self._port)
             endpoint = self._endpoint_for(address)
             if isinstance(endpoint, LooksUp):
-                endpoint.tell(attempt)
+                endpoint.notify(attempt)
             return self._question(attempt, attempt.watched(endpoint), server)
 
         attempt.begin(ask)
@@ -92,13 +92,12 @@ def probe_for(
     reactor: Any, check: HealthCheck, endpoint_for: Callable[[str], IStreamClientEndpoint]
 ) -> Probe:
     """
-    The probe that `check` describes.
+    Make the probe that `check` describes.
 
-    :param reactor: tells the time; for ``http`` anything that Twisted's `Agent` takes.
-    :param endpoint_for: makes the client endpoint of an address (``HOST:PORT`` or a
-        Twisted client endpoint description).
-
-    `SettingsError`, with the key's name, for what cannot be checked.
+    :param reactor: the time and the timers; for ``http`` a reactor for Twisted's `Agent`.
+    :param endpoint_for: makes the client endpoint of an address (``HOST:PORT`` or a Twisted
+        client endpoint description).
+    :raises SettingsError: if no server can pass the check; the message names the key.
     """
     question = question_for(reactor, check)
     return EndpointProbe(reactor, question, endpoint_for, check.timeout, check.port)
@@ -106,7 +105,7 @@ def probe_for(
 
 def check_probe(check: HealthCheck, endpoint: str) -> None:
     """
-    Whether `check` can ever find the server at `endpoint` well.
+    Check that `check` can ever succeed for the server at `endpoint`.
 
     :raises SettingsError: if it cannot; the message says why, with the key's name.
     """
@@ -128,7 +127,7 @@ def check_probe(check: HealthCheck, endpoint: str) -> None:
 
 
 def question_for(reactor: Any, check: HealthCheck) -> Question:
-    """What `check` asks a server.  `SettingsError` if no server could ever be well."""
+    """The question of `check`.  Raises `SettingsError` if no server can pass it."""
     for key, why in impossible(check):
         raise SettingsError(f"health_check.{key}: {why}")
     match check.kind:

@@ -1,8 +1,8 @@
 """
-The dialogues by name: ``redis``, ``smtp``, ``postgresql``, and the one that the settings spell out.
+The dialogues of the ``redis``, ``smtp``, ``postgresql`` and ``send-expect`` checks.
 
-Pure.  Each is what HAProxy's check of the same name does (``src/tcpcheck.c``:
-``redis-check``, ``smtpchk``, ``pgsql-check``), with the differences said here.
+Pure.  The first three do what HAProxy's checks do (``src/tcpcheck.c``: ``redis-check``,
+``smtpchk``, ``pgsql-check``); the docstrings name the differences.
 """
 
 from __future__ import annotations
@@ -29,15 +29,15 @@ from evproxy.upstream.reasons import from_outside, one_line
 REDIS_PING = b"*1\r\n$4\r\nPING\r\n"
 REDIS = (Exchange(REDIS_PING, Line(b"+PONG")),)
 """
-PING, and nothing but ``+PONG`` is well: like HAProxy, a server that asks for a password
-(``-NOAUTH``) or still loads its data (``-LOADING``) is not.  For the former, spell out a
-``send-expect`` check that authenticates.
+PING, and only ``+PONG`` passes.  As with HAProxy, a server that asks for a password
+(``-NOAUTH``), or that is still loading its data (``-LOADING``), fails.  For a server with a
+password, use a ``send-expect`` check that authenticates.
 """
 
 
 @frozen
 class SmtpReply:
-    """A whole SMTP reply, perhaps of several lines, with the status `code` (RFC 5321, 4.2)."""
+    """A complete SMTP reply of one or more lines, with the status `code` (RFC 5321, 4.2)."""
 
     code: int
 
@@ -62,7 +62,7 @@ SMTP = (
     Exchange(b"EHLO localhost\r\n", SmtpReply(250)),
     Exchange(b"QUIT\r\n", SmtpReply(221)),
 )
-"""The banner, then EHLO and QUIT, so that the server sees a whole short visit."""
+"""The banner, then EHLO and QUIT: for the server, a complete short session."""
 
 _STARTUP = b"user\0postgres\0application_name\0evproxy\0\0"
 POSTGRESQL_STARTUP = struct.pack("!II", 8 + len(_STARTUP), 196608) + _STARTUP
@@ -72,18 +72,19 @@ POSTGRESQL_TERMINATE = b"X\0\0\0\4"
 
 _SERVER_DECIDED = ("28", "3D")
 """
-SQLSTATE classes that only a server in working order answers with: no such role, no such
-database, refused by pg_hba.conf (libpq's ``PQping`` calls these well too).
+SQLSTATE classes that only a working server answers: no such role, no such database, refused by
+pg_hba.conf.  libpq's ``PQping`` accepts these too.
 """
 
 
 @frozen
 class PostgresqlAnswer:
     """
-    The server asks for authentication (or needs none), so it takes sessions.
+    The server asks for authentication, or needs none: it accepts sessions.
 
-    An error means that it does not: starting up, shutting down, too many clients.
-    Errors of authorization are the exception, as they say nothing of its health.
+    An error means that the server does not accept sessions: it is starting up, shutting down,
+    or has too many clients.  Authorization errors are accepted, because a healthy server
+    answers them too.
     """
 
     wanted = "an authentication request"
@@ -114,13 +115,13 @@ POSTGRESQL = (Exchange(POSTGRESQL_STARTUP, PostgresqlAnswer()),)
 
 def send_expect(check: HealthCheck) -> tuple[Exchange, ...]:
     """
-    The one exchange that `check` spells out.
+    The one exchange that the settings of `check` describe.
 
-    `send` and `expect` know the escapes of `unescape`.  `expect` may be anywhere in the
-    answer; so may a match of `expect_pattern`, a regular expression (`re`) for bytes.
-    Without either no answer is waited for.
+    `send` and `expect` may have the escapes of `unescape`.  `expect` may be anywhere in the
+    answer, and so may a match of `expect_pattern`, a regular expression (`re`) for bytes.
+    Without either, the check does not wait for an answer.
 
-    `SettingsError` for both, or for one that cannot be read.
+    :raises SettingsError: if both are given, or if one is not valid.
     """
     if check.expect and check.expect_pattern:
         raise SettingsError("health_check.expect: expected only one of expect, expect_pattern")
@@ -138,9 +139,9 @@ _LETTERS = {b"r": b"\r", b"n": b"\n", b"t": b"\t", b"0": b"\0", b"\\": b"\\"}
 
 def unescape(text: str, key: str) -> bytes:
     r"""
-    The UTF-8 bytes of `text` with ``\r \n \t \0 \\`` and ``\xHH`` replaced by what they mean.
+    The UTF-8 bytes of `text`, with ``\r \n \t \0 \\`` and ``\xHH`` replaced by their bytes.
 
-    `SettingsError`, which names `key`, for any other backslash.
+    :raises SettingsError: for any other backslash; the message names `key`.
     """
 
     def replaced(found: re.Match[bytes]) -> bytes:

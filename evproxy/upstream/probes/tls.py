@@ -1,5 +1,5 @@
 """
-The ``tls`` check: a TLS handshake, and the server's certificate verified if asked.
+The ``tls`` check: a TLS handshake and, with `verify`, a check of the server's certificate.
 """
 
 from __future__ import annotations
@@ -42,17 +42,17 @@ VERIFY_ERRORS = {
     23: "it is revoked",
     24: "its issuer is not a certificate authority",
 }
-"""The common ones of OpenSSL's ``X509_V_ERR_*`` (``openssl/x509_vfy.h``)."""
+"""The common errors of OpenSSL's ``X509_V_ERR_*`` (``openssl/x509_vfy.h``)."""
 
 
 class TlsQuestion:
     """
-    A server that completes a TLS handshake is well.
+    A server that completes a TLS handshake is healthy.
 
-    With `verify`, its certificate has to lead to a root that the system trusts, or, if there
-    is a PEM file `ca`, to one in that and to no other, and to be for `server_name`, by default
-    the host of its address.  `server_name` is also sent in the handshake (SNI).  `ca` is read
-    here, once.
+    With `verify`, the certificate must lead to a root that the system trusts, or, if `ca` is
+    given, to a root in this PEM file.  It must be for `server_name`, by default the host of the
+    server's address.  The handshake also sends `server_name` (SNI).  The constructor reads
+    `ca`, once.
     """
 
     def __init__(self, check: HealthCheck) -> None:
@@ -90,26 +90,26 @@ class TlsQuestion:
 
 def name_of(server_name: str, endpoint: str) -> str:
     """
-    Who the certificate of the server at `endpoint` has to be for.
+    The name that the certificate of the server at `endpoint` must have.
 
-    `SettingsError` if there is neither a `server_name` nor a host in `endpoint`.
+    :raises SettingsError: if there is no `server_name` and no host in `endpoint`.
     """
     name = without_zone(server_name) or host_of(endpoint)
     if not name:
         raise SettingsError(f"a name is needed to verify {endpoint}, which has no host")
-    # Neither the handshake nor a certificate has the dot of the root (RFC 6066, 3).
+    # Names in handshakes and certificates do not end in a dot (RFC 6066, 3).
     return name.removesuffix(".")
 
 
 def refuse_tls(endpoint: str) -> None:
-    """`SettingsError` if a connection to `endpoint` speaks TLS already."""
+    """Raise `SettingsError` if a connection to `endpoint` already uses TLS."""
     if endpoint.startswith(("ssl:", "tls:")):
-        raise SettingsError(f"a TLS handshake within that of {endpoint} can never succeed")
+        raise SettingsError(f"a second TLS handshake inside {endpoint} can never succeed")
 
 
 @implementer(IHandshakeListener)
 class _Handshake(Protocol):
-    """Decides once the handshake is complete; `name` is who the certificate has to be for."""
+    """Decides when the handshake is complete; `name` is the name the certificate must have."""
 
     def __init__(self, attempt: Attempt, name: str | None) -> None:
         self._attempt = attempt
@@ -123,16 +123,16 @@ class _Handshake(Protocol):
         self._attempt.decide(reason, transport.loseConnection)
 
     def connectionLost(self, reason: Failure = connectionDone) -> None:
-        # The TLS layer knows why; the connection below it only knows that it is closed.
+        # `reason` comes from the TLS layer; the transport below only reports a close.
         if reason.check(ConnectionDone, ConnectionLost):
             self._attempt.decide("closed by the server during the TLS handshake")
         else:
             self._attempt.decide(reason_of(reason))
 
     def certificate_refused(self, number: int) -> None:
-        """OpenSSL refuses the certificate because of its error `number`."""
+        """OpenSSL refuses the certificate with the error `number`."""
         what = VERIFY_ERRORS.get(number, f"OpenSSL error {number}")
-        # Not closed here: OpenSSL is on the stack, and fails the handshake with an alert.
+        # OpenSSL is on the stack: let it send an alert and fail the handshake itself.
         self._attempt.decide(f"certificate verify failed: {what}", lambda: None)
 
 
@@ -149,10 +149,10 @@ class _ConnectionCreator:
         if self._name:
             connection.set_tlsext_host_name(self._name)
         if connection.get_verify_mode() != SSL.VERIFY_NONE:
-            connection.set_verify(SSL.VERIFY_PEER, self._judged)
+            connection.set_verify(SSL.VERIFY_PEER, self._verified)
         return connection
 
-    def _judged(
+    def _verified(
         self, connection: SSL.Connection, certificate: X509, number: int, depth: int, ok: int
     ) -> bool:
         if not ok:
@@ -166,6 +166,6 @@ def identity_problem(connection: SSL.Connection, name: str) -> str | None:
     try:
         verify(connection, name)
     except (CertificateError, VerificationError, ValueError):
-        # ValueError: the names in the certificate are none.
+        # ValueError: the certificate has invalid names.
         return f"certificate verify failed: it is not for {name!r}"
     return None

@@ -1,7 +1,8 @@
 """
-Host names as health checks ask for them: the same answers as sessions have.
+The client endpoints of health checks, which use the same addresses of host names as sessions.
 
-A check's own time begins when an address is known; a first look-up has `FIRST_ANSWER`.
+The timeout of a check begins when an address is known.  The first look-up of a name has a
+timeout of its own, `FIRST_ANSWER`.
 """
 
 from __future__ import annotations
@@ -21,27 +22,27 @@ from evproxy.upstream.resolving import ResolvingReactor
 
 FIRST_ANSWER = 5.0
 """
-Seconds that a check waits for the address of a name that has never been resolved (so long
-does a resolver wait for one name server by default: ``RES_TIMEOUT`` of ``resolv.h``).
+Seconds that a check waits for the first look-up of a name.  This is also the default timeout
+of a resolver for one name server (``RES_TIMEOUT`` of ``resolv.h``).
 """
 
 
 class LookUpListener(Protocol):
-    """Hears when a check waits for a look-up."""
+    """Is notified when a check waits for a look-up."""
 
     def look_up_began(self, longest: float) -> None:
-        """The address has to be looked up first, which takes `longest` seconds at the most."""
+        """A look-up of the address has begun, which takes `longest` seconds at the most."""
 
     def look_up_ended(self) -> None:
-        """It is over, well or not."""
+        """The look-up has succeeded or failed."""
 
 
 @runtime_checkable
 class LooksUp(Protocol):
-    """A client endpoint that tells when its connect waits for a look-up."""
+    """A client endpoint that notifies a listener when its connect waits for a look-up."""
 
-    def tell(self, listener: LookUpListener) -> None:
-        """Tell `listener` from now on."""
+    def notify(self, listener: LookUpListener) -> None:
+        """Notify `listener` from now on."""
 
 
 class CheckNames:
@@ -56,47 +57,47 @@ class CheckNames:
         self._waiting: Deferred[tuple[str, ...]] | None = None
 
     def resolve(self, name: str, timeout: float | None) -> Deferred[tuple[str, ...]]:
-        """See `LookUps`: within `FIRST_ANSWER`, whatever time the connect has."""
+        """See `LookUps`.  The timeout is always `FIRST_ANSWER`."""
         if self.listener is not None:
             self.listener.look_up_began(FIRST_ANSWER)
         self._waiting = self._names.resolve_again(name, FIRST_ANSWER)
-        return self._waiting.addBoth(self._over)
+        return self._waiting.addBoth(self._ended)
 
-    def _over(self, result: Any) -> Any:
+    def _ended(self, result: Any) -> Any:
         self._waiting = None
         if self.listener is not None:
             self.listener.look_up_ended()
         return result
 
-    def give_up(self) -> None:
-        """Nobody waits any more, as may be where an endpoint was cancelled."""
+    def cancel(self) -> None:
+        """Cancel the look-up, if there is one."""
         if self._waiting is not None:
             self._waiting.cancel()
 
     def time_left(self, timeout: float, began: float) -> float:
-        """See `LookUps`: the look-up takes nothing of it."""
+        """See `LookUps`.  The look-up does not count against the timeout."""
         return timeout
 
 
 @implementer(IStreamClientEndpoint)
 class _CheckEndpoint:
-    """A client endpoint whose host names are looked up by `names`."""
+    """A client endpoint whose host names are resolved by `names`."""
 
     def __init__(self, names: CheckNames, endpoint: IStreamClientEndpoint) -> None:
         self._names = names
         self._endpoint = endpoint
 
-    def tell(self, listener: LookUpListener) -> None:
+    def notify(self, listener: LookUpListener) -> None:
         """See `LooksUp`."""
         self._names.listener = listener
 
     def connect(self, protocolFactory: IProtocolFactory) -> Deferred[IProtocol]:
         connecting: Deferred[IProtocol] = self._endpoint.connect(protocolFactory)
-        return connecting.addBoth(self._over)
+        return connecting.addBoth(self._ended)
 
-    def _over(self, result: Any) -> Any:
-        # `HostnameEndpoint` leaves a look-up under way where it is cancelled.
-        self._names.give_up()
+    def _ended(self, result: Any) -> Any:
+        # `HostnameEndpoint` does not cancel its look-up when it is cancelled itself.
+        self._names.cancel()
         return result
 
 
@@ -104,20 +105,21 @@ def check_endpoints(
     reactor: Any, names: Names, timeout: float
 ) -> Callable[[str], IStreamClientEndpoint]:
     """
-    Makes the client endpoints of checks that have `timeout` seconds each.
+    Return a factory of the client endpoints of checks with a timeout of `timeout` seconds.
 
-    Those of a host and a port try its addresses in turn within that time, as sessions do.
+    An endpoint for a host and a port tries the addresses in turn within the timeout, as
+    sessions do.
     """
 
     def endpoint_for(address: str) -> IStreamClientEndpoint:
-        asking = CheckNames(names)
-        resolving = ResolvingReactor(reactor, asking, timeout)
+        check_names = CheckNames(names)
+        resolving = ResolvingReactor(reactor, check_names, timeout)
         parsed = parse_upstream(address)
         endpoint: IStreamClientEndpoint
         if isinstance(parsed, TCPAddress):
             endpoint = TCP4ClientEndpoint(resolving, parsed.host, parsed.port, timeout)
         else:
             endpoint = client_endpoint(resolving, address)
-        return _CheckEndpoint(asking, endpoint)
+        return _CheckEndpoint(check_names, endpoint)
 
     return endpoint_for

@@ -1,0 +1,123 @@
+"""The parts that a pool is made of: its balancer, its dialers, its probe and its discovery."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from random import Random
+from typing import Any
+
+from attrs import frozen
+
+from evproxy.interfaces import Balancer, Dialer, Discovery, Probe
+from evproxy.model import UpstreamServer
+from evproxy.policy.balance.by_name import balancer_named
+from evproxy.policy.sources import Sources
+from evproxy.settings import Discover, HealthCheck, PoolSettings
+from evproxy.sockets.sourced import SourcedReactor
+from evproxy.upstream.address import dialer_for
+from evproxy.upstream.discovery.by_kind import discovery_for
+from evproxy.upstream.names import Names
+from evproxy.upstream.probes.endpoints import check_endpoints
+from evproxy.upstream.probes.probe import check_probe, probe_for
+from evproxy.upstream.resolving import ResolvingReactor
+
+
+def dialers_on(
+    reactor: Any, names: Names, source: Sources | None = None
+) -> Callable[[UpstreamServer], Dialer]:
+    """
+    Return a factory of dialers for one pool.
+
+    :param names: resolves host names.
+    :param source: the source addresses; ``None``: as the kernel chooses.
+    """
+    return lambda server: dialer_for(reactor, names, server.endpoint, source)
+
+
+def probes_on(
+    reactor: Any, names: Names | None = None, source: Sources | None = None
+) -> Callable[[HealthCheck], Probe]:
+    """
+    Return a factory that makes the probe for a health check.
+
+    :param names: resolves host names; ``None``: a resolver of its own.
+    :param source: the source addresses; ``None``: as the kernel chooses.
+    """
+    names = names or Names(reactor)
+    connecting = reactor if source is None else SourcedReactor(reactor, source)
+    return lambda check: probe_for(
+        reactor, check, check_endpoints(connecting, names, check.timeout)
+    )
+
+
+def discoveries_on(
+    reactor: Any, random: Random, names: Names | None = None
+) -> Callable[[Discover], Discovery]:
+    """
+    Return a factory that makes the discovery for its settings.
+
+    :param random: the random source of the delays.
+    :param names: resolves the host names of etcd members; ``None``: a resolver of its own.
+    """
+    resolving = ResolvingReactor(reactor, names or Names(reactor))
+    return lambda discover: discovery_for(resolving, discover, random)
+
+
+@frozen(kw_only=True)
+class GivenParts:
+    """
+    The parts that the caller of a pool gives; ``None``: the settings decide.
+
+    The fields are the arguments of `Pool` with the same names.  `balancer`, `probe` and
+    `discovery` are objects given as `balance`, `health_check` and `discover`.
+    """
+
+    balancer: Balancer | None = None
+    probe: Probe | None = None
+    discovery: Discovery | None = None
+    check_timing: HealthCheck | None = None
+    dialer_for: Callable[[UpstreamServer], Dialer] | None = None
+    probe_for: Callable[[HealthCheck], Probe] | None = None
+    discovery_for: Callable[[Discover], Discovery] | None = None
+    random: Random | None = None
+    names: Names | None = None
+
+
+class Parts:
+    """
+    The parts of one pool.
+
+    `probe` and `discovery` are ``None`` if the pool has no health checks or no discovery.
+    `own_names` is the resolver that the pool must stop: ``None`` if the caller gave `names`.
+    """
+
+    def __init__(self, reactor: Any, settings: PoolSettings, given: GivenParts) -> None:
+        self.own_names = Names(reactor) if given.names is None else None
+        names = given.names or self.own_names
+        assert names is not None
+        source = Sources(settings.source) if settings.source else None
+        self.random = given.random if given.random is not None else Random()
+        self.balancer = given.balancer or balancer_named(settings.balance, self.random)
+        self.dialer_for = given.dialer_for or dialers_on(reactor, names, source)
+        self.probe = given.probe
+        self.check_timing = given.check_timing or HealthCheck()
+        # A probe that the caller makes may accept endpoints that evproxy's own probes refuse.
+        self._own_check: HealthCheck | None = None
+        if settings.health_check is not None:
+            self.check_timing = settings.health_check
+            self.probe = (given.probe_for or probes_on(reactor, names, source))(self.check_timing)
+            if given.probe_for is None:
+                self._own_check = settings.health_check
+        self.discovery = given.discovery
+        if settings.discover is not None:
+            make = given.discovery_for or discoveries_on(reactor, self.random, names)
+            self.discovery = make(settings.discover)
+
+    def check_endpoint(self, server: UpstreamServer) -> None:
+        """
+        Check that the probe can ever succeed for `server`.
+
+        :raises SettingsError: if it cannot; the message says why, with the key's name.
+        """
+        if self._own_check is not None:
+            check_probe(self._own_check, server.endpoint)

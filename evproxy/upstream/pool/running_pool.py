@@ -1,0 +1,359 @@
+"""
+A pool as it runs: what sessions, services and programs call.
+
+The pool connects its parts: the servers and their state (`members`), the servers that a new
+session may use (`selection`), the queue for a slot (`queue_notifier`), the sessions of servers
+that go down (`resetter`), and the notifications to the observer (`announcements`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Iterator, Sequence
+
+from twisted.internet.interfaces import IReactorTime
+from twisted.logger import Logger
+from twisted.python.failure import Failure
+
+from evproxy.errors import NoServerAvailable, SettingsError
+from evproxy.interfaces import (
+    PartlyFailing,
+    PoolObserver,
+    PoolSession,
+    Server,
+    Waiter,
+)
+from evproxy.model import CloseReason, ConnectionInfo, UpstreamServer, upstream_server
+from evproxy.settings import PoolSettings
+from evproxy.upstream.pool.announcements import Announcements
+from evproxy.upstream.pool.members import Members
+from evproxy.upstream.pool.parts import GivenParts, Parts
+from evproxy.upstream.pool.queue import Queue
+from evproxy.upstream.pool.queue_notifier import QueueNotifier
+from evproxy.upstream.pool.resetter import Resetter
+from evproxy.upstream.pool.selection import Selection
+from evproxy.upstream.pool.server import PoolServer, ServerStatus
+from evproxy.upstream.pool.users import Users
+from evproxy.upstream.reasons import left_out, nothing_left
+
+_log = Logger()
+
+
+class RunningPool:
+    """
+    A pool made of its settings; an `evproxy.interfaces.Pool`.
+
+    :param reactor: the time and the timers.
+    :param settings: kept as `settings`.
+    :param given: parts that the caller made.
+    :param observer: is notified of changes; ``None``: nobody is.
+    """
+
+    def __init__(
+        self,
+        reactor: IReactorTime,
+        settings: PoolSettings,
+        given: GivenParts,
+        observer: PoolObserver | None,
+    ) -> None:
+        self.reactor = reactor
+        self.settings = settings
+        self.name = settings.name
+        self.connect_timeout = settings.connect_timeout
+        self.connect_attempts = settings.connect_attempts
+        self._parts = parts = Parts(reactor, settings, given)
+        self._users = Users()
+        self._stopped = False
+        self._announcements = Announcements(reactor, settings.name, observer)
+        self._members = Members(
+            reactor,
+            self._make,
+            settings.slow_start,
+            self._announcements.server_changed,
+            self._changed,
+        )
+        self._selection = Selection(
+            reactor,
+            self._members,
+            parts.balancer,
+            settings.slow_start,
+            settings.all_down == "try",
+            self._announcements.exhausted,
+        )
+        queue = Queue(reactor, settings.queue_timeout, settings.queue_size)
+        self._queue = QueueNotifier(reactor, queue, self._selection, self._announcements.overflowed)
+        self._resetter = Resetter(reactor) if settings.on_down == "reset" else None
+        if parts.probe is not None:
+            self._members.check(
+                parts.probe,
+                parts.check_timing,
+                parts.random,
+                self._announcements.check_prevented,
+            )
+        if settings.ejection is not None:
+            self._members.eject(settings.ejection)
+        self._ejector = self._members.ejector
+        for server in settings.upstreams:
+            parts.check_endpoint(server)
+            self._members.add_first(server)
+        self._selection.refresh()
+        # Nothing runs yet, so the balancer may do all its work at once.
+        self._selection.complete()
+
+    def hear_if_nobody_does(self, observer: PoolObserver) -> None:
+        """Notify `observer` of changes from now on, unless the pool has an observer already."""
+        if self._announcements.observer is None:
+            self._announcements.observer = observer
+
+    # Called by sessions.
+
+    def candidates(self, info: ConnectionInfo) -> Iterator[PoolServer]:
+        """Yield, lazily, the servers to try for one session, best first, none twice."""
+        selection = self._selection
+        if selection.stale:
+            selection.refresh()
+        if not selection.usable and not selection.exhausted_announced:
+            selection.announce_exhausted()
+        if self._queue.due is not None and self._queue.has_precedence():
+            return iter(())
+        return selection.walk(info)
+
+    def wait(
+        self,
+        info: ConnectionInfo,
+        ready: Callable[[], None],
+        gave_up: Callable[[Exception], None],
+        tried: Collection[Server] = (),
+    ) -> Waiter:
+        """
+        Wait in the queue for a slot for the client of `info`.
+
+        The pool calls `ready` when a slot is free, or `gave_up` after `queue_timeout`, or as
+        soon as no server may serve the client any more.
+
+        :raises NoServerAvailable: if no server except those `tried` may serve the client, or
+            if the queue is full; the message says which.
+        """
+        if self._stopped:
+            raise NoServerAvailable(f"pool {self.name} has stopped")
+        return self._queue.join(info, ready, gave_up, tried)
+
+    def claim(self, server: Server, session: PoolSession) -> None:
+        """`session` takes a slot of `server` and starts to connect."""
+        assert isinstance(server, PoolServer)
+        server.sessions += 1
+        server.sessions_total += 1
+        if self._selection.load_changed is not None:
+            self._selection.load_changed(server)
+        if server.held is not None:
+            server.held.add(session)
+
+    def connected(self, server: Server, seconds: float) -> None:
+        """The connect succeeded, `seconds` after it began."""
+        assert isinstance(server, PoolServer)
+        server.add_connect_time(seconds)
+        if self._ejector is not None:
+            self._ejector.connected(server)
+        if self._resetter is not None and server.connecting and not self._stopped:
+            self._resetter.connected(server)
+
+    def connect_failed(self, server: Server, session: PoolSession, reason: Failure) -> None:
+        """The connect failed: the slot is free again, and the failure counts for ejection."""
+        assert isinstance(server, PoolServer)
+        server.connect_failures += 1
+        # Otherwise `least-time` would keep the last success of a dead server as its time.
+        server.add_connect_time(self.connect_timeout)
+        try:
+            if self._ejector is not None:
+                self._ejector.connect_failed(server, reason)
+        finally:
+            self._release(server, session)
+
+    def abandoned(self, server: Server, session: PoolSession) -> None:
+        """
+        The client left while the session was connecting, or a `Shortage` prevented the connect.
+
+        The slot is free again, and nothing counts for ejection.
+        """
+        assert isinstance(server, PoolServer)
+        self._release(server, session)
+
+    def ended(
+        self, server: Server, session: PoolSession, reason: CloseReason, answered: bool
+    ) -> None:
+        """The session ended and its slot is free.  `answered`: whether the server sent a byte."""
+        assert isinstance(server, PoolServer)
+        try:
+            if self._ejector is not None:
+                self._ejector.ended(server, reason, answered)
+        finally:
+            self._release(server, session)
+
+    # Called by services.
+
+    def start(self, user: object = None) -> None:
+        """
+        Begin health checks and discovery, unless another user has started them.
+
+        :param user: any hashable object; the same user must call `stop`.  A second `start` of
+            a user only ends the draining of this user.  ``None``: an anonymous user; then each
+            `start` needs its own `stop`.
+        """
+        first = not self._users
+        self._users.add(user)
+        if first:
+            self._stopped = False
+            self._members.start()
+        self._members.begin_checks()
+        discovery = self._parts.discovery
+        if first and discovery is not None:
+            discovery.start(self._discovered, self._announcements.discovery_failed)
+
+    def draining(self, user: object) -> None:
+        """
+        `user`, which has started the pool, drains: it begins no more sessions.
+
+        While all users drain, the pool does not check its servers.  So no server goes down,
+        and sessions can finish, even if the servers stop too.  The queue, ejection and
+        discovery continue: none of them ends a session.
+        """
+        self._users.drains(user)
+        if not self._users.serving:
+            self._members.end_checks()
+
+    def stop(self, user: object = None) -> None:
+        """
+        `user` stops using the pool.  After the last user, no timer, check or watch is left.
+
+        Then all waiting sessions give up.  No effect if `user` has not started the pool.
+        """
+        ran = bool(self._users)
+        self._users.remove(user)
+        if self._users:
+            if not self._users.serving:
+                self._members.end_checks()
+            return
+        self._stopped = True
+        if ran and self._parts.discovery is not None:
+            try:
+                self._parts.discovery.stop()
+            except Exception:
+                _log.failure("Could not stop the discovery of pool {pool}", pool=self.name)
+        self._members.stop()
+        self._selection.stop()
+        if self._resetter is not None:
+            self._resetter.stop()
+        self._queue.stop(f"pool {self.name} has stopped")
+        self._announcements.stop()
+        if self._parts.own_names is not None:
+            self._parts.own_names.stop()
+
+    # Called by programs.
+
+    @property
+    def servers(self) -> tuple[ServerStatus, ...]:
+        """The status of each server; servers that left but still have sessions come last."""
+        if self._selection.stale:
+            self._selection.refresh()
+        everyone = (*self._members, *self._members.leaving())
+        return tuple(server.status() for server in everyone)
+
+    def add(self, server: str | UpstreamServer) -> None:
+        """
+        Add `server` to the pool.  A server that comes back keeps its statistics.
+
+        :raises SettingsError: if it is already in the pool, or can never pass the check.
+        """
+        spec = upstream_server(server)
+        self._parts.check_endpoint(spec)
+        self._members.join(spec, False, "by request")
+
+    def remove(self, name: str) -> None:
+        """
+        Remove the server called `name`: its sessions continue, but it gets no new ones.
+
+        A discovered server comes back with the next set of servers that contains it.
+
+        :raises LookupError: if it is not in the pool.
+        """
+        self._members.leave(name, "by request")
+
+    def drain(self, name: str) -> None:
+        """
+        Give the server called `name` no new sessions until it is resumed.
+
+        :raises LookupError: if it is not in the pool.
+        """
+        self._members.drain(name, True)
+
+    def resume(self, name: str) -> None:
+        """
+        Give the server called `name` new sessions again, after `drain`.
+
+        :raises LookupError: if it is not in the pool.
+        """
+        self._members.drain(name, False)
+
+    def set_weight(self, name: str, weight: int) -> None:
+        """
+        Give the server called `name` another weight (0 to 256; 0: no new sessions).
+
+        The weight holds until discovery gives the server another value than before.
+
+        :raises LookupError: if it is not in the pool.
+        :raises SettingsError: if the weight is out of range.
+        """
+        self._members.set_weight(name, weight)
+
+    def set_servers(self, servers: Sequence[UpstreamServer]) -> None:
+        """
+        Replace the discovered servers by `servers`: new ones join, and missing ones leave.
+
+        Servers that the pool was made with, or that a program added, do not change.
+
+        :raises SettingsError: if a server cannot be in a pool; then nothing changes.
+        """
+
+        def refuse(error: SettingsError) -> None:
+            raise error
+
+        self._members.discovered(servers, refuse)
+
+    # Called by the pool's parts.
+
+    def _make(self, spec: UpstreamServer) -> PoolServer:
+        held: set[PoolSession] | None = None if self._resetter is None else set()
+        return PoolServer(spec, self._parts.dialer_for(spec), self.reactor.seconds, held=held)
+
+    def _changed(self, server: PoolServer) -> None:
+        self._selection.stale = True
+        if not self._stopped:
+            self._queue.notify_soon()
+        if self._resetter is not None:
+            self._resetter.changed(server)
+
+    def _discovered(self, servers: Sequence[UpstreamServer]) -> None:
+        refused: list[SettingsError] = []
+        if not self._members.discovered(servers, refused.append):
+            reason = nothing_left([str(error) for error in refused])
+            self._announcements.discovery_failed(reason)
+            return
+        discovery = self._parts.discovery
+        problems = discovery.problems if isinstance(discovery, PartlyFailing) else ()
+        problems = [*problems, *(left_out(str(error)) for error in refused)]
+        self._announcements.discovered(problems)
+
+    def _release(self, server: PoolServer, session: PoolSession) -> None:
+        was_full = server.sessions >= server.limit
+        server.sessions -= 1
+        if server.held is not None:
+            server.held.discard(session)
+            server.connecting.discard(session)
+        try:
+            if self._selection.load_changed is not None:
+                self._selection.load_changed(server)
+        finally:
+            # If the server was not full before, the queue could already use its slots.
+            if was_full:
+                self._queue.freed(server)
+            if server.leaving and not server.sessions:
+                self._members.removed(server, "its last session has ended")
