@@ -19,7 +19,7 @@ from evproxy.model import UpstreamServer
 from evproxy.settings import Discover
 from evproxy.upstream.discovery.by_kind import discovery_for
 from evproxy.upstream.discovery.dns import AT_ONCE
-from evproxy.upstream.discovery.polling import LookFailed
+from evproxy.upstream.discovery.polling import LookUpFailed
 from evproxy.upstream.discovery.resolver import DATAGRAM_LIMIT, Resolver
 from tests.support.discovery_recorder import Told
 from tests.support.leaks import LoggedErrors
@@ -105,7 +105,7 @@ async def test_a_name_server_on_ipv6_is_told(reactor: Any) -> None:
         taken.bind(("::1", 0))
         port = taken.getsockname()[1]
     resolver = Resolver(reactor, [("::1", port)])
-    with pytest.raises(LookFailed, match=re.escape(f"(asked [::1]:{port})")):
+    with pytest.raises(LookUpFailed, match=re.escape(f"(asked [::1]:{port})")):
         await resolver.ask(await resolver.nameservers(), "web.example.test", dns.A)
 
 
@@ -183,7 +183,7 @@ async def test_services_change(reactor: Any, real_servers: RealServers) -> None:
     servers = await told.servers("10.0.0.1:8003", "10.0.0.1:8004")
     assert [server.weight for server in servers] == [1, 256]
     dns.change(hosts + "_x._tcp SRV 0 0 0 .")
-    assert "not offered" in await told.failure()
+    assert "not available" in await told.failure()
     dns.change(hosts)
     await told.until(lambda: told.failures[-1].endswith("NXDOMAIN"))
     dns.change(hosts + "_x._tcp TXT nothing")
@@ -301,7 +301,7 @@ async def test_target_that_loses_its_addresses(reactor: Any) -> None:
         await told.servers(*both)
         for addresses, problem in [
             ([], "b.test has no address"),
-            (["0.0.0.0"], "no usable server: A of b.test: 0.0.0.0 is no host's address"),
+            (["0.0.0.0"], "no usable server: A of b.test: 0.0.0.0 is not the address of a host"),
         ]:
             known["b.test"] = addresses
             await told.until(partial(lambda wanted: told.problems == (wanted,), problem))
@@ -309,7 +309,7 @@ async def test_target_that_loses_its_addresses(reactor: Any) -> None:
         known["b.test"] = ["0.0.0.0", "10.0.0.3"]
         await told.servers("10.0.0.1:80", "10.0.0.3:80")
         discovery.stop()
-    assert told.problems == ("left out: A of b.test: 0.0.0.0 is no host's address",)
+    assert told.problems == ("left out: A of b.test: 0.0.0.0 is not the address of a host",)
 
 
 @pytest.mark.peers("knotd", "knotc")

@@ -130,7 +130,7 @@ async def test_compacted(reactor: Any, etcd: Etcd) -> None:
     snapshot = await client.read()
     assert snapshot.values == {f"{PREFIX}a".encode(): b'"10.0.0.4:80"'}
     await etcd.ask("/v3/kv/compaction", {"revision": str(snapshot.revision)})
-    with pytest.raises(EtcdError, match="the revision is compacted"):
+    with pytest.raises(EtcdError, match="the revision has been compacted"):
         await watched(client, 1)
 
 

@@ -100,21 +100,21 @@ async def test_watch_that_ended_before_a_failure(reactor: Any, serve: Serve) -> 
     told, discovery = watching(reactor, [url])
     assert await told.problem() == f"{url}: the watch ended"
     gateway.on_range = lambda request: b"<html>"
-    assert await told.failure() == f"{url}: the answer is not etcd's"
+    assert await told.failure() == f"{url}: the answer is not an etcd answer"
     gateway.on_range = gateway.on_watch = None
     await told.until(lambda: not told.problems)
     await gateway.until(lambda: bool(gateway.watches))
     gateway.watches[-1].write(put("b", "b:1"))
     await told.servers("a:1", "b:1")
     discovery.stop()
-    assert told.failures[-1] == f"{url}: the answer is not etcd's"
+    assert told.failures[-1] == f"{url}: the answer is not an etcd answer"
 
 
 @pytest.mark.parametrize(
     ("answer", "reason"),
     [
-        (b"<html>", "the answer is not etcd's"),
-        (b"{}", "the answer is not etcd's"),
+        (b"<html>", "the answer is not an etcd answer"),
+        (b"{}", "the answer is not an etcd answer"),
         (b" " * (SIZE_LIMIT + 1), f"the answer is longer than {SIZE_LIMIT} bytes"),
     ],
 )
@@ -146,7 +146,7 @@ async def test_nonsense_while_watching(reactor: Any, serve: Serve) -> None:
     gateway.on_watch = lambda request: b"nonsense\n"
     url = serve(gateway)
     told, discovery = watching(reactor, [url], interval=4 * OFTEN)
-    assert await told.problem() == f"{url}: the watch does not speak as etcd does"
+    assert await told.problem() == f"{url}: a line of the watch is not an etcd answer"
     gateway.on_watch = None
     await told.until(lambda: not told.problems)
     discovery.stop()

@@ -73,7 +73,7 @@ def test_updates() -> None:
     )
     assert read_update(b'{"result": {"created": true}}') == Update()
     compacted = read_update(b'{"result": {"canceled": true, "compact_revision": "5"}}')
-    assert compacted.ended == "the revision is compacted"
+    assert compacted.ended == "the revision has been compacted"
     canceled = read_update(b'{"result": {"canceled": true, "cancel_reason": "no"}}')
     assert canceled.ended == "the watch was canceled: no"
     assert (

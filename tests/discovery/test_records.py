@@ -19,9 +19,9 @@ from evproxy.upstream.discovery.records import (
     Service,
     addresses_in,
     canonical,
-    fitted,
     nameserver,
     nameservers_in,
+    scaled_weights,
     servers_of,
     services_in,
 )
@@ -137,19 +137,19 @@ def test_odd_targets() -> None:
 def test_odd_addresses() -> None:
     """Addresses that nobody could connect to are left out; the others count."""
     odd = {
-        "0.0.0.0": "0.0.0.0 is no host's address",
-        "224.0.0.1": "224.0.0.1 is the address of many hosts",
-        "255.255.255.255": "255.255.255.255 is the address of many hosts",
+        "0.0.0.0": "0.0.0.0 is not the address of a host",
+        "224.0.0.1": "224.0.0.1 is a multicast or broadcast address",
+        "255.255.255.255": "255.255.255.255 is a multicast or broadcast address",
     }
     records = [a("x.test", address) for address in odd]
     found = addresses_in(answer([*records, a("x.test", "10.0.0.1")]).answers, "x.test", dns.A)
     assert found.addresses == ("10.0.0.1",)
     assert found.faults == left_out("A", "x.test", [*odd.values()])
     odd = {
-        "::": ":: is no host's address",
-        "ff02::1": "ff02::1 is the address of many hosts",
-        "::ffff:10.0.0.1": "10.0.0.1 in IPv6 form belongs into an A record",
-        "fe80::1": "fe80::1 is link-local, and DNS does not tell the interface",
+        "::": ":: is not the address of a host",
+        "ff02::1": "ff02::1 is a multicast or broadcast address",
+        "::ffff:10.0.0.1": "10.0.0.1 in IPv6 form should be in an A record",
+        "fe80::1": "fe80::1 is link-local, and DNS cannot name the interface",
     }
     records = [aaaa("x.test", address) for address in odd]
     found = addresses_in(answer([*records, aaaa("x.test", "fd00::1")]).answers, "x.test", dns.AAAA)
@@ -227,7 +227,7 @@ def test_tiers_and_weights() -> None:
 def test_fitted(weights: list[int], divisor: int) -> None:
     """Weights fit, keep their order, and all zeros are equal."""
     shares = [Fraction(weight, divisor) for weight in weights]
-    found = fitted(shares)
+    found = scaled_weights(shares)
     assert all(1 <= weight <= HEAVIEST for weight in found)
     assert [found[i] for i in sorted(range(len(found)), key=lambda i: shares[i])] == sorted(found)
 

@@ -165,14 +165,14 @@ def test_announcer() -> None:
     announcer.found((A,))
     announcer.found((A,))
     assert told.sets == [(A,)]
-    announcer.missed("away")
-    announcer.missed("away")
+    announcer.failed("away")
+    announcer.failed("away")
     assert told.failures == ["away", "away"]
     announcer.found((A,))
     assert told.sets == [(A,), (A,)]
     announcer.stop()
     announcer.found((B,))
-    announcer.missed("away")
+    announcer.failed("away")
     assert len(told.sets) == len(told.failures) == 2
 
 
@@ -194,7 +194,7 @@ def test_announcer_problems() -> None:
     announcer.found((B,))
     assert heard == [(A, "half"), (B, "half"), (B, "other half", "half"), (B, "half"), (B,)]
     heard.clear()
-    announcer.missed("away")
+    announcer.failed("away")
     announcer.found((B,), ["half"])
     announcer.found((B,), ["half"])
     assert heard == [(B, "half")]
@@ -207,11 +207,11 @@ def test_announcer_broken() -> None:
     announcer.start(told.changed, told.failed)
     announcer.found((A,))
     for reason in ("half", "half", "all\nof it", "half"):
-        announcer.broken(reason)
+        announcer.unusable(reason)
     assert told.failures == ["half", "all of it", "half"]
     announcer.found((A,))
     assert told.sets == [(A,), (A,)]
-    announcer.broken("half")
+    announcer.unusable("half")
     assert len(told.failures) == 4
 
 
@@ -239,7 +239,7 @@ def test_announcer_survives(logged_errors: LoggedErrors) -> None:
     announcer = Announcer()
     announcer.start(raises, raises)
     announcer.found((A,))
-    announcer.missed("away")
+    announcer.failed("away")
     assert len(logged_errors.flush(RuntimeError)) == 2
 
 

@@ -11,16 +11,16 @@ from twisted.internet.task import Clock, deferLater
 from twisted.names import dns
 
 from evproxy.model import UpstreamServer
-from evproxy.upstream.discovery.dns import AddressBook, AddressLook, ServiceLook
+from evproxy.upstream.discovery.dns import AddressCache, AddressLookUp, ServiceLookUp
 from evproxy.upstream.discovery.etcd import EtcdDiscovery
 from evproxy.upstream.discovery.etcd_wire import EtcdError, Registry
 from evproxy.upstream.discovery.polling import (
     RESOLUTION_DELAY,
     Backoff,
-    Look,
-    LookFailed,
+    LookUpFailed,
+    LookUpResult,
     PollingDiscovery,
-    SoFar,
+    ReportPartial,
 )
 from evproxy.upstream.discovery.resolver import Resolver
 from tests.support.discovery_recorder import Told
@@ -47,11 +47,11 @@ async def test_time_to_live(reactor: Any, ttl: int, wait: float) -> None:
 
     with played(reactor, PlayedNameServer(answer)) as port:
         resolver = Resolver(reactor, [("127.0.0.1", port)])
-        book = AddressBook(resolver)
-        services = await ServiceLook(resolver, book, "x.test", SHORTEST, LONGEST)(nothing)
-        assert services.next_look == wait
-        addresses = await AddressLook(resolver, book, "a.test", 80, SHORTEST, LONGEST)(nothing)
-        assert addresses.next_look == max(wait, 1.0)
+        cache = AddressCache(resolver)
+        services = await ServiceLookUp(resolver, cache, "x.test", SHORTEST, LONGEST)(nothing)
+        assert services.next_in == wait
+        addresses = await AddressLookUp(resolver, cache, "a.test", 80, SHORTEST, LONGEST)(nothing)
+        assert addresses.next_in == max(wait, 1.0)
 
 
 def waits(clock: Clock, count: int) -> list[float]:
@@ -73,16 +73,16 @@ def grow(delays: list[float]) -> None:
 
 def test_polling() -> None:
     """A look says when the next one is; after failures in a row each wait is longer."""
-    clock, told, results = Clock(), Told(), [Look((UpstreamServer("a:1"),), 7.0)]
+    clock, told, results = Clock(), Told(), [LookUpResult((UpstreamServer("a:1"),), 7.0)]
 
-    def look(so_far: SoFar) -> Deferred[Look]:
-        return succeed(results.pop()) if results else fail(LookFailed("away"))
+    def look(report_partial: ReportPartial) -> Deferred[LookUpResult]:
+        return succeed(results.pop()) if results else fail(LookUpFailed("away"))
 
     discovery = PollingDiscovery(clock, look, Backoff(SHORTEST, LONGEST, Random(1)))
     discovery.start(told.changed, told.failed)
     assert waits(clock, 1) == [7.0]
     grow(waits(clock, FAILURES))
-    results.append(Look((), 9.0))
+    results.append(LookUpResult((), 9.0))
     waits(clock, 1)
     assert waits(clock, 1) == [9.0]
     grow(waits(clock, 2))
@@ -94,10 +94,10 @@ def test_first_servers() -> None:
     """The first servers are told once the rest of a look is late; later looks are told whole."""
     clock, told = Clock(), Told()
     a, b, c = (UpstreamServer(f"{name}:1") for name in "abc")
-    known, looks = [a], [Deferred[Look]() for _ in range(2)]
+    known, looks = [a], [Deferred[LookUpResult]() for _ in range(2)]
 
-    def look(so_far: SoFar) -> Deferred[Look]:
-        so_far(lambda: tuple(known))
+    def look(report_partial: ReportPartial) -> Deferred[LookUpResult]:
+        report_partial(lambda: tuple(known))
         return looks[0]
 
     discovery = PollingDiscovery(clock, look, Backoff(SHORTEST, LONGEST, Random(1)))
@@ -108,11 +108,11 @@ def test_first_servers() -> None:
     known.append(b)
     clock.advance(RESOLUTION_DELAY / 2)
     assert told.sets == [(a, b)]
-    looks.pop(0).callback(Look((a, b, c), 7.0))
+    looks.pop(0).callback(LookUpResult((a, b, c), 7.0))
     assert told.sets == [(a, b), (a, b, c)]
     assert waits(clock, 1) == [7.0]
     clock.advance(2 * RESOLUTION_DELAY)
-    looks[0].callback(Look((a, b, c), 9.0, ("half",)))
+    looks[0].callback(LookUpResult((a, b, c), 9.0, ("half",)))
     assert told.sets == [(a, b), (a, b, c), (a, b, c)]
     assert told.problems == ("half",)
     discovery.stop()
@@ -121,18 +121,18 @@ def test_first_servers() -> None:
 
 def test_first_servers_in_time() -> None:
     """Where the rest of a look comes in time, only the whole is told."""
-    clock, told, looking = Clock(), Told(), Deferred[Look]()
+    clock, told, looking = Clock(), Told(), Deferred[LookUpResult]()
     a, b = UpstreamServer("a:1"), UpstreamServer("b:1")
 
-    def look(so_far: SoFar) -> Deferred[Look]:
-        so_far(lambda: (a,))
+    def look(report_partial: ReportPartial) -> Deferred[LookUpResult]:
+        report_partial(lambda: (a,))
         return looking
 
     discovery = PollingDiscovery(clock, look, Backoff(SHORTEST, LONGEST, Random(1)))
     told.source = discovery
     discovery.start(told.changed, told.failed)
     clock.advance(RESOLUTION_DELAY / 2)
-    looking.callback(Look((a, b), 7.0))
+    looking.callback(LookUpResult((a, b), 7.0))
     clock.advance(RESOLUTION_DELAY)
     assert told.sets == [(a, b)]
     discovery.stop()
@@ -143,9 +143,9 @@ def test_stop_before_first_servers() -> None:
     """Stopped while the rest of a look has time, it leaves nothing, whatever comes of the look."""
     clock, told = Clock(), Told()
 
-    def look(so_far: SoFar) -> Deferred[Look]:
-        so_far(tuple)
-        return Deferred(lambda _: so_far(tuple))
+    def look(report_partial: ReportPartial) -> Deferred[LookUpResult]:
+        report_partial(tuple)
+        return Deferred(lambda _: report_partial(tuple))
 
     discovery = PollingDiscovery(clock, look, Backoff(SHORTEST, LONGEST, Random(1)))
     told.source = discovery
@@ -157,12 +157,12 @@ def test_stop_before_first_servers() -> None:
 
 def test_first_servers_after_a_failure() -> None:
     """First servers are the end of a failure, and what then fails of their look is told."""
-    clock, told, looking = Clock(), Told(), Deferred[Look]()
+    clock, told, looking = Clock(), Told(), Deferred[LookUpResult]()
     a = UpstreamServer("a:1")
-    looks: list[Deferred[Look]] = [looking, fail(LookFailed("away"))]
+    looks: list[Deferred[LookUpResult]] = [looking, fail(LookUpFailed("away"))]
 
-    def look(so_far: SoFar) -> Deferred[Look]:
-        so_far(lambda: (a,))
+    def look(report_partial: ReportPartial) -> Deferred[LookUpResult]:
+        report_partial(lambda: (a,))
         return looks.pop()
 
     discovery = PollingDiscovery(clock, look, Backoff(SHORTEST, LONGEST, Random(1)))
@@ -171,7 +171,7 @@ def test_first_servers_after_a_failure() -> None:
     assert (told.sets, told.failures) == ([], ["away"])
     waits(clock, 2)
     assert told.sets == [(a,)]
-    looking.callback(Look((a,), 7.0, ("half",)))
+    looking.callback(LookUpResult((a,), 7.0, ("half",)))
     discovery.stop()
     assert (told.sets, told.failures) == ([(a,), (a,)], ["away"])
     assert told.problems == ("half",)
@@ -209,9 +209,9 @@ def test_started_twice() -> None:
     clock, told = Clock(), Told()
     looks: list[float] = []
 
-    def look(so_far: SoFar) -> Deferred[Look]:
+    def look(report_partial: ReportPartial) -> Deferred[LookUpResult]:
         looks.append(clock.seconds())
-        return deferLater(clock, 1, Look, (), 4.0)
+        return deferLater(clock, 1, LookUpResult, (), 4.0)
 
     discovery = PollingDiscovery(clock, look, Backoff(1, 30, Random(1)))
     discovery.start(told.changed, told.failed)

@@ -1,1 +1,1 @@
-"""Where the servers of a pool come from at run time."""
+"""Discovery: finds the servers of a pool at run time."""

@@ -1,7 +1,7 @@
 """
-When a pool is told of a set of servers or of a failure: the same rules for every discovery.
+The rules for notifying a pool of new servers and of failures, the same for every discovery.
 
-No I/O; a pool's callbacks are called from here only.
+No I/O.  Only this module calls the callbacks of a pool.
 """
 
 from __future__ import annotations
@@ -17,78 +17,78 @@ from evproxy.upstream.reasons import one_line
 Changed = Callable[[Sequence[UpstreamServer]], None]
 Failed = Callable[[str], None]
 
-UNABLE = "a pool raised an exception when it was told what was discovered"
+UNABLE = "a pool raised an exception in a discovery callback"
 
 _log = Logger()
 
 
 class Announcer:
     """
-    Tells a pool what is new.
+    Notifies a pool of changes.
 
-    A set is told when it, or what is wrong with it, differs from the last one, or when it
-    is the first one after a failure, so that the pool knows that this is over.  A set that
-    the pool refuses with `SettingsError` is a failure; what else a callback raises is
-    logged.  Neither stops a discovery.
+    The pool is notified of a set of servers if the set or its problems differ from the last
+    ones.  It is also notified of the first set after a failure, so that it knows that the
+    failure is over.  If the pool refuses a set with `SettingsError`, this is a failure.  Other
+    exceptions of a callback are logged.  Neither stops a discovery.
 
-    `problems`: what is wrong with the set that was found last, a line for each thing.
+    `problems` are the problems of the last set, a line for each.
     """
 
     def __init__(self) -> None:
         self._changed: Changed | None = None
         self._failed: Failed | None = None
         self._servers: tuple[UpstreamServer, ...] | None = None
-        self._missed = False
-        self._broken = ""
+        self._last_failed = False
+        self._unusable_reason = ""
         self.problems: tuple[str, ...] = ()
 
     def start(self, changed: Changed, failed: Failed) -> None:
-        """From now on, tell these."""
+        """Notify by these callbacks from now on."""
         self._changed = changed
         self._failed = failed
 
     def stop(self) -> None:
-        """From now on, tell nobody."""
+        """Stop notifying."""
         self._changed = self._failed = None
 
-    def first(self, servers: tuple[UpstreamServer, ...]) -> None:
-        """A look-up that goes on knows `servers` so far: told if nothing was found before."""
+    def found_partial(self, servers: tuple[UpstreamServer, ...]) -> None:
+        """A running look-up knows `servers` so far: notify if there is no set yet."""
         if self._servers is None:
-            self._missed = False
+            self._last_failed = False
             self._servers = servers
-            self._tell_changed(servers)
+            self._notify_changed(servers)
 
     def found(self, servers: tuple[UpstreamServer, ...], problems: Iterable[str] = ()) -> None:
-        """A look-up gave `servers`; `problems` are what was wrong with parts of it."""
+        """A look-up found `servers`; `problems` says what is wrong with parts of the answer."""
         lines = tuple(map(one_line, problems))
-        is_news = self._missed or servers != self._servers or lines != self.problems
-        self._missed = False
-        self._broken = ""
+        is_new = self._last_failed or servers != self._servers or lines != self.problems
+        self._last_failed = False
+        self._unusable_reason = ""
         self._servers = servers
         self.problems = lines
-        if is_news:
-            self._tell_changed(servers)
+        if is_new:
+            self._notify_changed(servers)
 
-    def missed(self, reason: str) -> None:
+    def failed(self, reason: str) -> None:
         """A look-up failed; the last set stays."""
-        self._missed = True
-        self._tell_failed(reason)
+        self._last_failed = True
+        self._notify_failed(reason)
 
-    def broken(self, reason: str) -> None:
-        """What was found cannot be used, and the last set stays; told when `reason` is new."""
-        if reason != self._broken:
-            self._broken = reason
-            self.missed(reason)
+    def unusable(self, reason: str) -> None:
+        """A look-up found nothing usable; the last set stays.  Notify only if `reason` is new."""
+        if reason != self._unusable_reason:
+            self._unusable_reason = reason
+            self.failed(reason)
 
-    def _tell_changed(self, servers: tuple[UpstreamServer, ...]) -> None:
+    def _notify_changed(self, servers: tuple[UpstreamServer, ...]) -> None:
         if self._changed is not None:
             with _log.failuresHandled(UNABLE, LogLevel.error):
                 try:
                     self._changed(servers)
                 except SettingsError as error:
-                    self._tell_failed(str(error))
+                    self._notify_failed(str(error))
 
-    def _tell_failed(self, reason: str) -> None:
+    def _notify_failed(self, reason: str) -> None:
         if self._failed is not None:
             with _log.failuresHandled(UNABLE, LogLevel.error):
                 self._failed(one_line(reason))

@@ -1,12 +1,12 @@
 """
-Where the servers of a pool come from at run time.
+Makes the discovery of a pool from its settings, by kind.
 
-`discovery_for` makes a discovery of its settings.  One of your own is any object that
-satisfies `evproxy.interfaces.Discovery`.
+`discovery_for` makes the discovery.  A discovery of your own is any object that satisfies
+`evproxy.interfaces.Discovery`.
 
-What all kinds have in common: `changed` is called with a whole set, when it is another
-one than before, and with the first one after a failure; while look-ups fail the last good
-set stays, and they are repeated with a growing delay of at most `Discover.interval`.
+All kinds call `changed` with a complete set of servers: when the set has changed, and with the
+first set after a failure.  While look-ups fail, the last good set stays, and look-ups are
+repeated with a growing delay of at most `Discover.interval`.
 """
 
 from __future__ import annotations
@@ -29,13 +29,12 @@ __all__ = ["KINDS", "discovery_for"]
 
 def discovery_for(reactor: Any, settings: Discover, random: Random) -> Discovery:
     """
-    The discovery that `settings` describe.
+    Make the discovery that `settings` describe.
 
     :param reactor: provides `IReactorTime`, `IReactorFDSet`, `IReactorTCP` and
         `IReactorFromThreads`, as Twisted's reactors do.
-    :param random: draws the delays between look-ups that fail.
-
-    `SettingsError`, with the key's name, for what cannot be discovered.
+    :param random: the random source of the delays after failed look-ups.
+    :raises SettingsError: if a setting is wrong; the message names the key.
     """
 
     def validate(endpoint: str) -> str | None:

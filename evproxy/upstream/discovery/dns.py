@@ -1,12 +1,12 @@
 """
 Servers from DNS: the addresses of a name, or the service records of a name.
 
-A name is asked again when its records' time to live is over, within bounds.  Names are
-absolute (the search list is not used), and ``/etc/hosts`` is not read: it knows neither
-a time to live nor service records, and who wants a fixed list has the file kind.
+The next look-up of a name comes when the time to live of its records is over, within bounds.
+Names are absolute: the search list is not used.  ``/etc/hosts`` is not read, because it has no
+time to live and no service records; for a fixed list, use the file kind.
 
-A record that cannot be used is left out.  The set is never empty: a name that is gone, has
-no record, or none that can be used, is a failure.
+Unusable records are left out.  The set is never empty: if a name does not exist, or has no
+usable record, the look-up fails.
 """
 
 from __future__ import annotations
@@ -28,11 +28,11 @@ from evproxy.model import UpstreamServer
 from evproxy.settings import Discover
 from evproxy.upstream.discovery.polling import (
     Backoff,
-    Look,
-    LookFailed,
+    LookUpFailed,
+    LookUpResult,
     PollingDiscovery,
+    ReportPartial,
     Servers,
-    SoFar,
 )
 from evproxy.upstream.discovery.records import (
     Addresses,
@@ -48,7 +48,7 @@ from evproxy.upstream.reasons import left_out, nothing_left, reason_of
 FAMILIES = (dns.A, dns.AAAA)
 
 AT_ONCE = 16
-"""Of how many names the addresses of one family are asked for at the same time."""
+"""The most look-ups of addresses of one family at the same time."""
 
 
 @frozen
@@ -56,7 +56,7 @@ class Found:
     """
     The addresses of one name.
 
-    `problems`: why those of one family are not new, and which are left out.
+    `problems` says which family could not be looked up, and which addresses are left out.
     """
 
     addresses: tuple[str, ...]
@@ -64,29 +64,29 @@ class Found:
     problems: tuple[str, ...] = ()
 
 
-class AddressBook:
+class AddressCache:
     """
-    Addresses of names.  While the look-up of a family fails, its last ones stay.
+    The addresses of names.  While the look-up of a family fails, its last addresses stay.
 
-    A family that failed while the other one was found is asked for only once at a time
-    until it is found again: where AAAA is never answered, A should not have to wait for it.
+    If the look-up of only one family failed, later look-ups of this family have no retries
+    until one succeeds.  So if a server never answers AAAA, A does not have to wait long for it.
     """
 
     def __init__(self, resolver: Resolver) -> None:
         self._resolver = resolver
         self._last: dict[tuple[str, int], Addresses] = {}
         self._failing: set[tuple[str, int]] = set()
-        # A family that is not answered must not hold up the other one.
+        # A family without answers must not use up the slots of the other family.
         self._slots = {kind: DeferredSemaphore(AT_ONCE) for kind in FAMILIES}
 
     async def find(
         self, servers: Sequence[Nameserver], name: str, known: Callable[[str], None]
     ) -> Found:
         """
-        The IPv4 and IPv6 addresses of `name`.
+        Look up the IPv4 and IPv6 addresses of `name`.
 
-        Calls `known` with `name` once one family is found, and at the end in any case.
-        `LookFailed` if there are none, or if neither family's look-up gave any.
+        :param known: called with `name` when one family is found, and at the end in any case.
+        :raises LookUpFailed: if neither family gave an address.
         """
 
         def answered(family: Addresses) -> Addresses:
@@ -94,11 +94,11 @@ class AddressBook:
                 known(name)
             return family
 
-        looks = [
+        look_ups = [
             Deferred.fromCoroutine(self._ask(servers, name, kind)).addCallback(answered)
             for kind in FAMILIES
         ]
-        results: list[tuple[bool, Any]] = await DeferredList(looks, consumeErrors=True)
+        results: list[tuple[bool, Any]] = await DeferredList(look_ups, consumeErrors=True)
         known(name)
         failures = []
         fresh: dict[tuple[str, int], Addresses] = {}
@@ -108,15 +108,15 @@ class AddressBook:
                 fresh[name, kind] = result
                 self._failing.discard((name, kind))
                 continue
-            if result.check(LookFailed) is None:
+            if result.check(LookUpFailed) is None:
                 result.raiseException()
             failing.add((name, kind))
             failures.append(reason_of(result))
         faults = [fault for family in fresh.values() for fault in family.faults]
         if not any(family.addresses for family in fresh.values()):
             if faults:
-                raise LookFailed(nothing_left(faults))
-            raise LookFailed(failures[0] if failures else f"{escaped(name)} has no address")
+                raise LookUpFailed(nothing_left(faults))
+            raise LookUpFailed(failures[0] if failures else f"{escaped(name)} has no address")
         self._failing |= failing
         self._last |= fresh
         return Found(
@@ -130,96 +130,102 @@ class AddressBook:
         async with self._slots[kind]:
             answer = await self._resolver.ask(servers, name, kind, timeouts)
         found = addresses_in(answer.answers, name, kind)
-        # That a family has none any more counts once the other one has some.
+        # An empty family replaces the last addresses only if the other family has some.
         if found.addresses:
             self._last[name, kind] = found
         return found
 
     def last(self, name: str) -> tuple[str, ...]:
-        """The addresses that `name` last had."""
+        """The last known addresses of `name`."""
         known = [self._last[name, kind] for kind in FAMILIES if (name, kind) in self._last]
         return tuple(address for family in known for address in family.addresses)
 
     def keep_only(self, names: Iterable[str]) -> None:
-        """Forget all but `names`."""
+        """Forget all names except `names`."""
         kept = set(names)
         self._last = {key: known for key, known in self._last.items() if key[0] in kept}
         self._failing = {key for key in self._failing if key[0] in kept}
 
 
 @frozen
-class AddressLook:
-    """Every address of `name` is a server, at `port`."""
+class AddressLookUp:
+    """Looks up the addresses of `name`: each address is a server at `port`."""
 
     resolver: Resolver
-    book: AddressBook
+    cache: AddressCache
     name: str
     port: int
     shortest: float
     longest: float
 
-    async def __call__(self, so_far: SoFar) -> Look:
-        """Look once; the addresses of one family are enough for first servers."""
+    async def __call__(self, report_partial: ReportPartial) -> LookUpResult:
+        """Look up once; the addresses of one family are enough for a partial result."""
         nameservers = await self.resolver.nameservers()
-        found = await self.book.find(nameservers, self.name, lambda name: so_far(self._servers))
+        found = await self.cache.find(
+            nameservers, self.name, lambda name: report_partial(self._servers)
+        )
         ttl = clamped(found.ttl, self.shortest, self.longest)
-        return Look(self._servers(), ttl, found.problems)
+        return LookUpResult(self._servers(), ttl, found.problems)
 
     def _servers(self) -> Servers:
-        addresses = self.book.last(self.name)
+        addresses = self.cache.last(self.name)
         return tuple(UpstreamServer(host_and_port(each, self.port)) for each in addresses)
 
 
 @frozen
-class ServiceLook:
-    """Every address of every target of the service records of `name` is a server."""
+class ServiceLookUp:
+    """Looks up the service records of `name`: each address of each target is a server."""
 
     resolver: Resolver
-    book: AddressBook
+    cache: AddressCache
     name: str
     shortest: float
     longest: float
 
-    async def __call__(self, so_far: SoFar) -> Look:
-        """Look once; it is enough for first servers when every target has one family or none."""
+    async def __call__(self, report_partial: ReportPartial) -> LookUpResult:
+        """Look up once; one family of each target, or its failure, makes a partial result."""
         nameservers = await self.resolver.nameservers()
         answer = await self.resolver.ask(nameservers, self.name, dns.SRV)
         found = services_in(answer, self.name)
         if not found.services:
             if found.faults:
-                raise LookFailed(nothing_left(found.faults))
-            raise LookFailed(f"{self.name} has no SRV record")
+                raise LookUpFailed(nothing_left(found.faults))
+            raise LookUpFailed(f"{self.name} has no SRV record")
         targets = sorted({service.target for service in found.services} - {""})
         if not targets:
-            raise LookFailed(f"{self.name}: the service is not offered (its target is the root)")
-        # With one target missing, the answer may have been cut before any of the others.
+            raise LookUpFailed(
+                f"{self.name}: the service is not available (the target is the root)"
+            )
+        # If the answer lacks one target, it may be cut off, and lack addresses of others too.
         if found.known.keys() >= set(targets):
             known = {name: Found(each.addresses, each.ttl) for name, each in found.known.items()}
         else:
             known = await self._find(
                 nameservers,
                 targets,
-                lambda: so_far(partial(self._servers, found.services, targets)),
+                lambda: report_partial(partial(self._servers, found.services, targets)),
             )
         servers = servers_of(
             found.services, {target: each.addresses for target, each in known.items()}
         )
         of_targets = [problem for each in known.values() for problem in each.problems]
         if not servers:
-            raise LookFailed(of_targets[0])
+            raise LookUpFailed(of_targets[0])
         ttl = min([found.ttl, *(each.ttl for each in known.values())])
         problems = (*map(left_out, found.faults), *of_targets)
-        return Look(servers, clamped(ttl, self.shortest, self.longest), problems)
+        return LookUpResult(servers, clamped(ttl, self.shortest, self.longest), problems)
 
     async def _find(
         self, servers: Sequence[Nameserver], targets: list[str], known: Callable[[], None]
     ) -> dict[str, Found]:
         """
-        The addresses of `targets`; of one whose look-up fails the last ones, with the reason.
+        Look up the addresses of `targets`.
 
-        Calls `known` once each of them has an address, or will have none.
+        If the look-up of a target fails, the result has its last addresses and the reason.
+
+        :param known: called when each target has an address, or its look-up has failed.
         """
-        self.book.keep_only(targets)
+        self.cache.keep_only(targets)
         missing = set(targets)
 
         def found_one(target: str) -> None:
@@ -227,47 +233,48 @@ class ServiceLook:
             if not missing:
                 known()
 
-        looks = [
-            Deferred.fromCoroutine(self.book.find(servers, target, found_one)) for target in targets
+        look_ups = [
+            Deferred.fromCoroutine(self.cache.find(servers, target, found_one))
+            for target in targets
         ]
         found = {}
-        results: list[tuple[bool, Any]] = await DeferredList(looks, consumeErrors=True)
+        results: list[tuple[bool, Any]] = await DeferredList(look_ups, consumeErrors=True)
         for target, (succeeded, result) in zip(targets, results, strict=True):
             if succeeded:
                 found[target] = result
-            elif result.check(LookFailed) is None:
+            elif result.check(LookUpFailed) is None:
                 result.raiseException()
             else:
-                found[target] = Found(self.book.last(target), self.longest, (reason_of(result),))
+                found[target] = Found(self.cache.last(target), self.longest, (reason_of(result),))
         return found
 
     def _servers(self, services: Sequence[Service], targets: list[str]) -> Servers:
-        return servers_of(services, {target: self.book.last(target) for target in targets})
+        return servers_of(services, {target: self.cache.last(target) for target in targets})
 
 
 def clamped(seconds: float, shortest: float, longest: float) -> float:
-    """`seconds`, but not outside of the bounds."""
+    """`seconds`, limited to the range from `shortest` to `longest`."""
     return max(shortest, min(seconds, longest))
 
 
 def dns_discovery(reactor: Any, settings: Discover, random: Random) -> Discovery:
-    """The discovery of kind ``dns`` or ``dns-srv`` that `settings` describe."""
+    """Make the discovery of kind ``dns`` or ``dns-srv`` that `settings` describe."""
     fault = domain_fault(settings.name)
     if fault is not None:
         raise SettingsError(f"discover.name: {settings.name!r}: {fault}")
     resolver = Resolver(reactor, [_nameserver(text) for text in settings.nameservers])
-    book = AddressBook(resolver)
+    cache = AddressCache(resolver)
     shortest, longest = settings.min_interval, settings.interval
-    look: AddressLook | ServiceLook
+    look_up: AddressLookUp | ServiceLookUp
     if settings.kind == "dns-srv":
-        look = ServiceLook(resolver, book, settings.name, shortest, longest)
+        look_up = ServiceLookUp(resolver, cache, settings.name, shortest, longest)
     else:
         if not 1 <= settings.port <= 65535:
             raise SettingsError(f"discover.port: expected 1 to 65535, got {settings.port}")
-        look = AddressLook(resolver, book, settings.name, settings.port, shortest, longest)
+        look_up = AddressLookUp(resolver, cache, settings.name, settings.port, shortest, longest)
     return PollingDiscovery(
         reactor,
-        lambda so_far: Deferred.fromCoroutine(look(so_far)),
+        lambda report_partial: Deferred.fromCoroutine(look_up(report_partial)),
         Backoff(shortest, longest, random),
     )
 

@@ -1,15 +1,15 @@
 """
-Servers from etcd v3: one for each key under a prefix, followed as they change.
+Servers from etcd v3: one server for each key under a prefix, with a watch for changes.
 
-A value is JSON, in the forms of ``upstreams`` in the configuration file: ``"10.0.0.1:80"``
-with its quotes, or ``{"endpoint": "10.0.0.1:80", "weight": 2}``.  A value that is none is
-left out.  No key means that there are no servers; keys of which no value can be used are a
-failure: the last set stays.
+A value is JSON, in the form of an item of ``upstreams`` in the configuration file:
+``"10.0.0.1:80"`` with its quotes, or ``{"endpoint": "10.0.0.1:80", "weight": 2}``.  Other
+values are left out.  If there is no key, the set is empty.  If there are keys, but no usable
+value, this is a failure: the last set stays.
 
-All keys are read (``/v3/kv/range``), then changes are watched from the next revision on
-(``/v3/watch``).  A watch lasts for `Discover.interval` seconds, and then everything is
-read again: so a connection that died unseen, and whatever a watch may have missed, is
-found in that time.
+The discovery reads all keys (``/v3/kv/range``), then watches the changes from the next
+revision on (``/v3/watch``).  After `Discover.interval` seconds, the watch ends and all keys
+are read again.  So a dead connection, or a change that a watch has missed, has an effect for
+at most that time.
 """
 
 from __future__ import annotations
@@ -26,7 +26,6 @@ from evproxy.errors import SettingsError
 from evproxy.model import UpstreamServer
 from evproxy.settings import Discover
 from evproxy.upstream.discovery.announcer import Announcer
-from evproxy.upstream.discovery.cycle import Steps
 from evproxy.upstream.discovery.etcd_client import EtcdClient
 from evproxy.upstream.discovery.etcd_wire import (
     EtcdError,
@@ -37,6 +36,7 @@ from evproxy.upstream.discovery.etcd_wire import (
 )
 from evproxy.upstream.discovery.polling import Backoff
 from evproxy.upstream.discovery.server_list import ValidateEndpoint
+from evproxy.upstream.discovery.steps import Steps
 from evproxy.upstream.reasons import left_out, nothing_left, one_line, reason_of
 
 _log = Logger()
@@ -44,11 +44,11 @@ _log = Logger()
 
 class EtcdDiscovery:
     """
-    Follows the keys under a prefix.
+    Watches the keys under a prefix.
 
-    :param clients: one for each member of the cluster; one that fails is left for the next.
+    :param clients: one for each member of the cluster; after a failure, the next one is used.
     :param interval: seconds after which all keys are read again.
-    :param shortest: a watch that ends sooner than this many seconds counts as failed.
+    :param shortest: a watch that ends in less than this many seconds counts as failed.
     """
 
     def __init__(
@@ -89,19 +89,19 @@ class EtcdDiscovery:
 
     def _begin(self) -> None:
         reading = Deferred.fromCoroutine(self._read())
-        self._steps.under_way(reading.addCallback(self._known).addErrback(self._missed))
+        self._steps.set_current(reading.addCallback(self._read_done).addErrback(self._failed))
 
-    # Each step begins the next one before it announces, so that a pool may call `stop`
-    # when it is told something.
+    # Each step begins the next one before it notifies the pool, so that the pool may call
+    # `stop` in its callback.
 
-    def _known(self, snapshot: Snapshot) -> None:
+    def _read_done(self, snapshot: Snapshot) -> None:
         self._registry.replace(snapshot.values)
         watching = Deferred.fromCoroutine(self._watch(snapshot.revision + 1))
-        watching.addCallback(self._watched, self._reactor.seconds()).addErrback(self._missed)
-        self._steps.under_way(watching)
+        watching.addCallback(self._watch_ended, self._reactor.seconds()).addErrback(self._failed)
+        self._steps.set_current(watching)
         self._announce()
 
-    def _watched(self, problem: str, began: float) -> None:
+    def _watch_ended(self, problem: str, began: float) -> None:
         if self._reactor.seconds() - began >= self._shortest:
             self._watch_problem = ""
             self._backoff.reset()
@@ -111,33 +111,33 @@ class EtcdDiscovery:
             self._to_next_member()
             self._pause()
 
-    def _missed(self, failure: Failure) -> None:
-        if not self._steps.going:
+    def _failed(self, failure: Failure) -> None:
+        if not self._steps.running:
             return
         if failure.check(EtcdError) is None:
-            _log.failure("following etcd failed in an unforeseen way", failure=failure)
+            _log.failure("etcd discovery failed with an unexpected error", failure=failure)
         self._watch_problem = ""
         self._pause()
-        self._announcer.missed(reason_of(failure))
+        self._announcer.failed(reason_of(failure))
 
     def _pause(self) -> None:
         self._steps.pause(self._backoff.next(), self._begin)
 
     async def _read(self) -> Snapshot:
-        """All keys, from the first member that gives them; `EtcdError` if none does."""
+        """Read all keys from the first member that answers.  `EtcdError` if none does."""
         reasons = []
         for _ in self._clients:
             try:
                 return await self._clients[0].read()
             except EtcdError as error:
-                if not self._steps.going:
+                if not self._steps.running:
                     raise
                 reasons.append(f"{self._clients[0].url}: {error}")
                 self._to_next_member()
         raise EtcdError(one_line("; ".join(reasons)))
 
     async def _watch(self, revision: int) -> str:
-        """Take changes from `revision` on, for the interval; why it ended before, if it did."""
+        """Watch changes from `revision` on.  Returns why the watch ended early, or nothing."""
         lines = Lines()
 
         def received(data: bytes) -> None:
@@ -159,7 +159,7 @@ class EtcdDiscovery:
     def _announce(self) -> None:
         servers, faults = self._registry.servers()
         if faults and not servers:
-            self._announcer.broken(nothing_left(faults))
+            self._announcer.unusable(nothing_left(faults))
             return
         problems = [left_out(fault) for fault in faults]
         if not servers:
@@ -176,7 +176,7 @@ class EtcdDiscovery:
 def etcd_discovery(
     reactor: Any, settings: Discover, random: Random, validate: ValidateEndpoint | None = None
 ) -> EtcdDiscovery:
-    """The discovery of kind ``etcd`` that `settings` describe."""
+    """Make the discovery of kind ``etcd`` that `settings` describe."""
     if not settings.prefix:
         raise SettingsError("discover.prefix: expected a string that is not empty")
     if not settings.endpoints:

@@ -1,8 +1,8 @@
 """
-One etcd member over its HTTP gateway: read all keys once, watch them for a while.
+A client for the HTTP gateway of one etcd member: reads all keys, and watches for changes.
 
-Twisted's `Agent` speaks HTTP, each request on a connection of its own.  Every way in
-which a request can fail ends in `EtcdError`.
+Twisted's `Agent` sends each request on its own connection.  Every failure of a request raises
+`EtcdError`.
 """
 
 from __future__ import annotations
@@ -35,14 +35,14 @@ from evproxy.upstream.http import Connections
 from evproxy.upstream.reasons import reason_of
 
 REQUEST_TIMEOUT = 5.0
-"""Seconds for the whole answer to a read, and for the beginning of the answer to a watch."""
+"""The timeout of a read, and of the start of a watch, in seconds."""
 
 
 class EtcdClient:
     """
-    Asks the etcd member at `url` for the keys that begin with `prefix`.
+    Reads and watches the keys that begin with `prefix` on the etcd member at `url`.
 
-    :param reactor: what Twisted's `Agent` takes.
+    :param reactor: a reactor for Twisted's `Agent`.
     """
 
     def __init__(self, reactor: Any, url: str, prefix: str) -> None:
@@ -56,15 +56,15 @@ class EtcdClient:
         self._agent = Agent(reactor, connectTimeout=REQUEST_TIMEOUT, pool=connections)
 
     async def read(self) -> Snapshot:
-        """All keys now."""
+        """Read all keys."""
         body = await self._bounded(self._read_all(b"/v3/kv/range", range_request(self.prefix)))
         return read_snapshot(body)
 
     async def watch(self, revision: int, received: Callable[[bytes], None], seconds: float) -> None:
         """
-        Give `received` what comes of the changes from `revision` on; return after `seconds`.
+        Watch changes from `revision` on: call `received` with the data, return after `seconds`.
 
-        `EtcdError` if the watch ends before that, or if `received` raises it.
+        :raises EtcdError: if the watch ends early, or if `received` raises it.
         """
         response = await self._bounded(
             self._request(b"/v3/watch", watch_request(self.prefix, revision))
@@ -95,25 +95,25 @@ class EtcdClient:
         return response
 
     async def _bounded(self, work: Any) -> Any:
-        """What `work` gives, within `REQUEST_TIMEOUT`; however it fails, `EtcdError`."""
+        """The result of `work`, within `REQUEST_TIMEOUT`.  Every failure raises `EtcdError`."""
         try:
             working = Deferred.fromCoroutine(work)
             return await working.addTimeout(REQUEST_TIMEOUT, self._reactor, _timed_out)
         except (CancelledError, EtcdError):
             raise
         except Exception as error:
-            # Whatever connecting, TLS or HTTP may raise: etcd cannot be used.
+            # Connecting, TLS and HTTP raise many exceptions: for all, this member is unusable.
             raise EtcdError(reason_of(error)) from None
 
 
 def _timed_out(result: object, seconds: float) -> None:
-    # An `Agent` has a failure of its own for a request that is cancelled.
+    # A cancelled `Agent` request fails with an error of its own, which says nothing of a timeout.
     raise EtcdError(f"timed out after {seconds:g} s")
 
 
 @implementer(IBodyProducer)
 class ShortBody:
-    """A short body, written at once."""
+    """A short request body, written at once."""
 
     def __init__(self, body: bytes) -> None:
         self._body = body
@@ -134,7 +134,7 @@ class ShortBody:
 
 
 class _Receiver(Protocol):
-    """Gives the body of an answer to `received`, and fires `ended` at its end."""
+    """Passes the body of an answer to `received`, and fires `ended` at the end."""
 
     def __init__(self, received: Callable[[bytes], None]) -> None:
         self._received = received
@@ -163,14 +163,14 @@ class _Receiver(Protocol):
 
 
 def _delivered(response: IResponse, received: Callable[[bytes], None]) -> Deferred[None]:
-    """Give the body of `response` to `received`; cancelling closes the connection."""
+    """Pass the body of `response` to `received`; cancelling closes the connection."""
     receiver = _Receiver(received)
     response.deliverBody(receiver)
     return receiver.ended
 
 
 async def _whole_body(response: IResponse) -> bytes:
-    """The body of `response`, which `SIZE_LIMIT` bounds."""
+    """The body of `response`, at most `SIZE_LIMIT` bytes."""
     body = bytearray()
 
     def received(data: bytes) -> None:

@@ -1,8 +1,8 @@
 """
-What is said to etcd and what it answers, and the keys that come of it.
+The requests to etcd, its answers, and the servers in its keys.
 
-Pure.  etcd's HTTP gateway takes and gives the gRPC messages of its v3 API as JSON, with
-bytes in base64 and 64-bit numbers as strings; a watch answers with one JSON text a line
+Pure.  etcd's HTTP gateway has the gRPC messages of the v3 API as JSON, with bytes in base64 and
+64-bit numbers as strings.  A watch answers with one JSON text for each line
 (etcd manual, "gRPC gateway"; ``api/etcdserverpb/rpc.proto``).
 """
 
@@ -29,11 +29,11 @@ from evproxy.upstream.discovery.server_list import (
 from evproxy.upstream.reasons import from_outside, one_line
 
 SIZE_LIMIT = 4 * 1024 * 1024
-"""Bytes of one answer, of one line of a watch, and of all keys and values together."""
+"""The limit in bytes for one answer, for one line of a watch, and for all keys and values."""
 
 
 class EtcdError(EvproxyError):
-    """etcd cannot be used as it should be now.  The message is a short reason."""
+    """A request to etcd failed.  The message is a short reason."""
 
 
 @frozen
@@ -47,10 +47,10 @@ class Snapshot:
 @frozen
 class Update:
     """
-    What one line of a watch says.
+    One line of a watch.
 
-    `changes`: the new value of each key that changed, ``None`` if it was deleted.
-    `ended`: why the watch is over, empty if it goes on.
+    `changes` has the new value of each changed key; ``None`` if the key was deleted.
+    `ended` is why the watch has ended; empty if it continues.
     """
 
     changes: tuple[tuple[bytes, bytes | None], ...] = ()
@@ -58,12 +58,12 @@ class Update:
 
 
 def range_request(prefix: str) -> bytes:
-    """The body that asks for every key that begins with `prefix`."""
+    """The body of a request for every key that begins with `prefix`."""
     return json.dumps(_keys(prefix)).encode()
 
 
 def watch_request(prefix: str, revision: int) -> bytes:
-    """The body that asks for every change under `prefix` from `revision` on."""
+    """The body of a request for every change under `prefix` from `revision` on."""
     create = {**_keys(prefix), "start_revision": str(revision)}
     return json.dumps({"create_request": create}).encode()
 
@@ -74,23 +74,23 @@ def _keys(prefix: str) -> dict[str, str]:
 
 
 def end_of_range(prefix: bytes) -> bytes:
-    """The first key after all that begin with `prefix`; NUL for "to the end" (`RangeRequest`)."""
+    """The first key after the keys with `prefix`; NUL means "to the end" (`RangeRequest`)."""
     shortened = prefix.rstrip(b"\xff")
     return shortened[:-1] + bytes([shortened[-1] + 1]) if shortened else b"\0"
 
 
 def read_snapshot(body: bytes) -> Snapshot:
-    """The answer to a `range_request`."""
+    """Parse the answer to a `range_request`."""
     try:
         answer = read_json(body)
         values = dict(_key_and_value(entry) for entry in answer.get("kvs", ()))
         return Snapshot(int(answer["header"]["revision"]), values)
     except (Unreadable, *NOT_AS_DOCUMENTED):
-        raise EtcdError("the answer is not etcd's") from None
+        raise EtcdError("the answer is not an etcd answer") from None
 
 
 def read_update(line: bytes) -> Update:
-    """One line of the answer to a `watch_request`."""
+    """Parse one line of the answer to a `watch_request`."""
     try:
         message = read_json(line)
         if "error" in message:
@@ -98,12 +98,12 @@ def read_update(line: bytes) -> Update:
         result = message["result"]
         changes = tuple(_change(event) for event in result.get("events", ()))
         if int(result.get("compact_revision", 0)):
-            return Update(changes, "the revision is compacted")
+            return Update(changes, "the revision has been compacted")
         if result.get("canceled"):
             return Update(changes, f"the watch was canceled: {_text(result, 'cancel_reason')}")
         return Update(changes)
     except (Unreadable, *NOT_AS_DOCUMENTED):
-        raise EtcdError("the watch does not speak as etcd does") from None
+        raise EtcdError("a line of the watch is not an etcd answer") from None
 
 
 NOT_AS_DOCUMENTED = (
@@ -114,18 +114,18 @@ NOT_AS_DOCUMENTED = (
     ValueError,
     binascii.Error,
 )
-"""What reading a message raises that is JSON, but of another shape."""
+"""The exceptions while reading JSON that does not have the documented structure."""
 
 
 def error_in(message: Mapping[str, Any]) -> str:
-    """The reason in an error message, of which the gateway has several forms."""
+    """The reason in an error message; the gateway has several forms of it."""
     error = message.get("error", "")
     return _text(error, "message") if isinstance(error, dict) else _text(message, "error")
 
 
 def _text(message: Mapping[str, Any], key: str) -> str:
     value = message.get(key, "")
-    return from_outside(value) if isinstance(value, str) else "not a text"
+    return from_outside(value) if isinstance(value, str) else "not a string"
 
 
 def refusal(status: int, body: bytes) -> str:
@@ -142,7 +142,7 @@ def _change(event: Mapping[str, Any]) -> tuple[bytes, bytes | None]:
 
 
 def _key_and_value(entry: Mapping[str, str]) -> tuple[bytes, bytes]:
-    # Neither default values nor empty ones are sent.
+    # etcd does not send empty values.
     key = base64.b64decode(entry.get("key", ""), validate=True)
     return key, base64.b64decode(entry.get("value", ""), validate=True)
 
@@ -152,14 +152,14 @@ def _base64(data: bytes) -> str:
 
 
 class Lines:
-    """Cuts what comes in pieces into lines; `EtcdError` for a line longer than `limit` bytes."""
+    """Splits a stream of bytes into lines.  `EtcdError` for a line longer than `limit` bytes."""
 
     def __init__(self, limit: int = SIZE_LIMIT) -> None:
         self._limit = limit
         self._rest = bytearray()
 
     def receive(self, data: bytes) -> Iterator[bytes]:
-        """The lines that `data` completes, without empty ones."""
+        """Yield the lines that `data` completes, without empty lines."""
         *whole, rest = data.split(b"\n")
         for line in whole:
             complete = bytes(self._rest) + line
@@ -179,7 +179,7 @@ class _Value:
 
 
 class Registry:
-    """The keys under a prefix and the servers that their values stand for."""
+    """The keys under a prefix, and the servers in their values."""
 
     def __init__(self, validate: ValidateEndpoint | None = None, limit: int = SIZE_LIMIT) -> None:
         self._read = ItemReader(validate).items
@@ -188,13 +188,13 @@ class Registry:
         self._size = 0
 
     def replace(self, values: Mapping[bytes, bytes]) -> None:
-        """These are all keys now."""
+        """Replace all keys and values."""
         self._values = {key: known for key, known in self._values.items() if key in values}
         self._size = sum(len(key) + len(known.data) for key, known in self._values.items())
         self.apply(values.items())
 
     def apply(self, changes: Iterable[tuple[bytes, bytes | None]]) -> None:
-        """These keys have new values, or are gone (``None``).  `EtcdError` beyond the limit."""
+        """Set these values; ``None`` deletes the key.  `EtcdError` beyond the limit."""
         for key, data in changes:
             known = self._values.get(key)
             if known is not None:
@@ -209,7 +209,7 @@ class Registry:
             raise EtcdError(f"the keys and values are longer than {self._limit} bytes")
 
     def servers(self) -> tuple[tuple[UpstreamServer, ...], tuple[str, ...]]:
-        """The servers in the order of their keys, and what is wrong with each other value."""
+        """The servers in the order of their keys, and the faults of all other values."""
         keys = sorted(self._values)
         readable = [key for key in keys if not self._values[key].fault]
         items = self._read([self._values[key].item for key in readable])

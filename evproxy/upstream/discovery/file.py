@@ -1,16 +1,17 @@
 """
-Servers from a file that another program writes, read again whenever it changes.
+Servers from a file that another program writes; each change is noticed.
 
-The file is TOML or JSON by its name's end (``.toml``, ``.json``), with one key::
+The suffix of the name (``.toml``, ``.json``) says whether the file is TOML or JSON.  The file
+has one key::
 
     upstreams = ["10.0.0.1:80", {endpoint = "10.0.0.2:80", weight = 2, backup = true}]
 
     {"upstreams": ["10.0.0.1:80", {"endpoint": "10.0.0.2:80", "weight": 2, "backup": true}]}
 
-An item that is no server is left out.  An empty array means that there are no servers; one
-in which no item is a server, and a file with anything else in it, are broken: the last set
-stays.  Writers replace the file whole (write another one beside it, then rename): half a
-file may look like a shorter list.
+Items that are not valid are left out.  If the array is empty, the set is empty.  If no item
+is valid, or if the file has any other content, this is a failure: the last set stays.  Writers
+must replace the file in one step (write another file, then rename it), because half a file may
+look like a shorter list.
 """
 
 from __future__ import annotations
@@ -31,22 +32,22 @@ from evproxy.errors import SettingsError
 from evproxy.model import UpstreamServer
 from evproxy.settings import Discover
 from evproxy.upstream.discovery.announcer import Announcer
-from evproxy.upstream.discovery.cycle import Steps
 from evproxy.upstream.discovery.server_list import (
     ItemReader,
     Listed,
     Unreadable,
     ValidateEndpoint,
 )
+from evproxy.upstream.discovery.steps import Steps
 from evproxy.upstream.reasons import left_out, nothing_left, one_line, reason_of
 
 SIZE_LIMIT = 1024 * 1024
-"""Bytes; a file that is larger is broken."""
+"""The limit for the file in bytes; a longer file is a failure."""
 
 SETTLED = 0.1
 """
-Seconds after its last change until a file's times can be trusted to tell the next one:
-a file system's clock may tick as coarsely as 10 ms (a kernel's jiffy).
+Seconds after its last change until the times of a file show the next change reliably: the
+clock of a file system may have a resolution of 10 ms (a kernel's jiffy).
 """
 
 READERS = {".toml": ItemReader.toml_file, ".json": ItemReader.json_file}
@@ -58,7 +59,7 @@ _log = Logger()
 
 @frozen
 class Content:
-    """What a file had in it; `signature` tells it from others, ``None`` if it may not."""
+    """The content of a file; `signature` identifies it, ``None`` if it is not yet reliable."""
 
     data: bytes
     signature: Signature | None
@@ -66,9 +67,12 @@ class Content:
 
 def read_if_changed(path: str, known: Signature | None) -> Content | None:
     """
-    What is in the file at `path`, or ``None`` if it still is what `known` says.
+    Read the file at `path`; ``None`` if its signature is still `known`.
 
-    `OSError` or `Unreadable` if it cannot be read.  Blocks: for threads only.
+    :raises OSError: if the file cannot be read.
+    :raises Unreadable: if it is not a regular file, or too long.
+
+    Blocks: call this in threads only.
     """
     if known is not None and signature_of(os.stat(path)) == known:
         return None
@@ -90,15 +94,15 @@ def open_at_once(path: str, flags: int) -> int:
 
 
 def signature_of(status: os.stat_result) -> Signature:
-    """What tells a file from a changed or another one."""
+    """A value that differs if the file has changed, or is another file."""
     return (status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns, status.st_ctime_ns)
 
 
 class FileDiscovery:
     """
-    Looks at the file at `path` every `interval` seconds, in a thread of its own.
+    Checks the file at `path` every `interval` seconds, in a thread of its own.
 
-    What is wrong is told once: again only when something else is wrong.
+    A failure is reported once, and again only when its reason changes.
 
     :param reactor: provides `IReactorTime` and `IReactorFromThreads`.
     """
@@ -115,7 +119,7 @@ class FileDiscovery:
         self._announcer = Announcer()
         self._signature: Signature | None = None
         self._steps = Steps(reactor)
-        # One for each file: where one cannot be read, no other one waits.
+        # One thread for each file: a read that hangs does not block other files.
         self._threads = Threads(reactor, "evproxy file", 1)
 
     def start(
@@ -123,10 +127,10 @@ class FileDiscovery:
     ) -> None:
         """See `evproxy.interfaces.Discovery`."""
         self._announcer.start(changed, failed)
-        self._steps.start(self._look)
+        self._steps.start(self._check)
 
     def stop(self) -> None:
-        """See `evproxy.interfaces.Discovery`.  A read that runs in a thread is not waited for."""
+        """See `evproxy.interfaces.Discovery`.  Does not wait for a read in the thread."""
         self._announcer.stop()
         self._steps.stop()
 
@@ -135,19 +139,19 @@ class FileDiscovery:
         """See `evproxy.interfaces.PartlyFailing`."""
         return self._announcer.problems
 
-    def _look(self) -> None:
-        looking = self._threads.call(partial(read_if_changed, self._path, self._signature))
-        self._steps.under_way(looking.result.addCallbacks(self._taken, self._broken))
+    def _check(self) -> None:
+        reading = self._threads.call(partial(read_if_changed, self._path, self._signature))
+        self._steps.set_current(reading.result.addCallbacks(self._read_done, self._read_failed))
 
-    def _taken(self, content: Content | None) -> None:
-        self._steps.pause(self._interval, self._look)
+    def _read_done(self, content: Content | None) -> None:
+        self._steps.pause(self._interval, self._check)
         if content is None:
             return
         self._signature = content.signature
         try:
             listed = self._read(content.data)
         except Unreadable as error:
-            self._announcer.broken(self._shown(str(error)))
+            self._announcer.unusable(self._shown(str(error)))
         else:
             self._announce(listed)
 
@@ -156,20 +160,20 @@ class FileDiscovery:
         if listed.servers:
             self._announcer.found(listed.servers, map(left_out, faults))
         elif faults:
-            self._announcer.broken(nothing_left(faults))
+            self._announcer.unusable(nothing_left(faults))
         else:
             self._announcer.found(
                 (), [f"no discovered server: {self._shown('upstreams is empty')}"]
             )
 
-    def _broken(self, failure: Failure) -> None:
-        if not self._steps.going:
+    def _read_failed(self, failure: Failure) -> None:
+        if not self._steps.running:
             return
-        self._steps.pause(self._interval, self._look)
+        self._steps.pause(self._interval, self._check)
         self._signature = None
         if failure.check(OSError, Unreadable, NoThread) is None:
-            _log.failure("a file could not be read in an unforeseen way", failure=failure)
-        self._announcer.broken(self._shown(reason_of(failure)))
+            _log.failure("reading a file failed with an unexpected error", failure=failure)
+        self._announcer.unusable(self._shown(reason_of(failure)))
 
     def _shown(self, reason: str) -> str:
         return one_line(f"{self._path}: {reason}")
@@ -178,5 +182,5 @@ class FileDiscovery:
 def file_discovery(
     reactor: Any, settings: Discover, validate: ValidateEndpoint | None = None
 ) -> FileDiscovery:
-    """The discovery of kind ``file`` that `settings` describe; looks every `min_interval`."""
+    """Make the discovery of kind ``file`` that `settings` describe; checks every `min_interval`."""
     return FileDiscovery(reactor, settings.path, settings.min_interval, validate)

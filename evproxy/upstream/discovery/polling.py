@@ -1,7 +1,8 @@
 """
-A discovery that looks again and again, with one look at a time.
+A discovery that repeats a look-up, one at a time.
 
-After a failure it waits longer each time, bounded, and not in step with others.
+After each failure the delay grows, up to a limit.  The delays are random, so that many proxies
+do not repeat their look-ups at the same moment.
 """
 
 from __future__ import annotations
@@ -18,27 +19,29 @@ from twisted.python.failure import Failure
 from evproxy.errors import EvproxyError
 from evproxy.model import UpstreamServer
 from evproxy.upstream.discovery.announcer import Announcer
-from evproxy.upstream.discovery.cycle import Steps
+from evproxy.upstream.discovery.steps import Steps
 from evproxy.upstream.reasons import reason_of
 
 RESOLUTION_DELAY = 0.05
 """
-Seconds that the rest of a look-up has until the first servers are told without it
-(RFC 8305, 3: so long does an address of one family wait for those of the other).
+Seconds between a partial result and its announcement, if the look-up is still running
+(RFC 8305, 3: the time that an address of one family waits for those of the other).
 """
 
 Servers = tuple[UpstreamServer, ...]
-SoFar = Callable[[Callable[[], Servers]], None]
+
+ReportPartial = Callable[[Callable[[], Servers]], None]
+"""Called by a look-up when its partial result is usable, with a function that returns it."""
 
 _log = Logger()
 
 
 class Backoff:
     """
-    Delays that double from `first` to `most` seconds, each drawn from its upper half.
+    Delays that double from `first` to `most` seconds, with jitter.
 
-    (Exponential backoff with "equal jitter", as in Brooker, "Exponential Backoff And
-    Jitter", AWS Architecture Blog, 2015.)
+    Exponential backoff with "equal jitter": each delay is random between its half and its full
+    value (Brooker, "Exponential Backoff And Jitter", AWS Architecture Blog, 2015).
     """
 
     def __init__(self, first: float, most: float, random: Random) -> None:
@@ -48,47 +51,49 @@ class Backoff:
         self._delay = first
 
     def next(self) -> float:
-        """The seconds to wait after one more failure."""
+        """The delay after one more failure, in seconds."""
         delay = self._delay
         self._delay = min(2 * delay, self._most)
         return delay * self._random.uniform(0.5, 1.0)
 
     def reset(self) -> None:
-        """It went well: the next delay is the first again."""
+        """A look-up succeeded: begin with the first delay again."""
         self._delay = self._first
 
 
-class LookFailed(EvproxyError):
-    """A look-up gave nothing that could be used.  The message is a short reason."""
+class LookUpFailed(EvproxyError):
+    """A look-up gave no usable result.  The message is a short reason."""
 
 
 @frozen
-class Look:
+class LookUpResult:
     """
-    What a look-up found: all `servers`, and seconds until the `next_look`.
+    The result of a look-up: all `servers`, and the seconds until the next look-up.
 
-    `problems`: what was wrong with parts of it.
+    `problems` says what is wrong with parts of the answer.
     """
 
     servers: Servers
-    next_look: float
+    next_in: float
     problems: tuple[str, ...] = ()
 
 
 class PollingDiscovery:
     """
-    Calls `look` now and then.
+    Calls `look_up` repeatedly.
 
-    :param look: starts one look-up; fails with `LookFailed`.  Cancelling it leaves
-        nothing behind.  Once it knows enough for first servers, it calls its argument
-        with a function that gives those that it knows by then.
-    :param backoff: the delays between look-ups that fail.
+    :param look_up: starts one look-up, which may fail with `LookUpFailed`.  Cancelling it
+        leaves no timer or connection.  It may call its argument, a `ReportPartial`.
+    :param backoff: the delays after failed look-ups.
     """
 
     def __init__(
-        self, clock: IReactorTime, look: Callable[[SoFar], Deferred[Look]], backoff: Backoff
+        self,
+        clock: IReactorTime,
+        look_up: Callable[[ReportPartial], Deferred[LookUpResult]],
+        backoff: Backoff,
     ) -> None:
-        self._look = look
+        self._look_up = look_up
         self._backoff = backoff
         self._announcer = Announcer()
         self._steps = Steps(clock)
@@ -111,21 +116,24 @@ class PollingDiscovery:
         return self._announcer.problems
 
     def _begin(self) -> None:
-        self._steps.under_way(self._look(self._so_far).addCallbacks(self._found, self._failed))
+        looking_up = self._look_up(self._report_partial)
+        self._steps.set_current(looking_up.addCallbacks(self._found, self._failed))
 
-    def _so_far(self, known: Callable[[], Servers]) -> None:
-        self._steps.meanwhile(RESOLUTION_DELAY, lambda: self._announcer.first(known()))
+    def _report_partial(self, known: Callable[[], Servers]) -> None:
+        self._steps.call_during_step(
+            RESOLUTION_DELAY, lambda: self._announcer.found_partial(known())
+        )
 
-    def _found(self, look: Look) -> None:
-        if self._steps.going:
+    def _found(self, result: LookUpResult) -> None:
+        if self._steps.running:
             self._backoff.reset()
-            self._steps.pause(look.next_look, self._begin)
-            self._announcer.found(look.servers, look.problems)
+            self._steps.pause(result.next_in, self._begin)
+            self._announcer.found(result.servers, result.problems)
 
     def _failed(self, failure: Failure) -> None:
-        if not self._steps.going:
+        if not self._steps.running:
             return
-        if not failure.check(LookFailed):
-            _log.failure("a look-up failed in an unforeseen way", failure=failure)
+        if not failure.check(LookUpFailed):
+            _log.failure("a look-up failed with an unexpected error", failure=failure)
         self._steps.pause(self._backoff.next(), self._begin)
-        self._announcer.missed(reason_of(failure))
+        self._announcer.failed(reason_of(failure))

@@ -1,8 +1,8 @@
 """
-DNS answers as servers: addresses (RFC 1035, RFC 3596) and service records (RFC 2782).
+Reads servers from DNS answers: addresses (RFC 1035, RFC 3596), service records (RFC 2782).
 
-Pure: messages in, values out.  A record that cannot be used is left out, and does not
-touch the others.
+Pure: takes messages, returns values.  An unusable record is left out and does not affect the
+others.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ HEAVIEST = 256
 DNS_PORT = 53
 
 MOST_NAMESERVERS = 3
-"""How many ``nameserver`` lines count (resolv.conf(5), MAXNS)."""
+"""How many ``nameserver`` lines are used (resolv.conf(5), MAXNS)."""
 
 
 UNREADABLE = "its data cannot be read"
@@ -43,15 +43,15 @@ READ = {
     dns.CNAME: dns.Record_CNAME,
     dns.SRV: dns.Record_SRV,
 }
-"""The types of records that are read."""
+"""The record types that are read, with their parsers."""
 
 
 @frozen
 class Addresses:
     """
-    IP addresses in order, and the seconds for which they may be used.
+    Sorted IP addresses, and their time to live in seconds.
 
-    `faults`: why other records are left out, a line for each.
+    `faults` says why other records are left out, a line for each.
     """
 
     addresses: tuple[str, ...]
@@ -61,7 +61,7 @@ class Addresses:
 
 @frozen
 class Service:
-    """One SRV record: the host and port of a server, and when it is to be chosen."""
+    """One SRV record: the host, the port, the priority and the weight of a server."""
 
     target: str
     port: int
@@ -72,11 +72,11 @@ class Service:
 @frozen
 class Services:
     """
-    SRV records, and the seconds for which they may be used.
+    SRV records, and their time to live in seconds.
 
-    `known` has the addresses of the targets of which the answer brought along both families:
-    of one alone it does not tell whether there is the other.  `faults`: why some records
-    are not among `services`, a line for each.
+    `known` has the addresses of those targets for which the answer contains both families.
+    If it contains only one family, the other may still exist.  `faults` says why records are
+    left out, a line for each.
     """
 
     services: tuple[Service, ...]
@@ -87,10 +87,10 @@ class Services:
 
 class Answer(dns.Message):
     """
-    An answer of which each record is read for itself, if it is of a type in `READ`.
+    A DNS message that reads each record of a type in `READ` separately.
 
-    The payload of one that cannot be read is ``None``.  (`dns.Message` does not look at the
-    length that a record's data has: one of a wrong length garbles all that come after it.)
+    The payload of an unreadable record is ``None``.  (`dns.Message` ignores the length of a
+    record's data, so a wrong length garbles all records after it.)
     """
 
     def parseRecords(self, list: list[dns.RRHeader], num: int, strio: IO[bytes]) -> None:
@@ -108,7 +108,7 @@ class Answer(dns.Message):
 
 
 def payload_of(record: dns.RRHeader, data: IO[bytes]) -> Any:
-    """What `data`, from where it is, has for `record`; ``None`` if that is not what it should."""
+    """Read the payload of `record` from the position of `data`; ``None`` if it is malformed."""
     payload = READ[record.type](ttl=record.ttl)
     end = data.tell() + (record.rdlength or 0)
     try:
@@ -119,12 +119,12 @@ def payload_of(record: dns.RRHeader, data: IO[bytes]) -> Any:
 
 
 def data_of(record: dns.RRHeader) -> Any:
-    """The data of `record`: what `twisted.names.dns` has for its type; see `Answer`."""
+    """The payload of `record`, a `twisted.names.dns` record of its type; see `Answer`."""
     return record.payload
 
 
 def canonical(name: bytes | str) -> str:
-    """A domain name as names are compared: lower case, without the final dot."""
+    """A domain name in the form for comparison: lower case, without the final dot."""
     text = name.decode("ascii", "backslashreplace") if isinstance(name, bytes) else name
     return text.lower().removesuffix(".")
 
@@ -133,7 +133,7 @@ def addresses_in(records: Iterable[dns.RRHeader], name: str, kind: int) -> Addre
     """
     The addresses of `kind` (`dns.A`, `dns.AAAA`) that `records` have for `name`.
 
-    Those that `address_fault` has something against are left out.
+    Addresses with an `address_fault` are left out.
     """
     found: dict[str, None] = {}
     faults: dict[str, None] = {}
@@ -169,16 +169,16 @@ def _fault_of(record: dns.RRHeader) -> str:
 
 
 def address_fault(address: ipaddress.IPv4Address | ipaddress.IPv6Address) -> str:
-    """Why `address` is not that of a host that anybody could connect to; empty if it may be."""
+    """Why `address` is not an address of one host to connect to; empty if it can be."""
     if address.is_unspecified:
-        return f"{address} is no host's address"
+        return f"{address} is not the address of a host"
     if address.is_multicast or address == BROADCAST:
-        return f"{address} is the address of many hosts"
+        return f"{address} is a multicast or broadcast address"
     if isinstance(address, ipaddress.IPv6Address):
         if address.ipv4_mapped is not None:
-            return f"{address.ipv4_mapped} in IPv6 form belongs into an A record"
+            return f"{address.ipv4_mapped} in IPv6 form should be in an A record"
         if address.is_link_local:
-            return f"{address} is link-local, and DNS does not tell the interface"
+            return f"{address} is link-local, and DNS cannot name the interface"
     return ""
 
 
@@ -186,8 +186,8 @@ def services_in(message: dns.Message, name: str) -> Services:
     """
     The SRV records that `message` has for `name`, which may be an alias.
 
-    Those whose target is no host name (RFC 1123, 2.1, with underscores), or that have no
-    port, are left out.
+    Records are left out if their target is not a host name (RFC 1123, 2.1, with underscores),
+    or if their port is 0.
     """
     owners = {canonical(name)}
     for record in message.answers:
@@ -218,7 +218,7 @@ def services_in(message: dns.Message, name: str) -> Services:
         six = addresses_in(message.additional, target, dns.AAAA)
         if four.addresses and six.addresses and not (four.faults or six.faults):
             known[target] = Addresses(four.addresses + six.addresses, min(four.ttl, six.ttl))
-    # Of several for one port the heaviest comes first: that one counts.
+    # Of several records for one port, the heaviest comes first, and `servers_of` uses it.
     ordered = sorted(
         services, key=lambda each: (each.priority, each.target, each.port, -each.weight)
     )
@@ -228,7 +228,7 @@ def services_in(message: dns.Message, name: str) -> Services:
 
 def _service_fault(service: Service) -> str:
     if not service.target:
-        # The root says that there is no service, whatever the port is.
+        # The root as the target says that there is no service, whatever the port is.
         return ""
     return domain_fault(service.target) or ("" if service.port else "its port is 0")
 
@@ -237,11 +237,12 @@ def servers_of(
     services: Sequence[Service], addresses: Mapping[str, Sequence[str]]
 ) -> tuple[UpstreamServer, ...]:
     """
-    Every address of every target as a server.
+    Make a server of every address of every target.
 
-    A target's weight is divided among its addresses.  Weights are as in DNS where a
-    tier's fit 1 to 256; else they are scaled so that the heaviest has 256, and none has
-    less than 1: an SRV weight of 0 asks for "a very small chance" (RFC 2782).
+    The weight of a target is divided among its addresses.  If all weights of a tier are whole
+    numbers from 1 to 256, they are used as they are.  Otherwise they are scaled, so that the
+    heaviest is 256 and none is less than 1: an SRV weight of 0 asks for "a very small chance"
+    (RFC 2782).
     """
     servers: dict[str, UpstreamServer] = {}
     for priority, tier in groupby(services, key=lambda service: service.priority):
@@ -252,15 +253,15 @@ def servers_of(
                 shares.setdefault(
                     host_and_port(host, service.port), Fraction(service.weight, len(hosts))
                 )
-        weights = fitted(list(shares.values()))
+        weights = scaled_weights(list(shares.values()))
         for where, weight in zip(shares, weights, strict=True):
             server = UpstreamServer(where, weight=weight, priority=priority)
             servers.setdefault(where, server)
     return tuple(servers.values())
 
 
-def fitted(shares: Sequence[Fraction]) -> list[int]:
-    """`shares` as whole numbers from 1 to `HEAVIEST`, in the same proportions where possible."""
+def scaled_weights(shares: Sequence[Fraction]) -> list[int]:
+    """`shares` as whole numbers from 1 to `HEAVIEST`, in the same proportions if possible."""
     if all(share.denominator == 1 and 1 <= share <= HEAVIEST for share in shares):
         return [int(share) for share in shares]
     most = max(shares)
@@ -273,7 +274,7 @@ _NAMESERVER = re.compile(r"\[([^\]]*)\](?::(\d+))?|([^:]*)(?::(\d+))?")
 
 
 def nameserver(text: str) -> tuple[str, int] | None:
-    """The address and port in ``ADDRESS``, ``ADDRESS:PORT`` or ``[v6]:PORT``, if it is one."""
+    """Parse ``ADDRESS``, ``ADDRESS:PORT`` or ``[v6]:PORT``; ``None`` if it is none of these."""
     if is_address(text):
         return text, DNS_PORT
     found = _NAMESERVER.fullmatch(text)
@@ -284,7 +285,7 @@ def nameserver(text: str) -> tuple[str, int] | None:
 
 
 def nameservers_in(resolv_conf: str) -> tuple[tuple[str, int], ...]:
-    """The name servers in the text of a resolv.conf(5); without any, the one on this host."""
+    """The name servers in the text of a resolv.conf(5); if there are none, the local host."""
     words = [line.split() for line in resolv_conf.splitlines()]
     found = [
         (line[1], DNS_PORT)

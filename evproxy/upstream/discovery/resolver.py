@@ -1,10 +1,10 @@
 """
-One DNS question to one of some servers, over UDP and, for a truncated answer, over TCP.
+A DNS resolver: sends a query over UDP and, after a truncated answer, over TCP.
 
-Messages are `twisted.names.dns`'s.  `twisted.names.client.Resolver` is not used: it cannot
-be cancelled, keeps TCP connections and timers after the answer, asks any server for the
-rest of a truncated answer, reads resolv.conf in the reactor's thread, and waits out the
-whole timeout where the kernel knows that nobody listens.
+Messages are those of `twisted.names.dns`.  `twisted.names.client.Resolver` is not used: it
+cannot be cancelled, keeps TCP connections and timers after the answer, may repeat a truncated
+query to another server, reads resolv.conf in the reactor's thread, and waits for the timeout
+even if the kernel reports that no process listens.
 """
 
 from __future__ import annotations
@@ -28,21 +28,21 @@ from zope.interface import implementer
 from evproxy.config.addresses import host_and_port
 from evproxy.engine.threads import NoThread, Threads
 from evproxy.escape import escaped
-from evproxy.upstream.discovery.polling import LookFailed
+from evproxy.upstream.discovery.polling import LookUpFailed
 from evproxy.upstream.discovery.records import Answer, canonical, nameservers_in
 from evproxy.upstream.reasons import reason_of
 
 ATTEMPT_TIMEOUTS = (1.0, 2.0)
-"""Seconds to wait for an answer; all servers are asked with the first, then with the next."""
+"""The timeouts of an answer in seconds: all servers are tried with the first, then the next."""
 
 TCP_TIMEOUT = 5.0
-"""Seconds for the whole answer over TCP."""
+"""The timeout of the whole answer over TCP, in seconds."""
 
 RESOLV_CONF = "/etc/resolv.conf"
 RESOLV_CONF_LIMIT = 64 * 1024
 
 DATAGRAM_LIMIT = 4096
-"""Bytes of one answer over UDP; without EDNS a server sends at most 512 (RFC 1035, 2.3.4)."""
+"""The limit of one UDP answer in bytes; without EDNS it has at most 512 (RFC 1035, 2.3.4)."""
 
 RESPONSES = {
     dns.EFORMAT: "FORMERR",
@@ -57,11 +57,11 @@ Nameserver = tuple[str, int]
 
 class Resolver:
     """
-    Asks DNS servers.
+    Sends queries to DNS servers.
 
     :param reactor: provides `IReactorTime`, `IReactorFDSet`, `IReactorTCP`, `IReactorFromThreads`.
-    :param nameservers: addresses and ports; empty for those of resolv.conf(5), which is
-        read again, in a thread of its own, before each look-up.
+    :param nameservers: addresses and ports; empty: those of resolv.conf(5), which is read
+        again, in a thread of its own, before each look-up.
     """
 
     def __init__(
@@ -73,13 +73,13 @@ class Resolver:
         self._threads = Threads(reactor, "evproxy resolv.conf", 1)
 
     async def nameservers(self) -> tuple[Nameserver, ...]:
-        """The servers to ask now; `LookFailed` if they cannot be known."""
+        """The name servers to use now; `LookUpFailed` if resolv.conf(5) cannot be read."""
         if self._nameservers:
             return self._nameservers
         try:
             text = await self._threads.call(partial(read_text, self._resolv_conf)).result
         except NoThread as error:
-            raise LookFailed(reason_of(error)) from None
+            raise LookUpFailed(reason_of(error)) from None
         return nameservers_in(text)
 
     async def ask(
@@ -90,10 +90,10 @@ class Resolver:
         timeouts: Sequence[float] = ATTEMPT_TIMEOUTS,
     ) -> dns.Message:
         """
-        The answer to the question for the records of `kind` that `name` has.
+        Query the records of `kind` that `name` has.
 
-        `timeouts`: seconds to wait for an answer, in the manner of `ATTEMPT_TIMEOUTS`.
-        `LookFailed` if there is no such name, or no server gives a good answer.
+        :param timeouts: as `ATTEMPT_TIMEOUTS`.
+        :raises LookUpFailed: if there is no such name, or if no server gives a valid answer.
         """
         query = dns.Message(dns.randomSource(), recDes=1)
         query.addQuery(name.removesuffix(".").encode("idna"), kind)
@@ -111,8 +111,8 @@ class Resolver:
                 code = RESPONSES.get(answer.rCode, f"response code {answer.rCode}")
                 reason = f"{what}: {code}"
                 if answer.rCode == dns.ENAME:
-                    raise LookFailed(reason)
-        raise LookFailed(reason)
+                    raise LookUpFailed(reason)
+        raise LookUpFailed(reason)
 
     async def _exchange(
         self, server: Nameserver, query: dns.Message, timeout: float
@@ -125,7 +125,7 @@ class Resolver:
 
 
 def read_text(path: str) -> str:
-    """The beginning of the file at `path`, empty if there is none.  Blocks: for threads only."""
+    """Read the beginning of the file at `path`; empty if it fails.  Blocks: for threads only."""
     try:
         with open(path, "rb") as file:
             return file.read(RESOLV_CONF_LIMIT).decode("utf-8", "replace")
@@ -142,18 +142,18 @@ def answer_to(query: dns.Message, data: bytes) -> dns.Message | None:
         return None
     if not answer.answer or answer.id != query.id or len(answer.queries) != 1:
         return None
-    asked, told = query.queries[0], answer.queries[0]
-    same = canonical(asked.name.name) == canonical(told.name.name) and asked.type == told.type
+    sent, echoed = query.queries[0], answer.queries[0]
+    same = canonical(sent.name.name) == canonical(echoed.name.name) and sent.type == echoed.type
     return answer if same else None
 
 
 @implementer(IReadDescriptor)
 class _Datagram:
     """
-    One question over UDP, on a socket and port of its own.
+    One query over UDP, on its own socket and port.
 
-    The socket is connected, so that the kernel drops what others send, and tells at once
-    when nobody listens.  (`IReactorUDP` writes two log lines for each port it opens.)
+    The socket is connected, so the kernel drops datagrams from other senders, and reports at
+    once if no process listens.  (`IReactorUDP` writes two log lines for each port.)
     """
 
     def __init__(self, reactor: Any, server: Nameserver, query: dns.Message) -> None:
@@ -168,7 +168,7 @@ class _Datagram:
             self._socket.connect(server)
             self._socket.send(query.toStr())
         except BlockingIOError:
-            # How the kernel says that no local port is free for a datagram socket.
+            # For a datagram socket, this error means that no local port is free.
             number = errno.EADDRNOTAVAIL
             self.answered.errback(OSError(number, os.strerror(number)))
         except OSError as error:
@@ -193,7 +193,7 @@ class _Datagram:
             self.answered.callback(answer)
 
     def connectionLost(self, reason: Failure) -> None:
-        # Reactors that poll call this for a pending error, those that select call doRead.
+        # For a pending error, poll and epoll reactors call this; the select reactor calls doRead.
         if not self.answered.called:
             number = self._socket.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
             self.answered.errback(OSError(number, os.strerror(number)))
@@ -205,7 +205,7 @@ class _Datagram:
 
 
 def ask_over_udp(reactor: Any, server: Nameserver, query: dns.Message) -> Deferred[dns.Message]:
-    """The answer of `server` to `query`; `OSError` if it cannot be asked."""
+    """Query `server` over UDP; `OSError` if this fails."""
     return _Datagram(reactor, server, query).answered
 
 
@@ -235,7 +235,7 @@ class _StreamFactory(ClientFactory):
         self._answered = answered
 
     def finish(self, result: dns.Message | Failure) -> None:
-        """The result is known; only the first one counts."""
+        """Set the result; only the first call has an effect."""
         if not self._answered.called:
             self._answered.callback(result)
 
@@ -244,7 +244,7 @@ class _StreamFactory(ClientFactory):
 
 
 def ask_over_tcp(reactor: Any, server: Nameserver, query: dns.Message) -> Deferred[dns.Message]:
-    """The answer of `server` to `query` over a TCP connection of its own (RFC 7766)."""
+    """Query `server` over its own TCP connection (RFC 7766)."""
     answered: Deferred[dns.Message] = Deferred()
     connector = reactor.connectTCP(*server, _StreamFactory(query, answered), timeout=TCP_TIMEOUT)
 

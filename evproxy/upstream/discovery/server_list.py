@@ -1,8 +1,8 @@
 """
-The servers in what other programs write: the forms of ``upstreams`` in the configuration file.
+Reads lists of servers that other programs write, in the form of the key ``upstreams``.
 
-Pure.  An item is a string, the endpoint, or a table with the keys of `UpstreamServer`;
-the rules, and what is said of a wrong item, are those of `evproxy.config`.
+Pure.  An item is an endpoint as a string, or a table with the keys of `UpstreamServer`.  The
+rules and the messages are those of `evproxy.config`.
 """
 
 from __future__ import annotations
@@ -21,19 +21,19 @@ from evproxy.errors import EvproxyError
 from evproxy.model import UpstreamServer
 
 ValidateEndpoint = Callable[[str], str | None]
-"""Looks closer at an endpoint: why it cannot be used, ``None`` if it can."""
+"""Checks an endpoint: returns why it cannot be used, ``None`` if it can."""
 
 
 class Unreadable(EvproxyError):
-    """A text is not a list of servers.  The message is one line."""
+    """The text is not a list of servers.  The message is one line."""
 
 
 @frozen
 class Items:
     """
-    What came of some values: for each its server, ``None`` where it is wrong.
+    The servers in a list of values: ``None`` for each value that is wrong.
 
-    `faults`: what is wrong, by the value's index, each with the path below the value.
+    `faults` has the problem of each wrong value by its index, with the path below the value.
     """
 
     servers: tuple[UpstreamServer | None, ...]
@@ -42,7 +42,7 @@ class Items:
 
 @frozen
 class Listed:
-    """The servers in a file, and `faults`: what is wrong with each item that is none."""
+    """The servers in a file, and the `faults` of all wrong items."""
 
     servers: tuple[UpstreamServer, ...]
     faults: tuple[str, ...] = ()
@@ -52,14 +52,14 @@ class ItemReader:
     """
     Reads lists of servers.
 
-    :param validate: looks closer at each endpoint.
+    :param validate: checks each endpoint.
     """
 
     def __init__(self, validate: ValidateEndpoint | None = None) -> None:
         self._surroundings = Surroundings(endpoint_fault=validate)
 
     def items(self, values: Sequence[object]) -> Items:
-        """The servers that `values` stand for.  Two of one name are one too many."""
+        """Read the servers in `values`.  A second server of the same name is a fault."""
         faults: dict[int, Problem] = {}
         servers: dict[int, UpstreamServer] = {}
         for index, value in enumerate(values):
@@ -72,14 +72,14 @@ class ItemReader:
         return Items(tuple(servers.get(index) for index in range(len(values))), faults)
 
     def toml_file(self, data: bytes) -> Listed:
-        """The servers in a TOML file: the array ``upstreams`` and nothing else."""
+        """Read a TOML file, which must have the array ``upstreams`` and nothing else."""
         try:
             return self._document(read_toml(data.decode()))
         except (UnicodeDecodeError, NotToml) as error:
             raise Unreadable(f"not TOML: {error}") from None
 
     def json_file(self, data: bytes) -> Listed:
-        """The servers in a JSON file: an object with the array ``upstreams`` and nothing else."""
+        """Read a JSON file: an object with the array ``upstreams`` and nothing else."""
         return self._document(read_json(data))
 
     def _document(self, document: object) -> Listed:
@@ -110,7 +110,7 @@ def _refuse_repeated(servers: dict[int, UpstreamServer], faults: dict[int, Probl
 
 
 def read_json(data: bytes) -> Any:
-    """The value that the JSON text `data` (UTF-8, a byte order mark is passed over) stands for."""
+    """Parse the JSON text `data`: UTF-8, perhaps with a byte order mark."""
     try:
         return json.loads(data.decode("utf-8-sig"))
     except RecursionError:
@@ -120,5 +120,5 @@ def read_json(data: bytes) -> Any:
 
 
 def shown_fault(above: Path, fault: Problem) -> str:
-    """`fault` in one line, with its whole path below `above`."""
+    """`fault` in one line, with its complete path below `above`."""
     return str(Problem((*above, *fault.path), fault.message))
