@@ -122,19 +122,21 @@ class UpstreamServer:
     )
     weight: int = setting(
         Whole(0, 256),
-        "Its share of the sessions, relative to the other servers. 0: no new sessions.",
+        "The server's share of the sessions, relative to the other servers. 0: no new sessions.",
         default=1,
     )
     backup: bool = setting(
-        Flag(), "Whether it is used only while no other server can be.", default=False
+        Flag(), "Whether the server is used only while no other server is usable.", default=False
     )
     max_sessions: int = setting(
-        Whole(0, 1_000_000_000), "The most sessions on it at once. 0: no bound.", default=0
+        Whole(0, 1_000_000_000),
+        "The most sessions on the server at a time. 0: no limit.",
+        default=0,
     )
     priority: int = setting(
         Whole(0, 65535),
-        "Its tier: servers of a higher number are used only while none of a lower one can be, as "
-        "in DNS SRV.",
+        "The server's tier: servers of a higher number are used only while no server of a lower "
+        "number is usable, as in DNS SRV.",
         default=0,
     )
     name: str = field(init=False, eq=False, repr=False)

@@ -43,7 +43,7 @@ class Pool(RunningPool):
     :param discovery_for: makes the `Discovery` for a `Discover`; ``None``: that of its kind.
     :param random: the random source of policies, checks and delays; ``None``: a new one.
     :param names: resolves host names, for sessions, checks and etcd; ``None``: a new resolver.
-    :param observer: is notified of changes; ``None``: nobody is, unless a `ProxyService` gets
+    :param observer: is notified of changes; ``None``: no observer, unless a `ProxyService` gets
         the pool: then the service logs the changes.
     :raises SettingsError: if an argument has a wrong value, if a server is listed twice, or if
         a server can never pass the check.

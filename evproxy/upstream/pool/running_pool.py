@@ -45,7 +45,7 @@ class RunningPool:
     :param reactor: the time and the timers.
     :param settings: kept as `settings`.
     :param given: parts that the caller made.
-    :param observer: is notified of changes; ``None``: nobody is.
+    :param observer: is notified of changes; ``None``: no observer.
     """
 
     def __init__(
