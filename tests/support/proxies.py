@@ -14,11 +14,11 @@ from twisted.internet.endpoints import serverFromString
 from twisted.internet.interfaces import IListeningPort
 
 from evproxy.engine.pipes import MOST
-from evproxy.model import SessionRecord, UpstreamServer
+from evproxy.model import SessionRecord
 from evproxy.observe.log import TroubleLog
 from evproxy.session.admission import Admission
 from evproxy.session.factory import ProxyFactory
-from evproxy.settings import Keepalive, PoolSettings, Timeouts
+from evproxy.settings import Keepalive, Timeouts
 from evproxy.sockets.plane import DataPlane
 from evproxy.upstream.pool.pool import Pool
 from tests.support.peers import Listening, Peer, connect
@@ -123,8 +123,7 @@ class Proxied:
         """
         if upstreams is None:
             upstreams = [f"127.0.0.1:{self.upstream.port}"]
-        settings = PoolSettings(upstreams=tuple(map(UpstreamServer, upstreams)), **pool)
-        self.pool = Pool.from_settings(self.reactor, settings, observer=TroubleLog())
+        self.pool = Pool(self.reactor, upstreams, observer=TroubleLog(), **pool)
         self.admission = Admission(self.reactor, max_sessions, [self.observed])
         self.plane = DataPlane(
             self.reactor,
