@@ -108,6 +108,11 @@ def no_source(endpoint: str) -> Shortage:
     return Shortage(f"source has no address of the family of {endpoint}", "add one to source")
 
 
+def no_look_up(why: str) -> Shortage:
+    """A host name was not looked up in time, for no thread was free to do it: `why`."""
+    return Shortage(why, "see the name servers, and the limit on threads (ulimit -u, TasksMax=)")
+
+
 def _resolves(endpoint: str) -> bool:
     """Whether the endpoint may try several addresses and report the error of only one."""
     found = _RESOLVING.match(endpoint)

@@ -32,7 +32,8 @@ from twisted.python.failure import Failure
 from zope.interface import implementer
 
 from evproxy.engine.threads import Call, NoThread, Threads
-from evproxy.errors import ConnectTimeout
+from evproxy.errors import ConnectTimeout, LocalShortage
+from evproxy.policy.shortages import no_look_up
 
 LIFETIME = 30.0
 """Seconds for which an answer is used before a new look-up."""
@@ -48,6 +49,9 @@ MOST_THREADS = 16
 
 KEPT_THREADS = 4
 """How many of these threads are reserved for names that sessions wait for."""
+
+HELD_UP = 0.05
+"""Seconds: if a look-up waited longer than this for a thread, it did not have its full time."""
 
 MOST_PORTS = 64
 """The most ports of one name for which the cache keeps the address that answered last."""
@@ -68,8 +72,9 @@ class LookUps(Protocol):
         :param timeout: the seconds that the connect may take; ``None``: the caller has its own
             timeout, and may stop waiting without cancelling.
 
-        Fails with `ConnectTimeout` if there is no answer in time, and with `DNSLookupError` or
-        `OSError` if there is no address.  Cancelling affects only this caller.
+        Fails with `ConnectTimeout` if there is no answer in time, with `LocalShortage` if that
+        is for want of a thread, and with `DNSLookupError` or `OSError` if there is no address.
+        Cancelling affects only this caller.
         """
 
     def time_left(self, timeout: float, began: float) -> float:
@@ -89,6 +94,8 @@ class _Name:
     addresses: tuple[str, ...] = ()
     expires: float = 0.0
     asking: bool = False
+    began: float | None = None
+    """When the look-up under way began; ``None`` while it waits for a thread."""
     call: Call[tuple[str, ...]] | None = None
     waiting: list[Deferred[tuple[str, ...]]] = field(factory=list)
     answered: dict[int, str] = field(factory=dict)
@@ -242,7 +249,7 @@ class Names:
         deferred: Deferred[tuple[str, ...]] = Deferred(entry.forget)
         entry.waiting.append(deferred)
         if timeout is not None:
-            deferred.addTimeout(timeout, self._reactor, partial(_timed_out, name))
+            deferred.addTimeout(timeout, self._reactor, partial(self._too_late, name, entry))
         self._ask(name, entry, first)
         return deferred
 
@@ -260,18 +267,36 @@ class Names:
                 entry.call.hurry()
             return
         entry.asking = True
+        entry.began = None
         resolver = self._reactor.nameResolver
         if type(resolver) is GAIResolver:
-            call = entry.call = self._threads.call(partial(self._look_up, name), first)
+            call = entry.call = self._threads.call(partial(self._begin, name, entry), first)
             call.result.addCallback(partial(self._answered, name, entry))
             call.result.addErrback(partial(self._failed, name, entry))
             return
+        entry.began = self._reactor.seconds()
         answer = _Answer(partial(self._answered, name, entry))
         try:
             resolver.resolveHostName(answer, name, 0, (IPv4Address, IPv6Address))
         except Exception:
             # A resolver that the application has installed may raise any exception.
             self._failed(name, entry, Failure())
+
+    def _begin(self, name: str, entry: _Name) -> tuple[str, ...]:
+        """Look `name` up.  In a thread."""
+        entry.began = self._reactor.seconds()
+        return self._look_up(name)
+
+    def _too_late(self, name: str, entry: _Name, result: object, seconds: float) -> object:
+        """The timeout of a waiting caller: say what the time was not enough for."""
+        if not isinstance(result, Failure):
+            return result
+        result.trap(CancelledError)
+        now: float = self._reactor.seconds()
+        began = now if entry.began is None else entry.began
+        if began - (now - seconds) > HELD_UP:
+            raise LocalShortage(no_look_up(f"{MOST_THREADS} look-ups wait for name servers"))
+        raise ConnectTimeout(f"{name!r} was not resolved within {seconds:g} s")
 
     def _answered(self, name: str, entry: _Name, addresses: tuple[str, ...]) -> None:
         """A look-up of `name` gave `addresses`, perhaps none."""
@@ -283,7 +308,9 @@ class Names:
         error: BaseException = failure.value or _no_address(name)
         if isinstance(error, CancelledError):
             error = _no_address(name)
-        elif not isinstance(error, OSError | NoThread):
+        elif isinstance(error, NoThread):
+            error = LocalShortage(no_look_up(str(error)))
+        elif not isinstance(error, OSError):
             _log.failure("The look-up of {name} failed", failure=failure, name=name)
         self._complete(entry, (), error)
 
@@ -298,11 +325,3 @@ class Names:
 
 def _no_address(name: str) -> DNSLookupError:
     return DNSLookupError(f"no address found for {name!r}")
-
-
-def _timed_out(name: str, result: object, seconds: float) -> object:
-    """The timeout of a waiting caller: replace the cancellation by `ConnectTimeout`."""
-    if isinstance(result, Failure):
-        result.trap(CancelledError)
-        raise ConnectTimeout(f"{name!r} was not resolved within {seconds:g} s")
-    return result

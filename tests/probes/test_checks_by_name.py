@@ -16,10 +16,12 @@ from twisted.internet.task import Clock
 from twisted.internet.threads import deferToThread
 
 from evproxy import ProxyService
+from evproxy.errors import Shortage
 from evproxy.model import UpstreamServer
 from evproxy.settings import (
     AccessLogSettings,
     Discover,
+    Ejection,
     HealthCheck,
     ListenerSettings,
     PoolSettings,
@@ -201,6 +203,52 @@ async def test_silent_name_servers_hold_up_nobody_else(
     client.close()
     server.close()
     await service.drain(0)
+
+
+NO_THREAD = "16 look-ups wait for name servers"
+
+
+@pytest.fixture
+def silent_names(reactor: Any, asked: LookUps, monkeypatch: pytest.MonkeyPatch) -> Iterator[Names]:
+    """Names of which so many are never answered that none is left to look up another."""
+    monkeypatch.setattr("evproxy.upstream.probes.names.FIRST_ANSWER", 0.2)
+    names = Names(reactor, look_up=asked)
+    for number in range(MOST_THREADS):
+        names.resolve(f"silent-{number}.test", None).addErrback(lambda failure: None)
+    yield names
+    names.stop()
+
+
+@pytest.mark.parametrize("server", [f"{NAME}:1", f"tls:{NAME}:1", f"ssl:{NAME}:1"])
+async def test_a_name_that_waits_for_other_look_ups(
+    reactor: Any, asked: LookUps, silent_names: Names, server: str
+) -> None:
+    """A check whose look-up was never begun is no verdict; that of a silent name is one."""
+    while asked.at_once < MOST_THREADS:
+        await turn(reactor)
+    found: Any = await checked(reactor, silent_names, server, HealthCheck())
+    assert isinstance(found, Shortage)
+    assert (found.what, found.everywhere) == (NO_THREAD, False)
+    silent = server.replace(NAME, "silent-1.test")
+    assert isinstance(await checked(reactor, silent_names, silent, HealthCheck()), str)
+
+
+async def test_a_session_whose_name_waits_for_other_look_ups(
+    reactor: Any, pooled: Pooled, asked: LookUps, silent_names: Names
+) -> None:
+    """It goes to the next server, and the one by name is not blamed."""
+    server = pooled.closes(Listening.tcp(reactor))
+    pooled.start(
+        f"{NAME}:1",
+        f"127.0.0.1:{server.port}",
+        names=silent_names,
+        connect_timeout=0.2,
+        ejection=Ejection(failures=1),
+    )
+    while asked.at_once < MOST_THREADS:
+        await turn(reactor)
+    await converse(pooled.client(), await server.accept())
+    assert set(pooled.states().values()) == {"up"}
 
 
 @pytest.mark.parametrize(

@@ -157,7 +157,8 @@ async def test_checks_that_cannot_be_made(reactor: Any, kind: str, host: str) ->
     pool = checked_pool(reactor, server, kind, heard)
     pool.start()
     what = await heard.line("began: ")
-    assert f"the health checks of default cannot run: {OURS[host].format('')}" in what
+    missing = OURS[host].format(server)
+    assert what.startswith(f"began: the health checks of default cannot run: {missing}: ")
     # A verdict comes with the next check once there is a way to the server.
     ip("addr add 198.51.100.77/32 dev lo")
     ip(f"route replace unreachable {host}")

@@ -79,9 +79,12 @@ class Attempt:
         """A look-up of the address has begun, which takes `longest` seconds at the most."""
         self._begin_time(longest + self._timeout)
 
-    def look_up_ended(self) -> None:
-        """The look-up is complete: the timeout of the check begins."""
-        self._begin_time(self._timeout)
+    def look_up_ended(self, shortage: Shortage | None) -> None:
+        """The timeout of the check begins, unless the look-up failed because of `shortage`."""
+        if shortage is None:
+            self._begin_time(self._timeout)
+        else:
+            self.decide(shortage)
 
     def _begin_time(self, seconds: float) -> None:
         if not self._decided and self._timer.active():

@@ -13,8 +13,11 @@ from typing import Any, Protocol, runtime_checkable
 from twisted.internet.defer import Deferred
 from twisted.internet.endpoints import TCP4ClientEndpoint
 from twisted.internet.interfaces import IProtocol, IProtocolFactory, IStreamClientEndpoint
+from twisted.python.failure import Failure
 from zope.interface import implementer
 
+from evproxy.errors import Shortage
+from evproxy.policy.shortages import shortage_in
 from evproxy.upstream.address import client_endpoint, parse_upstream
 from evproxy.upstream.dialers import TCPAddress
 from evproxy.upstream.names import Names
@@ -33,8 +36,8 @@ class LookUpListener(Protocol):
     def look_up_began(self, longest: float) -> None:
         """A look-up of the address has begun, which takes `longest` seconds at the most."""
 
-    def look_up_ended(self) -> None:
-        """The look-up has succeeded or failed."""
+    def look_up_ended(self, shortage: Shortage | None) -> None:
+        """The look-up has succeeded or failed; `shortage`: what evproxy lacked for it."""
 
 
 @runtime_checkable
@@ -66,7 +69,9 @@ class CheckNames:
     def _ended(self, result: Any) -> Any:
         self._waiting = None
         if self.listener is not None:
-            self.listener.look_up_ended()
+            # Of an endpoint that resolves the name itself, no more is heard than that it failed.
+            failed = isinstance(result, Failure)
+            self.listener.look_up_ended(shortage_in(result.value) if failed else None)
         return result
 
     def cancel(self) -> None:

@@ -72,9 +72,9 @@ class EndpointProbe:
         self, server: UpstreamServer, done: Callable[[str | Shortage | None], None]
     ) -> Callable[[], None]:
         """See `evproxy.interfaces.Probe`.  `done` is never called from within."""
-        # The prefix ``tcp:`` with a host name says that the endpoint may try several addresses.
+        # The text of an endpoint says whether it may try several addresses.
         plain = parse_upstream(server.endpoint)
-        called = f"tcp:{server.name}" if isinstance(plain, TCPAddress) else server.endpoint
+        called = server.name if isinstance(plain, TCPAddress) else server.endpoint
         attempt = Attempt(self._reactor, self._timeout, done, called)
 
         def ask() -> Deferred[Any]:
