@@ -6,12 +6,16 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import sys
 from collections.abc import Sequence
 from importlib.metadata import version
 
 from evproxy.cli.check import check_files
 from evproxy.config.schema import file_schema
+
+UNREAD = 1
+"""Exit status where nobody read what was said to the end."""
 
 GOOD = 0
 """Exit status where nothing is wrong; a wrong command line exits with argparse's own, 2."""
@@ -29,6 +33,18 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if options.command is None:
         parser.print_help()
         return GOOD
+    try:
+        status = _run(options)
+        sys.stdout.flush()
+    except BrokenPipeError:
+        # Who reads has seen enough (`| head`).  What is left in the buffer goes nowhere at the
+        # exit, as the documentation of Python's `signal` has it.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return UNREAD
+    return status
+
+
+def _run(options: argparse.Namespace) -> int:
     if options.command == "schema":
         print(json.dumps(file_schema(), indent=2, ensure_ascii=False))
         return GOOD

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 from importlib.metadata import version
 from typing import Any, ClassVar
 
@@ -18,7 +19,13 @@ from twisted.python import usage
 from evproxy.cli.demo import DemoService
 from evproxy.cli.process import Process, cannot_start, raise_open_file_limit
 from evproxy.cli.settings_file import listen_fault, read_settings, upstream_fault
-from evproxy.config.addresses import address_of, server_name, servers_in
+from evproxy.config.addresses import (
+    address_of,
+    any_free_port,
+    listening_place,
+    server_name,
+    servers_in,
+)
 from evproxy.config.declare import declared, keys_of
 from evproxy.config.document import ConfigErrors
 from evproxy.config.loops import loops
@@ -216,6 +223,8 @@ class Options(usage.Options):
                 meant = " ".join(f"--upstream={server}" for server in several)
                 raise usage.UsageError(f"--upstream: {each!r}: did you mean {meant}?")
         _refuse_repeated("upstream", upstreams, server_name)
+        fixed = [each for each in listen if not any_free_port(each)]
+        _refuse_repeated("listen", fixed, partial(listening_place, ""))
         for name, fault_of, descriptions in (
             ("upstream", upstream_fault, upstreams),
             ("listen", listen_fault, listen),

@@ -19,6 +19,11 @@ _HOST_AND_PORT = re.compile(
     r"(?:tcp:)?(?:\[(?P<v6>[^\[\]]*)\]|(?P<host>(?!unix:)[^:\[\]=]+)):(?P<port>\d+)(?::.*)?"
 )
 _SERVER_PORT = re.compile(r"(?P<kind>tcp6?|ssl):(?:port=)?(?P<port>-?\d+)(?P<rest>(?::.*)?)")
+_SERVER_SERVICE = re.compile(
+    r"(?P<before>(?:tcp6?|ssl):(?:port=)?)(?P<service>[^:=]*[^:=0-9-][^:=]*)(?P<after>(?::.*)?)"
+)
+_NO_PATH = re.compile(r"unix:(?:(?:path|address)=)?(?::.*)?")
+_URL = re.compile(r"https?://(?P<host>\[[^\]]*\]|[^/:@?#]+)(?P<port>:\d+)?(?:[/?#].*)?", re.I)
 _UNIX_SOCKET = re.compile(
     r"(?P<kind>unix:(?:(?:path|address)=)?)(?P<path>[^/:=][^:=]*)(?P<rest>(?::.*)?)"
 )
@@ -132,6 +137,13 @@ def upstream_fault(description: str) -> str | None:
         return _UNTIDY
     if is_address(description):
         return "an IPv6 address goes in brackets, before the port"
+    found = _URL.fullmatch(description)
+    if found is not None:
+        secure = description[:5].lower() == "https"
+        meant = found["host"] + (found["port"] or (":443" if secure else ":80"))
+        return f"it is a URL, did you mean {quoted('tls:' * secure + meant)}?"
+    if _NO_PATH.fullmatch(description):
+        return "there is no path"
     several = servers_in(description)
     if several:
         return f"each server is given by itself, did you mean {listed(several, 'and')}?"
@@ -141,7 +153,7 @@ def upstream_fault(description: str) -> str | None:
 def servers_in(text: str) -> list[str]:
     """The servers in `text` if it is a list of ``HOST:PORT`` and the like; none if it is not."""
     parts = [part for part in _BETWEEN_SERVERS.split(text) if part]
-    return parts if len(parts) > 1 and all(map(_ONE_OF_SERVERS.fullmatch, parts)) else []
+    return parts if parts != [text] and all(map(_ONE_OF_SERVERS.fullmatch, parts)) else []
 
 
 def server_fault(host: str) -> str | None:
@@ -183,6 +195,14 @@ def listen_fault(description: str) -> str | None:
     found = _SERVER_PORT.fullmatch(description)
     if found is not None and not _is_port(found["port"], lowest=0):
         return "a port is a number from 0 to 65535"
+    found = _SERVER_SERVICE.fullmatch(description)
+    if found is not None:
+        number = SERVICES.get(found["service"].lower())
+        meant = f"{found['before']}{number}{found['after']}"
+        hint = f", did you mean {quoted(meant)}?" if number is not None else ""
+        return f"a port is a number from 0 to 65535{hint}"
+    if _NO_PATH.fullmatch(description):
+        return "there is no path"
     host, _, port = description.rpartition(":")
     host = host.removeprefix("[").removesuffix("]")
     if port.isdigit() and (not host or is_address(host)):

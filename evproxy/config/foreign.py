@@ -17,6 +17,7 @@ _OURS = {
     "inter": "health_check.interval of a pool",
     "listener": "a listener, [[listeners]]",
     "log": "the option --access-log",
+    "max_connections": "max_sessions",
     "max_conns": "max_sessions",
     "max_fails": "ejection.failures of a pool",
     "maxconn": "max_sessions",

@@ -7,6 +7,7 @@ is a loop, but a loop through another name or address of this host is not found.
 
 from __future__ import annotations
 
+import posixpath
 import re
 from collections.abc import Iterator, Sequence
 from ipaddress import ip_address
@@ -79,9 +80,11 @@ class _Place:
     def holds(self, server: str) -> bool:
         """Whether the server with the name `server` is here."""
         if not self.port:
-            return self.interface != "" and server in (
-                f"unix:{self.interface}",
-                f"unix:path={self.interface}",
+            path = server.removeprefix("unix:").removeprefix("path=")
+            return (
+                self.interface != ""
+                and server.startswith("unix:")
+                and posixpath.normpath(path) == posixpath.normpath(self.interface)
             )
         host, _, port = server.rpartition(":")
         return port == self.port and self._hears(host.strip("[]").lower())

@@ -312,7 +312,7 @@ class Many(Rule):
 
     def accept(self, value: Any, path: Path, reading: Reading) -> tuple[Any, ...]:
         if not isinstance(value, list | tuple):
-            raise Unfit(_did_you_mean_array(value))
+            raise Unfit(_did_you_mean_array(value, self.item, reading))
         if len(value) < self.least:
             raise Unfit(" that is empty")
         return tuple(
@@ -363,9 +363,14 @@ def pattern_fault(pattern: str) -> str | None:
     return None
 
 
-def _did_you_mean_array(value: object) -> str:
-    """A hint where a number, or a string, perhaps with commas, stands for an array of them."""
+def _did_you_mean_array(value: object, item: Rule, reading: Reading) -> str:
+    """A hint where a number, or a string, perhaps with commas, stands for an array of items."""
     if type(value) not in (str, int):
         return ""
-    parts = map(str.strip, value.split(",")) if isinstance(value, str) else [value]
+    parts = list(map(str.strip, value.split(","))) if isinstance(value, str) else [value]
+    trial = Reading(reading.surroundings)
+    for part in parts:
+        trial.value(item, part, ())
+    if trial.problems:
+        return ""
     return f", did you mean [{', '.join(map(shown, parts))}]?"

@@ -48,6 +48,7 @@ from evproxy.sockets.plane import DataPlane
 from evproxy.sockets.unix_path import Permissions, permissions
 from evproxy.upstream.names import Names
 from evproxy.upstream.pool.pool import Pool
+from evproxy.upstream.reasons import description_fault
 
 _log = Logger()
 
@@ -92,9 +93,7 @@ def server_endpoint(reactor: Any, description: str) -> IStreamServerEndpoint:
         endpoint: IStreamServerEndpoint = serverFromString(reactor, description)
     except Exception as error:
         # Parsers of endpoint plugins raise what they like.
-        why = str(error) or type(error).__name__
-        if isinstance(error, TypeError | IndexError):
-            why = "its arguments are incomplete or unknown"
+        why = description_fault(error)
         raise SettingsError(f"{description!r} cannot be listened on: {why}") from None
     return endpoint
 

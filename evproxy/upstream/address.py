@@ -35,6 +35,7 @@ from evproxy.upstream.dialers import (
     UNIXPath,
 )
 from evproxy.upstream.names import LookUps
+from evproxy.upstream.reasons import description_fault
 from evproxy.upstream.resolving import ResolvingReactor
 
 _HOST_AND_PORT = re.compile(r"(?:tcp:)?(?:\[([0-9A-Fa-f:.]+(?:%[^\]]+)?)\]|([^:/=\\\[\]]+)):(\d+)")
@@ -105,7 +106,7 @@ def client_endpoint(reactor: Any, description: str) -> IStreamClientEndpoint:
         # The parser of an endpoint plugin may raise any exception.
         raise SettingsError(
             f"{description!r} is not an upstream server: "
-            f"{service_fault(description) or _reason(error)}"
+            f"{service_fault(description) or description_fault(error)}"
         ) from None
     return endpoint
 
@@ -118,12 +119,6 @@ def check_upstream(reactor: Any, description: str) -> None:
     """
     if parse_upstream(description) is None:
         client_endpoint(reactor, description)
-
-
-def _reason(error: Exception) -> str:
-    if isinstance(error, TypeError | IndexError):
-        return "its arguments are incomplete or unknown"
-    return str(error) or type(error).__name__
 
 
 def dialer_for(

@@ -8,6 +8,7 @@ Every reason is printable, whatever text the server has put into it: see `evprox
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Sequence
 
 from OpenSSL import SSL
@@ -103,6 +104,21 @@ def handshake_reason(error: BaseException | None) -> str:
         case _:
             reason = reason_of(error)
     return one_line("TLS handshake failed" + (reason and f": {reason}"))
+
+
+def description_fault(error: Exception) -> str:
+    """Why Twisted, or a plugin, takes an endpoint description for none; `error`: what it raised."""
+    number = re.fullmatch(r"invalid literal for int\(\) with base 10: (.*)", str(error), re.DOTALL)
+    # A directory that cannot be listed is told so by Twisted, without a message of its own.
+    error = getattr(error, "originalException", error)
+    match error:
+        case TypeError() | IndexError():
+            return "its arguments are incomplete or unknown"
+        case ValueError() if number is not None:
+            return f"{number[1]} is not a number"
+        case OSError(strerror=str(), filename=str()):
+            return f"{error.filename}: {error.strerror}"
+    return str(error) or type(error).__name__
 
 
 def _of_openssl(error: SSL.Error) -> str:

@@ -174,6 +174,10 @@ def test_pool_keys(key: str, expected: str) -> None:
             ],
         ),
         (
+            'kind = "http", expect_status = "200"',
+            ['.expect_status: expected an array of whole numbers from 200 to 599, got "200"'],
+        ),
+        (
             'kind = "http", expect_status = true',
             [".expect_status: expected an array of whole numbers from 200 to 599, got true"],
         ),

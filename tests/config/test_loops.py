@@ -36,6 +36,7 @@ def found(listen: str, server: str) -> bool:
         ("tcp:80:interface=10.0.0.1", "10.0.0.1:80"),
         ("unix:/a/s:mode=600", "unix:/a/s"),
         ("unix:address=/a/s", "unix:path=/a/s"),
+        ("unix:/a/s", "unix:/a/./s"),
     ],
 )
 def test_a_loop(listen: str, server: str) -> None:

@@ -49,6 +49,23 @@ def test_good_file() -> None:
     )
 
 
+@pytest.mark.parametrize("command", ["schema", "check examples/evproxy.toml"])
+def test_nobody_reads(command: str) -> None:
+    """Where the reader of a pipe has left (`| head`), nothing is said of that."""
+    reads, writes = os.pipe()
+    os.close(reads)
+    with open(writes, "wb") as output:
+        done = subprocess.run(
+            [sys.executable, "-m", "evproxy", *command.split()],
+            cwd=ROOT,
+            stdout=output,
+            stderr=subprocess.PIPE,
+            timeout=60,
+            env={key: value for key, value in os.environ.items() if key != "PYTHONUNBUFFERED"},
+        )
+    assert (done.returncode, done.stderr) == (1, b"")
+
+
 def test_bad_file(tmp_path: Path) -> None:
     """Every problem is one line on standard error, with the file's name, and exit status 1."""
     path = written(tmp_path, SOUND + "wieght = 3\n[timeouts]\nidle = true\n")

@@ -123,6 +123,10 @@ WRONG = [
             ("::1:80", "an IPv6 address goes in brackets, before the port"),
             ("[::1]", "there is no port"),
             ("[zz]:80", "there is no IPv6 address in the brackets"),
+            ("unix:", "there is no path"),
+            ("http://a", 'it is a URL, did you mean "a:80"?'),
+            ("http://[::1]:81/x", 'it is a URL, did you mean "[::1]:81"?'),
+            ("https://a/", 'it is a URL, did you mean "tls:a:443"?'),
         )
     ],
     *[
@@ -152,8 +156,33 @@ WRONG = [
         UPSTREAM,
         "--listen=tcp:http",
         line="--listen: 'tcp:http' cannot be listened on: "
-        "invalid literal for int() with base 10: 'http'",
+        'a port is a number from 0 to 65535, did you mean "tcp:80"?',
     ),
+    *[
+        wrong(
+            UPSTREAM,
+            f"--listen={description}",
+            line=f"--listen: '{description}' cannot be listened on: {fault}",
+        )
+        for description, fault in (
+            ("tcp:0:backlog=many", "'many' is not a number"),
+            ("ssl:0:privateKey=/nowhere", "/nowhere: No such file or directory"),
+            ("unix:", "there is no path"),
+            ("unix:address=:mode=600", "there is no path"),
+        )
+    ],
+    wrong(
+        UPSTREAM,
+        "--listen=tcp:9",
+        "--listen=tcp:09:interface=0.0.0.0",
+        line="--listen: 'tcp:09:interface=0.0.0.0' is given twice",
+    ),
+    wrong(
+        "--upstream=ssl:a:1:caCertsDir=/nowhere",
+        line="--upstream: 'ssl:a:1:caCertsDir=/nowhere' is not an upstream server: "
+        "/nowhere: No such file or directory",
+    ),
+    wrong("--upstream=a:80,", line="--upstream: 'a:80,': did you mean --upstream=a:80?"),
     *[
         wrong(
             UPSTREAM,
