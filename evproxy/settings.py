@@ -335,8 +335,8 @@ def _discover(
     kinds: tuple[str, ...] = (),
     **more: Any,
 ) -> Any:
-    """A setting of `Discover`, which refuses a wrong one itself, when it is made a discovery."""
-    return setting(rule, meaning, called=("discover", name), kinds=kinds, checked=False, **more)
+    """A setting of `Discover`."""
+    return setting(rule, meaning, called=("discover", name), kinds=kinds, **more)
 
 
 @frozen

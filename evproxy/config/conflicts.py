@@ -154,8 +154,6 @@ def _health_check_conflicts(path: Path, check: object) -> Iterator[Problem]:
     yield from _not_above(path, check, "fast_interval", "interval", HealthCheck())
     for key, why in impossible(_readable(check)):
         yield Problem((*path, key), why)
-    if kind == "send-expect" and "expect" in check and "expect_pattern" in check:
-        yield Problem((*path, "expect_pattern"), "there is expect too: only one of them can be")
 
 
 def _readable(check: Table) -> HealthCheck:
@@ -210,7 +208,9 @@ def _discover_conflicts(path: Path, discover: object) -> Iterator[Problem]:
         for key, each in keys_of(Discover).items():
             if kind in each.setting.required_for and key not in discover:
                 yield Problem((*path, key), f"required for kind {quoted(kind)}")
-        yield from _not_above(path, discover, "min_interval", "interval", Discover(kind))
+        yield from _not_above(
+            path, discover, "min_interval", "interval", Discover(DISCOVERY_KINDS[0])
+        )
 
 
 def _ejection_conflicts(path: Path, ejection: object) -> Iterator[Problem]:

@@ -79,25 +79,27 @@ def setting(
     :param default: its value where it is not given; none: it has to be.
     :param called: what a message calls it where a program gives it; by default its name.
     :param checked: whether the class refuses what the rule does.  Not where whoever uses the
-        value refuses it with a better message.
+        value refuses it with a better message.  A default that stands for nothing, where some
+        kinds have to be given a value (`required_for`), is not refused here.
     :param converter: what the class makes of a value that a program gives.
     :param more: the other attributes of `Setting`.
     """
 
     def check(instance: object, attribute: Attribute[Any], value: Any) -> None:
-        if value is None and attribute.default is None:
+        optional = attribute.default is None or made.required_for
+        if optional and value == attribute.default:
             return
         reading = Reading(show=repr)
         reading.value(rule, value, called or (attribute.name,))
         for problem in reading.problems:
             raise SettingsError(str(problem))
 
-    declared = Setting(rule, meaning, **more)
+    made = Setting(rule, meaning, **more)
     return attrs.field(
         default=default,
         validator=check if checked else None,
         converter=converter,
-        metadata={_KEY: declared},
+        metadata={_KEY: made},
     )
 
 

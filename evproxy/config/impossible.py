@@ -49,6 +49,8 @@ def _http(check: HealthCheck) -> Iterator[tuple[str, str]]:
 def _send_expect(check: HealthCheck) -> Iterator[tuple[str, str]]:
     if _size(_ESCAPE.sub("x", check.expect)) > ANSWER_LIMIT:
         yield "expect", f"it is longer than the {ANSWER_LIMIT} bytes of an answer that are read"
+    if check.expect and check.expect_pattern:
+        yield "expect_pattern", "there is expect too: only one of them can be"
     if check.expect_pattern and _matches_nothing(check.expect_pattern):
         yield "expect_pattern", "it matches an empty answer too, so that none is waited for"
 

@@ -6,6 +6,7 @@ import json
 from collections.abc import Sequence
 from contextlib import suppress
 from random import Random
+from typing import Any
 
 import pytest
 from hypothesis import given, settings
@@ -256,23 +257,26 @@ def test_backoff(first: float, most: float, seed: int) -> None:
 
 
 @pytest.mark.parametrize(
-    ("discover", "key"),
+    ("given", "key"),
     [
-        (Discover("consul"), "kind"),
-        (Discover("dns", name="a.test"), "port"),
-        (Discover("dns", name="", port=80), "name"),
-        (Discover("dns-srv", name="a..b"), "name"),
-        (Discover("dns-srv", name="a" * 64), "name"),
-        (Discover("dns", name="a.test", port=80, nameservers=("ns.test",)), "nameservers"),
-        (Discover("dns", name="a.test", port=80, nameservers=("::1:0:x",)), "nameservers"),
-        (Discover("file", path="servers.yaml"), "path"),
-        (Discover("etcd"), "prefix"),
-        (Discover("etcd", prefix="/a", endpoints=()), "endpoints"),
-        (Discover("file", path="a.toml", min_interval=0), "min_interval"),
-        (Discover("file", path="a.toml", interval=1, min_interval=2), "min_interval"),
+        ({"kind": "consul"}, "kind"),
+        ({"kind": "dns", "name": "a.test"}, "port"),
+        ({"kind": "dns", "name": "", "port": 80}, "name"),
+        ({"kind": "dns-srv", "name": "a..b"}, "name"),
+        ({"kind": "dns-srv", "name": "a" * 64}, "name"),
+        ({"kind": "dns", "name": "a.test", "port": 80, "nameservers": ("ns.test",)}, "nameservers"),
+        ({"kind": "dns", "name": "a.test", "port": 80, "nameservers": ("::1:0:x",)}, "nameservers"),
+        ({"kind": "file", "path": "servers.yaml"}, "path"),
+        ({"kind": "etcd"}, "prefix"),
+        ({"kind": "etcd", "prefix": "/a", "endpoints": ()}, "endpoints"),
+        ({"kind": "file", "path": "a.toml", "min_interval": 0}, "min_interval"),
+        ({"kind": "file", "path": "a.toml", "interval": "3"}, "interval"),
+        ({"kind": "dns", "name": "a.test", "port": "80"}, "port"),
+        ({"kind": "etcd", "prefix": "/a", "endpoints": "http://a"}, "endpoints"),
+        ({"kind": "file", "path": "a.toml", "interval": 1, "min_interval": 2}, "min_interval"),
     ],
 )
-def test_refused_settings(reactor: object, discover: Discover, key: str) -> None:
+def test_refused_settings(reactor: object, given: dict[str, Any], key: str) -> None:
     """What cannot be discovered is refused before the first look, with the key."""
-    with pytest.raises(SettingsError, match=rf"^discover\.{key}: "):
-        discovery_for(reactor, discover, Random(1))
+    with pytest.raises(SettingsError, match=rf"^discover\.{key}\b"):
+        discovery_for(reactor, Discover(**given), Random(1))

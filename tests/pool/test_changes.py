@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import pytest
 from attrs import define, evolve
@@ -397,12 +398,17 @@ def test_many_fast_connects_after_a_slow_one(make: PoolMaker, clock: Clock) -> N
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"balance": "fastest"}, "balance: expected one of"),
+        ({"balance": "least-time "}, 'expected one of .*, did you mean "least-time"?'),
+        ({"balance": 3}, "balance: expected one of .*, got 3"),
+        ({"name": None}, "name: expected a string, got None"),
+        ({"health_check": "tcp"}, "health_check: expected a table, got 'tcp'"),
+        ({"ejection": True}, "ejection: expected a table, got True"),
+        ({"discover": "servers.json"}, "discover: expected a table, got 'servers.json'"),
         ({"on_down": "kill"}, 'on_down: expected one of "keep" or "reset", got \'kill\''),
         ({"all_down": "panic"}, 'all_down: expected one of "refuse" or "try"'),
     ],
 )
-def test_wrong_options(make: PoolMaker, options: dict[str, str], message: str) -> None:
+def test_wrong_options(make: PoolMaker, options: dict[str, Any], message: str) -> None:
     """What an option cannot be is refused by its name."""
     with pytest.raises(SettingsError, match=message):
         make(A, **options)

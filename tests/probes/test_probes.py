@@ -279,7 +279,7 @@ async def test_smtp(reactor: Any, listen: Listen) -> None:
         ({"kind": "tls", "server_name": "a" * 64}, "server_name"),
         ({"kind": "tls", "ca": "/nowhere"}, "ca"),
         ({"kind": "tls", "ca": "/nowhere", "verify": True}, "ca"),
-        ({"kind": "send-expect", "expect": "a", "expect_pattern": "b"}, "expect"),
+        ({"kind": "send-expect", "expect": "a", "expect_pattern": "b"}, "expect_pattern"),
     ],
 )
 def test_refused_settings(reactor: Any, check: dict[str, Any], key: str) -> None:

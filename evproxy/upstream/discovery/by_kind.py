@@ -14,6 +14,8 @@ from __future__ import annotations
 from random import Random
 from typing import Any
 
+from evproxy.config.declare import declared
+from evproxy.config.problems import quoted
 from evproxy.errors import SettingsError
 from evproxy.interfaces import Discovery
 from evproxy.settings import Discover
@@ -21,10 +23,6 @@ from evproxy.upstream.address import check_upstream
 from evproxy.upstream.discovery.dns import dns_discovery
 from evproxy.upstream.discovery.etcd import etcd_discovery
 from evproxy.upstream.discovery.file import file_discovery
-
-KINDS = ("dns", "dns-srv", "file", "etcd")
-
-__all__ = ["KINDS", "discovery_for"]
 
 
 def discovery_for(reactor: Any, settings: Discover, random: Random) -> Discovery:
@@ -34,7 +32,6 @@ def discovery_for(reactor: Any, settings: Discover, random: Random) -> Discovery
     :param reactor: provides `IReactorTime`, `IReactorFDSet`, `IReactorTCP` and
         `IReactorFromThreads`, as Twisted's reactors do.
     :param random: the random source of the delays after failed look-ups.
-    :raises SettingsError: if a setting is wrong; the message names the key.
     """
 
     def validate(endpoint: str) -> str | None:
@@ -44,8 +41,15 @@ def discovery_for(reactor: Any, settings: Discover, random: Random) -> Discovery
             return str(error)
         return None
 
-    if not 0 < settings.min_interval <= settings.interval:
-        raise SettingsError("discover.min_interval: expected more than 0, and at most interval")
+    for each in declared(Discover):
+        missing = getattr(settings, each.name) == each.default
+        if missing and settings.kind in each.setting.required_for:
+            raise SettingsError(f"discover.{each.name}: required for kind {quoted(settings.kind)}")
+    shortest, longest = settings.min_interval, settings.interval
+    if shortest > longest:
+        raise SettingsError(
+            f"discover.min_interval: min_interval ({shortest}) is more than interval ({longest})"
+        )
     match settings.kind:
         case "dns" | "dns-srv":
             return dns_discovery(reactor, settings, random)
@@ -53,4 +57,4 @@ def discovery_for(reactor: Any, settings: Discover, random: Random) -> Discovery
             return file_discovery(reactor, settings, validate)
         case "etcd":
             return etcd_discovery(reactor, settings, random, validate)
-    raise SettingsError(f"discover.kind: expected one of {', '.join(KINDS)}, got {settings.kind!r}")
+    raise AssertionError("Discover refuses any other kind")

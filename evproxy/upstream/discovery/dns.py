@@ -20,8 +20,7 @@ from attrs import frozen
 from twisted.internet.defer import Deferred, DeferredList, DeferredSemaphore
 from twisted.names import dns
 
-from evproxy.config.addresses import domain_fault, host_and_port
-from evproxy.errors import SettingsError
+from evproxy.config.addresses import host_and_port
 from evproxy.escape import escaped
 from evproxy.interfaces import Discovery
 from evproxy.model import UpstreamServer
@@ -259,9 +258,6 @@ def clamped(seconds: float, shortest: float, longest: float) -> float:
 
 def dns_discovery(reactor: Any, settings: Discover, random: Random) -> Discovery:
     """Make the discovery of kind ``dns`` or ``dns-srv`` that `settings` describe."""
-    fault = domain_fault(settings.name)
-    if fault is not None:
-        raise SettingsError(f"discover.name: {settings.name!r}: {fault}")
     resolver = Resolver(reactor, [_nameserver(text) for text in settings.nameservers])
     cache = AddressCache(resolver)
     shortest, longest = settings.min_interval, settings.interval
@@ -269,8 +265,6 @@ def dns_discovery(reactor: Any, settings: Discover, random: Random) -> Discovery
     if settings.kind == "dns-srv":
         look_up = ServiceLookUp(resolver, cache, settings.name, shortest, longest)
     else:
-        if not 1 <= settings.port <= 65535:
-            raise SettingsError(f"discover.port: expected 1 to 65535, got {settings.port}")
         look_up = AddressLookUp(resolver, cache, settings.name, settings.port, shortest, longest)
     return PollingDiscovery(
         reactor,
@@ -281,6 +275,5 @@ def dns_discovery(reactor: Any, settings: Discover, random: Random) -> Discovery
 
 def _nameserver(text: str) -> Nameserver:
     server = nameserver(text)
-    if server is None:
-        raise SettingsError(f"discover.nameservers: expected ADDRESS or ADDRESS:PORT, got {text!r}")
+    assert server is not None, "Discover refuses it"
     return server

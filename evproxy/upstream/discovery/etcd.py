@@ -22,7 +22,6 @@ from twisted.internet.defer import Deferred
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
-from evproxy.errors import SettingsError
 from evproxy.model import UpstreamServer
 from evproxy.settings import Discover
 from evproxy.upstream.discovery.announcer import Announcer
@@ -177,10 +176,6 @@ def etcd_discovery(
     reactor: Any, settings: Discover, random: Random, validate: ValidateEndpoint | None = None
 ) -> EtcdDiscovery:
     """Make the discovery of kind ``etcd`` that `settings` describe."""
-    if not settings.prefix:
-        raise SettingsError("discover.prefix: expected a string that is not empty")
-    if not settings.endpoints:
-        raise SettingsError("discover.endpoints: expected at least one URL")
     return EtcdDiscovery(
         reactor,
         [EtcdClient(reactor, url, settings.prefix) for url in settings.endpoints],

@@ -28,7 +28,6 @@ from twisted.logger import Logger
 from twisted.python.failure import Failure
 
 from evproxy.engine.threads import NoThread, Threads
-from evproxy.errors import SettingsError
 from evproxy.model import UpstreamServer
 from evproxy.settings import Discover
 from evproxy.upstream.discovery.announcer import Announcer
@@ -110,9 +109,7 @@ class FileDiscovery:
     def __init__(
         self, reactor: Any, path: str, interval: float, validate: ValidateEndpoint | None = None
     ) -> None:
-        read = READERS.get(os.path.splitext(path)[1])
-        if read is None:
-            raise SettingsError(f"discover.path: expected a name in .toml or .json, got {path!r}")
+        read = READERS[os.path.splitext(path)[1]]
         self._path = path
         self._interval = interval
         self._read = partial(read, ItemReader(validate))

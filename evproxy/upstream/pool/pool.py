@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
 from random import Random
-from typing import Self
+from typing import Any, Self
 
 from twisted.internet.interfaces import IReactorTime
 
@@ -75,10 +75,13 @@ class Pool(RunningPool):
         names: Names | None = None,
         observer: PoolObserver | None = None,
     ) -> None:
+        balancer, policy = _own_or_setting(balance, _DEFAULT.balance, "update", "candidates")
+        probe, check = _own_or_setting(health_check, None, "check")
+        discovery, discovered = _own_or_setting(discover, None, "start", "stop")
         settings = PoolSettings(
             name=name,
             upstreams=tuple(map(upstream_server, servers)),
-            balance=balance if isinstance(balance, str) else _DEFAULT.balance,
+            balance=policy,
             connect_timeout=connect_timeout,
             connect_attempts=connect_attempts,
             queue_timeout=queue_timeout,
@@ -87,14 +90,14 @@ class Pool(RunningPool):
             on_down=on_down,
             all_down=all_down,
             source=in_a_tuple(source),
-            health_check=health_check if isinstance(health_check, HealthCheck) else None,
+            health_check=check,
             ejection=ejection,
-            discover=discover if isinstance(discover, Discover) else None,
+            discover=discovered,
         )
         given = GivenParts(
-            balancer=None if isinstance(balance, str) else balance,
-            probe=None if isinstance(health_check, HealthCheck) else health_check,
-            discovery=None if isinstance(discover, Discover) else discover,
+            balancer=balancer,
+            probe=probe,
+            discovery=discovery,
             check_timing=check_timing,
             dialer_for=dialer_for,
             probe_for=probe_for,
@@ -128,3 +131,9 @@ class Pool(RunningPool):
         pool = cls.__new__(cls)
         RunningPool.__init__(pool, reactor, settings, given, observer)
         return pool
+
+
+def _own_or_setting(given: Any, default: Any, *methods: str) -> tuple[Any, Any]:
+    """The object of a user's own that `given` is, if it has `methods`, and the setting."""
+    own = all(callable(getattr(given, method, None)) for method in methods)
+    return (given, default) if own else (None, given)
