@@ -94,6 +94,8 @@ def server_endpoint(reactor: Any, description: str) -> IStreamServerEndpoint:
     except Exception as error:
         # Parsers of endpoint plugins raise what they like.
         why = description_fault(error)
+        if description.startswith("systemd:") and isinstance(error, LookupError):
+            why = "systemd has handed over no such socket"
         raise SettingsError(f"{description!r} cannot be listened on: {why}") from None
     return endpoint
 

@@ -423,6 +423,8 @@ def test_wrong_servers(make: PoolMaker) -> None:
         pool.add(f"tcp:{A}")
     with pytest.raises(SettingsError, match="from 0 to 256, got 300"):
         pool.set_weight(A, 300)
+    with pytest.raises(SettingsError, match="from 0 to 256, got True"):
+        pool.set_weight(A, True)
     for change in (pool.remove, pool.drain, pool.resume, lambda name: pool.set_weight(name, 1)):
         with pytest.raises(LookupError, match=f"no server {B}"):
             change(B)

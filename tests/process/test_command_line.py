@@ -169,6 +169,8 @@ WRONG = [
             ("ssl:0:privateKey=/nowhere", "/nowhere: No such file or directory"),
             ("unix:", "there is no path"),
             ("unix:address=:mode=600", "there is no path"),
+            ("systemd:domain=INET:index=0", "systemd has handed over no such socket"),
+            ("systemd:domain=INET:name=web", "systemd has handed over no such socket"),
         )
     ],
     wrong(
