@@ -88,7 +88,8 @@ def run_each(commands: Sequence[Sequence[str]], cwd: Path) -> list[Outcome]:
         input=json.dumps(commands),
         stdout=subprocess.PIPE,
         text=True,
-        timeout=2 * PATIENCE,
+        # One after the other: a second for each where others use the machine too.
+        timeout=PATIENCE + len(commands),
         check=True,
     )
     return [Outcome(*outcome) for outcome in json.loads(done.stdout)]
