@@ -206,7 +206,7 @@ class Receiver(Protocol):
     def stream_ended(self) -> None:
         """The peer ended its stream in order; its connection can still be written to."""
 
-    def peer_gone(self) -> None:
+    def peer_reset(self) -> None:
         """The peer reset its connection while it was not read; what it sent is still there."""
 
     def closing_here(self, ended: bool) -> bool:

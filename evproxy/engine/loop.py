@@ -34,7 +34,7 @@ from evproxy.engine.pipes import Pipes
 IN = 0x001
 OUT = 0x004
 ERR = 0x008
-GONE = 0x010 | ERR
+HANG_UP = 0x010 | ERR
 
 BATCH = 256
 """The most events of one batch."""

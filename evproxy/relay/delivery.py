@@ -40,7 +40,7 @@ def unsent(descriptor: int) -> int:
     return count[0]
 
 
-def gone(descriptor: int) -> bool:
+def is_reset(descriptor: int) -> bool:
     """
     Whether the connection is reset, so that its peer will never take what is unsent.
 
@@ -111,7 +111,7 @@ class KernelDelivery:
 
     def _look(self) -> None:
         self._timer = None
-        if unsent(self._descriptor) and not gone(self._descriptor):
+        if unsent(self._descriptor) and not is_reset(self._descriptor):
             self._timer = self._clock.callLater(self._pause, self._look)
             self._pause = min(SLOWEST_LOOK, self._pause * 2)
         else:
@@ -171,7 +171,7 @@ class Delivery:
             self._buffer_empty()
 
     def stopProducing(self) -> None:
-        """The transport is gone; its protocol hears of it."""
+        """The connection is lost; its protocol hears of it."""
         self._registered = False
 
     def _buffer_empty(self) -> None:

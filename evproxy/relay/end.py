@@ -1,15 +1,15 @@
 """
 The ends of a socket relay: a kernel socket each, and the direction that begins there.
 
-What an `End` reads goes to its peer at once; only what the kernel refuses is kept, and then
-the end is not read until that is gone.  So an idle session holds no buffer, and a slow
+What an `End` reads goes to its other end at once; only what the kernel refuses is kept, and then
+the end is not read until that is sent.  So an idle session holds no buffer, and a slow
 reader makes the other peer wait.  A direction that keeps filling the buffer is spliced
 through a kernel pipe until it calms down.
 
 Rules: an end is read only while nothing of it is kept, and it has a sink only while it is
-to be copied: an event of before, in the same batch, finds that out.  The end of a stream is
-passed on only if `recv` said so and no send to that socket has failed: after a reset, the error is
-told once, and then `recv` says zero as if the stream had ended in order.
+to be copied: a stale event from the same batch must not bypass this.  The end of a stream is
+passed on only if `recv` said so and no send to that socket has failed: the kernel reports a reset
+once, and then `recv` returns zero as if the stream had ended in order.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from twisted.internet import error
 from twisted.internet.tcp import Connection
 from twisted.python.failure import Failure
 
-from evproxy.engine.loop import CHUNK, ERR, GONE, IN, OUT, SocketEngine
+from evproxy.engine.loop import CHUNK, ERR, HANG_UP, IN, OUT, SocketEngine
 from evproxy.engine.pipes import Pipe
 from evproxy.model import Ending, Side
 
@@ -61,7 +61,7 @@ class Joined(Protocol):
         """The end of the stream of `end` was passed on."""
 
     def lost(self, end: End) -> None:
-        """The connection of `end` is broken, and all that came from it was read."""
+        """The connection of `end` is lost: it was reset, and all that came from it was read."""
 
     def flushed(self, end: End) -> None:
         """The end is decided, and nothing of `end` is kept any more."""
@@ -69,8 +69,8 @@ class Joined(Protocol):
     def closing_here(self, end: End) -> bool:
         """Code on the side of `end` closes it in order; see `evproxy.interfaces.Receiver`."""
 
-    def vanished(self, end: End) -> None:
-        """Code on the side of `end` reset its socket, or has closed it."""
+    def aborted_here(self, end: End) -> None:
+        """Code on the side of `end` resets its socket, or has closed it."""
 
     def reset(self, by: Side, how: Ending) -> None:
         """Reset both sides now."""
@@ -82,15 +82,17 @@ class End:
 
     `sink` is where the engine copies to, ``None`` while it is not to.
     `first` is when its first bytes were read; until then it has no sink, so that the engine
-    need not look for them.  `moved` counts the bytes that the kernel took for the peer.
-    `ended`: its stream has ended; `passed`: that was passed on.  `broken`: nothing can be sent
-    to it any more.
-    `unwatched`: it hung up while it was not read, and the engine would tell so forever.
+    need not look for them.
+    `other`: the opposite end.  `moved` counts the bytes that the kernel took for `other`.
+    `ended`: its stream has ended in order; `passed`: that was passed on.  `was_reset`: nothing
+    can be sent to its peer any more; what the peer sent before may still be read.
+    `unwatched`: the engine does not watch it.  It hung up while it was not read, and the engine
+    would report that again and again.
     """
 
     __slots__ = (
         "active",
-        "broken",
+        "was_reset",
         "bucket",
         "descriptor",
         "ended",
@@ -101,7 +103,7 @@ class End:
         "mask",
         "moved",
         "passed",
-        "peer",
+        "other",
         "pipe",
         "relay",
         "sink",
@@ -121,24 +123,24 @@ class End:
         self.bucket = 0
         self.active = engine.now
         self.first: float | None = None
-        self.ended = self.passed = self.broken = self.unwatched = False
+        self.ended = self.passed = self.was_reset = self.unwatched = False
         self.kept: bytearray | None = None
         self.pipe: Pipe | None = None
         self.sink: SocketType | None = None
-        self.peer: End | None = None
+        self.other: End | None = None
         self.relay: Joined | None = None
 
     # What the engine tells.
 
     def event(self, mask: int) -> None:
         """Something other than plain bytes to be copied."""
-        if mask & OUT and self.peer is not None:
-            self.peer.flush()
+        if mask & OUT and self.other is not None:
+            self.other.flush()
         if mask & ~OUT and self.relay is not None:
             if self.mask & IN:
                 self._read()
-            elif mask & GONE and not self.unwatched:
-                self._hung_up(mask)
+            elif mask & HANG_UP and not self.unwatched:
+                self._hang_up(mask)
 
     def event_failed(self) -> None:
         """There is an error in evproxy: this session ends."""
@@ -146,30 +148,30 @@ class End:
             self.relay.reset(Side.PROXY, Ending.ERROR)
 
     def read_failed(self, failure: OSError) -> None:
-        """`recv` failed: there is nothing to read, or the connection is broken."""
+        """`recv` failed: there is nothing to read, or the connection is lost."""
         if not isinstance(failure, BlockingIOError) and self.relay is not None:
             self.relay.lost(self)
 
     def send_failed(self, failure: OSError, rest: memoryview) -> None:
-        """`rest` could not be sent to the peer: it must wait, or its connection is broken."""
+        """`rest` could not be sent to the other end: it must wait, or that end was reset."""
         if isinstance(failure, BlockingIOError):
             self.keep(rest)
         else:
-            self._peer_broken()
+            self._other_was_reset()
 
     def at_end(self) -> None:
         """`recv` said that this is the end."""
         assert self.relay is not None
-        if self.broken:
+        if self.was_reset:
             self.relay.lost(self)
         else:
             self.stream_ended()
 
     def keep(self, rest: memoryview) -> None:
-        """The kernel does not take `rest` for the peer now."""
+        """The kernel does not take `rest` for the other end now."""
         assert not self.kept
         self.kept = bytearray(rest)
-        self._wait_for_peer()
+        self._wait_for_other()
 
     def filled(self) -> None:
         """One read filled the buffer: is this direction bulk?"""
@@ -201,8 +203,8 @@ class End:
         if self.pipe is not None:
             self._splice(self.pipe)
             return
-        engine, peer = self.engine, self.peer
-        assert peer is not None
+        engine, other = self.engine, self.other
+        assert other is not None
         try:
             count = self.socket.recv_into(engine.buffer)
         except OSError as failure:
@@ -216,7 +218,7 @@ class End:
             self.first = engine.now
             self.sink = peer.socket
         try:
-            sent = peer.socket.send(engine.view[:count])
+            sent = other.socket.send(engine.view[:count])
         except OSError as failure:
             self.send_failed(failure, engine.view[:count])
             return
@@ -255,25 +257,25 @@ class End:
                 self._copy_again()
 
     def _push(self, pipe: Pipe) -> None:
-        assert self.peer is not None
+        assert self.other is not None
         try:
-            sent = os.splice(pipe.read_end, self.peer.descriptor, pipe.held, flags=_FLAGS)
+            sent = os.splice(pipe.read_end, self.other.descriptor, pipe.held, flags=_FLAGS)
         except BlockingIOError:
             sent = 0
         except OSError:
-            self._peer_broken()
+            self._other_was_reset()
             return
         pipe.held -= sent
         self.moved += sent
         if pipe.held:
-            self._wait_for_peer()
+            self._wait_for_other()
 
     def _copy_again(self) -> None:
         if self.pipe is not None:
             self._give_pipe_back(self.pipe)
             self.streak = 0
-            if self.peer is not None and self.mask & IN:
-                self.sink = self.peer.socket
+            if self.other is not None and self.mask & IN:
+                self.sink = self.other.socket
 
     def _give_pipe_back(self, pipe: Pipe) -> None:
         self.engine.pipes.give_back(pipe)
@@ -294,33 +296,33 @@ class End:
             self._look_later(now)
 
     def flush(self) -> None:
-        """The peer takes bytes again."""
-        peer, relay = self.peer, self.relay
-        if peer is None or relay is None:
+        """The other end takes bytes again."""
+        other, relay = self.other, self.relay
+        if other is None or relay is None:
             return
         if self.pipe is not None and self.pipe.held:
             self.active = self.engine.seconds()
             self._push(self.pipe)
         elif self.kept:
             try:
-                sent = peer.socket.send(self.kept)
+                sent = other.socket.send(self.kept)
             except BlockingIOError:
                 return
             except OSError:
-                self._peer_broken()
+                self._other_was_reset()
                 return
             self.moved += sent
             self.active = self.engine.seconds()
             del self.kept[:sent]
-        if self.backlogged or peer.broken:
+        if self.backlogged or other.was_reset:
             return
         self.kept = None
-        peer.set_mask(peer.mask & ~OUT)
+        other.set_mask(other.mask & ~OUT)
         if relay.how is not None:
             relay.flushed(self)
         elif not self.ended:
             self.set_mask(self.mask | IN)
-        elif self.broken:
+        elif self.was_reset:
             relay.lost(self)
         elif not self.passed:
             self._pass_end()
@@ -331,67 +333,67 @@ class End:
         if self.pipe is not None:
             self._give_pipe_back(self.pipe)
 
-    def _wait_for_peer(self) -> None:
-        assert self.peer is not None
+    def _wait_for_other(self) -> None:
+        assert self.other is not None
         self.set_mask(self.mask & ~IN)
-        self.peer.set_mask(self.peer.mask | OUT)
+        self.other.set_mask(self.other.mask | OUT)
 
     # Ends.
 
     def _pass_end(self) -> None:
-        peer, relay = self.peer, self.relay
-        assert peer is not None
+        other, relay = self.other, self.relay
+        assert other is not None
         assert relay is not None
         self.passed = True
-        if peer.passed:
+        if other.passed:
             # Both sockets are closed now, and closing passes the end on.
             relay.end_passed(self)
             return
         try:
-            peer.socket.shutdown(socket.SHUT_WR)
+            other.socket.shutdown(socket.SHUT_WR)
         except OSError:
-            self._peer_broken()
+            self._other_was_reset()
         else:
             relay.end_passed(self)
 
-    def _peer_broken(self) -> None:
-        """Nothing can be sent to the peer; what it sent before is still to be read."""
-        peer, relay = self.peer, self.relay
-        assert peer is not None
+    def _other_was_reset(self) -> None:
+        """Nothing can be sent to the other end; what it sent before is still to be read."""
+        other, relay = self.other, self.relay
+        assert other is not None
         assert relay is not None
-        peer.broken = True
+        other.was_reset = True
         self.drop_backlog()
         self.set_mask(self.mask & ~IN)
         if relay.how is not None:
             relay.flushed(self)
-        elif peer.backlogged:
-            peer.set_mask(peer.mask & ~OUT)
-        elif peer.ended:
-            relay.lost(peer)
+        elif other.backlogged:
+            other.set_mask(other.mask & ~OUT)
+        elif other.ended:
+            relay.lost(other)
         else:
-            peer.set_mask(IN)
+            other.set_mask(IN)
 
-    def _hung_up(self, mask: int) -> None:
-        """The kernel tells, unasked, of a reset, or that both streams have ended."""
-        peer, relay = self.peer, self.relay
-        assert peer is not None
+    def _hang_up(self, mask: int) -> None:
+        """The kernel reports a hang-up: a reset, or the end of both streams."""
+        other, relay = self.other, self.relay
+        assert other is not None
         assert relay is not None
-        reset = self.is_reset(mask, peer.passed)
+        reset = self.means_reset(mask, other.passed)
         if reset and self.ended and not self.backlogged:
             relay.lost(self)
             return
-        # It would be told again and again until the backlog is gone.
+        # The engine would report it again and again until the backlog is sent.
         self.unwatch()
         if reset:
-            self.broken = True
-            if peer.broken:
-                relay.lost(peer)
+            self.was_reset = True
+            if other.was_reset:
+                relay.lost(other)
                 return
-            peer.drop_backlog()
-            peer.set_mask(peer.mask & ~IN)
+            other.drop_backlog()
+            other.set_mask(other.mask & ~IN)
 
-    def is_reset(self, mask: int, ended: bool) -> bool:
-        """Whether that it hung up is a reset, when its peer has been sent an end or not."""
+    def means_reset(self, mask: int, ended: bool) -> bool:
+        """Whether a hang-up means a reset; `ended`: the end of a stream was sent to the peer."""
         # A UNIX socket that is closed in order hangs up at once.
         return bool(mask & ERR) or not (ended or self.socket.family == socket.AF_UNIX)
 
@@ -402,22 +404,22 @@ class End:
         self.kept = (self.kept or bytearray()) + data
         self.flush()
         if self.backlogged:
-            self._wait_for_peer()
+            self._wait_for_other()
 
     def stream_ended(self) -> None:
         """The stream has ended in order: pass that on after what is kept."""
-        peer = self.peer
-        assert peer is not None
+        other = self.other
+        assert other is not None
         self.ended = True
         self.active = self.engine.seconds()
-        if not peer.passed:
+        if not other.passed:
             # When both have ended, the sockets are closed in this very batch.
             self.set_mask(self.mask & ~IN)
         if not (self.passed or self.kept or (self.pipe is not None and self.pipe.held)):
             self._pass_end()
 
-    def peer_gone(self) -> None:
-        """The engine tells that itself."""
+    def peer_reset(self) -> None:
+        """Nothing to do: the engine reports that itself."""
 
     def closing_here(self, ended: bool) -> bool:
         return self.relay is not None and self.relay.closing_here(self)
@@ -425,7 +427,7 @@ class End:
     def connection_lost(self, reason: Failure) -> None:
         """Somebody else closed the transport."""
         if self.relay is not None:
-            self.relay.vanished(self)
+            self.relay.aborted_here(self)
 
     # The engine.
 
@@ -450,8 +452,8 @@ class End:
             self.mask = mask
         if not self.mask & IN:
             self.sink = None
-        elif self.peer is not None and self.pipe is None and self.first is not None:
-            self.sink = self.peer.socket
+        elif self.other is not None and self.pipe is None and self.first is not None:
+            self.sink = self.other.socket
 
     def end_stream(self) -> None:
         """End the stream to the peer of the socket; nothing is sent any more."""
@@ -471,7 +473,7 @@ class End:
         raise NotImplementedError
 
 
-class AdoptedEnd(End):
+class TwistedEnd(End):
     """
     An end that is one of Twisted's own TCP or UNIX transports.
 
@@ -490,8 +492,8 @@ class AdoptedEnd(End):
         """Whether something written is not sent yet, after one try to send it."""
         if self.transport.doWrite() is not None:
             # The kernel tells of a reset only once, and has told it now.
-            self.broken = True
-        return bool(self.transport.dataBuffer) and not self.broken
+            self.was_reset = True
+        return bool(self.transport.dataBuffer) and not self.was_reset
 
     def begin(self) -> None:
         self.transport.stopReading()

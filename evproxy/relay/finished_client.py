@@ -1,8 +1,8 @@
 """
-The transport of a client that is gone, but whose bytes are still to be passed on.
+The transport of a client that has finished: its connection is closed, its bytes are still kept.
 
-A client whose connection can only end whole (TLS) may send its question and be gone, in
-order, while its server is being connected.  Its half gets one of these, and is relayed
+A client whose connection can only end whole (TLS) may send its question and close in
+order while its server is being connected.  Its half gets one of these, and is relayed
 like any other: the half hears of the end once it is.
 """
 
@@ -25,7 +25,7 @@ from evproxy.interfaces import Half
 
 
 @implementer(ITransport, IConsumer, IPushProducer)
-class Departed:
+class FinishedClient:
     """
     Stands in for the transport that `half` has lost in order.
 
@@ -40,14 +40,14 @@ class Departed:
         self._clock = clock
         self._half: Half | None = half
         self._was = half.transport
-        self._leaving = False
+        self._closing = False
 
-    def _leave(self) -> None:
-        if not self._leaving:
-            self._leaving = True
-            self._clock.callLater(0, self._left)
+    def _close(self) -> None:
+        if not self._closing:
+            self._closing = True
+            self._clock.callLater(0, self._closed)
 
-    def _left(self) -> None:
+    def _closed(self) -> None:
         half, self._half = self._half, None
         assert half is not None
         half.receiver.connection_lost(connectionDone)
@@ -55,17 +55,17 @@ class Departed:
     def registerProducer(self, producer: IProducer, streaming: bool) -> None:
         """Nothing can be sent any more, and nothing more comes."""
         producer.stopProducing()
-        self._leave()
+        self._close()
 
     def unregisterProducer(self) -> None:
         """There is none."""
 
     def loseConnection(self) -> None:
-        self._leave()
+        self._close()
 
     def abortConnection(self) -> None:
-        """It is gone already."""
-        self._leave()
+        """It is closed already."""
+        self._close()
 
     def write(self, data: bytes) -> None:
         """Nobody is there to take it."""
@@ -80,7 +80,7 @@ class Departed:
         """Nothing comes any more."""
 
     def stopProducing(self) -> None:
-        self._leave()
+        self._close()
 
     def getPeer(self) -> Any:
         return self._was.getPeer()

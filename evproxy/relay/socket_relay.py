@@ -2,7 +2,7 @@
 The socket relay: two kernel sockets, and nothing between them but system calls.
 
 The two `End`s move the bytes; a `SocketRelay` decides how the session comes to its end, and
-sees to it that what a peer sent before a reset is delivered before the other is reset.
+sees to it that what a peer sent before a reset is delivered before the other peer is reset.
 """
 
 from __future__ import annotations
@@ -34,11 +34,11 @@ class SocketRelay:
     __slots__ = (
         "_delivery",
         "_down",
-        "_farewell",
-        "_leaving",
+        "_ending",
+        "_closing",
         "_engine",
         "_listener",
-        "_parted",
+        "_closed_first",
         "_queued",
         "_releasing",
         "_up",
@@ -56,15 +56,15 @@ class SocketRelay:
         self._up = upstream
         self._listener = listener
         self._delivery: KernelDelivery | None = None
-        self._farewell: KernelDelivery | None = None
-        # The one that its own side closes in order, and the one that is closed before the other.
-        self._leaving: End | None = None
-        self._parted: End | None = None
+        self._ending: KernelDelivery | None = None
+        # The end that its own side closes in order, and the end that is closed first.
+        self._closing: End | None = None
+        self._closed_first: End | None = None
         self._queued = 0
         self._releasing = False
         self.by = _PROXY
         self.how: Ending | None = None
-        downstream.peer, upstream.peer = upstream, downstream
+        downstream.other, upstream.other = upstream, downstream
         downstream.relay = upstream.relay = self
 
     def start(self, received: bytes, ended: bool) -> None:
@@ -113,78 +113,78 @@ class SocketRelay:
 
     def end_passed(self, end: End) -> None:
         """The end of the stream of `end` was passed on."""
-        peer = end.peer
-        assert peer is not None
-        if peer.passed:
-            self.by, self.how = self._side(peer), _FINISHED
+        other = end.other
+        assert other is not None
+        if other.passed:
+            self.by, self.how = self._side(other), _FINISHED
             self._release_soon()
         else:
             self._listener.relay_half_closed(self._side(end))
 
     def lost(self, end: End) -> None:
-        """The connection of `end` is broken, and all that came from it was read."""
+        """The connection of `end` is lost: it was reset, and all that came from it was read."""
         if self.how is not None:
             return
         self.by, self.how = self._side(end), Ending.RESET
         self._listener.relay_closing(self.by, self.how)
         end.unwatch()
-        peer = end.peer
-        assert peer is not None
-        peer.drop_backlog()
-        if end.backlogged and not peer.broken:
-            peer.set_mask(OUT)
+        other = end.other
+        assert other is not None
+        other.drop_backlog()
+        if end.backlogged and not other.was_reset:
+            other.set_mask(OUT)
         else:
             self.flushed(end)
 
     def flushed(self, end: End) -> None:
-        """The end is decided, and nothing of `end` is kept: reset its peer when that has it all."""
-        peer = end.peer
-        assert peer is not None
-        if self._releasing or peer is self._parted:
+        """The end is decided, and nothing of `end` is kept: reset the other end after delivery."""
+        other = end.other
+        assert other is not None
+        if self._releasing or other is self._closed_first:
             return
-        if peer is self._leaving:
-            self._say_farewell(peer)
+        if other is self._closing:
+            self._end_and_close(other)
             return
         if self._delivery is not None:
             return
-        peer.unwatch()
-        if not peer.broken and unsent(peer.descriptor):
+        other.unwatch()
+        if not other.was_reset and unsent(other.descriptor):
             self._delivery = KernelDelivery(
-                self._engine.reactor, peer.descriptor, partial(self._delivered, peer)
+                self._engine.reactor, other.descriptor, partial(self._delivered, other)
             )
         else:
-            self._delivered(peer)
+            self._delivered(other)
 
     def closing_here(self, end: End) -> bool:
-        """Code on the side of `end` closes it: each side gets what is kept for it first."""
+        """Code on the side of `end` closes it: each side first gets what is kept for it."""
         if self.how is None:
-            peer = end.peer
-            assert peer is not None
+            other = end.other
+            assert other is not None
             self._decide(end)
-            self._leaving = end
-            self._deliver(peer)
+            self._closing = end
+            self._deliver(other)
             self._deliver(end)
         # Else it is closed once it has what is kept for it, anyway.
         return True
 
-    def vanished(self, end: End) -> None:
-        """Code on the side of `end` reset its socket, or has closed it."""
-        if self._releasing or end is self._parted:
+    def aborted_here(self, end: End) -> None:
+        """Code on the side of `end` resets its socket, or has closed it."""
+        if self._releasing or end is self._closed_first:
             return
-        if self.how is not None and self._leaving is None:
+        if self.how is not None and self._closing is None:
             self.reset(self._side(end), Ending.RESET)
             return
         if self.how is None:
             self._decide(end)
-        elif end is self._leaving:
-            self._leaving = None
-            self._end_farewell()
-        peer = end.peer
-        assert peer is not None
-        end.broken = True
-        peer.drop_backlog()
-        self._part(end)
-        if self._leaving is None and self._delivery is None:
+        elif end is self._closing:
+            self._closing = None
+            self._stop_ending()
+        other = end.other
+        assert other is not None
+        end.was_reset = True
+        other.drop_backlog()
+        self._close(end)
+        if self._closing is None and self._delivery is None:
             self._deliver(end)
 
     def reset(self, by: Side, how: Ending) -> None:
@@ -196,8 +196,8 @@ class SocketRelay:
             self._listener.relay_closing(by, how)
         if self._delivery is not None:
             self._delivery.cancel()
-        self._end_farewell()
-        self._leaving = None
+        self._stop_ending()
+        self._closing = None
         self._release_soon()
 
     # Closing one end before the other.
@@ -208,59 +208,59 @@ class SocketRelay:
         self._listener.relay_closing(self.by, self.how)
 
     def _deliver(self, end: End) -> None:
-        """Read the peer of `end` no more, and send it what is kept of `end`."""
-        peer = end.peer
-        assert peer is not None
-        if end.backlogged and not (peer.broken or peer.unwatched):
-            peer.set_mask(OUT)
+        """Stop reading the other end, and send it what is kept of `end`."""
+        other = end.other
+        assert other is not None
+        if end.backlogged and not (other.was_reset or other.unwatched):
+            other.set_mask(OUT)
         else:
             self.flushed(end)
 
     def _delivered(self, end: End) -> None:
         """`end`, which is to be reset, has all that it is to get."""
         self._delivery = None
-        if self._leaving is None and self._parted is None:
+        if self._closing is None and self._closed_first is None:
             self._release_soon()
         else:
-            self._part(end)
+            self._close(end)
 
-    def _say_farewell(self, end: End) -> None:
-        """End the stream to `end`, and close it once its peer has that."""
-        if self._farewell is not None:
+    def _end_and_close(self, end: End) -> None:
+        """End the stream to the peer of `end`, and close `end` once the peer has all of it."""
+        if self._ending is not None:
             return
         end.unwatch()
         end.end_stream()
-        if not end.broken and unsent(end.descriptor):
-            self._farewell = KernelDelivery(
-                self._engine.reactor, end.descriptor, partial(self._left, end)
+        if not end.was_reset and unsent(end.descriptor):
+            self._ending = KernelDelivery(
+                self._engine.reactor, end.descriptor, partial(self._ended, end)
             )
         else:
-            self._part(end)
+            self._close(end)
 
-    def _left(self, end: End) -> None:
-        self._farewell = None
-        self._part(end)
+    def _ended(self, end: End) -> None:
+        self._ending = None
+        self._close(end)
 
-    def _end_farewell(self) -> None:
-        if self._farewell is not None:
-            self._farewell.cancel()
-            self._farewell = None
+    def _stop_ending(self) -> None:
+        if self._ending is not None:
+            self._ending.cancel()
+            self._ending = None
 
-    def _part(self, end: End) -> None:
+    def _close(self, end: End) -> None:
         """Close `end`; the relay is over once both are closed."""
         if not end.unwatched:
             self._engine.forget(end.descriptor)
             end.unwatched = True
             end.mask = 0
             end.sink = None
-        if self._parted is None:
-            self._parted = end
+        if self._closed_first is None:
+            self._closed_first = end
             self._engine.after_batch(partial(end.release, self._reason(end)))
-        elif self._parted is not end:
+        elif self._closed_first is not end:
             self._release_soon()
 
     def _reason(self, end: End) -> Failure:
-        return DONE if self.how is _FINISHED or end is self._leaving else ABORTED
+        return DONE if self.how is _FINISHED or end is self._closing else ABORTED
 
     def _release_soon(self) -> None:
         self._delivery = None
@@ -284,7 +284,7 @@ class SocketRelay:
                 up.release(self._reason(up))
             finally:
                 self._listener.relay_closed(self.by, self.how)
-                down.peer = up.peer = down.relay = up.relay = None
+                down.other = up.other = down.relay = up.relay = None
 
     def _side(self, end: End) -> Side:
         return _DOWNSTREAM if end is self._down else _UPSTREAM

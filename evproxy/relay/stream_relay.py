@@ -25,8 +25,8 @@ from zope.interface import implementer
 
 from evproxy.interfaces import Half, RelayListener
 from evproxy.model import Ending, Side
-from evproxy.relay.delivery import Delivery, EndDelivery, descriptor_of, gone, innermost, unsent
-from evproxy.relay.farewell import Farewell, closed_here
+from evproxy.relay.closing_here import TLSClosing, closed_here
+from evproxy.relay.delivery import Delivery, EndDelivery, descriptor_of, innermost, is_reset, unsent
 from evproxy.relay.wrappers import guard
 
 
@@ -36,11 +36,21 @@ class Direction:
     One direction of a stream relay, from `source` to `sink`.
 
     `moved` counts the bytes that were written to the sink.  `ended`: its stream has ended in
-    order; `gone`: its peer has reset, but what it sent may still be read; `lost`: its
-    connection is gone.
+    order; `was_reset`: its peer has reset, but what it sent may still be read; `lost`: its
+    connection is lost.
     """
 
-    __slots__ = ("_relay", "side", "source", "sink", "moved", "ended", "lost", "gone", "_producing")
+    __slots__ = (
+        "_relay",
+        "side",
+        "source",
+        "sink",
+        "moved",
+        "ended",
+        "lost",
+        "was_reset",
+        "_producing",
+    )
 
     def __init__(self, relay: StreamRelay, side: Side, source: Any, sink: Any) -> None:
         self._relay = relay
@@ -50,7 +60,7 @@ class Direction:
         self.moved = 0
         self.ended = False
         self.lost = False
-        self.gone = False
+        self.was_reset = False
         self._producing = False
 
     def start(self) -> None:
@@ -64,7 +74,7 @@ class Direction:
             self._producing = False
             self.sink.unregisterProducer()
 
-    def part(self) -> None:
+    def release(self) -> None:
         """The relay is over: be in no cycle with it, nor with a sink that keeps this (TLS does)."""
         del self._relay, self.source, self.sink
 
@@ -81,9 +91,9 @@ class Direction:
             self.ended = True
             self._relay.stream_ended(self)
 
-    def peer_gone(self) -> None:
-        self.gone = True
-        self._relay.peer_gone(self)
+    def peer_reset(self) -> None:
+        self.was_reset = True
+        self._relay.peer_reset(self)
 
     def closing_here(self, ended: bool) -> bool:
         self._relay.closing_here(self, ended)
@@ -114,7 +124,7 @@ class Direction:
         self._relay.sink_closing(self, ended)
 
     def stopProducing(self) -> None:
-        # The sink is gone.  Its own half tells so; there is nobody left to unregister from.
+        # The sink is lost.  Its own half reports that; there is nobody left to unregister from.
         self._producing = False
 
 
@@ -151,10 +161,10 @@ class StreamRelay:
         "_delivery",
         "_to_downstream",
         "_how",
-        "_farewell",
+        "_tls_closing",
         "_first_byte",
         "_last_active",
-        "_leaving",
+        "_closing",
         "_listener",
         "_queued",
         "_to_upstream",
@@ -181,8 +191,8 @@ class StreamRelay:
         self._how: Ending | None = None
         self._delivery: Delivery | None = None
         self._delivering: Direction | None = None
-        self._leaving: Direction | None = None
-        self._farewell: Farewell | None = None
+        self._closing: Direction | None = None
+        self._tls_closing: TLSClosing | None = None
         self._last_active = clock.seconds()
         self._queued = 0
         self._first_byte: float | None = None
@@ -238,7 +248,7 @@ class StreamRelay:
             self._listener.relay_closing(by, how)
         self._cut(by, how)
         self._stop_delivering()
-        self._end_farewell()
+        self._stop_tls_closing()
         for direction in (self._to_upstream, self._to_downstream):
             direction.detach()
             if not direction.lost:
@@ -266,11 +276,11 @@ class StreamRelay:
             self._listener.relay_half_closed(direction.side)
 
     def connection_lost(self, direction: Direction, in_order: bool) -> None:
-        """The source of `direction` is gone, and with it the sink of the other one."""
+        """The source of `direction` is lost, and with it the sink of the other one."""
         other = self._opposite(direction)
         other.detach()
-        if self._leaving is direction:
-            self._end_farewell()
+        if self._closing is direction:
+            self._stop_tls_closing()
         ended = in_order or direction.ended
         finished = self._how is Ending.FINISHED
         if self._delivering is other:
@@ -299,15 +309,15 @@ class StreamRelay:
             direction.detach()
             self._deliver_and_reset(direction)
 
-    def peer_gone(self, direction: Direction) -> None:
+    def peer_reset(self, direction: Direction) -> None:
         """The source of `direction` is reset; what it sent is still read when the sink wants it."""
         other = self._opposite(direction)
-        if self._leaving is other:
+        if self._closing is other:
             # The one that is closed on its own side still gets what was written to it.
             self._stop_delivering()
             reset(direction.source)
-        elif self._delivering is other or other.gone:
-            self.reset((other if other.gone else direction).side, Ending.RESET)
+        elif self._delivering is other or other.was_reset:
+            self.reset((other if other.was_reset else direction).side, Ending.RESET)
 
     def closing_here(self, direction: Direction, ended: bool) -> None:
         """A wrapper closes the source of `direction`, which still gets what was written to it."""
@@ -315,8 +325,8 @@ class StreamRelay:
         self._opposite(direction).detach()
         if self._how is not None:
             return
-        self._leaving = direction
-        self._farewell = Farewell(self._clock, direction.source)
+        self._closing = direction
+        self._tls_closing = TLSClosing(self._clock, direction.source)
         direction.detach()
         if ended:
             direction.ended = True
@@ -358,7 +368,7 @@ class StreamRelay:
         direction = self._delivering
         assert direction is not None
         self._delivery = self._delivering = None
-        if gone(descriptor_of(direction.sink)):
+        if is_reset(descriptor_of(direction.sink)):
             # Its peer will never have it all; its own half may not have told so yet.
             self._cut(self._opposite(direction).side, Ending.RESET)
         direction.sink.loseConnection()
@@ -366,13 +376,13 @@ class StreamRelay:
     def _delivered_before_reset(self) -> None:
         self._delivery = self._delivering = None
         for direction in (self._to_upstream, self._to_downstream):
-            if not direction.lost and direction is not self._leaving:
+            if not direction.lost and direction is not self._closing:
                 reset(direction.source)
 
-    def _end_farewell(self) -> None:
-        if self._farewell is not None:
-            self._farewell.cancel()
-            self._farewell = None
+    def _stop_tls_closing(self) -> None:
+        if self._tls_closing is not None:
+            self._tls_closing.cancel()
+            self._tls_closing = None
 
     def _stop_delivering(self) -> None:
         if self._delivery is not None:
@@ -393,8 +403,8 @@ class StreamRelay:
         self._stop_delivering()
         assert self._how is not None
         self._listener.relay_closed(self._by, self._how)
-        self._to_upstream.part()
-        self._to_downstream.part()
+        self._to_upstream.release()
+        self._to_downstream.release()
 
     def _opposite(self, direction: Direction) -> Direction:
         return self._to_downstream if direction is self._to_upstream else self._to_upstream

@@ -29,8 +29,8 @@ from zope.interface import implementer
 from evproxy.errors import HandshakeFailed
 from evproxy.interfaces import Receiver
 from evproxy.model import ConnectionInfo
+from evproxy.relay.closing_here import closed_here
 from evproxy.relay.delivery import ended_in_order, innermost
-from evproxy.relay.farewell import closed_here
 from evproxy.session.session import NOBODY, Session
 from evproxy.sockets.closings import hear, hear_no_more
 from evproxy.sockets.transport import SocketTransport
@@ -65,9 +65,9 @@ class _Half(Protocol):
         else:
             self.transport.abortConnection()
 
-    def peer_gone(self) -> None:
-        """The transport tells this while it is not read: the peer reset its connection."""
-        self.receiver.peer_gone()
+    def peer_reset(self) -> None:
+        """The peer reset its connection while the transport was not read."""
+        self.receiver.peer_reset()
 
     def closing_here(self, ended: bool) -> bool:
         """The transport tells this when ``loseConnection`` is called on it."""

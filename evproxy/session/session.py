@@ -47,8 +47,8 @@ from evproxy.model import (
     close_reason,
 )
 from evproxy.policy.shortages import shortage_in
-from evproxy.relay.farewell import Farewell, closed_here
-from evproxy.relay.finished_client import Departed
+from evproxy.relay.closing_here import TLSClosing, closed_here
+from evproxy.relay.finished_client import FinishedClient
 from evproxy.settings import Timeouts
 
 EARLY_BYTES = 64 * 1024
@@ -108,7 +108,7 @@ class _Discarding:
     def stream_ended(self) -> None:
         """It is being closed anyway."""
 
-    def peer_gone(self) -> None:
+    def peer_reset(self) -> None:
         """It is being closed anyway."""
 
     def closing_here(self, ended: bool) -> bool:
@@ -119,17 +119,17 @@ class _Discarding:
         self._lost()
 
 
-class _Leaving(_Discarding):
+class _ClosingHere(_Discarding):
     """The same, while code on the client's side closes the connection in order."""
 
-    __slots__ = ("_farewell",)
+    __slots__ = ("_tls_closing",)
 
-    def __init__(self, lost: Callable[[], None], farewell: Farewell) -> None:
+    def __init__(self, lost: Callable[[], None], tls_closing: TLSClosing) -> None:
         super().__init__(lost)
-        self._farewell = farewell
+        self._tls_closing = tls_closing
 
     def connection_lost(self, reason: Failure) -> None:
-        self._farewell.cancel()
+        self._tls_closing.cancel()
         super().connection_lost(reason)
 
 
@@ -372,7 +372,7 @@ class Session:
             # Nothing was asked and nothing will be: as good as gone (HAProxy decides alike).
             self._close_unconnected(Side.DOWNSTREAM, Ending.LEFT)
 
-    def peer_gone(self) -> None:
+    def peer_reset(self) -> None:
         """The client reset its connection while it was not read."""
         self._close_unconnected(Side.DOWNSTREAM, Ending.LEFT)
 
@@ -380,8 +380,8 @@ class Session:
         """A wrapper closes the client's connection, within the half-close timeout."""
         if self.phase is _CONNECTING and not ended:
             self._stop_connecting(Side.DOWNSTREAM, Ending.LEFT)
-            farewell = Farewell(self._context.clock, self.downstream.transport)
-            self.downstream.receiver = _Leaving(self._closed, farewell)
+            tls_closing = TLSClosing(self._context.clock, self.downstream.transport)
+            self.downstream.receiver = _ClosingHere(self._closed, tls_closing)
             now = self._context.clock.seconds()
             self._set_deadline(now, now, self._context.timeouts.half_close)
         return False
@@ -391,7 +391,7 @@ class Session:
         if self.phase is _CONNECTING and self._chunks and reason.check(ConnectionDone):
             # Its end, like what it sent before, is passed on after the connect.
             self._ended = False
-            self.downstream.transport = Departed(self._context.clock, self.downstream)
+            self.downstream.transport = FinishedClient(self._context.clock, self.downstream)
             return
         self.downstream.receiver = NOBODY
         if self.phase is _CONNECTING:

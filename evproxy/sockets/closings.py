@@ -19,8 +19,8 @@ from twisted.internet.tcp import Connection
 from twisted.protocols.tls import TLSMemoryBIOProtocol
 
 from evproxy.interfaces import Half
+from evproxy.relay.closing_here import ending_layer, shutdown_state
 from evproxy.relay.delivery import ended_in_order
-from evproxy.relay.farewell import ending_layer, shutdown_state
 from evproxy.sockets.transport import SocketTransport
 
 
@@ -39,7 +39,7 @@ def hear(half: Half) -> None:
 
 
 def hear_no_more(half: Half) -> None:
-    """The connection of `half` is gone: leave no cycle."""
+    """The connection of `half` is lost: leave no cycle."""
     transport = half.transport
     if isinstance(transport, SocketTransport):
         return

@@ -184,7 +184,7 @@ class SocketConnector:
         error = sock.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
         if error in _RESET:
             # It was connected and reset since.  What it sent is still to be read.
-            self._connected(sock, broken=True)
+            self._connected(sock, was_reset=True)
         elif error:
             self._drop(sock)
             self._failed(getConnectError((error, os.strerror(error))))
@@ -241,10 +241,10 @@ class SocketConnector:
         if factory is not None:
             factory.clientConnectionFailed(self, Failure(error))
 
-    def _connected(self, sock: SocketType, broken: bool = False) -> None:
+    def _connected(self, sock: SocketType, was_reset: bool = False) -> None:
         if self._bucket:
             self._drop_deadline()
-        if not broken and self._to.ephemeral and _is_its_own_peer(sock):
+        if not was_reset and self._to.ephemeral and _is_its_own_peer(sock):
             self._drop(sock)
             self._failed(getConnectError((errno.ECONNREFUSED, "connected to itself")))
             return
@@ -263,7 +263,7 @@ class SocketConnector:
             )
             return
         transport = SocketTransport(self._engine, sock, protocol, self._to.name)
-        transport.broken = broken
+        transport.was_reset = was_reset
         try:
             transport.start()
         except BaseException:

@@ -117,14 +117,14 @@ class ListeningReactor:
 
     :param reactor: what it stands in for.
     :param plain: takes what plain ports accept.
-    :param stock: takes what is accepted beneath TLS, as Twisted's own transports.
+    :param twisted: takes what is accepted beneath TLS, as Twisted's own transports.
     :param options: of TCP sockets.
     """
 
-    def __init__(self, reactor: Any, plain: Acceptor, stock: Acceptor, options: Options) -> None:
+    def __init__(self, reactor: Any, plain: Acceptor, twisted: Acceptor, options: Options) -> None:
         self._reactor = reactor
         self._plain = plain
-        self._stock = stock
+        self._twisted = twisted
         self._options = options
 
     def __getattr__(self, name: str) -> Any:
@@ -146,7 +146,7 @@ class ListeningReactor:
         if not IProtocolNegotiationFactory.providedBy(factory):
             ignore_alpn(contextFactory)
         secured = TLSMemoryBIOFactory(contextFactory, False, factory)
-        return self._listen_tcp(self._stock, port, secured, backlog, interface)
+        return self._listen_tcp(self._twisted, port, secured, backlog, interface)
 
     def listenUNIX(
         self,

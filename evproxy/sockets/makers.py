@@ -1,7 +1,7 @@
 """
 Plain sockets: what is made of those that are accepted, and those that connect.
 
-`EngineSockets` makes `SocketTransport`s on the engine, `ReactorSockets` Twisted's own
+`EngineSockets` makes `SocketTransport`s on the engine, `TwistedSockets` Twisted's own
 transports.  Both accept through the same ports, so the bound on sessions and the running
 out of descriptors are the same for both.
 """
@@ -84,7 +84,7 @@ class PlainSockets:
         raise NotImplementedError
 
 
-class ReactorSockets(PlainSockets):
+class TwistedSockets(PlainSockets):
     """
     Plain sockets as Twisted's own transports, watched by the reactor.
 

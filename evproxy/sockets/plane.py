@@ -20,12 +20,12 @@ from evproxy.engine.pipes import MOST, Pipes
 from evproxy.errors import SettingsError
 from evproxy.interfaces import Half, Relay, RelayListener
 from evproxy.relay.delivery import innermost
-from evproxy.relay.end import AdoptedEnd
+from evproxy.relay.end import TwistedEnd
 from evproxy.relay.socket_relay import SocketRelay
 from evproxy.relay.stream_relay import StreamRelay
 from evproxy.settings import RELAYS, Keepalive
 from evproxy.sockets.listening import ListeningReactor
-from evproxy.sockets.makers import EngineSockets, PlainSockets, ReactorSockets
+from evproxy.sockets.makers import EngineSockets, PlainSockets, TwistedSockets
 from evproxy.sockets.ports import Gate
 from evproxy.sockets.transport import SocketTransport
 
@@ -39,7 +39,7 @@ class DataPlane:
     :param gate: hears of ports, and when descriptors run out.
     :param keepalive: how idle TCP connections are probed.
     :param most_pipes: how many pipes may be used for splicing at once.
-    :param transports: ``engine`` for `SocketTransport` where there is epoll, ``reactor`` for
+    :param transports: ``engine`` for `SocketTransport` where there is epoll, ``twisted`` for
         Twisted's own transports.
     :raises SettingsError: if the mode is unknown or cannot be had here.
     """
@@ -70,11 +70,11 @@ class DataPlane:
             raise SettingsError(
                 "relay: there is no socket relay on this system, which has no epoll"
             )
-        stock = ReactorSockets(reactor, gate, self._engine)
-        self.sockets: PlainSockets = stock
+        twisted = TwistedSockets(reactor, gate, self._engine)
+        self.sockets: PlainSockets = twisted
         if self._engine is not None and transports == "engine":
             self.sockets = EngineSockets(reactor, gate, at_once, self._engine)
-        self.listening = ListeningReactor(reactor, self.sockets, stock, self._options)
+        self.listening = ListeningReactor(reactor, self.sockets, twisted, self._options)
 
     def join(
         self,
@@ -106,7 +106,7 @@ class DataPlane:
                     return sockets
                 for half, end in ((downstream, client), (upstream, server)):
                     # That its peer has reset it was told to the end, and will not be again.
-                    if end.broken and isinstance(end, AdoptedEnd):
+                    if end.was_reset and isinstance(end, TwistedEnd):
                         half.transport.abortConnection()
         for half in (downstream, upstream):
             set_transport_options(half.transport, self._options)
@@ -130,7 +130,7 @@ class DataPlane:
         """The service has stopped: keep no descriptor."""
         self.pipes.close()
 
-    def _adopted(self, engine: SocketEngine, transport: Any, half: Any) -> AdoptedEnd | None:
+    def _adopted(self, engine: SocketEngine, transport: Any, half: Any) -> TwistedEnd | None:
         """The end for `transport`, if it is one of Twisted's on a plain socket, beneath `half`."""
         if (
             isinstance(transport, tcp.Connection)
@@ -139,7 +139,7 @@ class DataPlane:
         ):
             set_transport_options(transport, self._options)
             self._not_alone()
-            return AdoptedEnd(engine, transport)
+            return TwistedEnd(engine, transport)
         return None
 
     def _not_alone(self) -> None:

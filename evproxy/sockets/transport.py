@@ -7,7 +7,7 @@ with the reactor that a proxied connection does not need.
 
 It keeps Twisted's promises, and two more: what the peer sent before it reset its
 connection is delivered before ``connectionLost``, and a reset is never taken for an end in
-order.  A protocol that has ``peer_gone`` is told of a reset that comes while it is paused.
+order.  A protocol that has ``peer_reset`` is told of a reset that comes while it is paused.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ from twisted.internet.interfaces import (
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
-from evproxy.engine.loop import CHUNK, GONE, IN, OUT, SocketEngine
+from evproxy.engine.loop import CHUNK, HANG_UP, IN, OUT, SocketEngine
 from evproxy.engine.options import set_options
 from evproxy.relay.end import ABORTED, DONE, LOST, End
 
@@ -114,20 +114,20 @@ class SocketTransport(End):
         if mask & ~OUT and self.relay is None and not self._closing:
             if self.mask & IN:
                 self._readable()
-            elif mask & GONE:
-                self._hung_up_alone(self.is_reset(mask, self.passed))
+            elif mask & HANG_UP:
+                self._hang_up_alone(self.means_reset(mask, self.passed))
 
-    def _hung_up_alone(self, reset: bool) -> None:
+    def _hang_up_alone(self, reset: bool) -> None:
         if self.ended or self.disconnecting:
             self._close(LOST if reset else DONE)
             return
         # What came before is still to be read when reading goes on.
         self.unwatch()
         if reset:
-            self.broken = True
-            peer_gone = getattr(self._protocol, "peer_gone", None)
-            if peer_gone is not None:
-                peer_gone()
+            self.was_reset = True
+            peer_reset = getattr(self._protocol, "peer_reset", None)
+            if peer_reset is not None:
+                peer_reset()
 
     def event_failed(self) -> None:
         if self.relay is not None:
@@ -151,7 +151,7 @@ class SocketTransport(End):
         assert protocol is not None
         if data:
             protocol.dataReceived(data)
-        elif self.broken:
+        elif self.was_reset:
             self._close(LOST)
         else:
             self.ended = True
@@ -165,7 +165,7 @@ class SocketTransport(End):
 
     def _writable(self) -> None:
         buffered = self.buffered
-        if buffered and not self.broken:
+        if buffered and not self.was_reset:
             try:
                 del buffered[: self.socket.send(buffered)]
             except BlockingIOError:
@@ -187,7 +187,7 @@ class SocketTransport(End):
 
     def _send_failed(self) -> None:
         # What the peer sent before it reset is still to be read; after it comes the error.
-        self.broken = True
+        self.was_reset = True
         self.buffered = None
         if self.ended or self.disconnecting:
             self._close(LOST)
@@ -257,12 +257,12 @@ class SocketTransport(End):
         """Send `data`; what the kernel does not take now is kept."""
         if not isinstance(data, bytes):
             raise TypeError("Data must be bytes")
-        if not self.connected or self._write_ended or self._closing or self.broken or not data:
+        if not self.connected or self._write_ended or self._closing or self.was_reset or not data:
             return
-        if self.peer is not None and self.relay is not None:
-            # Behind what is kept for this peer.
-            if not self.peer.passed:
-                self.peer.received(data)
+        if self.other is not None and self.relay is not None:
+            # It goes behind what is kept for this peer.
+            if not self.other.passed:
+                self.other.received(data)
             return
         if self.buffered is None:
             try:
@@ -312,7 +312,7 @@ class SocketTransport(End):
     def abortConnection(self) -> None:
         """Reset the connection; nothing more is sent."""
         if self.relay is not None:
-            self.relay.vanished(self)
+            self.relay.aborted_here(self)
         elif self.connected:
             self.disconnecting = True
             self._close(ABORTED)

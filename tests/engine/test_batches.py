@@ -233,7 +233,7 @@ async def test_only_an_engine_that_lingers_waits_for_the_next_batch(
     await proxied.start()
     await converse(*await proxied.pair())
     longest = max(batches.waits)
-    if proxied.engine == "socket":
+    if proxied.kind == "socket":
         assert longest == 0
     elif type(proxied.reactor).__name__ == "EPollReactor":
         assert TURN < longest <= LEAD

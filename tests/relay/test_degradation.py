@@ -22,7 +22,7 @@ from tests.support.peers import END, RESET, Peer, converse
 from tests.support.proxies import Proxied
 
 pytestmark = [pytest.mark.deadline(20), pytest.mark.lingering, pytest.mark.every_reactor]
-socket_relay = pytest.mark.parametrize("proxied", ["socket", "adopted"], indirect=True)
+socket_relay = pytest.mark.parametrize("proxied", ["socket", "socket-twisted"], indirect=True)
 
 
 async def both_ways(proxied: Proxied, client: Peer, server: Peer) -> None:

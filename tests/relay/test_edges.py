@@ -29,7 +29,7 @@ from tests.support.proxies import Proxied
 from tests.support.secured import CLOSED, SecuredPeer
 
 pytestmark = pytest.mark.deadline(20)
-socket_relay = pytest.mark.parametrize("proxied", ["socket", "adopted"], indirect=True)
+socket_relay = pytest.mark.parametrize("proxied", ["socket", "socket-twisted"], indirect=True)
 
 
 @socket_relay
@@ -151,7 +151,7 @@ async def test_a_reset_that_is_told_while_the_relay_is_chosen(
         await deferLater(proxied.reactor, 0)
     client.reset()
     go.callback(None)
-    if proxied.engine == "adopted":
+    if proxied.kind == "socket-twisted":
         server = SecuredPeer(await proxied.upstream.accept(), certificates.server, serves=True)
         # Perhaps so early that there is no TLS yet.
         with suppress(ConnectionResetError):
@@ -169,8 +169,8 @@ async def test_nobody_waits_for_an_engine_that_lingers(proxied: Proxied) -> None
     await proxied.start()
     proxied.plane.linger()
     await converse(*await proxied.pair())
-    plain = proxied.engine == "socket"
-    assert proxied.plane.lingers == (plain or proxied.engine == "stream")
+    plain = proxied.kind == "socket"
+    assert proxied.plane.lingers == (plain or proxied.kind == "stream")
 
 
 async def test_an_engine_lingers_until_there_is_tls(

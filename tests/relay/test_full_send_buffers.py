@@ -1,4 +1,4 @@
-"""Ends and resets while nothing can be passed on, on each engine."""
+"""Ends and resets while nothing can be passed on, on each kind of relay."""
 
 from __future__ import annotations
 
@@ -176,7 +176,7 @@ async def test_a_unix_server_that_answers_and_closes(proxied: Proxied, tmp_path:
     assert counted(proxied) == (1, 7, Ending.FINISHED)
 
 
-@pytest.mark.parametrize("proxied", ["stock"], indirect=True)
+@pytest.mark.parametrize("proxied", ["stream-twisted"], indirect=True)
 async def test_a_reset_that_twisted_takes_for_an_end(proxied: Proxied) -> None:
     """Where Twisted says that a stream has ended, but it was reset, the other side is reset."""
     made = []

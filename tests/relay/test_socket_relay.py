@@ -7,7 +7,7 @@ from collections.abc import Callable
 import pytest
 from twisted.internet.defer import Deferred
 
-from evproxy.engine.loop import ERR, GONE, IN, IN_VAIN
+from evproxy.engine.loop import ERR, HANG_UP, IN, IN_VAIN
 from evproxy.model import Ending, Side
 from evproxy.relay.socket_relay import SocketRelay
 from tests.support.batches import Trigger
@@ -30,9 +30,9 @@ async def test_both_are_reset_and_are_told_of_in_different_batches(workbench: Wo
     server.send_now(b"y")
     client.reset()
     server.reset()
-    down.event(IN | ERR | GONE)
-    down.event(ERR | GONE)
-    up.event(IN | ERR | GONE)
+    down.event(IN | ERR | HANG_UP)
+    down.event(ERR | HANG_UP)
+    up.event(IN | ERR | HANG_UP)
     assert await listener.closed == (Side.UPSTREAM, Ending.RESET)
 
 

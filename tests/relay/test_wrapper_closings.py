@@ -75,7 +75,7 @@ async def test_a_wrapper_that_closes_while_its_session_is_connected(
     await is_over(proxied, Side.DOWNSTREAM, Ending.LEFT, Phase.CONNECTING)
 
 
-async def test_a_farewell_that_nobody_takes_while_connecting(
+async def test_an_end_that_nobody_takes_while_connecting(
     proxied: Proxied, unanswered: Unanswered
 ) -> None:
     """What a wrapper writes before it closes is waited for as long as a half-close."""
@@ -94,7 +94,7 @@ async def test_a_farewell_that_nobody_takes_while_connecting(
     assert (await client.rest())[1] == RESET
 
 
-async def test_a_drain_while_a_farewell_is_taken(proxied: Proxied, unanswered: Unanswered) -> None:
+async def test_a_drain_while_an_end_is_taken(proxied: Proxied, unanswered: Unanswered) -> None:
     """A session that is closed by a wrapper while it is connected does not outlive the drain."""
     wrapping = Wrapping()
     await proxied.start(upstreams=[unanswered.name], connect_timeout=60, **wrapping.arguments())
@@ -175,9 +175,7 @@ async def test_a_wrapper_that_closes_with_bytes_queued_from_it(
 
 
 @both_sides
-async def test_the_other_side_resets_while_a_farewell_is_taken(
-    proxied: Proxied, side: Side
-) -> None:
+async def test_the_other_side_resets_while_an_end_is_taken(proxied: Proxied, side: Side) -> None:
     """What was written to the side that closes is delivered all the same."""
     wrapping = Wrapping(upstream=side is Side.UPSTREAM)
     await proxied.start(**wrapping.arguments())
@@ -250,7 +248,7 @@ async def test_an_upstream_wrapper_that_closes_when_it_is_connected(
     await proxied.start(**wrapping.arguments())
     client = proxied.client()
     assert await drops(client) == RESET
-    if how == ABORT and proxied.transports == "reactor":
+    if how == ABORT and proxied.transports == "twisted":
         # Twisted's transports do not tell that they are being aborted.
         await is_over(proxied, Side.UPSTREAM, Ending.RESET, Phase.RELAYING)
         return
@@ -278,7 +276,7 @@ async def test_code_that_wraps_no_transport(
     assert received == ENDLESS[: len(received)]
     assert bool(received) is queued or how == ABORT
     assert end == (END if how == LOSE else RESET)
-    if how == LOSE and doors is Hidings and proxied.transports == "reactor":
+    if how == LOSE and doors is Hidings and proxied.transports == "twisted":
         # Nothing tells this from the end of the client's stream.
         await proxied.observed.ended()
         return
@@ -318,7 +316,7 @@ async def test_a_half_that_closes_its_connection(proxied: Proxied, how: str, que
         await fill(proxied.reactor, server if queue == "for it" else client)
     [half] = halves.made
     # A transport of Twisted's does not know what a socket relay keeps for its peer.
-    says = b"bye" if how == LOSE and not (queue and proxied.engine == "adopted") else b""
+    says = b"bye" if how == LOSE and not (queue and proxied.kind == "socket-twisted") else b""
     half.transport.write(says)
     getattr(half.transport, how)()
     received, end = await client.rest()

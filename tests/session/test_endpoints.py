@@ -50,7 +50,7 @@ def test_any_zone_of_an_ipv6_address(zone: str, form: str) -> None:
 @pytest.mark.skipif(not IPV6, reason="there is no IPv6 here")
 async def test_an_ipv6_address_with_a_zone(proxied: Proxied) -> None:
     """It is connected through the interface that the zone names."""
-    if proxied.transports == "reactor":
+    if proxied.transports == "twisted":
         pytest.skip("getaddrinfo(3), which Twisted asks, has zones for link-local addresses only")
     upstream = proxied.closes(Listening.tcp(proxied.reactor, "::1"))
     await proxied.start(upstreams=[f"[::1%lo]:{upstream.port}"])

@@ -1,4 +1,4 @@
-"""How a session ends: each row of that table in docs/architecture.md, on each engine."""
+"""How a session ends: each row of that table in docs/architecture.md, on each kind of relay."""
 
 from __future__ import annotations
 

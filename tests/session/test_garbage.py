@@ -270,7 +270,7 @@ async def test_after_an_exception_in_a_users_code(
     await server.rest()
     await over(proxied, 1)
     [event] = logged_errors.flush()
-    if proxied.transports == "reactor":
+    if proxied.transports == "twisted":
         # Twisted's reactor keeps an exception that it caught in a frame of that one's traceback.
         failure = event.get("failure") or event["log_failure"]
         failure.getTracebackObject().tb_frame.clear()

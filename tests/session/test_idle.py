@@ -1,4 +1,4 @@
-"""What counts as a byte that moves, for the idle timeout, on each engine."""
+"""What counts as a byte that moves, for the idle timeout, on each kind of relay."""
 
 from __future__ import annotations
 

@@ -131,7 +131,7 @@ async def test_running_out_of_descriptors_while_connecting(proxied: Proxied) -> 
         newcomer.socket.connect_ex(proxied.address)
         await observed.until(lambda: bool(observed.pressure or observed.failures))
         await converse(client, server)
-        if proxied.transports == "reactor":
+        if proxied.transports == "twisted":
             await observed.ended()
             assert observed.records[0].error.endswith(NO_DESCRIPTOR)
         assert observed.pressure == [EXHAUSTED]
@@ -140,7 +140,7 @@ async def test_running_out_of_descriptors_while_connecting(proxied: Proxied) -> 
         assert status.connect_failures == 0
         # That of the first session, and not the timeout.
         assert status.connect_time < 1
-    if proxied.transports == "reactor":
+    if proxied.transports == "twisted":
         return
     await newcomer.send(b"!")
     assert await (await proxied.upstream.accept()).receive(1) == b"!"

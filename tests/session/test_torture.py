@@ -96,7 +96,7 @@ async def test_two_hundred_sessions_by_chance(proxied: Proxied, no_collector: No
     wrong = [
         f"session {number}: {what}; {pair.client_plan}; {pair.server_plan}"
         for number, pair in enumerate(pairs)
-        for what in pair.wrongs(records[pair.port], proxied.engine == "stock")
+        for what in pair.wrongs(records[pair.port], proxied.kind == "stream-twisted")
     ]
     assert not wrong, f"EVPROXY_TEST_SEED={seed}\n" + "\n".join(wrong)
     assert len(proxied.observed.records) == SESSIONS

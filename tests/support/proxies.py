@@ -1,5 +1,5 @@
 """
-Proxies under test: the same proxy on each engine, and what was observed of it.
+Proxies under test: the same proxy on each kind of relay, and what was observed of it.
 """
 
 from __future__ import annotations
@@ -23,12 +23,12 @@ from evproxy.sockets.plane import DataPlane
 from evproxy.upstream.pool.pool import Pool
 from tests.support.peers import Listening, Peer, connect
 
-ENGINES = {
+KINDS = {
     # name: (relay mode, whose transports, name of the relay in the record)
     "socket": ("auto", "engine", "socket"),
-    "adopted": ("auto", "reactor", "socket"),
+    "socket-twisted": ("auto", "twisted", "socket"),
     "stream": ("stream", "engine", "stream"),
-    "stock": ("stream", "reactor", "stream"),
+    "stream-twisted": ("stream", "twisted", "stream"),
 }
 """The socket relay on evproxy's and on Twisted's transports, and the stream relay on both."""
 
@@ -92,10 +92,10 @@ class Observed:
 class Proxied:
     """One running proxy, its peers, and what was observed."""
 
-    def __init__(self, reactor: Any, engine: str) -> None:
+    def __init__(self, reactor: Any, kind: str) -> None:
         self.reactor = reactor
-        self.engine = engine
-        self.mode, self.transports, self.relay = (ENGINES | LINGERING)[engine]
+        self.kind = kind
+        self.mode, self.transports, self.relay = (KINDS | LINGERING)[kind]
         self.observed = Observed()
         self.upstream = Listening.tcp(reactor)
         self.address: Any = None
@@ -133,7 +133,7 @@ class Proxied:
             most_pipes=most_pipes,
             transports=self.transports,
         )
-        if self.engine in LINGERING:
+        if self.kind in LINGERING:
             self.plane.linger()
         self.factory = factory(
             self.pool,
@@ -182,18 +182,18 @@ class Proxied:
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
-    """Run each test of a proxy on every engine, unless it says itself on which."""
+    """Run each test of a proxy on every kind, unless it says itself on which."""
     if "proxied" not in metafunc.fixturenames:
         return
     said = metafunc.definition.iter_markers("parametrize")
     if not any(mark.args[0] == "proxied" for mark in said):
         lingering = LINGERING if metafunc.definition.get_closest_marker("lingering") else {}
-        metafunc.parametrize("proxied", [*ENGINES, *lingering], indirect=True)
+        metafunc.parametrize("proxied", [*KINDS, *lingering], indirect=True)
 
 
 @pytest.fixture
 def proxied(request: pytest.FixtureRequest, reactor: Any) -> Iterator[Proxied]:
-    """A proxy to be started, on one engine; it is stopped after the test."""
+    """A proxy to be started, of one kind; it is stopped after the test."""
     proxied = Proxied(reactor, request.param)
     yield proxied
     pytest_twisted.blockon(Deferred.fromCoroutine(proxied.stop()).addTimeout(20, reactor))

@@ -39,7 +39,7 @@ class Plain(Protocol):
         self.lost = reason
         self.look()
 
-    def peer_gone(self) -> None:
+    def peer_reset(self) -> None:
         self.told.append("peer gone")
         self.look()
 

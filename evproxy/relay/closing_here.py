@@ -1,5 +1,5 @@
 """
-Connections that end because code on their own side closes them, and not because a peer does.
+Connections that code on their own side closes, and not a peer.
 """
 
 from __future__ import annotations
@@ -45,7 +45,7 @@ def shutdown_state(layer: TLSMemoryBIOProtocol) -> int:
     return handle.get_shutdown() if handle is not None else 0
 
 
-class Farewell:
+class TLSClosing:
     """
     Closes a connection with TLS once its peer has the close_notify.
 
@@ -65,7 +65,7 @@ class Farewell:
             self._delivery = Delivery(clock, self._layer, self._delivered)
 
     def cancel(self) -> None:
-        """The connection is gone."""
+        """The connection is lost."""
         if self._delivery is not None:
             self._delivery.cancel()
             self._delivery = None
