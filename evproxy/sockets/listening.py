@@ -7,7 +7,6 @@ Whatever an endpoint description wraps, the plain port that it ends in is one of
 
 from __future__ import annotations
 
-import os
 from typing import Any
 
 from OpenSSL import SSL
@@ -18,6 +17,7 @@ from twisted.protocols.tls import TLSMemoryBIOFactory
 
 from evproxy.engine.options import Options, set_options
 from evproxy.settings import DEFAULT_BACKLOG
+from evproxy.sockets.inherited import InheritedTCPPort, inherited_port
 from evproxy.sockets.ports import Acceptor, TCPPort, UNIXPort
 from evproxy.sockets.unix_path import AS_DESCRIBED, Permissions
 
@@ -174,12 +174,15 @@ class ListeningReactor:
     def adoptStreamPort(
         self, fileDescriptor: int, addressFamily: int, factory: Factory
     ) -> IListeningPort:
-        # Twisted would accept from a blocking descriptor, and the whole loop would wait.
-        os.set_blocking(fileDescriptor, False)
-        port: IListeningPort = self._reactor.adoptStreamPort(fileDescriptor, addressFamily, factory)
+        # The socket itself knows its family.
+        port = inherited_port(self._plain, fileDescriptor, factory, self._reactor)
+        self._listening(port)
+        if isinstance(port, InheritedTCPPort):
+            set_options(port.socket, self._options)
         return port
 
-    def _listening(self, port: TCPPort | UNIXPort) -> IListeningPort:
+    def _listening(self, port: Any) -> IListeningPort:
         port.startListening()
         port.acceptor.gate.watch(port)
-        return port
+        listening: IListeningPort = port
+        return listening

@@ -5,6 +5,8 @@ from __future__ import annotations
 import errno
 import os
 import pwd
+import socket
+import stat
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -16,6 +18,7 @@ from twisted.internet.endpoints import TCP4ServerEndpoint, serverFromString
 from twisted.internet.error import CannotListenError
 from twisted.logger import formatEvent
 
+from tests.support.inherited import hand_over
 from tests.support.leaks import LoggedErrors
 from tests.support.services import ANY_PORT, Ground, listens, until
 
@@ -199,3 +202,50 @@ async def test_a_lock_that_another_listener_holds_stays(ground: Ground, tmp_path
         (await ground.upstream.accept()).close()
     assert set(tmp_path.iterdir()) == held
     await ground.session(holder)
+
+
+async def test_an_inherited_socket_pauses_at_the_bound(ground: Ground, inherited: Any) -> None:
+    """A client over the bound on sessions waits in the accept queue of a ``systemd:`` listener."""
+    service = ground.service("systemd:domain=INET:name=web", max_sessions=1)
+    service.startService()
+    client, server = await ground.session(service)
+    waiting = ground.client(service)
+    await waiting.send(b"!")
+    client.close()
+    await server.rest()
+    server.close()
+    assert await (await ground.upstream.accept()).receive(1) == b"!"
+
+
+async def test_an_inherited_socket_listens_on_for_its_owner(ground: Ground, inherited: Any) -> None:
+    """Who handed the socket over still listens after the stop: the next process goes on."""
+    service = ground.service("systemd:domain=INET:name=web")
+    service.startService()
+    [address] = service.addresses
+    await ground.session(service)
+    await service.drain(0)
+    assert listens(address)
+
+
+async def test_an_inherited_path_stays_as_it_is(ground: Ground, inherited_path: Path) -> None:
+    """The path of an inherited UNIX socket belongs to its owner: its mode, and its removal."""
+    service = ground.service("systemd:domain=UNIX:name=web")
+    service.startService()
+    await ground.session(service)
+    assert stat.S_IMODE(inherited_path.stat().st_mode) == 0o600
+    await service.drain(0)
+    assert listens(UNIXAddress(bytes(inherited_path)))
+
+
+async def test_an_inherited_socket_that_does_not_listen(
+    ground: Ground, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A connection in place of a listener (``Accept=yes`` of systemd) is refused at the start."""
+    one, other = socket.socketpair()
+    with one, other:
+        descriptor = hand_over(monkeypatch, one)
+        service = ground.service("systemd:domain=UNIX:name=web")
+        with pytest.raises(CannotListenError, match="does not listen"):
+            service.startService()
+        # The endpoint closes only what it could adopt.
+        os.close(descriptor)

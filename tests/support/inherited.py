@@ -1,10 +1,11 @@
-"""A listening socket that this process was started with, as systemd does it."""
+"""Listening sockets that this process was started with, as systemd does it."""
 
 from __future__ import annotations
 
 import os
 import socket
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -12,15 +13,33 @@ from twisted.internet import endpoints
 from twisted.python.systemd import ListenFDs
 
 
+def hand_over(monkeypatch: pytest.MonkeyPatch, sock: socket.socket) -> int:
+    """Make a duplicate of `sock` the one descriptor of ``systemd:``, named ``web``."""
+    descriptor = os.dup(sock.fileno())
+    environ = {"LISTEN_PID": str(os.getpid()), "LISTEN_FDS": "1", "LISTEN_FDNAMES": "web"}
+    monkeypatch.setattr(
+        endpoints._SystemdParser,
+        "_sddaemon",
+        ListenFDs.fromEnvironment(environ, start=descriptor),
+    )
+    return descriptor
+
+
 @pytest.fixture
 def inherited(monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
-    """The address of one that blocks; who adopts it closes it."""
+    """The address of a TCP socket that blocks."""
     with socket.create_server(("127.0.0.1", 0)) as sock:
-        descriptor = os.dup(sock.fileno())
-        environ = {"LISTEN_PID": str(os.getpid()), "LISTEN_FDS": "1", "LISTEN_FDNAMES": "web"}
-        monkeypatch.setattr(
-            endpoints._SystemdParser,
-            "_sddaemon",
-            ListenFDs.fromEnvironment(environ, start=descriptor),
-        )
+        hand_over(monkeypatch, sock)
         yield sock.getsockname()
+
+
+@pytest.fixture
+def inherited_path(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[Path]:
+    """The path of a UNIX socket that only its user may connect to."""
+    path = tmp_path / "inherited"
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as sock:
+        sock.bind(bytes(path))
+        path.chmod(0o600)
+        sock.listen()
+        hand_over(monkeypatch, sock)
+        yield path
