@@ -74,7 +74,7 @@ class Watched(Protocol):
     """What can be registered with the engine."""
 
     sink: Any
-    """The socket that what is read can be sent to at once, or ``None`` if `event` decides."""
+    """The channel that what is read can be sent to at once, or ``None`` if `event` decides."""
 
     def event(self, mask: int) -> None:
         """`mask` is ready."""
@@ -303,7 +303,7 @@ class SocketEngine:
                     continue
                 # The common case, without a call: copy one chunk to a peer that takes it.
                 try:
-                    count = end.socket.recv_into(buffer)
+                    count = end.channel.recv_into(buffer)
                 except OSError as error:
                     end.read_failed(error)
                     continue

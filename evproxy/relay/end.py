@@ -22,12 +22,12 @@ from socket import SocketType
 from typing import Protocol
 
 from twisted.internet import error
-from twisted.internet.tcp import Connection
 from twisted.python.failure import Failure
 
 from evproxy.engine.loop import CHUNK, ERR, HANG_UP, IN, OUT, SocketEngine
 from evproxy.engine.pipes import Pipe
 from evproxy.model import Ending, Side
+from evproxy.relay.channel import Channel
 
 SPLICE_CHUNK = 1024 * 1024
 """The most bytes spliced for one event."""
@@ -80,6 +80,10 @@ class End:
     """
     One end of a socket relay, and the direction that begins there.
 
+    :param engine: watches it.
+    :param sock: the kernel socket.
+    :param channel: what is read from and written to; ``None`` for the kernel socket itself.
+
     `sink` is where the engine copies to, ``None`` while it is not to.
     `first` is when its first bytes were read; until then it has no sink, so that the engine
     need not look for them.
@@ -94,6 +98,7 @@ class End:
         "active",
         "was_reset",
         "bucket",
+        "channel",
         "descriptor",
         "ended",
         "engine",
@@ -112,9 +117,12 @@ class End:
         "unwatched",
     )
 
-    def __init__(self, engine: SocketEngine, sock: SocketType) -> None:
+    def __init__(
+        self, engine: SocketEngine, sock: SocketType, channel: Channel | None = None
+    ) -> None:
         self.engine = engine
         self.socket = sock
+        self.channel: Channel | SocketType = sock if channel is None else channel
         self.descriptor = sock.fileno()
         self.mask = 0
         self.moved = 0
@@ -126,7 +134,7 @@ class End:
         self.ended = self.passed = self.was_reset = self.unwatched = False
         self.kept: bytearray | None = None
         self.pipe: Pipe | None = None
-        self.sink: SocketType | None = None
+        self.sink: Channel | SocketType | None = None
         self.other: End | None = None
         self.relay: Joined | None = None
 
@@ -182,6 +190,9 @@ class End:
         self.mark = self.moved
         if self.streak >= BULK_AFTER:
             self.streak = 0
+            assert self.other is not None
+            if not (self.plain and self.other.plain):
+                return
             self.pipe = self.engine.pipes.take()
             if self.pipe is not None:
                 self.sink = None
@@ -199,14 +210,35 @@ class End:
         """Whether bytes came from it, or their end."""
         return bool(self.moved or self.kept or self.ended)
 
+    @property
+    def plain(self) -> bool:
+        """Whether its channel is the kernel socket itself."""
+        return self.channel is self.socket
+
+    @property
+    def unsent(self) -> bool:
+        """Whether something that was written before is not sent yet: no relay can begin."""
+        raise NotImplementedError
+
     def _read(self) -> None:
         if self.pipe is not None:
             self._splice(self.pipe)
             return
+        self._copy()
+        self.read_pending()
+
+    def read_pending(self) -> None:
+        """Read what is pending in the channel, while the other end takes it."""
+        channel = self.channel
+        if channel is not self.socket and not isinstance(channel, SocketType):
+            while self.mask & IN and channel.pending():
+                self._copy()
+
+    def _copy(self) -> None:
         engine, other = self.engine, self.other
         assert other is not None
         try:
-            count = self.socket.recv_into(engine.buffer)
+            count = self.channel.recv_into(engine.buffer)
         except OSError as failure:
             self.read_failed(failure)
             return
@@ -216,9 +248,9 @@ class End:
         self.active = engine.now
         if self.first is None:
             self.first = engine.now
-            self.sink = peer.socket
+            self.copy_to_sink()
         try:
-            sent = other.socket.send(engine.view[:count])
+            sent = other.channel.send(engine.view[:count])
         except OSError as failure:
             self.send_failed(failure, engine.view[:count])
             return
@@ -274,8 +306,8 @@ class End:
         if self.pipe is not None:
             self._give_pipe_back(self.pipe)
             self.streak = 0
-            if self.other is not None and self.mask & IN:
-                self.sink = self.other.socket
+            if self.mask & IN:
+                self.copy_to_sink()
 
     def _give_pipe_back(self, pipe: Pipe) -> None:
         self.engine.pipes.give_back(pipe)
@@ -305,7 +337,7 @@ class End:
             self._push(self.pipe)
         elif self.kept:
             try:
-                sent = other.socket.send(self.kept)
+                sent = other.channel.send(self.kept)
             except BlockingIOError:
                 return
             except OSError:
@@ -322,6 +354,7 @@ class End:
             relay.flushed(self)
         elif not self.ended:
             self.set_mask(self.mask | IN)
+            self.read_pending()
         elif self.was_reset:
             relay.lost(self)
         elif not self.passed:
@@ -345,12 +378,12 @@ class End:
         assert other is not None
         assert relay is not None
         self.passed = True
-        if other.passed:
+        if other.passed and other.plain:
             # Both sockets are closed now, and closing passes the end on.
             relay.end_passed(self)
             return
         try:
-            other.socket.shutdown(socket.SHUT_WR)
+            other.channel.shutdown(socket.SHUT_WR)
         except OSError:
             self._other_was_reset()
         else:
@@ -372,6 +405,7 @@ class End:
             relay.lost(other)
         else:
             other.set_mask(IN)
+            other.read_pending()
 
     def _hang_up(self, mask: int) -> None:
         """The kernel reports a hang-up: a reset, or the end of both streams."""
@@ -452,13 +486,21 @@ class End:
             self.mask = mask
         if not self.mask & IN:
             self.sink = None
-        elif self.other is not None and self.pipe is None and self.first is not None:
-            self.sink = self.other.socket
+        elif self.pipe is None:
+            self.copy_to_sink()
+
+    def copy_to_sink(self) -> None:
+        """Let the engine's loop copy, where that can and the first bytes have come."""
+        if self.first is not None and self.other is not None and self.channel is self.socket:
+            self.sink = self.other.channel
 
     def end_stream(self) -> None:
         """End the stream to the peer of the socket; nothing is sent any more."""
         with suppress(OSError):
-            self.socket.shutdown(socket.SHUT_WR)
+            self.channel.shutdown(socket.SHUT_WR)
+
+    def not_joined(self) -> None:
+        """There will be no socket relay of it: its transport goes on as it was."""
 
     def begin(self) -> None:
         """Take the socket over: from now on it is read for the relay."""
@@ -471,46 +513,3 @@ class End:
     def release(self, reason: Failure) -> None:
         """The relay is over: close the socket as `reason` says, and tell the protocol."""
         raise NotImplementedError
-
-
-class TwistedEnd(End):
-    """
-    An end that is one of Twisted's own TCP or UNIX transports.
-
-    It leaves the reactor while it is relayed, and gets its end back as if it had seen it
-    itself, so that its protocol, connector and port live their usual lives.
-    """
-
-    __slots__ = ("transport",)
-
-    def __init__(self, engine: SocketEngine, transport: Connection) -> None:
-        super().__init__(engine, transport.getHandle())
-        self.transport = transport
-
-    @property
-    def buffered(self) -> bool:
-        """Whether something written is not sent yet, after one try to send it."""
-        if self.transport.doWrite() is not None:
-            # The kernel tells of a reset only once, and has told it now.
-            self.was_reset = True
-        return bool(self.transport.dataBuffer) and not self.was_reset
-
-    def begin(self) -> None:
-        self.transport.stopReading()
-        self.transport.stopWriting()
-        self.engine.watch(self.descriptor, self, IN)
-        self.mask = IN
-
-    def lasting(self) -> None:
-        """It got its options before."""
-
-    def end_stream(self) -> None:
-        # Other code may have written to it.
-        self.transport.doWrite()
-        super().end_stream()
-
-    def release(self, reason: Failure) -> None:
-        self.descriptor = -1
-        # If other code has closed it, the reactor has told it so.
-        if self.transport.connected:
-            self.transport.connectionLost(reason)

@@ -75,13 +75,15 @@ class SocketRelay:
         down.first = down.active
         down.begin()
         up.begin()
-        down.sink = up.socket
+        down.copy_to_sink()
         if received:
             down.received(received)
         if ended and self.how is None:
             down.stream_ended()
         elif not received:
             self._engine.read_early(down)
+        down.read_pending()
+        up.read_pending()
 
     @property
     def bytes_to_upstream(self) -> int:

@@ -11,8 +11,6 @@ import socket
 from socket import SocketType
 from typing import Any
 
-from twisted.internet import tcp
-
 from evproxy.engine.deadlines import Deadlines
 from evproxy.engine.loop import SocketEngine
 from evproxy.engine.options import SWITCHES, Options, can_wait, set_options, timing
@@ -20,9 +18,10 @@ from evproxy.engine.pipes import MOST, Pipes
 from evproxy.errors import SettingsError
 from evproxy.interfaces import Half, Relay, RelayListener
 from evproxy.relay.delivery import innermost
-from evproxy.relay.end import TwistedEnd
+from evproxy.relay.end import End
 from evproxy.relay.socket_relay import SocketRelay
 from evproxy.relay.stream_relay import StreamRelay
+from evproxy.relay.twisted_end import twisted_end
 from evproxy.settings import RELAYS, Keepalive
 from evproxy.sockets.listening import ListeningReactor
 from evproxy.sockets.makers import EngineSockets, PlainSockets, TwistedSockets
@@ -87,27 +86,18 @@ class DataPlane:
         """Relay between the two; see `evproxy.interfaces.Joiner`."""
         engine = self._engine
         if engine is not None and self._joins_sockets:
-            client, server = downstream.transport, upstream.transport
-            if not (isinstance(client, SocketTransport) and client.engine is engine):
-                client = self._adopted(engine, client, downstream)
-            elif not client.speaks_to(downstream):
-                client = None
-            if not (isinstance(server, SocketTransport) and server.engine is engine):
-                server = self._adopted(engine, server, upstream)
-            elif not server.speaks_to(upstream):
-                server = None
+            client = self._relay_end(engine, downstream)
+            server = self._relay_end(engine, upstream)
             if client is not None and server is not None:
-                # Both are asked: an adopted one tries to send.
-                waits, waits_too = client.buffered, server.buffered
+                # Both are asked: it may take a try to send.
+                waits, waits_too = client.unsent, server.unsent
                 if not waits and not waits_too:
                     downstream.receiver, upstream.receiver = client, server
                     sockets = SocketRelay(engine, client, server, listener)
                     sockets.start(received, ended)
                     return sockets
-                for half, end in ((downstream, client), (upstream, server)):
-                    # That its peer has reset it was told to the end, and will not be again.
-                    if end.was_reset and isinstance(end, TwistedEnd):
-                        half.transport.abortConnection()
+                client.not_joined()
+                server.not_joined()
         for half in (downstream, upstream):
             set_transport_options(half.transport, self._options)
             if not isinstance(half.transport, SocketTransport):
@@ -130,17 +120,18 @@ class DataPlane:
         """The service has stopped: keep no descriptor."""
         self.pipes.close()
 
-    def _adopted(self, engine: SocketEngine, transport: Any, half: Any) -> TwistedEnd | None:
-        """The end for `transport`, if it is one of Twisted's on a plain socket, beneath `half`."""
-        if (
-            isinstance(transport, tcp.Connection)
-            and not transport.TLS
-            and transport.protocol is half
-        ):
+    def _relay_end(self, engine: SocketEngine, half: Half) -> End | None:
+        """The end of a socket relay that `half` has, ``None`` if it can have none."""
+        transport = half.transport
+        relay_end = getattr(transport, "relay_end", None)
+        if relay_end is not None:
+            end: End | None = relay_end(engine, half)
+            return end
+        adopted = twisted_end(engine, transport, half)
+        if adopted is not None:
             set_transport_options(transport, self._options)
             self._not_alone()
-            return TwistedEnd(engine, transport)
-        return None
+        return adopted
 
     def _not_alone(self) -> None:
         """There is a transport that the reactor watches."""

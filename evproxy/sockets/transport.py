@@ -92,6 +92,15 @@ class SocketTransport(End):
         self.disconnecting = False
         self.half: Any = None
 
+    @property
+    def unsent(self) -> bool:
+        """Whether something that was written is not sent yet."""
+        return bool(self.buffered)
+
+    def relay_end(self, engine: SocketEngine, half: Any) -> End | None:
+        """The end for a socket relay of `engine`: itself, if nothing is between it and `half`."""
+        return self if self._protocol is half and self.engine is engine else None
+
     def speaks_to(self, protocol: Any) -> bool:
         """Whether nothing is between the socket and `protocol`."""
         return self._protocol is protocol
