@@ -269,11 +269,9 @@ class Relay(Protocol):
         """
         When a byte last moved, as far as is known at `now`: seconds on the reactor's clock.
 
-        Bytes that a peer's kernel took since the last call count as moved.
+        Bytes that a peer's kernel took since the last call count as moved.  The first call comes
+        when the session has lasted for some seconds.
         """
-
-    def lasting(self) -> None:
-        """The session has lasted for some seconds: do what was not worth it for a short one."""
 
     def reset(self, by: Side, how: Ending) -> None:
         """Reset both sides now; `relay_closed` follows."""

@@ -3,7 +3,7 @@ The options that every proxied TCP socket has: no delay, and keepalive.
 
 What a socket inherits from its listening one costs nothing.  One that connects needs a
 system call for each option, so those that do not count before the keepalive's first probe
-is near are left to `Relay.lasting`.
+is near are set when the session is looked at for the first time (`End.set_late_options`).
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ Options = tuple[tuple[int, int, int], ...]
 
 
 LASTING = 10.0
-"""Seconds after which a session is told to its relay as one that lasts."""
+"""Seconds after which a session is looked at for the first time, and counts as one that lasts."""
 
 SWITCHES: Options = (
     (socket.IPPROTO_TCP, socket.TCP_NODELAY, 1),

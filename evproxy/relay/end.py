@@ -506,8 +506,8 @@ class End:
         """Take the socket over: from now on it is read for the relay."""
         raise NotImplementedError
 
-    def lasting(self) -> None:
-        """The session lasts; see `evproxy.interfaces.Relay`."""
+    def set_late_options(self) -> None:
+        """Set the socket options that a short session does without."""
         raise NotImplementedError
 
     def release(self, reason: Failure) -> None:

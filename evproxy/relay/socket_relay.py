@@ -60,7 +60,8 @@ class SocketRelay:
         # The end that its own side closes in order, and the end that is closed first.
         self._closing: End | None = None
         self._closed_first: End | None = None
-        self._queued = 0
+        # What both kernels held at the last look; -1 before the first one.
+        self._queued = -1
         self._releasing = False
         self.by = _PROXY
         self.how: Ending | None = None
@@ -100,16 +101,15 @@ class SocketRelay:
     def idle_since(self, now: float) -> float:
         """When a byte last moved; see `evproxy.interfaces.Relay`."""
         down, up = self._down, self._up
+        if self._queued < 0:
+            self._queued = 0
+            down.set_late_options()
+            up.set_late_options()
         queued = unsent(down.descriptor) + unsent(up.descriptor)
         if queued != self._queued:
             self._queued = queued
             down.active = now
         return max(down.active, up.active)
-
-    def lasting(self) -> None:
-        """Give the sockets the options that a short session does without."""
-        self._down.lasting()
-        self._up.lasting()
 
     # What the ends tell.
 

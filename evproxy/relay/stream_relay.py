@@ -238,9 +238,6 @@ class StreamRelay:
             self._last_active = now
         return self._last_active
 
-    def lasting(self) -> None:
-        """It got what it needs at its beginning."""
-
     def reset(self, by: Side, how: Ending) -> None:
         """Reset both sides now."""
         if self._how is None:

@@ -55,8 +55,8 @@ class TwistedEnd(End):
         self.engine.watch(self.descriptor, self, IN)
         self.mask = IN
 
-    def lasting(self) -> None:
-        """It got its options before."""
+    def set_late_options(self) -> None:
+        """Nothing to do: all options are set when the transport is adopted."""
 
     def end_stream(self) -> None:
         # Other code may have written to it.

@@ -168,7 +168,6 @@ class Session:
         "_size",
         "_half_closed",
         "_deadline_is_idle",
-        "_lasting",
         "_short",
         "_tried",
         "_waiting",
@@ -205,7 +204,6 @@ class Session:
         self._bucket = 0
         self._half_closed = False
         self._deadline_is_idle = False
-        self._lasting = False
         self._short = False
         self._chunks: list[bytes] | None = None
         self._size = 0
@@ -460,9 +458,6 @@ class Session:
             if self.phase is _CLOSING:
                 self.downstream.transport.abortConnection()
             return
-        if not self._lasting:
-            self._lasting = True
-            relay.lasting()
         timeouts = self._context.timeouts
         active = relay.idle_since(now)
         limit = timeouts.half_close if self._half_closed else timeouts.idle

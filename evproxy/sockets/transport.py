@@ -230,7 +230,7 @@ class SocketTransport(End):
         if not self.mask & IN:
             self.set_mask(self.mask | IN)
 
-    def lasting(self) -> None:
+    def set_late_options(self) -> None:
         if isinstance(self._peer, tuple) and self.connected:
             set_options(self.socket, self.engine.lasting)
 
