@@ -14,6 +14,7 @@ that is closed with bytes unread is reset, and what it was to send is thrown awa
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 from twisted.internet.error import ConnectionDone
@@ -23,10 +24,11 @@ from twisted.protocols.tls import TLSMemoryBIOProtocol
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
-from evproxy.interfaces import Half, RelayListener
+from evproxy.interfaces import Half, Receiver, RelayListener
 from evproxy.model import Ending, Side
 from evproxy.relay.closing_here import TLSClosing, closed_here
 from evproxy.relay.delivery import Delivery, EndDelivery, descriptor_of, innermost, is_reset, unsent
+from evproxy.relay.stages import Path, Stage
 from evproxy.relay.wrappers import guard
 
 
@@ -37,7 +39,7 @@ class Direction:
 
     `moved` counts the bytes that were written to the sink.  `ended`: its stream has ended in
     order; `was_reset`: its peer has reset, but what it sent may still be read; `lost`: its
-    connection is lost.
+    connection is lost.  `paused`: the sink takes no more; `full`: nor do the stages.
     """
 
     __slots__ = (
@@ -49,6 +51,8 @@ class Direction:
         "ended",
         "lost",
         "was_reset",
+        "paused",
+        "full",
         "_producing",
     )
 
@@ -61,6 +65,7 @@ class Direction:
         self.ended = False
         self.lost = False
         self.was_reset = False
+        self.paused = self.full = False
         self._producing = False
 
     def start(self) -> None:
@@ -78,7 +83,26 @@ class Direction:
         """The relay is over: be in no cycle with it, nor with a sink that keeps this (TLS does)."""
         del self._relay, self.source, self.sink
 
-    # What the source's half hands on.
+    # What stages ask for; see `evproxy.relay.stages.Destination`.
+
+    @property
+    def passing(self) -> bool:
+        """Whether it passes bytes on."""
+        return self._producing
+
+    def came(self) -> None:
+        self._relay.moved()
+
+    def hold(self, full: bool) -> None:
+        self.full = full
+        if not self._producing:
+            return
+        if full:
+            self.source.pauseProducing()
+        elif not self.paused:
+            self.source.resumeProducing()
+
+    # What the source's half, or the last stage, hands on.
 
     def received(self, data: bytes) -> None:
         if self._producing:
@@ -106,6 +130,7 @@ class Direction:
     # What the sink asks for.
 
     def pauseProducing(self) -> None:
+        self.paused = True
         self.source.pauseProducing()
 
     def resumeProducing(self) -> None:
@@ -117,7 +142,9 @@ class Direction:
                 # A wrapper may hide that it closes; what it wraps waits for its producer then.
                 self.sink.unregisterProducer()
                 self.sink.registerProducer(self, True)
-            self.source.resumeProducing()
+            self.paused = False
+            if not self.full:
+                self.source.resumeProducing()
 
     def sink_closing(self, ended: bool) -> None:
         """The sink, which knows no half to tell it to, is being closed; see `Relayed`."""
@@ -152,11 +179,13 @@ class StreamRelay:
     :param clock: the reactor: tells the time, calls later.
     :param downstream, upstream: the two halves.
     :param listener: hears of the end.
+    :param stages: what the bytes pass on their way; see `evproxy.relay.stages`.
     """
 
     __slots__ = (
         "_clock",
         "_by",
+        "_from_client",
         "_delivering",
         "_delivery",
         "_to_downstream",
@@ -166,7 +195,9 @@ class StreamRelay:
         "_last_active",
         "_closing",
         "_listener",
+        "_paths",
         "_queued",
+        "_stages",
         "_to_upstream",
     )
 
@@ -178,9 +209,12 @@ class StreamRelay:
         downstream: Half,
         upstream: Half,
         listener: RelayListener,
+        stages: Sequence[Stage] = (),
     ) -> None:
         self._clock = clock
         self._listener = listener
+        self._stages = stages
+        self._paths: tuple[Path, ...] = ()
         self._to_upstream = Direction(
             self, Side.DOWNSTREAM, downstream.transport, upstream.transport
         )
@@ -196,19 +230,29 @@ class StreamRelay:
         self._last_active = clock.seconds()
         self._queued = 0
         self._first_byte: float | None = None
-        downstream.receiver = self._to_upstream
-        upstream.receiver = self._to_downstream
+        self._from_client: Receiver = self._to_upstream
+        from_server: Receiver = self._to_downstream
+        if stages:
+            up = Path(Side.DOWNSTREAM, stages, self._to_upstream)
+            down = Path(Side.UPSTREAM, stages[::-1], self._to_downstream)
+            self._from_client, from_server = self._paths = up, down
+        downstream.receiver = self._from_client
+        upstream.receiver = from_server
 
     def start(self, received: bytes, ended: bool) -> None:
         """Begin, with what the client sent before and whether it has ended its stream."""
         for direction in (self._to_upstream, self._to_downstream):
             guard(direction.source)
             direction.start()
+        if self._paths:
+            up, down = self._paths
+            for stage in self._stages:
+                stage.start(up.outlet(stage), down.outlet(stage))
         if received:
-            self._to_upstream.received(received)
+            self._from_client.received(received)
         if ended:
-            self._to_upstream.stream_ended()
-        elif self._how is None:
+            self._from_client.stream_ended()
+        elif self._how is None and not self._to_upstream.full:
             self._to_upstream.source.resumeProducing()
 
     @property
@@ -399,7 +443,13 @@ class StreamRelay:
     def _closed(self) -> None:
         self._stop_delivering()
         assert self._how is not None
-        self._listener.relay_closed(self._by, self._how)
+        for path in self._paths:
+            path.close()
+        try:
+            for stage in self._stages:
+                stage.closed()
+        finally:
+            self._listener.relay_closed(self._by, self._how)
         self._to_upstream.release()
         self._to_downstream.release()
 

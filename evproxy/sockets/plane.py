@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import select
 import socket
+from collections.abc import Sequence
 from socket import SocketType
 from typing import Any
 
@@ -20,6 +21,7 @@ from evproxy.interfaces import Half, Relay, RelayListener
 from evproxy.relay.delivery import innermost
 from evproxy.relay.end import End
 from evproxy.relay.socket_relay import SocketRelay
+from evproxy.relay.stages import Stage
 from evproxy.relay.stream_relay import StreamRelay
 from evproxy.relay.twisted_end import twisted_end
 from evproxy.settings import RELAYS, Keepalive
@@ -82,10 +84,15 @@ class DataPlane:
         received: bytes,
         ended: bool,
         listener: RelayListener,
+        stages: Sequence[Stage] = (),
     ) -> Relay:
-        """Relay between the two; see `evproxy.interfaces.Joiner`."""
+        """
+        Relay between the two; see `evproxy.interfaces.Joiner`.
+
+        :param stages: what the bytes pass on their way, of this session alone.
+        """
         engine = self._engine
-        if engine is not None and self._joins_sockets:
+        if engine is not None and self._joins_sockets and not stages:
             client = self._relay_end(engine, downstream)
             server = self._relay_end(engine, upstream)
             if client is not None and server is not None:
@@ -102,7 +109,7 @@ class DataPlane:
             set_transport_options(half.transport, self._options)
             if not isinstance(half.transport, SocketTransport):
                 self._not_alone()
-        streams = StreamRelay(self.reactor, downstream, upstream, listener)
+        streams = StreamRelay(self.reactor, downstream, upstream, listener, stages)
         streams.start(received, ended)
         return streams
 

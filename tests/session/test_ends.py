@@ -16,7 +16,12 @@ from tests.support.peers import END, RESET, converse, turn
 from tests.support.proxies import Proxied
 from tests.support.unreachable import Refusing, Unanswered
 
-pytestmark = [pytest.mark.lingering, pytest.mark.oldest_twisted, pytest.mark.every_reactor]
+pytestmark = [
+    pytest.mark.lingering,
+    pytest.mark.staged,
+    pytest.mark.oldest_twisted,
+    pytest.mark.every_reactor,
+]
 
 QUICK = Timeouts(idle=0.4, half_close=0.2)
 

@@ -17,7 +17,12 @@ from tests.support.agents import Agent, Plan
 from tests.support.collector import alive
 from tests.support.proxies import Proxied
 
-pytestmark = [pytest.mark.lingering, pytest.mark.oldest_twisted, pytest.mark.every_reactor]
+pytestmark = [
+    pytest.mark.lingering,
+    pytest.mark.staged,
+    pytest.mark.oldest_twisted,
+    pytest.mark.every_reactor,
+]
 
 SESSIONS = 200
 

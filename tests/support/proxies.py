@@ -4,7 +4,7 @@ Proxies under test: the same proxy on each kind of relay, and what was observed 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import pytest
@@ -14,14 +14,17 @@ from twisted.internet.endpoints import serverFromString
 from twisted.internet.interfaces import IListeningPort
 
 from evproxy.engine.pipes import MOST
+from evproxy.interfaces import Half, Relay, RelayListener
 from evproxy.model import SessionRecord
 from evproxy.observe.log import TroubleLog
+from evproxy.relay.stages import Stage
 from evproxy.session.admission import Admission
 from evproxy.session.factory import ProxyFactory
 from evproxy.settings import Keepalive, Timeouts
 from evproxy.sockets.plane import DataPlane
 from evproxy.upstream.pool.pool import Pool
 from tests.support.peers import Listening, Peer, connect
+from tests.support.stages import Later, Shift
 
 KINDS = {
     # name: (relay mode, whose transports, name of the relay in the record)
@@ -36,6 +39,28 @@ LINGERING = {"lingering": ("auto", "engine", "socket")}
 """What ``twistd evproxy`` runs: an engine that waits a moment for the next batch.
 
 Tests marked ``lingering`` run on it as well."""
+
+
+STAGED = {"staged": ("auto", "engine", "stream")}
+"""Sessions with stages, which undo what each other does to the bytes.
+
+Tests marked ``staged`` run on it as well."""
+
+
+class StagedPlane(DataPlane):
+    """Gives each session its stages."""
+
+    def join(
+        self,
+        downstream: Half,
+        upstream: Half,
+        received: bytes,
+        ended: bool,
+        listener: RelayListener,
+        stages: Sequence[Stage] = (),
+    ) -> Relay:
+        stages = (Later(self.reactor), Shift(1), Shift(255))
+        return super().join(downstream, upstream, received, ended, listener, stages)
 
 
 class Observed:
@@ -95,7 +120,7 @@ class Proxied:
     def __init__(self, reactor: Any, kind: str) -> None:
         self.reactor = reactor
         self.kind = kind
-        self.mode, self.transports, self.relay = (KINDS | LINGERING)[kind]
+        self.mode, self.transports, self.relay = (KINDS | LINGERING | STAGED)[kind]
         self.observed = Observed()
         self.upstream = Listening.tcp(reactor)
         self.address: Any = None
@@ -125,7 +150,8 @@ class Proxied:
             upstreams = [f"127.0.0.1:{self.upstream.port}"]
         self.pool = Pool(self.reactor, upstreams, observer=TroubleLog(), **pool)
         self.admission = Admission(self.reactor, max_sessions, [self.observed])
-        self.plane = DataPlane(
+        plane = StagedPlane if self.kind in STAGED else DataPlane
+        self.plane = plane(
             self.reactor,
             self.mode,
             self.admission,
@@ -188,7 +214,8 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     said = metafunc.definition.iter_markers("parametrize")
     if not any(mark.args[0] == "proxied" for mark in said):
         lingering = LINGERING if metafunc.definition.get_closest_marker("lingering") else {}
-        metafunc.parametrize("proxied", [*KINDS, *lingering], indirect=True)
+        staged = STAGED if metafunc.definition.get_closest_marker("staged") else {}
+        metafunc.parametrize("proxied", [*KINDS, *lingering, *staged], indirect=True)
 
 
 @pytest.fixture

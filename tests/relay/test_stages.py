@@ -1,0 +1,104 @@
+"""Stages between the two sides; `tests/session/test_ends.py` has how sessions with them end."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from twisted.internet.defer import Deferred
+
+from evproxy.engine.loop import CHUNK
+from evproxy.model import Ending
+from evproxy.relay.stages import HELD, PassThrough
+from evproxy.sockets.plane import DataPlane
+from tests.support.bulk import BULK
+from tests.support.peers import END, RESET, turn
+from tests.support.proxies import Proxied
+from tests.support.stages import Later, Shift
+
+each_kind = pytest.mark.parametrize("proxied", ["socket", "socket-twisted"], indirect=True)
+
+
+@pytest.fixture
+def stages(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
+    """The stages of the one session of the test."""
+    stages: list[Any] = []
+    join: Any = DataPlane.join
+
+    def staged(plane: DataPlane, *arguments: Any) -> Any:
+        return join(plane, *arguments, tuple(stages))
+
+    monkeypatch.setattr(DataPlane, "join", staged)
+    return stages
+
+
+@each_kind
+async def test_a_stage_changes_bytes(proxied: Proxied, stages: list[Any]) -> None:
+    """Each side gets what the stage made of the bytes, and the record says which relay it was."""
+    stages.append(Shift(1))
+    await proxied.start()
+    client, server = await proxied.pair()
+    await client.send(b"HAL")
+    assert await server.receive(3) == b"IBM"
+    await server.send(b"HAL")
+    assert await client.receive(3) == b"IBM"
+    client.end()
+    server.end()
+    await proxied.observed.ended()
+    assert proxied.observed.records[0].relay == "stream"
+
+
+class Naming(PassThrough):
+    """Adds its name to what passes."""
+
+    def __init__(self, name: bytes) -> None:
+        self._name = name
+
+    def upload(self, data: bytes) -> None:
+        super().upload(data + self._name)
+
+    def download(self, data: bytes) -> None:
+        super().download(data + self._name)
+
+
+@each_kind
+async def test_stages_are_passed_in_order(proxied: Proxied, stages: list[Any]) -> None:
+    """The first stage is the one that is next to the client."""
+    stages += [Naming(b"1"), PassThrough(), Naming(b"2")]
+    await proxied.start()
+    client, server = await proxied.pair()
+    await client.send(b"?")
+    assert await server.receive(3) == b"?12"
+    await server.send(b"!")
+    assert await client.receive(3) == b"!21"
+
+
+@each_kind
+async def test_a_slow_stage_makes_the_peer_wait(proxied: Proxied, stages: list[Any]) -> None:
+    """A stage that delays holds no more than the bound and one read, and loses nothing."""
+    later = Later(proxied.reactor, 0.002)
+    stages.append(later)
+    await proxied.start()
+    client, server = await proxied.pair()
+    sending = Deferred.fromCoroutine(client.send(BULK))
+    sending.addCallback(lambda _: client.end())
+    assert await server.rest() == (BULK, END)
+    await sending
+    assert 0 < later.most < HELD + CHUNK + 1
+
+
+@each_kind
+async def test_what_a_stage_holds_is_delivered_before_a_reset(
+    proxied: Proxied, stages: list[Any]
+) -> None:
+    """A stage that would pass bytes on in an hour passes them on when their peer resets."""
+    stages.append(Later(proxied.reactor, 3600))
+    await proxied.start()
+    client, server = await proxied.pair()
+    await client.send(b"held")
+    while not stages[0].most:
+        await turn(proxied.reactor)
+    client.reset()
+    assert await server.rest() == (b"held", RESET)
+    await proxied.observed.ended()
+    assert proxied.observed.records[0].reason.how is Ending.RESET
