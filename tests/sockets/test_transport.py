@@ -204,7 +204,7 @@ async def test_a_reset_while_it_is_paused(workbench: Workbench) -> None:
     await workbench.turns()
     assert protocol.received == b""
     peer.reset()
-    await protocol.until(lambda: protocol.told == ["peer gone"])
+    await protocol.until(lambda: protocol.told == ["peer reset"])
     assert protocol.received == b""
     transport.resumeProducing()
     assert await protocol.end() is ConnectionLost
@@ -218,7 +218,7 @@ async def test_losing_a_connection_that_hung_up_while_paused(workbench: Workbenc
     transport.pauseProducing()
     transport.write(MANY)
     peer.reset()
-    await protocol.until(lambda: protocol.told == ["peer gone"])
+    await protocol.until(lambda: protocol.told == ["peer reset"])
     transport.stopProducing()
     assert await protocol.end() in (ConnectionDone, ConnectionLost)
 

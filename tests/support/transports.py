@@ -40,7 +40,7 @@ class Plain(Protocol):
         self.look()
 
     def peer_reset(self) -> None:
-        self.told.append("peer gone")
+        self.told.append("peer reset")
         self.look()
 
     def look(self) -> None:
