@@ -1,16 +1,15 @@
 """
-The contracts between evproxy's layers, and with code of its users.
+The contracts with the objects of users.
 
-A balancer, a health check, a discovery, a pool or an observer of your own is a plain
-object that satisfies the protocol here; nothing has to be inherited.
+A router, a pool, a balancer, a health check, a discovery, a dialer or an observer of your own
+is a plain object that satisfies the protocol here.  It inherits nothing.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterator, Sequence
-from typing import Any, Protocol, runtime_checkable
+from typing import Protocol, runtime_checkable
 
-from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IConnector
 from twisted.internet.protocol import ClientFactory
 from twisted.python.failure import Failure
@@ -57,17 +56,9 @@ class Dialer(Protocol):
 
         Ends in exactly one of ``factory.buildProtocol`` and
         ``factory.clientConnectionFailed``, which may come before this returns.  A protocol
-        that `Handshaking` describes ends it later: with its handshake.
+        whose ``handshake`` is a Deferred ends it later: when that fires.
         ``stopConnecting`` of what is returned cancels the attempt: nothing is left of it.
         """
-
-
-class Handshaking(Protocol):
-    """A protocol that counts as connected only when a handshake is over."""
-
-    transport: Any
-    handshake: Deferred[None] | None
-    """Fires when it is over, well or not; ``None`` if there is none to wait for."""
 
 
 class Balancer(Protocol):
@@ -195,103 +186,6 @@ class SharedPool(Pool, Protocol):
 
     def stop(self, user: object = None) -> None:
         """`user` has stopped; with the last one no timer, check or watch is left."""
-
-
-class Receiver(Protocol):
-    """What takes the bytes and the end of one peer's stream."""
-
-    def received(self, data: bytes) -> None:
-        """The peer sent `data`."""
-
-    def stream_ended(self) -> None:
-        """The peer ended its stream in order; its connection can still be written to."""
-
-    def peer_reset(self) -> None:
-        """The peer reset its connection while it was not read; what it sent is still there."""
-
-    def closing_here(self, ended: bool) -> bool:
-        """
-        Code between the peer's socket and the half closes the connection, in order.
-
-        `ended`: the peer has ended its stream, and all of it was read.
-        Returns whether the receiver closes the connection itself, later.
-        """
-
-    def connection_lost(self, reason: Failure) -> None:
-        """The peer's connection is gone: ``ConnectionDone`` if in order."""
-
-
-class Half(Protocol):
-    """One half of a session: a Twisted protocol that hands on what comes to its receiver."""
-
-    transport: Any
-    receiver: Receiver
-
-    def closing_here(self, ended: bool) -> bool:
-        """See `Receiver`."""
-
-
-class RelayListener(Protocol):
-    """Hears how a relay comes to its end.  Called by the relay, at most once each."""
-
-    def relay_half_closed(self, side: Side) -> None:
-        """`side` ended its stream in order; the other direction goes on."""
-
-    def relay_closing(self, by: Side, how: Ending) -> None:
-        """The end is decided, by `by` in the way `how`; only delivery is outstanding."""
-
-    def relay_closed(self, by: Side, how: Ending) -> None:
-        """
-        Both connections are gone.  Nothing comes after this.
-
-        By whom and how it was decided, or what cut the delivery short after that.
-        """
-
-
-class Relay(Protocol):
-    """Moves the bytes of one session both ways until both sides are done."""
-
-    name: str
-
-    @property
-    def bytes_to_upstream(self) -> int: ...
-
-    @property
-    def bytes_to_downstream(self) -> int: ...
-
-    def totals(self) -> tuple[int, int, float | None]:
-        """
-        Bytes to upstream, bytes to downstream, and when the first byte came from the server, in
-        seconds on the reactor's clock: all that is told of it, in one call.
-        """
-
-    def idle_since(self, now: float) -> float:
-        """
-        When a byte last moved, as far as is known at `now`: seconds on the reactor's clock.
-
-        Bytes that a peer's kernel took since the last call count as moved.  The first call comes
-        when the session has lasted for some seconds.
-        """
-
-    def reset(self, by: Side, how: Ending) -> None:
-        """Reset both sides now; `relay_closed` follows."""
-
-
-class Joiner(Protocol):
-    """Turns two connected halves into a running relay."""
-
-    def join(
-        self,
-        downstream: Half,
-        upstream: Half,
-        received: bytes,
-        ended: bool,
-        listener: RelayListener,
-    ) -> Relay:
-        """
-        Relay between the two.  `received` is what the client sent before, and `ended`
-        whether it has ended its stream: both are passed to the upstream side first.
-        """
 
 
 class SessionObserver(Protocol):

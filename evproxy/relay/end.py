@@ -67,7 +67,7 @@ class Joined(Protocol):
         """The end is decided, and nothing of `end` is kept any more."""
 
     def closing_here(self, end: End) -> bool:
-        """Code on the side of `end` closes it in order; see `evproxy.interfaces.Receiver`."""
+        """Code on the side of `end` closes it in order; see `evproxy.relay.contract.Receiver`."""
 
     def aborted_here(self, end: End) -> None:
         """Code on the side of `end` resets its socket, or has closed it."""

@@ -21,7 +21,7 @@ from twisted.internet.interfaces import (
 from twisted.internet.protocol import connectionDone
 from zope.interface import implementer
 
-from evproxy.interfaces import Half
+from evproxy.relay.contract import Half
 
 
 @implementer(ITransport, IConsumer, IPushProducer)

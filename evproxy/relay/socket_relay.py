@@ -12,8 +12,8 @@ from functools import partial
 from twisted.python.failure import Failure
 
 from evproxy.engine.loop import OUT, SocketEngine
-from evproxy.interfaces import RelayListener
 from evproxy.model import Ending, Side
+from evproxy.relay.contract import RelayListener
 from evproxy.relay.delivery import KernelDelivery, unsent
 from evproxy.relay.end import ABORTED, DONE, End
 
@@ -99,7 +99,7 @@ class SocketRelay:
         return self._down.moved, up.moved, up.first
 
     def idle_since(self, now: float) -> float:
-        """When a byte last moved; see `evproxy.interfaces.Relay`."""
+        """When a byte last moved; see `evproxy.relay.contract.Relay`."""
         down, up = self._down, self._up
         if self._queued < 0:
             self._queued = 0

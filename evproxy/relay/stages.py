@@ -19,8 +19,8 @@ from typing import Protocol
 
 from twisted.python.failure import Failure
 
-from evproxy.interfaces import Receiver
 from evproxy.model import Side
+from evproxy.relay.contract import Receiver
 
 HELD = 64 * 1024
 """From so many bytes on that the stages of one direction hold together, its source is not read."""

@@ -24,9 +24,9 @@ from twisted.protocols.tls import TLSMemoryBIOProtocol
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
-from evproxy.interfaces import Half, Receiver, RelayListener
 from evproxy.model import Ending, Side
 from evproxy.relay.closing_here import TLSClosing, closed_here
+from evproxy.relay.contract import Half, Receiver, RelayListener
 from evproxy.relay.delivery import Delivery, EndDelivery, descriptor_of, innermost, is_reset, unsent
 from evproxy.relay.stages import Path, Stage
 from evproxy.relay.wrappers import guard
@@ -273,7 +273,7 @@ class StreamRelay:
             self._first_byte = self._last_active
 
     def idle_since(self, now: float) -> float:
-        """When a byte last moved; see `evproxy.interfaces.Relay`."""
+        """When a byte last moved; see `evproxy.relay.contract.Relay`."""
         queued = unsent(descriptor_of(self._to_upstream.sink)) + unsent(
             descriptor_of(self._to_downstream.sink)
         )

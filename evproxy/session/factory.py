@@ -81,7 +81,7 @@ class ProxyFactory(Factory):
         self.context = SessionContext(
             clock=reactor,
             pool=pool,
-            joiner=plane,
+            plane=plane,
             sockets=plane.sockets,
             deadlines=plane.deadlines,
             timeouts=Timeouts() if timeouts is None else timeouts,

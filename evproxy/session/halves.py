@@ -27,9 +27,9 @@ from twisted.python.failure import Failure
 from zope.interface import implementer
 
 from evproxy.errors import HandshakeFailed
-from evproxy.interfaces import Receiver
 from evproxy.model import ConnectionInfo
 from evproxy.relay.closing_here import closed_here
+from evproxy.relay.contract import Receiver
 from evproxy.relay.delivery import ended_in_order, innermost
 from evproxy.session.session import NOBODY, Session
 from evproxy.sockets.closings import hear, hear_no_more
@@ -125,7 +125,7 @@ class UpstreamProtocol(_Half):
 
     `attempt`: which of the session's attempts it belongs to.  Its factory says so, for an
     endpoint may connect when the session has gone on to another server.
-    `handshake`: see `evproxy.interfaces.Handshaking`.
+    `handshake`: see `evproxy.upstream.dialers.Handshaking`.
     """
 
     handshake: Deferred[None] | None = None

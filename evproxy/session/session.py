@@ -27,11 +27,8 @@ from evproxy.engine.options import LASTING
 from evproxy.errors import EvproxyError, NoServerAvailable, Shortage
 from evproxy.escape import escaped, printable
 from evproxy.interfaces import (
-    Half,
-    Joiner,
     PlainConnector,
     Pool,
-    Relay,
     Server,
     SessionObserver,
     TroubleObserver,
@@ -48,8 +45,10 @@ from evproxy.model import (
 )
 from evproxy.policy.shortages import shortage_in
 from evproxy.relay.closing_here import TLSClosing, closed_here
+from evproxy.relay.contract import Half, Relay
 from evproxy.relay.finished_client import FinishedClient
 from evproxy.settings import Timeouts
+from evproxy.sockets.plane import DataPlane
 
 EARLY_BYTES = 64 * 1024
 """How much of what a client sends before it is connected upstream is kept; then TCP pushes back."""
@@ -77,7 +76,7 @@ class SessionContext:
 
     clock: IReactorTime
     pool: Pool
-    joiner: Joiner
+    plane: DataPlane
     sockets: PlainConnector
     deadlines: Deadlines
     timeouts: Timeouts
@@ -341,7 +340,7 @@ class Session:
         try:
             context.pool.connected(server, now - self._attempt_started)
             self._bucket = context.deadlines.add(self, now, context.first_look)
-            self.relay = context.joiner.join(
+            self.relay = context.plane.join(
                 self.downstream, upstream, b"".join(chunks) if chunks else b"", self._ended, self
             )
         except Exception:

@@ -18,8 +18,8 @@ from OpenSSL import SSL
 from twisted.internet.tcp import Connection
 from twisted.protocols.tls import TLSMemoryBIOProtocol
 
-from evproxy.interfaces import Half
 from evproxy.relay.closing_here import ending_layer, shutdown_state
+from evproxy.relay.contract import Half
 from evproxy.relay.delivery import ended_in_order
 from evproxy.sockets.transport import SocketTransport
 

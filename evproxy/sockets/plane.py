@@ -17,7 +17,7 @@ from evproxy.engine.loop import SocketEngine
 from evproxy.engine.options import SWITCHES, Options, can_wait, set_options, timing
 from evproxy.engine.pipes import MOST, Pipes
 from evproxy.errors import SettingsError
-from evproxy.interfaces import Half, Relay, RelayListener
+from evproxy.relay.contract import Half, Relay, RelayListener
 from evproxy.relay.delivery import innermost
 from evproxy.relay.end import End
 from evproxy.relay.socket_relay import SocketRelay
@@ -87,8 +87,11 @@ class DataPlane:
         stages: Sequence[Stage] = (),
     ) -> Relay:
         """
-        Relay between the two; see `evproxy.interfaces.Joiner`.
+        Relay between the two.
 
+        :param received: what the client sent before; passed to the server first.
+        :param ended: whether the client has ended its stream; passed on after that.
+        :param listener: hears of the end.
         :param stages: what the bytes pass on their way, of this session alone.
         """
         engine = self._engine

@@ -7,7 +7,7 @@ Each is an `evproxy.interfaces.Dialer`.  An attempt that may need more than one 
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Protocol
 
 from attrs import frozen
 from twisted.internet.defer import Deferred, maybeDeferred
@@ -24,7 +24,7 @@ from zope.interface import implementer
 
 from evproxy.config.addresses import host_and_port
 from evproxy.errors import ConnectTimeout, LocalShortage
-from evproxy.interfaces import Handshaking, PlainConnector
+from evproxy.interfaces import PlainConnector
 from evproxy.policy.shortages import shortage_in
 from evproxy.policy.sources import Sources
 from evproxy.upstream.names import LookUps
@@ -236,6 +236,14 @@ class NameAttempt(_Attempt, ClientFactory):
 
     def getDestination(self) -> Any:
         return TCPAddress(self._dialer.host, self._dialer.port)
+
+
+class Handshaking(Protocol):
+    """A protocol that counts as connected only when a handshake is over."""
+
+    transport: Any
+    handshake: Deferred[None] | None
+    """Fires when it is over, well or not; ``None`` if there is none to wait for."""
 
 
 class EndpointDialer:

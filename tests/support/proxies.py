@@ -14,9 +14,9 @@ from twisted.internet.endpoints import serverFromString
 from twisted.internet.interfaces import IListeningPort
 
 from evproxy.engine.pipes import MOST
-from evproxy.interfaces import Half, Relay, RelayListener
 from evproxy.model import SessionRecord
 from evproxy.observe.log import TroubleLog
+from evproxy.relay.contract import Half, Relay, RelayListener
 from evproxy.relay.stages import Stage
 from evproxy.session.admission import Admission
 from evproxy.session.factory import ProxyFactory

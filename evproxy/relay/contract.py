@@ -1,0 +1,89 @@
+"""The contracts of a relay: with the two halves that it joins, and with their session."""
+
+from __future__ import annotations
+
+from typing import Any, Protocol
+
+from twisted.python.failure import Failure
+
+from evproxy.model import Ending, Side
+
+
+class Receiver(Protocol):
+    """What takes the bytes and the end of one peer's stream."""
+
+    def received(self, data: bytes) -> None:
+        """The peer sent `data`."""
+
+    def stream_ended(self) -> None:
+        """The peer ended its stream in order; its connection can still be written to."""
+
+    def peer_reset(self) -> None:
+        """The peer reset its connection while it was not read; what it sent is still there."""
+
+    def closing_here(self, ended: bool) -> bool:
+        """
+        Code between the peer's socket and the half closes the connection, in order.
+
+        `ended`: the peer has ended its stream, and all of it was read.
+        Returns whether the receiver closes the connection itself, later.
+        """
+
+    def connection_lost(self, reason: Failure) -> None:
+        """The peer's connection is gone: ``ConnectionDone`` if in order."""
+
+
+class Half(Protocol):
+    """One half of a session: a Twisted protocol that hands on what comes to its receiver."""
+
+    transport: Any
+    receiver: Receiver
+
+    def closing_here(self, ended: bool) -> bool:
+        """See `Receiver`."""
+
+
+class RelayListener(Protocol):
+    """Hears how a relay comes to its end.  Called by the relay, at most once each."""
+
+    def relay_half_closed(self, side: Side) -> None:
+        """`side` ended its stream in order; the other direction goes on."""
+
+    def relay_closing(self, by: Side, how: Ending) -> None:
+        """The end is decided, by `by` in the way `how`; only delivery is outstanding."""
+
+    def relay_closed(self, by: Side, how: Ending) -> None:
+        """
+        Both connections are gone.  Nothing comes after this.
+
+        By whom and how it was decided, or what cut the delivery short after that.
+        """
+
+
+class Relay(Protocol):
+    """Moves the bytes of one session both ways until both sides are done."""
+
+    name: str
+
+    @property
+    def bytes_to_upstream(self) -> int: ...
+
+    @property
+    def bytes_to_downstream(self) -> int: ...
+
+    def totals(self) -> tuple[int, int, float | None]:
+        """
+        Bytes to upstream, bytes to downstream, and when the first byte came from the server, in
+        seconds on the reactor's clock: all that is told of it, in one call.
+        """
+
+    def idle_since(self, now: float) -> float:
+        """
+        When a byte last moved, as far as is known at `now`: seconds on the reactor's clock.
+
+        Bytes that a peer's kernel took since the last call count as moved.  The first call comes
+        when the session has lasted for some seconds.
+        """
+
+    def reset(self, by: Side, how: Ending) -> None:
+        """Reset both sides now; `relay_closed` follows."""
