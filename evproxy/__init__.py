@@ -4,7 +4,7 @@ evproxy: an event-driven TCP proxy on Twisted.
 `ProxyService` is a proxy as a Twisted service.  `ProxyFactory` proxies what any server
 endpoint accepts to the servers of a `Pool`.
 
-What a pool does can be replaced by plain objects: a `Balancer`, a `Probe`, a `Discovery`
+What these do can be replaced by plain objects: a `Router`, a `Balancer`, a `Probe`, a `Discovery`
 and a `PoolObserver` of your own satisfy the protocols of these names, and inherit nothing.
 """
 
@@ -16,6 +16,7 @@ from evproxy.interfaces import (
     PoolObserver,
     PressureObserver,
     Probe,
+    Router,
     SessionObserver,
     TroubleObserver,
 )
@@ -80,6 +81,7 @@ __all__ = [
     "ProxyService",
     "RandomTwo",
     "RoundRobin",
+    "Router",
     "ServerStatus",
     "SessionLog",
     "SessionObserver",

@@ -8,8 +8,9 @@ is a plain object that satisfies the protocol here.  It inherits nothing.
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterator, Sequence
-from typing import Protocol, runtime_checkable
+from typing import Any, Protocol, runtime_checkable
 
+from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IConnector
 from twisted.internet.protocol import ClientFactory
 from twisted.python.failure import Failure
@@ -171,6 +172,24 @@ class Pool(Protocol):
         The service has stopped: no timer, check or watch is left.
 
         Comes once for each `start`, and never without one.
+        """
+
+
+@runtime_checkable
+class Router(Protocol):
+    """Chooses the pool of each session."""
+
+    def route(self, info: ConnectionInfo) -> Pool | Deferred[Any] | None:
+        """
+        The pool for the session of the client that `info` describes, or a Deferred of it.
+
+        ``None`` refuses the client.  The Deferred is cancelled when the client leaves, and after
+        `evproxy.session.intake.ROUTE_TIMEOUT` seconds.  Whoever makes the pools starts and stops
+        them.
+
+        :raises evproxy.errors.NoServerAvailable: to refuse the client; the message is the reason
+            that the session ends with.  Any other exception is logged with its traceback, and
+            ends the session too.
         """
 
 

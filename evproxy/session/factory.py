@@ -12,9 +12,10 @@ from twisted.internet.protocol import ClientFactory, Factory, Protocol
 
 from evproxy.config.addresses import MAPPED, canonical_address
 from evproxy.escape import escaped, printable
-from evproxy.interfaces import Pool, SessionObserver, TroubleObserver
+from evproxy.interfaces import Pool, Router, SessionObserver, TroubleObserver
 from evproxy.model import ConnectionInfo
 from evproxy.session.admission import Admission
+from evproxy.session.connecting import ConnectContext, Connecting
 from evproxy.session.halves import DownstreamProtocol, Refusing, UpstreamFactory
 from evproxy.session.session import Session, SessionContext
 from evproxy.settings import Keepalive, Timeouts
@@ -25,6 +26,19 @@ DEFAULT_MAX_SESSIONS = 4096
 """The bound on sessions of a `ProxyFactory` that is used without a `ProxyService`."""
 
 
+class OnePool:
+    """The `Router` that sends every session to the same pool."""
+
+    __slots__ = ("_pool",)
+
+    def __init__(self, pool: Pool) -> None:
+        self._pool = pool
+
+    def route(self, info: ConnectionInfo) -> Pool:
+        """The pool."""
+        return self._pool
+
+
 class ProxyFactory(Factory):
     """
     Proxies every connection that it is given to the servers of a pool.
@@ -32,10 +46,12 @@ class ProxyFactory(Factory):
     Use it like any `Factory`: ``endpoint.listen(ProxyFactory(pool))``.  To bind, drain
     and stop as a service, use `evproxy.ProxyService`, which makes these.
 
-    A subclass may name subclasses of `DownstreamProtocol` and of `UpstreamFactory` as its
-    `protocol` and its `upstream_factory`.
+    To change what a session does, pass objects: a `Router`, observers, and a pool with a balancer,
+    a probe or a discovery of your own.  A subclass may still name subclasses of
+    `DownstreamProtocol` and of `UpstreamFactory` as its `protocol` and its `upstream_factory`.
 
-    :param pool: where upstream servers come from.
+    :param pool: where upstream servers come from, or a `Router` that chooses the pool of each
+        session.
     :param reactor: tells the time and relays.  Required unless there is a `plane`, or `pool`
         is an `evproxy.Pool`, whose own it is then.
     :param listener: the name of the listener in logs.
@@ -52,11 +68,11 @@ class ProxyFactory(Factory):
 
     noisy = False
     protocol: Callable[[ConnectionInfo], Protocol] = DownstreamProtocol
-    upstream_factory: Callable[[Session], ClientFactory] = UpstreamFactory
+    upstream_factory: Callable[[Connecting], ClientFactory] = UpstreamFactory
 
     def __init__(
         self,
-        pool: Pool,
+        pool: Pool | Router,
         *,
         reactor: Any = None,
         listener: str = "",
@@ -80,17 +96,20 @@ class ProxyFactory(Factory):
         self.admission = admission
         self.context = SessionContext(
             clock=reactor,
-            pool=pool,
+            router=pool if isinstance(pool, Router) else OnePool(pool),
+            connects=ConnectContext(
+                clock=reactor,
+                sockets=plane.sockets,
+                upstream_factory=self.upstream_factory,
+                troubles=hearing,
+                short=admission.short,
+            ),
             plane=plane,
-            sockets=plane.sockets,
             deadlines=plane.deadlines,
             timeouts=Timeouts() if timeouts is None else timeouts,
-            upstream_factory=self.upstream_factory,
             ended=admission.closed,
-            short=admission.short,
             listener=printable(listener),
             observers=list(observers),
-            troubles=hearing,
         )
 
     def buildProtocol(self, addr: Any) -> Any:

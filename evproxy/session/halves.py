@@ -1,16 +1,15 @@
 """
 The two halves of a session as Twisted knows them.
 
-A listener's factory makes a `DownstreamProtocol` for each client; its session connects with an
-`UpstreamFactory`, which makes the `UpstreamProtocol`.  Neither has logic of its own: what comes
-in goes to the half's receiver, which is first the session and then the relay.
+A listener's factory makes a `DownstreamProtocol` for each client.  Its session connects with an
+`UpstreamFactory`, which makes the `UpstreamProtocol`.  The two halves have no logic of their own:
+what comes in goes to the half's receiver, which is first the session's `Intake` and then the relay.
 """
 
 from __future__ import annotations
 
 import typing
 from collections.abc import Callable
-from functools import wraps
 from typing import Any
 
 from twisted.internet.defer import Deferred
@@ -21,7 +20,6 @@ from twisted.internet.interfaces import (
     IHandshakeListener,
 )
 from twisted.internet.protocol import ClientFactory, Protocol, connectionDone
-from twisted.logger import Logger
 from twisted.protocols.tls import TLSMemoryBIOProtocol
 from twisted.python.failure import Failure
 from zope.interface import implementer
@@ -31,12 +29,12 @@ from evproxy.model import ConnectionInfo
 from evproxy.relay.closing_here import closed_here
 from evproxy.relay.contract import Receiver
 from evproxy.relay.delivery import ended_in_order, innermost
-from evproxy.session.session import NOBODY, Session
+from evproxy.session.connecting import Connecting
+from evproxy.session.discarding import NOBODY
+from evproxy.session.session import Session
 from evproxy.sockets.closings import hear, hear_no_more
 from evproxy.sockets.transport import SocketTransport
 from evproxy.upstream.reasons import handshake_reason
-
-_log = Logger()
 
 
 @implementer(IHalfCloseableProtocol)
@@ -44,17 +42,13 @@ class _Half(Protocol):
     """
     One half of a session.
 
-    Whatever the ``connectionLost`` of a subclass does, the half's own is called after it, or
-    the session would be kept for good where that breaks.
+    Once it is connected, its receiver hears of the end of the connection even if a
+    ``connectionLost`` of a subclass raises, or does not call the one here: see
+    `evproxy.sockets.closings`.
     """
 
     transport: Any
     receiver: Receiver = NOBODY
-
-    def __init_subclass__(cls) -> None:
-        super().__init_subclass__()
-        if cls.connectionLost is not cls._own_connection_lost:
-            cls.connectionLost = _before_own(cls.connectionLost)  # type: ignore[method-assign]
 
     def dataReceived(self, data: bytes) -> None:
         self.receiver.received(data)
@@ -82,21 +76,6 @@ class _Half(Protocol):
         hear_no_more(self)
         receiver.connection_lost(reason)
 
-    _own_connection_lost = connectionLost
-
-
-def _before_own(lost: Callable[..., None]) -> Callable[..., None]:
-    """`lost`, the ``connectionLost`` of a subclass, and then the half's own."""
-
-    @wraps(lost)
-    def lost_and_told(half: _Half, reason: Failure = connectionDone) -> None:
-        try:
-            lost(half, reason)
-        finally:
-            half._own_connection_lost(reason)
-
-    return lost_and_told
-
 
 class BeginsSessions(typing.Protocol):
     """What a client's half tells that it is connected; `ProxyFactory` is one."""
@@ -123,16 +102,15 @@ class UpstreamProtocol(_Half):
     """
     The server's half: it tells its session when it is connected, with TLS after the handshake.
 
-    `attempt`: which of the session's attempts it belongs to.  Its factory says so, for an
-    endpoint may connect when the session has gone on to another server.
     `handshake`: see `evproxy.upstream.dialers.Handshaking`.
+
+    :param attempt: the factory that makes it.
     """
 
     handshake: Deferred[None] | None = None
 
-    def __init__(self, session: Session) -> None:
-        self._session: Session | None = session
-        self.attempt = session.attempts
+    def __init__(self, attempt: UpstreamFactory) -> None:
+        self._attempt: UpstreamFactory | None = attempt
 
     def connectionMade(self) -> None:
         # The common case is found out without a call.
@@ -152,10 +130,10 @@ class UpstreamProtocol(_Half):
             # A wrapper closed it before it told of it: that was no connect.
             self.transport.abortConnection()
             return
-        session, self._session = self._session, None
-        assert session is not None
+        attempt, self._attempt = self._attempt, None
+        assert attempt is not None
         hear(self)
-        session.upstream_connected(self.attempt, self)
+        attempt.connecting.connected(attempt, self)
 
     def _handshake_over(self) -> None:
         handshake, self.handshake = self.handshake, None
@@ -163,17 +141,18 @@ class UpstreamProtocol(_Half):
             handshake.callback(None)
 
     def connectionLost(self, reason: Failure = connectionDone) -> None:
-        session, self._session = self._session, None
-        if session is None:
-            _Half.connectionLost(self, reason)
+        attempt, self._attempt = self._attempt, None
+        if attempt is None:
+            # As above, without another call for each session.
+            receiver, self.receiver = self.receiver, NOBODY
+            hear_no_more(self)
+            receiver.connection_lost(reason)
             return
         # Else a subclass broke before the session heard that it is connected.
         if self.handshake is not None:
             reason = Failure(HandshakeFailed(handshake_reason(reason.value)))
             self._handshake_over()
-        session.connect_failed(self.attempt, reason)
-
-    _own_connection_lost = connectionLost
+        attempt.connecting.failed(attempt, reason)
 
 
 def _tells_of_handshake(transport: TLSMemoryBIOProtocol) -> bool:
@@ -183,56 +162,32 @@ def _tells_of_handshake(transport: TLSMemoryBIOProtocol) -> bool:
 
 class UpstreamFactory(ClientFactory):
     """
-    Connects one session upstream, once.
+    One attempt to connect a session to a server.
 
-    A subclass may name a subclass of `UpstreamProtocol` as its `protocol`.  Whatever its
-    ``clientConnectionFailed`` does, the session hears of the failure after it, or it would
-    wait for the attempt for good where that breaks.
+    It is made for each attempt, and identifies it.  A subclass may name a subclass of
+    `UpstreamProtocol` as its `protocol`.  If it has a ``clientConnectionFailed`` of its own, that
+    must call the one here, or the session waits until its client leaves.
 
-    `attempt`: which of the session's attempts this is.
+    :param connecting: hears how the attempt ends.
     """
 
     noisy = False
-    protocol: Callable[[Session], UpstreamProtocol] = UpstreamProtocol
+    protocol: Callable[[UpstreamFactory], UpstreamProtocol] = UpstreamProtocol
 
-    def __init_subclass__(cls) -> None:
-        super().__init_subclass__()
-        failed = cls.clientConnectionFailed
-        if failed is not UpstreamFactory.clientConnectionFailed:
-            cls.clientConnectionFailed = _before_session(failed)  # type: ignore[method-assign]
-
-    def __init__(self, session: Session) -> None:
-        self.session = session
-        self.attempt = session.attempts
+    def __init__(self, connecting: Connecting) -> None:
+        self.connecting = connecting
+        # What connects may be wrapped around this.
+        connecting.attempt = self
 
     def buildProtocol(self, addr: IAddress | None) -> Any:
-        protocol = self.protocol(self.session)
-        protocol.attempt = self.attempt
-        return protocol
+        return self.protocol(self)
 
     def clientConnectionFailed(self, connector: IConnector, reason: Failure) -> None:
-        self.session.connect_failed(self.attempt, reason)
+        self.connecting.failed(self, reason)
 
     def clientConnectionLost(self, connector: IConnector, reason: Failure) -> None:
         # Twisted's connector would stay in a cycle with its transport.
         connector.transport = None  # type: ignore[attr-defined]
-
-
-def _before_session(failed: Callable[..., None]) -> Callable[..., None]:
-    """`failed`, the ``clientConnectionFailed`` of a subclass, and then the session is told."""
-
-    @wraps(failed)
-    def failed_and_told(factory: UpstreamFactory, connector: IConnector, reason: Failure) -> None:
-        try:
-            failed(factory, connector, reason)
-        except Exception:
-            peer = factory.session.info.peer_host
-            _log.failure("The client factory of a session of {peer} broke", peer=peer)
-        finally:
-            # Once, for an attempt that is over already counts for nothing.
-            factory.session.connect_failed(factory.attempt, reason)
-
-    return failed_and_told
 
 
 class Refusing(Protocol):

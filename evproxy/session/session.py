@@ -1,39 +1,26 @@
 """
 One session: from an accepted connection to the end of both sides.
 
-This is the one place where a session's phase changes::
-
-    accepted ─► connecting ─► relaying ─► closing ─► closed
-                    │                        ▲
-                    └────────────────────────┘   (client left, no server, error)
-
-A session decides; it does no I/O of its own.  Dialers connect, a joiner relays, a pool
-picks servers, and whoever observes is told at the end.
+This is the one place where a session's phase changes, and where it is decided how it ends.  The
+phases and the allowed changes are in `TRANSITIONS`.  A `Session` does no I/O of its own: an
+`Intake` keeps what the client sends before there is a server, a `Connecting` finds the server, and
+a relay moves the bytes.  The first two are dropped once the relay runs.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 
 from attrs import define, field
-from twisted.internet.error import ConnectionDone
-from twisted.internet.interfaces import IConnector, IReactorTime
-from twisted.internet.protocol import ClientFactory
+from twisted.internet.defer import Deferred
+from twisted.internet.interfaces import IReactorTime
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
 from evproxy.engine.deadlines import Deadlines
 from evproxy.engine.options import LASTING
-from evproxy.errors import EvproxyError, NoServerAvailable, Shortage
-from evproxy.escape import escaped, printable
-from evproxy.interfaces import (
-    PlainConnector,
-    Pool,
-    Server,
-    SessionObserver,
-    TroubleObserver,
-    Waiter,
-)
+from evproxy.errors import NoServerAvailable
+from evproxy.interfaces import Pool, Router, Server, SessionObserver
 from evproxy.model import (
     CloseReason,
     ConnectionInfo,
@@ -43,19 +30,42 @@ from evproxy.model import (
     Side,
     close_reason,
 )
-from evproxy.policy.shortages import shortage_in
 from evproxy.relay.closing_here import TLSClosing, closed_here
 from evproxy.relay.contract import Half, Relay
-from evproxy.relay.finished_client import FinishedClient
+from evproxy.session.connecting import ConnectContext, Connecting, message_of
+from evproxy.session.discarding import NOBODY, ClosingHere, Discarding
+from evproxy.session.intake import ROUTE_TIMEOUT, Intake
 from evproxy.settings import Timeouts
 from evproxy.sockets.plane import DataPlane
 
-EARLY_BYTES = 64 * 1024
-"""How much of what a client sends before it is connected upstream is kept; then TCP pushes back."""
+TRANSITIONS: dict[Phase, tuple[Phase, ...]] = {
+    # A pool is being chosen for it.
+    Phase.ACCEPTED: (Phase.INSPECTING,),
+    # The pool is chosen; or the client left, the router gave none, an exception.
+    Phase.INSPECTING: (Phase.CONNECTING, Phase.CLOSING),
+    # A server is connected; or the client left, no server, an exception.
+    Phase.CONNECTING: (Phase.RELAYING, Phase.CLOSING),
+    # How it ends is decided, with bytes still to be delivered; or both streams have ended.
+    Phase.RELAYING: (Phase.CLOSING, Phase.CLOSED),
+    # Both connections are gone.
+    Phase.CLOSING: (Phase.CLOSED,),
+    Phase.CLOSED: (),
+}
+"""The phases of a session, and which may follow each."""
+
+
+def before(phase: Phase) -> tuple[Phase, ...]:
+    """The phases that `phase` may follow."""
+    return tuple(earlier for earlier, later in TRANSITIONS.items() if phase in later)
+
 
 # A member of an enumeration is looked up in its class each time it is named there.
-_CONNECTING, _RELAYING = Phase.CONNECTING, Phase.RELAYING
+_INSPECTING, _CONNECTING, _RELAYING = Phase.INSPECTING, Phase.CONNECTING, Phase.RELAYING
 _CLOSING, _CLOSED = Phase.CLOSING, Phase.CLOSED
+
+_BEFORE_INSPECTING, _BEFORE_CONNECTING = before(_INSPECTING), before(_CONNECTING)
+_BEFORE_RELAYING, _BEFORE_CLOSING, _BEFORE_CLOSED = map(before, (_RELAYING, _CLOSING, _CLOSED))
+_UNCONNECTED = (_INSPECTING, _CONNECTING)
 
 _log = Logger()
 
@@ -65,9 +75,9 @@ class SessionContext:
     """
     What the sessions of one listener share.
 
-    `clock` tells the time; `sockets` makes plain sockets; `upstream_factory` makes the
-    client factory that one session connects with; `ended` is called with each session
-    that is over, and `short` with what evproxy itself lacked to connect one.
+    `clock` tells the time; `router` chooses the pool of each session; `connects` is for
+    connecting to its servers; `plane` joins the two halves; `ended` is called with each session
+    that is over.
 
     `first_look`: seconds after which a session is looked at for the first time.  So early that
     its half-close, if it comes before, needs no other deadline: most sessions end without
@@ -75,17 +85,14 @@ class SessionContext:
     """
 
     clock: IReactorTime
-    pool: Pool
+    router: Router
+    connects: ConnectContext
     plane: DataPlane
-    sockets: PlainConnector
     deadlines: Deadlines
     timeouts: Timeouts
-    upstream_factory: Callable[[Session], ClientFactory]
     ended: Callable[[Session], None]
     listener: str = ""
     observers: list[SessionObserver] = field(factory=list)
-    troubles: list[TroubleObserver] = field(factory=list)
-    short: Callable[[Shortage], None] | None = None
     first_look: float = field(init=False)
 
     def __attrs_post_init__(self) -> None:
@@ -93,63 +100,11 @@ class SessionContext:
         self.first_look = min(LASTING, timeouts.half_close, timeouts.idle or LASTING)
 
 
-class _Discarding:
-    """Takes what still comes from a peer whose connection is being closed."""
-
-    __slots__ = ("_lost",)
-
-    def __init__(self, lost: Callable[[], None]) -> None:
-        self._lost = lost
-
-    def received(self, data: bytes) -> None:
-        """Nobody wants it any more."""
-
-    def stream_ended(self) -> None:
-        """It is being closed anyway."""
-
-    def peer_reset(self) -> None:
-        """It is being closed anyway."""
-
-    def closing_here(self, ended: bool) -> bool:
-        """It is being closed anyway."""
-        return False
-
-    def connection_lost(self, reason: Failure) -> None:
-        self._lost()
-
-
-class _ClosingHere(_Discarding):
-    """The same, while code on the client's side closes the connection in order."""
-
-    __slots__ = ("_tls_closing",)
-
-    def __init__(self, lost: Callable[[], None], tls_closing: TLSClosing) -> None:
-        super().__init__(lost)
-        self._tls_closing = tls_closing
-
-    def connection_lost(self, reason: Failure) -> None:
-        self._tls_closing.cancel()
-        super().connection_lost(reason)
-
-
-def _nothing() -> None:
-    """There is nothing to do."""
-
-
-def _message_of(failure: Failure) -> str:
-    """What `failure` says, which may be what a server said, fit for a log."""
-    message = failure.getErrorMessage()
-    ours = isinstance(failure.value, EvproxyError)
-    return printable(message) if ours else escaped(message)
-
-
-NOBODY = _Discarding(_nothing)
-"""The receiver of a half that has no session, or none any more."""
-
-
 class Session:
     """
     One proxied connection.
+
+    `intake`: what the client has sent; ``None`` once it is relayed, or closed.
 
     :param context: what it shares with the other sessions of its listener.
     :param downstream: the client's half.
@@ -157,25 +112,19 @@ class Session:
     """
 
     __slots__ = (
-        "_attempt_started",
         "_bucket",
-        "_candidates",
         "_connecting",
         "_context",
-        "_chunks",
-        "_ended",
-        "_size",
-        "_half_closed",
         "_deadline_is_idle",
-        "_short",
-        "_tried",
-        "_waiting",
-        "_walking",
+        "_half_closed",
+        "_pool",
+        "_routing",
         "attempts",
         "connect_time",
         "downstream",
         "error",
         "info",
+        "intake",
         "phase",
         "reason",
         "relay",
@@ -195,232 +144,125 @@ class Session:
         self.reason: CloseReason | None = None
         self.relay: Relay | None = None
         self.server: Server | None = None
-        self._candidates: Iterator[Server] | None = None
-        self._connecting: IConnector | None = None
-        self._tried: tuple[Server, ...] = ()
-        self._waiting: Waiter | None = None
-        self._walking = False
+        self._pool: Pool | None = None
+        self._routing: Deferred[Pool | None] | None = None
+        self._connecting: Connecting | None = None
         self._bucket = 0
         self._half_closed = False
         self._deadline_is_idle = False
-        self._short = False
-        self._chunks: list[bytes] | None = None
-        self._size = 0
-        self._ended = False
-        downstream.receiver = self
+        self.intake: Intake | None = Intake(self, downstream, context.clock)
+
+    # Before it relays: the pool, and the server.
 
     def start(self) -> None:
-        """The client is connected: find it a server."""
-        self.phase = _CONNECTING
-        if closed_here(self.downstream.transport):
-            self.closing_here(ended=False)
-            return
+        """The client is connected: choose a pool for it."""
+        assert self.phase in _BEFORE_INSPECTING
+        self.phase = _INSPECTING
         try:
-            self._choose()
+            pool = self._context.router.route(self.info)
         except Exception:
-            self._broken()
-
-    # Connecting.
-
-    def _choose(self) -> None:
-        candidates = self._context.pool.candidates(self.info)
-        if self._tried:
-            candidates = (server for server in candidates if server not in self._tried)
-        self._candidates = candidates
-        self._connect_next()
-
-    def _connect_next(self) -> None:
-        if self._walking:
-            # It failed before its dialer returned: the loop below goes on.
+            self._not_routed(Failure())
             return
-        self._walking = True
-        most = self._context.pool.connect_attempts
-        try:
-            while self.server is None and self.phase is _CONNECTING:
-                if self._candidates is None or self.attempts >= most:
-                    break
-                server = next(self._candidates, None)
-                if server is None:
-                    break
-                self._connect(server)
-        finally:
-            self._walking = False
-        if self.server is None and self.phase is _CONNECTING:
-            self._no_candidate()
-
-    def _connect(self, server: Server) -> None:
-        context = self._context
-        pool = context.pool
-        self.attempts += 1
-        self.server = server
-        pool.claim(server, self)
-        self._attempt_started = context.clock.seconds()
-        connecting = server.dialer.connect(
-            context.upstream_factory(self), pool.connect_timeout, context.sockets
-        )
-        # The attempt may be over already.
-        if self.phase is _CONNECTING and self.server is not None:
-            self._connecting = connecting
-
-    def _no_candidate(self) -> None:
-        pool = self._context.pool
-        self._candidates = None
-        why = f"no server of pool {pool.name} is available"
-        if self.attempts < pool.connect_attempts:
-            try:
-                self._waiting = pool.wait(self.info, self._slot_free, self._no_server, self._tried)
-            except NoServerAvailable as error:
-                # The error itself would be in a cycle with this frame.
-                why = str(error)
-            if self._waiting is not None:
-                return
-        if not self.attempts:
-            self._no_server(NoServerAvailable(why))
+        if isinstance(pool, Deferred):
+            self._routing = pool
+            self._set_deadline(self.started, self.started, ROUTE_TIMEOUT)
+            pool.addCallbacks(self._routed, self._not_routed)
         else:
-            by = Side.PROXY if self._short else Side.UPSTREAM
-            self._close_unconnected(by, Ending.UNREACHABLE)
+            self._routed(pool)
 
-    def _slot_free(self) -> None:
-        self._waiting = None
-        try:
-            self._choose()
-        except Exception:
-            self._broken()
-
-    def _no_server(self, error: Exception) -> None:
-        self._waiting = None
-        self.error = str(error)
-        self._close_unconnected(Side.PROXY, Ending.UNREACHABLE)
-
-    def connect_failed(self, attempt: int, reason: Failure) -> None:
-        """The connect numbered `attempt` failed; called by its client factory."""
-        server = self.server
-        if server is None or not self._is_under_way(attempt):
+    def _routed(self, pool: Pool | None) -> None:
+        self._routing = None
+        if self.phase is not _INSPECTING:
             return
-        self._connecting = None
-        self.server = None
-        self._tried += (server,)
-        shortage = shortage_in(reason.value, server.name)
-        self._short = shortage is not None
-        why = _message_of(reason) if shortage is None else str(shortage)
-        self.error = f"{server.name}: {why}"
-        try:
-            if shortage is None:
-                self._context.pool.connect_failed(server, self, reason)
-                self._tell_connect_failed(server.name, why)
-            else:
-                self._lacked(server, shortage)
-            self._connect_next()
-        except Exception:
-            self._broken()
-
-    def _lacked(self, server: Server, shortage: Shortage) -> None:
-        """Evproxy itself lacked something to connect to `server`, which is not blamed."""
-        context = self._context
-        context.pool.abandoned(server, self)
-        if context.short is not None:
-            context.short(shortage)
-        if shortage.everywhere:
-            # Another server would be no better.
-            self._close_unconnected(Side.PROXY, Ending.UNREACHABLE)
-
-    def upstream_connected(self, attempt: int, upstream: Half) -> None:
-        """The connect numbered `attempt` succeeded; called by the protocol that it made."""
-        context, server = self._context, self.server
-        upstream.receiver = NOBODY
-        if server is None or not self._is_under_way(attempt):
-            upstream.transport.abortConnection()
+        if pool is None:
+            self._refuse("the router chose no pool")
             return
-        now = context.clock.seconds()
+        if self._bucket:
+            self._drop_deadline()
+        assert self.phase in _BEFORE_CONNECTING
+        self.phase = _CONNECTING
+        self._pool = pool
+        if closed_here(self.downstream.transport):
+            self.client_closing()
+            return
+        self._connecting = connecting = Connecting(self._context.connects, self, pool)
+        try:
+            connecting.find()
+        except Exception:
+            self.broke()
+
+    def _not_routed(self, reason: Failure) -> None:
+        self._routing = None
+        if self.phase is not _INSPECTING:
+            return
+        if reason.check(NoServerAvailable):
+            self._refuse(message_of(reason))
+        else:
+            self._broke(reason)
+
+    def _refuse(self, why: str) -> None:
+        self.error = why
+        self.close_unconnected(Side.PROXY, Ending.UNREACHABLE)
+
+    def connected(self, upstream: Half, now: float, seconds: float) -> None:
+        """`server` is connected at `now`, `seconds` after the attempt began: relay."""
+        context, server, pool, intake = self._context, self.server, self._pool, self.intake
+        assert server is not None
+        assert pool is not None
+        assert intake is not None
         self.connect_time = now - self.started
         self.error = ""
-        self._connecting = self._candidates = None
-        chunks, self._chunks = self._chunks, None
+        self._connecting = self.intake = None
+        assert self.phase in _BEFORE_RELAYING
         self.phase = _RELAYING
         try:
-            context.pool.connected(server, now - self._attempt_started)
+            pool.connected(server, seconds)
             self._bucket = context.deadlines.add(self, now, context.first_look)
-            self.relay = context.plane.join(
-                self.downstream, upstream, b"".join(chunks) if chunks else b"", self._ended, self
-            )
+            received = b"".join(intake.chunks) if intake.chunks else b""
+            self.relay = context.plane.join(self.downstream, upstream, received, intake.ended, self)
         except Exception:
             upstream.transport.abortConnection()
-            self._broken()
+            self.broke()
 
-    def _is_under_way(self, attempt: int) -> bool:
-        # What an attempt that is over still tells must not count for the one after it.
-        return self.phase is _CONNECTING and attempt == self.attempts
-
-    # What the client does before it is connected.
-
-    def received(self, data: bytes) -> None:
-        """Keep what the client sends, a bounded amount of it; then TCP pushes back."""
-        if self._chunks is None:
-            self._chunks = []
-        self._chunks.append(data)
-        self._size += len(data)
-        if self._size >= EARLY_BYTES:
-            self.downstream.transport.pauseProducing()
-
-    def stream_ended(self) -> None:
-        """The client ended its stream: passed on after what is kept."""
-        self._ended = True
-        if self._chunks is None:
-            # Nothing was asked and nothing will be: as good as gone (HAProxy decides alike).
-            self._close_unconnected(Side.DOWNSTREAM, Ending.LEFT)
-
-    def peer_reset(self) -> None:
-        """The client reset its connection while it was not read."""
-        self._close_unconnected(Side.DOWNSTREAM, Ending.LEFT)
-
-    def closing_here(self, ended: bool) -> bool:
-        """A wrapper closes the client's connection, within the half-close timeout."""
-        if self.phase is _CONNECTING and not ended:
+    def client_closing(self) -> None:
+        """Code on the client's side closes its connection, within the half-close timeout."""
+        if self.phase in _UNCONNECTED:
             self._stop_connecting(Side.DOWNSTREAM, Ending.LEFT)
             tls_closing = TLSClosing(self._context.clock, self.downstream.transport)
-            self.downstream.receiver = _ClosingHere(self._closed, tls_closing)
+            self.downstream.receiver = ClosingHere(self._closed, tls_closing)
             now = self._context.clock.seconds()
             self._set_deadline(now, now, self._context.timeouts.half_close)
-        return False
 
-    def connection_lost(self, reason: Failure) -> None:
+    def client_gone(self) -> None:
         """The client's connection is gone."""
-        if self.phase is _CONNECTING and self._chunks and reason.check(ConnectionDone):
-            # Its end, like what it sent before, is passed on after the connect.
-            self._ended = False
-            self.downstream.transport = FinishedClient(self._context.clock, self.downstream)
-            return
         self.downstream.receiver = NOBODY
-        if self.phase is _CONNECTING:
+        if self.phase in _UNCONNECTED:
             self._stop_connecting(Side.DOWNSTREAM, Ending.LEFT)
         self._closed()
 
+    def close_unconnected(self, by: Side, how: Ending) -> None:
+        """Reset the client, if it has no server yet."""
+        if self.phase in _UNCONNECTED:
+            self._stop_connecting(by, how)
+            self.downstream.receiver = Discarding(self._closed)
+            self.downstream.transport.abortConnection()
+
     def _stop_connecting(self, by: Side, how: Ending) -> None:
         self.reason = close_reason(by, how, self.phase)
+        assert self.phase in _BEFORE_CLOSING
         self.phase = _CLOSING
-        self._candidates = None
-        server, self.server = self.server, None
+        self.intake = None
+        self._drop_deadline()
         connecting, self._connecting = self._connecting, None
-        waiting, self._waiting = self._waiting, None
-        if waiting is not None:
-            self._give_up(waiting.cancel)
+        routing, self._routing = self._routing, None
         if connecting is not None:
-            self._give_up(connecting.stopConnecting)
-        if server is not None:
-            self._give_up(self._context.pool.abandoned, server, self)
-
-    def _give_up(self, what: Callable[..., object], *arguments: object) -> None:
-        """Call `what`, which is another's code: the session closes whatever it does."""
-        try:
-            what(*arguments)
-        except Exception:
-            _log.failure("Could not stop connecting a session of {peer}", peer=self.info.peer_host)
-
-    def _close_unconnected(self, by: Side, how: Ending) -> None:
-        if self.phase is _CONNECTING:
-            self._stop_connecting(by, how)
-            self.downstream.receiver = _Discarding(self._closed)
-            self.downstream.transport.abortConnection()
+            connecting.stop()
+        if routing is not None:
+            try:
+                routing.cancel()
+            except Exception:
+                peer = self.info.peer_host
+                _log.failure("Could not stop choosing a pool for {peer}", peer=peer)
 
     # Relaying.
 
@@ -438,6 +280,7 @@ class Session:
     def relay_closing(self, by: Side, how: Ending) -> None:
         """How the session ends is decided; what is queued is still delivered."""
         self.reason = close_reason(by, how, self.phase)
+        assert self.phase in _BEFORE_CLOSING
         self.phase = _CLOSING
         self._half_closed = True
         if self._deadline_is_idle:
@@ -456,6 +299,8 @@ class Session:
         if relay is None:
             if self.phase is _CLOSING:
                 self.downstream.transport.abortConnection()
+            elif self.phase is _INSPECTING:
+                self._refuse(f"the router chose no pool within {ROUTE_TIMEOUT:g} s")
             return
         timeouts = self._context.timeouts
         active = relay.idle_since(now)
@@ -486,23 +331,21 @@ class Session:
             # A wrapper closes the client's connection, but its peer does not take it all.
             self.downstream.transport.abortConnection()
         else:
-            self._close_unconnected(by, how)
+            self.close_unconnected(by, how)
 
-    def half_broke(self) -> None:
-        """The client's half broke while it was being connected; it is logged, and is aborted."""
-        if self.phase is _CONNECTING:
-            self.end(Side.PROXY, Ending.ERROR)
+    def broke(self) -> None:
+        """Called in an ``except`` clause: this session ends, and no other notices."""
+        self._broke(Failure())
 
-    def _broken(self) -> None:
-        """Called in an ``except`` clause: this session ends, no other notices."""
-        failure = Failure()
+    def _broke(self, failure: Failure) -> None:
         _log.failure("A session of {peer} broke", failure, peer=self.info.peer_host)
-        self.error = _message_of(failure)
+        self.error = message_of(failure)
         if self.phase is _RELAYING and self.relay is None:
             # It broke while it was joined: there is no relay to close it.
             self.reason = close_reason(Side.PROXY, Ending.ERROR, _CONNECTING)
+            assert self.phase in _BEFORE_CLOSING
             self.phase = _CLOSING
-            self.downstream.receiver = _Discarding(self._closed)
+            self.downstream.receiver = Discarding(self._closed)
             self.downstream.transport.abortConnection()
         else:
             self.end(Side.PROXY, Ending.ERROR)
@@ -510,14 +353,18 @@ class Session:
     def _closed(self) -> None:
         if self.phase is _CLOSED:
             return
-        self._drop_deadline()
+        if self._bucket:
+            # As `_drop_deadline` does, without a call for each session.
+            self._context.deadlines.discard(self, self._bucket)
+            self._bucket = 0
+        assert self.phase in _BEFORE_CLOSED
         self.phase = _CLOSED
         assert self.reason is not None
-        server, context = self.server, self._context
+        server, pool, context = self.server, self._pool, self._context
         try:
-            if server is not None:
+            if server is not None and pool is not None:
                 answered = self.relay is not None and self.relay.bytes_to_downstream > 0
-                context.pool.ended(server, self, self.reason, answered)
+                pool.ended(server, self, self.reason, answered)
         except Exception:
             _log.failure(
                 "The pool broke at the end of a session of {peer}", peer=self.info.peer_host
@@ -535,13 +382,6 @@ class Session:
         # The halves may outlive the session, which they would keep.
         self.downstream.receiver = NOBODY
         self.relay = None
-
-    def _tell_connect_failed(self, name: str, why: str) -> None:
-        for observer in self._context.troubles:
-            try:
-                observer.connect_failed(name, why)
-            except Exception:
-                _log.failure("An observer broke when {name} could not be connected", name=name)
 
     def _record(self, reason: CloseReason) -> SessionRecord:
         relay, info, server, started = self.relay, self.info, self.server, self.started

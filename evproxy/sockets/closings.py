@@ -7,6 +7,10 @@ for a registered producer before they close, and the producer is the other direc
 session: so whoever has registered it must hear of the call.  `hear` arranges for that.
 
 There is no such need for ``abortConnection``, which waits for nobody.
+
+A subclass of a half may also raise an exception in ``connectionLost``, or not call the method of
+the half.  So the transport itself tells the half's receiver that the connection is gone.
+`SocketTransport` does so anyway, and `hear` arranges for it with Twisted's own transports.
 """
 
 from __future__ import annotations
@@ -17,6 +21,7 @@ from typing import Any
 from OpenSSL import SSL
 from twisted.internet.tcp import Connection
 from twisted.protocols.tls import TLSMemoryBIOProtocol
+from twisted.python.failure import Failure
 
 from evproxy.relay.closing_here import ending_layer, shutdown_state
 from evproxy.relay.contract import Half
@@ -25,7 +30,11 @@ from evproxy.sockets.transport import SocketTransport
 
 
 def hear(half: Half) -> None:
-    """From now on call ``half.closing_here`` when code on its side closes its connection."""
+    """
+    From now on call ``half.closing_here`` when code on its side closes its connection.
+
+    And call ``connection_lost`` of its receiver, after the half, when the connection is gone.
+    """
     transport = half.transport
     if isinstance(transport, SocketTransport) and transport.speaks_to(half):
         # It finds its half itself.
@@ -34,8 +43,10 @@ def hear(half: Half) -> None:
     if isinstance(layer, SocketTransport):
         layer.half = half
     elif isinstance(layer, Connection | TLSMemoryBIOProtocol):
-        # There is no other way to learn of the call.
-        vars(layer)["loseConnection"] = _Telling(layer, half, layer.loseConnection)
+        # There is no other way to learn of these calls.
+        own = vars(layer)
+        own["loseConnection"] = _Telling(layer, half, layer.loseConnection)
+        own["connectionLost"] = _losing(layer, half)
 
 
 def hear_no_more(half: Half) -> None:
@@ -43,9 +54,14 @@ def hear_no_more(half: Half) -> None:
     transport = half.transport
     if isinstance(transport, SocketTransport):
         return
-    layer = ending_layer(transport)
+    _restore(ending_layer(transport))
+
+
+def _restore(layer: Any) -> None:
     if isinstance(layer, Connection | TLSMemoryBIOProtocol):
-        vars(layer).pop("loseConnection", None)
+        own = vars(layer)
+        own.pop("loseConnection", None)
+        own.pop("connectionLost", None)
 
 
 class _Telling:
@@ -65,6 +81,24 @@ class _Telling:
         finally:
             if not kept:
                 self._lose()
+
+
+def _losing(layer: Any, half: Half) -> Callable[[Failure], None]:
+    """The ``connectionLost`` of one of Twisted's transports, which tells the receiver after."""
+    lost = layer.connectionLost
+
+    def connection_lost(reason: Failure) -> None:
+        nonlocal layer, half, lost
+        try:
+            lost(reason)
+        finally:
+            _restore(layer)
+            # It is nobody, if the half has told it already.
+            half.receiver.connection_lost(reason)
+            # Twisted's TLS may keep a failure whose frames lead here.
+            del layer, half, lost
+
+    return connection_lost
 
 
 def _stream_ended(layer: Connection | TLSMemoryBIOProtocol) -> bool:

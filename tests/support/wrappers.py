@@ -11,9 +11,9 @@ from twisted.protocols.policies import ProtocolWrapper, WrappingFactory
 from twisted.python.failure import Failure
 
 from evproxy.model import Ending, Phase, Side
+from evproxy.session.connecting import Connecting
 from evproxy.session.factory import ProxyFactory
 from evproxy.session.halves import UpstreamFactory
-from evproxy.session.session import Session
 from tests.support.peers import Peer, turn
 from tests.support.proxies import Proxied
 
@@ -160,8 +160,8 @@ class Wrapping:
             return {"wrap": wrapped}
 
         class Factory(ProxyFactory):
-            def upstream_factory(self, session: Session) -> Any:
-                return wrapped(UpstreamFactory(session))
+            def upstream_factory(self, connecting: Connecting) -> Any:
+                return wrapped(UpstreamFactory(connecting))
 
         return {"factory": Factory}
 

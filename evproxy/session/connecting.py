@@ -1,0 +1,259 @@
+"""
+From a pool to a connected server: candidates, attempts, and waiting for a slot.
+
+A `Connecting` belongs to one session, from the choice of its pool until it relays or closes.
+
+An attempt to connect is identified by the client factory that was made for it.  Late callbacks
+from an abandoned attempt are ignored, and its connection is aborted.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from typing import Protocol
+
+from attrs import define
+from twisted.internet.interfaces import IConnector, IReactorTime
+from twisted.internet.protocol import ClientFactory
+from twisted.logger import Logger
+from twisted.python.failure import Failure
+
+from evproxy.errors import EvproxyError, NoServerAvailable, Shortage
+from evproxy.escape import escaped, printable
+from evproxy.interfaces import (
+    PlainConnector,
+    Pool,
+    PoolSession,
+    Server,
+    TroubleObserver,
+    Waiter,
+)
+from evproxy.model import ConnectionInfo, Ending, Side
+from evproxy.policy.shortages import shortage_in
+from evproxy.relay.contract import Half
+
+_log = Logger()
+
+
+class Connectable(PoolSession, Protocol):
+    """
+    The session that is to be connected.
+
+    `server`, `attempts` and `error` are part of its record, and kept up to date here.
+    """
+
+    info: ConnectionInfo
+    server: Server | None
+    attempts: int
+    error: str
+
+    def connected(self, upstream: Half, now: float, seconds: float) -> None:
+        """`server` is connected, at `now`, `seconds` after the attempt began."""
+
+    def close_unconnected(self, by: Side, how: Ending) -> None:
+        """Reset the client, which has no server yet.  Stops the `Connecting`."""
+
+    def broke(self) -> None:
+        """Called in an ``except`` clause: log the exception and end the session."""
+
+
+@define
+class ConnectContext:
+    """
+    What the sessions of one listener need to connect.
+
+    `clock` tells the time; `sockets` makes plain sockets; `upstream_factory` makes the client
+    factory of an attempt: an `evproxy.session.halves.UpstreamFactory`, which may be wrapped.
+    `short` is called with what evproxy itself lacked to connect.
+    """
+
+    clock: IReactorTime
+    sockets: PlainConnector
+    upstream_factory: Callable[[Connecting], ClientFactory]
+    troubles: list[TroubleObserver]
+    short: Callable[[Shortage], None]
+
+
+class Connecting:
+    """
+    Connects one session to a server of `pool`.
+
+    `attempt`: the client factory of the attempt that is under way, which sets it itself; ``None``
+    if there is no attempt.
+
+    :param context: what it shares with others of its listener.
+    :param session: is to be connected.
+    :param pool: gives the servers.
+    """
+
+    __slots__ = (
+        "_began",
+        "_candidates",
+        "_connector",
+        "_context",
+        "_looping",
+        "_pool",
+        "_short",
+        "_stopped",
+        "_tried",
+        "_waiter",
+        "attempt",
+        "session",
+    )
+
+    def __init__(self, context: ConnectContext, session: Connectable, pool: Pool) -> None:
+        self._context = context
+        self._pool = pool
+        self.session = session
+        self.attempt: ClientFactory | None = None
+        self._candidates: Iterator[Server] | None = None
+        self._connector: IConnector | None = None
+        self._tried: tuple[Server, ...] = ()
+        self._waiter: Waiter | None = None
+        self._looping = self._short = self._stopped = False
+
+    def find(self) -> None:
+        """Try the servers that the pool gives now, except those that were tried."""
+        candidates = self._pool.candidates(self.session.info)
+        if self._tried:
+            candidates = (server for server in candidates if server not in self._tried)
+        self._candidates = candidates
+        self._try_next()
+
+    def stop(self) -> None:
+        """Abandon the attempt, or the place in the line; no callback comes any more."""
+        self._stopped = True
+        self._candidates = self.attempt = None
+        session = self.session
+        server, session.server = session.server, None
+        connector, self._connector = self._connector, None
+        waiter, self._waiter = self._waiter, None
+        if waiter is not None:
+            self._call(waiter.cancel)
+        if connector is not None:
+            self._call(connector.stopConnecting)
+        if server is not None:
+            self._call(self._pool.abandoned, server, session)
+
+    # What an attempt tells.
+
+    def failed(self, attempt: ClientFactory, reason: Failure) -> None:
+        """The attempt failed: go on with the next server."""
+        session = self.session
+        server = session.server
+        if attempt is not self.attempt or server is None:
+            return
+        self.attempt = self._connector = session.server = None
+        self._tried += (server,)
+        shortage = shortage_in(reason.value, server.name)
+        self._short = shortage is not None
+        why = message_of(reason) if shortage is None else str(shortage)
+        session.error = f"{server.name}: {why}"
+        try:
+            if shortage is None:
+                self._pool.connect_failed(server, session, reason)
+                self._tell_failed(server.name, why)
+            else:
+                self._lacked(server, shortage)
+            self._try_next()
+        except Exception:
+            session.broke()
+
+    def connected(self, attempt: ClientFactory, upstream: Half) -> None:
+        """The attempt succeeded: `upstream` is connected."""
+        if attempt is not self.attempt:
+            upstream.transport.abortConnection()
+            return
+        now = self._context.clock.seconds()
+        self._candidates = self._connector = self.attempt = None
+        self.session.connected(upstream, now, now - self._began)
+
+    # The walk over the candidates.
+
+    def _try_next(self) -> None:
+        if self._looping:
+            # The attempt failed before its dialer returned: the loop below goes on.
+            return
+        context, session, pool = self._context, self.session, self._pool
+        self._looping = True
+        try:
+            while session.server is None and not self._stopped:
+                if self._candidates is None or session.attempts >= pool.connect_attempts:
+                    break
+                server = next(self._candidates, None)
+                if server is None:
+                    break
+                session.attempts += 1
+                session.server = server
+                pool.claim(server, session)
+                self._began = context.clock.seconds()
+                connector = server.dialer.connect(
+                    context.upstream_factory(self), pool.connect_timeout, context.sockets
+                )
+                # The attempt may be over already.
+                if self.attempt is not None:
+                    self._connector = connector
+        finally:
+            self._looping = False
+        if session.server is None and not self._stopped:
+            self._no_candidate()
+
+    def _no_candidate(self) -> None:
+        pool, session = self._pool, self.session
+        self._candidates = None
+        why = f"no server of pool {pool.name} is available"
+        if session.attempts < pool.connect_attempts:
+            try:
+                self._waiter = pool.wait(session.info, self._slot_free, self._give_up, self._tried)
+            except NoServerAvailable as error:
+                # The error itself would be in a cycle with this frame.
+                why = str(error)
+            if self._waiter is not None:
+                return
+        if not session.attempts:
+            self._give_up(NoServerAvailable(why))
+        else:
+            by = Side.PROXY if self._short else Side.UPSTREAM
+            session.close_unconnected(by, Ending.UNREACHABLE)
+
+    def _slot_free(self) -> None:
+        self._waiter = None
+        try:
+            self.find()
+        except Exception:
+            self.session.broke()
+
+    def _give_up(self, error: Exception) -> None:
+        self._waiter = None
+        self.session.error = str(error)
+        self.session.close_unconnected(Side.PROXY, Ending.UNREACHABLE)
+
+    def _lacked(self, server: Server, shortage: Shortage) -> None:
+        """Evproxy itself lacked something to connect to `server`, which is not blamed."""
+        self._pool.abandoned(server, self.session)
+        self._context.short(shortage)
+        if shortage.everywhere:
+            # Another server would be no better.
+            self.session.close_unconnected(Side.PROXY, Ending.UNREACHABLE)
+
+    def _tell_failed(self, name: str, why: str) -> None:
+        for observer in self._context.troubles:
+            try:
+                observer.connect_failed(name, why)
+            except Exception:
+                _log.failure("An observer broke when {name} could not be connected", name=name)
+
+    def _call(self, what: Callable[..., object], *arguments: object) -> None:
+        """Call `what`, which is another's code: whatever it raises, the session closes."""
+        try:
+            what(*arguments)
+        except Exception:
+            peer = self.session.info.peer_host
+            _log.failure("Could not stop connecting a session of {peer}", peer=peer)
+
+
+def message_of(failure: Failure) -> str:
+    """What `failure` says, which may be what a server said, fit for a log."""
+    message = failure.getErrorMessage()
+    ours = isinstance(failure.value, EvproxyError)
+    return printable(message) if ours else escaped(message)

@@ -1,0 +1,106 @@
+"""
+What a client sends and does before its session relays.
+
+An `Intake` is the first receiver of the client's half.  It keeps a bounded number of bytes, which
+are passed on once there is a server, and it notices that the client leaves.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Protocol
+
+from twisted.internet.error import ConnectionDone
+from twisted.internet.interfaces import IReactorTime
+from twisted.python.failure import Failure
+
+from evproxy.model import Ending, Side
+from evproxy.relay.contract import Half
+from evproxy.relay.finished_client import FinishedClient
+
+EARLY_BYTES = 64 * 1024
+"""How many bytes of a client are kept before its session relays; then TCP pushes back."""
+
+ROUTE_TIMEOUT = 10.0
+"""Seconds that a session waits for its router to choose a pool."""
+
+
+class Unconnected(Protocol):
+    """What an intake tells its session."""
+
+    def close_unconnected(self, by: Side, how: Ending) -> None:
+        """Reset the client, which has no server yet."""
+
+    def client_closing(self) -> None:
+        """Code between the client's socket and its half closes the connection, in order."""
+
+    def client_gone(self) -> None:
+        """The client's connection is gone."""
+
+
+class Intake:
+    """
+    The bytes of one client that came before its session relays.
+
+    `chunks`: the bytes, ``None`` if there are none yet.  `ended`: the client has ended its stream.
+    `looker`: called after each change of these two.  An exception that it raises ends the session.
+
+    :param session: notified when the client leaves.
+    :param downstream: the client's half.
+    :param clock: calls later.
+    """
+
+    __slots__ = ("_clock", "_downstream", "_session", "_size", "chunks", "ended", "looker")
+
+    def __init__(self, session: Unconnected, downstream: Half, clock: IReactorTime) -> None:
+        self._session = session
+        self._downstream = downstream
+        self._clock = clock
+        self._size = 0
+        self.chunks: list[bytes] | None = None
+        self.ended = False
+        self.looker: Callable[[Intake], None] | None = None
+        downstream.receiver = self
+
+    def received(self, data: bytes) -> None:
+        """Keep `data`.  At `EARLY_BYTES` the client is not read any more."""
+        if self.chunks is None:
+            self.chunks = []
+        self.chunks.append(data)
+        self._size += len(data)
+        if self._size >= EARLY_BYTES:
+            self._downstream.transport.pauseProducing()
+        if self.looker is not None:
+            self.looker(self)
+
+    def stream_ended(self) -> None:
+        """The client ended its stream: passed on after what is kept."""
+        self.ended = True
+        if self.chunks is None:
+            # Nothing was asked and nothing will be: as good as gone (HAProxy decides alike).
+            self._session.close_unconnected(Side.DOWNSTREAM, Ending.LEFT)
+        elif self.looker is not None:
+            self.looker(self)
+
+    def peer_reset(self) -> None:
+        """The client reset its connection while it was not read."""
+        self._session.close_unconnected(Side.DOWNSTREAM, Ending.LEFT)
+
+    def closing_here(self, ended: bool) -> bool:
+        """Code on the client's side closes the connection."""
+        if not ended:
+            self._session.client_closing()
+        return False
+
+    def half_broke(self) -> None:
+        """The client's half raised an exception, which is logged."""
+        self._session.close_unconnected(Side.PROXY, Ending.ERROR)
+
+    def connection_lost(self, reason: Failure) -> None:
+        """The client's connection is gone."""
+        if self.chunks and reason.check(ConnectionDone):
+            # The end of the connection is passed on after the connect, like the bytes before it.
+            self.ended = False
+            self._downstream.transport = FinishedClient(self._clock, self._downstream)
+        else:
+            self._session.client_gone()

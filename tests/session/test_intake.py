@@ -1,0 +1,83 @@
+"""What a client sends before its session relays is kept, and can be looked at."""
+
+from __future__ import annotations
+
+import pytest
+from twisted.internet.defer import Deferred
+
+from evproxy.model import ConnectionInfo, Ending
+from evproxy.session.intake import Intake
+from tests.support.leaks import LoggedErrors
+from tests.support.peers import END, RESET, turn
+from tests.support.proxies import Proxied
+
+pytestmark = pytest.mark.deadline(10)
+
+
+class Looks:
+    """A router that answers once `wanted` has come, or the client has ended its stream."""
+
+    def __init__(self, proxied: Proxied, wanted: bytes) -> None:
+        self._proxied = proxied
+        self._wanted = wanted
+        self._pending: Deferred[object] = Deferred()
+        self.seen: list[bytes] = []
+
+    def route(self, info: ConnectionInfo) -> Deferred[object]:
+        [session] = self._proxied.admission.sessions
+        assert session.intake is not None
+        session.intake.looker = self._look
+        return self._pending
+
+    def _look(self, intake: Intake) -> None:
+        self.seen.append(b"".join(intake.chunks or ()))
+        if self.seen[-1] == b"break":
+            raise ValueError("on purpose")
+        if (self._wanted in self.seen[-1] or intake.ended) and not self._pending.called:
+            self._pending.callback(self._proxied.pool)
+
+
+async def test_bytes_that_come_in_pieces(proxied: Proxied) -> None:
+    """Each piece is shown with those before it, and the server gets them all."""
+    await proxied.start()
+    looks = proxied.factory.context.router = Looks(proxied, b"\n")
+    client = proxied.client()
+    for count in range(1, 4):
+        await client.send(b"a")
+        while len(looks.seen) < count:
+            await turn(proxied.reactor)
+    await client.send(b"\nb")
+    server = await proxied.upstream.accept()
+    assert looks.seen == [b"a", b"aa", b"aaa", b"aaa\nb"]
+    client.end()
+    assert await server.rest() == (b"aaa\nb", END)
+    server.end()
+    assert await client.rest() == (b"", END)
+    await proxied.observed.ended()
+
+
+async def test_a_stream_that_ends_early(proxied: Proxied) -> None:
+    """Whoever waits for more is told that no more comes."""
+    await proxied.start()
+    proxied.factory.context.router = Looks(proxied, b"\n")
+    client = proxied.client()
+    await client.send(b"a")
+    client.end()
+    server = await proxied.upstream.accept()
+    assert await server.rest() == (b"a", END)
+    server.end()
+    assert await client.rest() == (b"", END)
+    await proxied.observed.ended()
+
+
+@pytest.mark.parametrize("proxied", ["socket", "stream"], indirect=True)
+async def test_a_looker_that_breaks(proxied: Proxied, logged_errors: LoggedErrors) -> None:
+    """Its session ends, with the traceback in the log."""
+    await proxied.start()
+    proxied.factory.context.router = Looks(proxied, b"\n")
+    client = proxied.client()
+    await client.send(b"break")
+    assert await client.rest() == (b"", RESET)
+    await proxied.observed.ended()
+    assert proxied.observed.records[0].reason.how is Ending.ERROR
+    assert len(logged_errors.flush(ValueError)) == 1

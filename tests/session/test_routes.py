@@ -1,0 +1,183 @@
+"""A router chooses the pool of each session, at once or later."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+from twisted.internet.defer import Deferred, fail, succeed
+
+from evproxy import Pool, ProxyFactory, Router
+from evproxy.errors import NoServerAvailable
+from evproxy.model import ConnectionInfo, Ending, Phase, Side
+from evproxy.session import session as session_module
+from tests.support.leaks import LoggedErrors
+from tests.support.peers import END, RESET, converse, turn
+from tests.support.proxies import Proxied
+
+pytestmark = pytest.mark.deadline(10)
+
+
+class Broken(Exception):
+    """What a router of these tests raises."""
+
+
+class Answers:
+    """A router that calls `answer` for each session, and remembers who it was asked for."""
+
+    def __init__(self, answer: Callable[[], Any]) -> None:
+        self._answer = answer
+        self.asked: list[ConnectionInfo] = []
+
+    def route(self, info: ConnectionInfo) -> Any:
+        self.asked.append(info)
+        return self._answer()
+
+
+class Later:
+    """A router whose answers the test gives."""
+
+    def __init__(self) -> None:
+        self.pending: list[Deferred[Pool | None]] = []
+        self.cancelled = 0
+
+    def route(self, info: ConnectionInfo) -> Deferred[Pool | None]:
+        self.pending.append(Deferred(self._cancel))
+        return self.pending[-1]
+
+    def _cancel(self, pending: Deferred[Pool | None]) -> None:
+        self.cancelled += 1
+
+
+async def routed(proxied: Proxied, router: Router) -> Pool:
+    """Have `router` asked by the factory that listens; returns the pool of its server."""
+    await proxied.start()
+    pool = proxied.pool
+    made = ProxyFactory(
+        router, reactor=proxied.reactor, admission=proxied.admission, plane=proxied.plane
+    )
+    proxied.factory.context.router = made.context.router
+    return pool
+
+
+def refuse() -> None:
+    raise NoServerAvailable("closed on Sundays")
+
+
+def break_down() -> None:
+    raise Broken("on purpose")
+
+
+@pytest.mark.parametrize("wrapped", [False, True])
+async def test_a_router_that_answers_at_once(proxied: Proxied, wrapped: bool) -> None:
+    """The session goes to the pool that is chosen, be it in a Deferred or not."""
+    router = Answers(lambda: succeed(proxied.pool) if wrapped else proxied.pool)
+    await routed(proxied, router)
+    client, server = await proxied.pair()
+    await converse(client, server)
+    [info] = router.asked
+    assert (info.peer_host, info.listener) == ("127.0.0.1", "test")
+    assert [each.sessions for each in proxied.pool.servers] == [1]
+    client.reset()
+    await proxied.observed.ended()
+    assert [each.sessions for each in proxied.pool.servers] == [0]
+
+
+async def test_a_router_that_answers_later(proxied: Proxied) -> None:
+    """What the client sends meanwhile, and its end, are passed on to the server."""
+    router = Later()
+    pool = await routed(proxied, router)
+    client = proxied.client()
+    await client.send(b"question")
+    client.end()
+    while not router.pending:
+        await turn(proxied.reactor)
+    [session] = proxied.admission.sessions
+    assert session.phase is Phase.INSPECTING
+    router.pending[0].callback(pool)
+    server = await proxied.upstream.accept()
+    assert await server.rest() == (b"question", END)
+    server.end()
+    assert await client.rest() == (b"", END)
+    await proxied.observed.ended()
+    assert proxied.observed.records[0].reason.how is Ending.FINISHED
+
+
+async def test_a_client_that_leaves_before_the_answer(proxied: Proxied) -> None:
+    """The Deferred is cancelled, and the session is over at once."""
+    router = Later()
+    await routed(proxied, router)
+    client = proxied.client()
+    while not router.pending:
+        await turn(proxied.reactor)
+    client.reset()
+    await proxied.observed.ended()
+    await proxied.admission.when_empty()
+    assert router.cancelled == 1
+    reason = proxied.observed.records[0].reason
+    assert (reason.by, reason.how, reason.phase) == (Side.DOWNSTREAM, Ending.LEFT, Phase.INSPECTING)
+
+
+async def test_a_router_that_never_answers(
+    proxied: Proxied, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The client is reset after the timeout, and the Deferred is cancelled."""
+    monkeypatch.setattr(session_module, "ROUTE_TIMEOUT", 0.2)
+    router = Later()
+    await routed(proxied, router)
+    assert await proxied.client().rest() == (b"", RESET)
+    await proxied.observed.ended()
+    assert router.cancelled == 1
+    [record] = proxied.observed.records
+    assert (record.reason.by, record.reason.how) == (Side.PROXY, Ending.UNREACHABLE)
+    assert record.error == "the router chose no pool within 0.2 s"
+
+
+async def test_a_drain_before_the_answer(proxied: Proxied) -> None:
+    """A session that is ended from outside cancels the Deferred as well."""
+    router = Later()
+    await routed(proxied, router)
+    client = proxied.client()
+    while not router.pending:
+        await turn(proxied.reactor)
+    [session] = proxied.admission.sessions
+    session.end(Side.PROXY, Ending.DRAIN)
+    assert await client.rest() == (b"", RESET)
+    await proxied.admission.when_empty()
+    assert router.cancelled == 1
+
+
+@pytest.mark.parametrize(
+    ("answer", "error"),
+    [
+        (lambda: None, "the router chose no pool"),
+        (lambda: succeed(None), "the router chose no pool"),
+        (refuse, "closed on Sundays"),
+        (lambda: fail(NoServerAvailable("closed on Sundays")), "closed on Sundays"),
+    ],
+)
+async def test_a_router_that_refuses(
+    proxied: Proxied, answer: Callable[[], Any], error: str
+) -> None:
+    """The client is reset at once, and the record has the router's reason."""
+    await routed(proxied, Answers(answer))
+    assert await proxied.client().rest() == (b"", RESET)
+    await proxied.observed.ended()
+    [record] = proxied.observed.records
+    assert (record.reason.by, record.reason.how) == (Side.PROXY, Ending.UNREACHABLE)
+    assert (record.error, record.attempts, record.upstream) == (error, 0, "")
+
+
+@pytest.mark.parametrize("answer", [break_down, lambda: fail(Broken("on purpose"))])
+async def test_a_router_that_breaks(
+    proxied: Proxied, logged_errors: LoggedErrors, answer: Callable[[], Any]
+) -> None:
+    """The client is reset at once, and the traceback is logged."""
+    await routed(proxied, Answers(answer))
+    assert await proxied.client().rest() == (b"", RESET)
+    await proxied.observed.ended()
+    [record] = proxied.observed.records
+    assert (record.reason.by, record.reason.how) == (Side.PROXY, Ending.ERROR)
+    assert record.error == "on purpose"
+    assert len(logged_errors.flush(Broken)) == 1
