@@ -32,6 +32,16 @@ from evproxy.policy.sources import Sources
 class PlainConnector(Protocol):
     """Makes plain socket connections; `timeout` in seconds bounds the attempt."""
 
+    def connect(
+        self, to: Any, factory: ClientFactory, timeout: float, source: Sources | None = None
+    ) -> IConnector:
+        """
+        Connect to `to`, an `evproxy.sockets.destination.Destination`.
+
+        For a dialer that makes its destination once.  The other two methods make one for each
+        connection.
+        """
+
     def connect_tcp(
         self,
         host: str,

@@ -7,13 +7,11 @@ import os
 import socket
 import sys
 from contextlib import suppress
-from functools import lru_cache
 from socket import SocketType
 from typing import Any
 
-from attrs import frozen
 from twisted.internet.error import NoProtocol, UserError, getConnectError
-from twisted.internet.interfaces import IAddress, IConnector, IDelayedCall
+from twisted.internet.interfaces import IConnector, IDelayedCall
 from twisted.internet.protocol import ClientFactory
 from twisted.logger import Logger
 from twisted.python.failure import Failure
@@ -25,14 +23,12 @@ from evproxy.engine.options import Options, set_options
 from evproxy.errors import ConnectTimeout, LocalShortage
 from evproxy.policy.shortages import NO_PORT, no_source, not_local
 from evproxy.policy.sources import Sources
+from evproxy.sockets.destination import Destination
 from evproxy.sockets.ports import EXHAUSTED, Gate
-from evproxy.sockets.transport import SocketTransport, socket_address
+from evproxy.sockets.transport import SocketTransport
 
 RETRY = 0.05
 """Seconds between two tries to connect while descriptors, or the server's queue, are exhausted."""
-
-EPHEMERAL = 32768
-"""Ports from here on may be given to the side that connects (Linux's default range)."""
 
 _IN_PROGRESS = {errno.EINPROGRESS, errno.EALREADY}
 
@@ -44,36 +40,6 @@ _RESET = {errno.ECONNRESET, errno.EPIPE}
 _KIND = socket.SOCK_STREAM | socket.SOCK_NONBLOCK | socket.SOCK_CLOEXEC
 
 _log = Logger()
-
-
-@frozen
-class Destination:
-    """
-    Where sockets connect to, and what follows from that.
-
-    `name` is the address as the socket module has it, `address` as Twisted has it.
-    `near`: on this machine.  `ephemeral`: the kernel may give the same port to the socket
-    that connects, which can so connect to itself (RFC 9293, 3.5).
-    """
-
-    family: int
-    name: Any
-    address: IAddress
-    near: bool
-    ephemeral: bool
-
-
-@lru_cache(maxsize=1024)
-def destination(family: int, name: Any) -> Destination:
-    """The `Destination` with that name: many sessions go to few servers."""
-    plain = family != socket.AF_UNIX
-    return Destination(
-        family,
-        name,
-        socket_address(name),
-        near=plain and name[0].startswith(("127.", "::1")),
-        ephemeral=plain and name[1] >= EPHEMERAL,
-    )
 
 
 @implementer(IConnector)

@@ -19,7 +19,8 @@ from twisted.internet.protocol import ClientFactory
 from evproxy.engine.loop import IN, SocketEngine
 from evproxy.engine.options import Options
 from evproxy.policy.sources import Sources
-from evproxy.sockets.connector import SocketConnector, SourcedConnector, destination
+from evproxy.sockets.connector import SocketConnector, SourcedConnector
+from evproxy.sockets.destination import Destination, tcp_destination, unix_destination
 from evproxy.sockets.ports import Gate
 from evproxy.sockets.sourced import SourcedReactor
 from evproxy.sockets.transport import RESET_ON_CLOSE, SocketTransport, socket_address
@@ -68,6 +69,16 @@ class PlainSockets:
         """Tell `port` no more."""
         raise NotImplementedError
 
+    def connect(
+        self,
+        to: Destination,
+        factory: ClientFactory,
+        timeout: float,
+        source: Sources | None = None,
+    ) -> IConnector:
+        """Connect to `to`, over TCP from one of `source` if it is given; `timeout` in seconds."""
+        raise NotImplementedError
+
     def connect_tcp(
         self,
         host: str,
@@ -77,11 +88,11 @@ class PlainSockets:
         source: Sources | None = None,
     ) -> IConnector:
         """Connect to the IP address `host` from one of `source`; `timeout` in seconds."""
-        raise NotImplementedError
+        return self.connect(tcp_destination(host, port), factory, timeout, source)
 
     def connect_unix(self, path: str, factory: ClientFactory, timeout: float) -> IConnector:
         """Connect to the UNIX socket at `path`; `timeout` in seconds."""
-        raise NotImplementedError
+        return self.connect(unix_destination(path), factory, timeout)
 
 
 class TwistedSockets(PlainSockets):
@@ -115,20 +126,19 @@ class TwistedSockets(PlainSockets):
             transport.abortConnection()
             raise
 
-    def connect_tcp(
+    def connect(
         self,
-        host: str,
-        port: int,
+        to: Destination,
         factory: ClientFactory,
         timeout: float,
         source: Sources | None = None,
     ) -> IConnector:
         reactor = self.reactor if source is None else SourcedReactor(self.reactor, source)
-        connector: IConnector = reactor.connectTCP(host, port, factory, timeout)
-        return connector
-
-    def connect_unix(self, path: str, factory: ClientFactory, timeout: float) -> IConnector:
-        connector: IConnector = self.reactor.connectUNIX(path, factory, timeout)
+        connector: IConnector = (
+            reactor.connectUNIX(to.host, factory, timeout)
+            if to.family == socket.AF_UNIX
+            else reactor.connectTCP(to.host, to.port, factory, timeout)
+        )
         return connector
 
 
@@ -161,19 +171,13 @@ class EngineSockets(PlainSockets):
             transport.event_failed()
             raise
 
-    def connect_tcp(
+    def connect(
         self,
-        host: str,
-        port: int,
+        to: Destination,
         factory: ClientFactory,
         timeout: float,
         source: Sources | None = None,
     ) -> IConnector:
-        if ":" in host:
-            address, _, zone = host.partition("%")
-            to = destination(socket.AF_INET6, (address, port, 0, _scope(zone)))
-        else:
-            to = destination(socket.AF_INET, (host, port))
         if source is None:
             connector = SocketConnector(self.engine, self.gate, self.options, to, factory, timeout)
         else:
@@ -182,17 +186,3 @@ class EngineSockets(PlainSockets):
             )
         connector.connect()
         return connector
-
-    def connect_unix(self, path: str, factory: ClientFactory, timeout: float) -> IConnector:
-        to = destination(socket.AF_UNIX, path)
-        connector = SocketConnector(self.engine, self.gate, self.options, to, factory, timeout)
-        connector.connect()
-        return connector
-
-
-def _scope(zone: str) -> int:
-    """The number of the zone of an IPv6 address (RFC 4007); 0 if there is none, or no such one."""
-    try:
-        return int(zone) if zone.isdecimal() else socket.if_nametoindex(zone) if zone else 0
-    except OSError:
-        return 0

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from typing import Any, Protocol
 
-from attrs import frozen
+from attrs import field, frozen
 from twisted.internet.defer import Deferred, maybeDeferred
 from twisted.internet.interfaces import (
     IAddress,
@@ -27,6 +27,7 @@ from evproxy.errors import ConnectTimeout, LocalShortage
 from evproxy.interfaces import PlainConnector
 from evproxy.policy.shortages import shortage_in
 from evproxy.policy.sources import Sources
+from evproxy.sockets.destination import Destination, tcp_destination, unix_destination
 from evproxy.upstream.names import LookUps
 
 
@@ -52,30 +53,35 @@ class AddressDialer:
     host: str
     port: int
     source: Sources | None = None
+    to: Destination | None = field(init=False)
+
+    @to.default
+    def _destination(self) -> Destination | None:
+        # The interface that a zone names may come later, and its number may change.
+        return None if "%" in self.host else tcp_destination(self.host, self.port)
 
     def connect(
         self, factory: ClientFactory, timeout: float, sockets: PlainConnector
     ) -> IConnector:
+        to = self.to or tcp_destination(self.host, self.port)
         try:
-            if self.source is None:
-                return sockets.connect_tcp(self.host, self.port, factory, timeout)
-            return sockets.connect_tcp(self.host, self.port, factory, timeout, self.source)
+            return sockets.connect(to, factory, timeout, self.source)
         except OSError:
             # Twisted resolves the zone of an IPv6 address before it connects, and may fail.
             return _failed_at_once(factory)
 
 
-@frozen
 class UNIXDialer:
-    """Connects to a UNIX socket."""
+    """Connects to the UNIX socket at `path`."""
 
-    path: str
+    def __init__(self, path: str) -> None:
+        self._to = unix_destination(path)
 
     def connect(
         self, factory: ClientFactory, timeout: float, sockets: PlainConnector
     ) -> IConnector:
         try:
-            return sockets.connect_unix(self.path, factory, timeout)
+            return sockets.connect(self._to, factory, timeout)
         except OSError:
             # Twisted's transport makes its socket at once, and fails if no descriptor is free.
             return _failed_at_once(factory)
@@ -92,15 +98,20 @@ class NameDialer:
         self.host = host
         self.port = port
         self.source = source
+        self._last: AddressDialer | None = None
+
+    def dialer_to(self, address: str) -> AddressDialer:
+        """The dialer for `address`; the last one is kept, for most names have one address."""
+        if self._last is None or self._last.host != address:
+            self._last = AddressDialer(address, self.port, self.source)
+        return self._last
 
     def connect(
         self, factory: ClientFactory, timeout: float, sockets: PlainConnector
     ) -> IConnector:
         addresses = self.names.known(self.host)
         if len(addresses) == 1:
-            return AddressDialer(addresses[0], self.port, self.source).connect(
-                factory, timeout, sockets
-            )
+            return self.dialer_to(addresses[0]).connect(factory, timeout, sockets)
         attempt = NameAttempt(self, factory, timeout, sockets)
         attempt.start(addresses)
         return attempt
@@ -190,7 +201,7 @@ class NameAttempt(_Attempt, ClientFactory):
 
     def _next(self) -> None:
         self._starting = self._failed_at_once = True
-        # Each address may fail before `connect_tcp` returns: a loop, to avoid a deep recursion.
+        # Each address may fail before `connect` returns: a loop, to avoid a deep recursion.
         while self._failed_at_once:
             self._failed_at_once = False
             self._connecting = None
@@ -202,7 +213,7 @@ class NameAttempt(_Attempt, ClientFactory):
         self._trying = address
         # An address that never answers must leave time for the addresses after it.
         left = max(0.0, self._deadline - dialer.reactor.seconds()) / (len(self._left) + 1)
-        return AddressDialer(address, dialer.port, dialer.source).connect(self, left, self._sockets)
+        return dialer.dialer_to(address).connect(self, left, self._sockets)
 
     def buildProtocol(self, addr: IAddress | None) -> Any:
         dialer = self._dialer

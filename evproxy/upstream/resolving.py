@@ -28,6 +28,7 @@ from twisted.python.failure import Failure
 from zope.interface import directlyProvides, implementer, providedBy
 
 from evproxy.policy.sources import Sources
+from evproxy.sockets.destination import Destination
 from evproxy.upstream.dialers import NameAttempt, NameDialer
 from evproxy.upstream.names import LookUps
 
@@ -93,6 +94,15 @@ class _Sockets:
 
     reactor: Any
     bind_address: Any
+
+    def connect(
+        self,
+        to: Destination,
+        factory: ClientFactory,
+        timeout: float,
+        source: Sources | None = None,
+    ) -> IConnector:
+        return self.connect_tcp(to.host, to.port, factory, timeout, source)
 
     def connect_tcp(
         self,

@@ -9,7 +9,7 @@ from collections.abc import Iterable, Iterator
 import pytest
 
 from evproxy.engine.pipes import Pipe
-from evproxy.sockets.connector import Destination
+from evproxy.sockets.destination import Destination
 
 OF_SESSIONS = ("evproxy.session", "evproxy.relay", "evproxy.sockets", "evproxy.upstream")
 KEPT = (Destination, Pipe)
