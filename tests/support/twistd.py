@@ -133,9 +133,16 @@ class Running:
     A line of the access log counts as the event that it stands for.
 
     :param arguments: what follows ``twistd -n``.
+    :param command: what comes before `arguments`, in place of ``twistd -n``.
+    :param descriptors: the file descriptors that the process inherits.
     """
 
-    def __init__(self, *arguments: str, command: Sequence[str] | None = None) -> None:
+    def __init__(
+        self,
+        *arguments: str,
+        command: Sequence[str] | None = None,
+        descriptors: Sequence[int] = (),
+    ) -> None:
         before = [TWISTD, "-n", "--pidfile=", JSON_LOG]
         self._process = subprocess.Popen(
             [*(before if command is None else command), *arguments],
@@ -143,6 +150,7 @@ class Running:
             env=environment(),
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
+            pass_fds=descriptors,
         )
         self.events: list[LogEvent] = []
         self._end_of_patience = threading.Timer(PATIENCE, self._process.kill)
