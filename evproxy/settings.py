@@ -1,10 +1,11 @@
 """
-The one frozen settings value that the command line, the configuration file and the library end in.
+The settings: one frozen value, made from the command line, the configuration file or arguments.
 
-Each setting is declared here, once: what it may be, its default, its meaning, and where it can
-be given.  Whatever else knows of settings reads these declarations; see `evproxy.config.declare`.
+This module declares each setting once: the values it accepts, its default, its meaning, and where
+a user can give it.  All other code that knows settings reads these declarations; see
+`evproxy.config.declare`.
 
-Times are seconds, sizes are bytes, everywhere.  A value that is not what its setting may be
+Times are in seconds and sizes in bytes everywhere.  A value that its setting does not accept
 raises `SettingsError`.
 """
 
@@ -44,25 +45,25 @@ MOST_SESSIONS = 1_000_000_000
 MOST_IN_A_ROW = 1000
 HIGHEST_PORT = 65535
 BODY_LIMIT = 64 * 1024
-"""The text that an HTTP check expects has to be in this many first bytes of the body."""
+"""The bytes of a body in which an HTTP check looks for the text that it expects."""
 ANSWER_LIMIT = 16 * 1024
-"""The most bytes of one answer to a check that are read; HAProxy's ``tune.bufsize`` is the same."""
+"""The most bytes that a check reads of one answer; HAProxy's ``tune.bufsize`` is the same."""
 
 DEFAULT_LISTEN = "tcp:8080:interface=127.0.0.1"
 DEFAULT_BACKLOG = 4096
-"""The accept queue asked of the kernel, which caps it at ``net.core.somaxconn``."""
+"""The length of the accept queue; the kernel caps it at ``net.core.somaxconn``."""
 RELAYS = ("auto", "stream", "socket")
-"""``auto``: the socket relay where it can be, else the stream relay.  ``stream``: always the
-stream relay.  ``socket``: as ``auto``, but refuse to start where there is no socket relay."""
+"""``auto``: the socket relay where possible, else the stream relay.  ``stream``: always the
+stream relay.  ``socket``: like ``auto``, but evproxy does not start without epoll."""
 
 CHECK_KINDS = ("tcp", "tls", "http", "send-expect", "redis", "smtp", "postgresql")
 DISCOVERY_KINDS = ("dns", "dns-srv", "file", "etcd")
 
 SERVER = TableOrKey(UpstreamServer, "endpoint")
-"""What stands for one upstream server in a file."""
+"""One upstream server in a file: a table, or only its endpoint."""
 
 POOL_NAME = Matching('a name of letters, digits, "_", "-" and "."', r"[\w.-]+")
-"""What a pool may be called in a file: fit for a log line and a metric's label."""
+"""The names that a file may give a pool: each fits a log line and a metric's label."""
 
 _ESCAPED = Matching(
     r"a string, with \r, \n, \t, \0, \\ and \xHH as its only backslashes",
@@ -74,7 +75,7 @@ PERMISSIONS = ("unix_mode", "unix_user", "unix_group")
 
 
 def in_a_tuple(value: str | Sequence[str]) -> tuple[str, ...]:
-    """One address, or a sequence of them, as a program may give them."""
+    """The addresses that a program gave: one string, or a sequence of strings."""
     return (value,) if isinstance(value, str) else tuple(value)
 
 
@@ -85,25 +86,25 @@ def _too_many_sources(given: Sequence[str]) -> str | None:
 
 @frozen
 class Timeouts:
-    """When sessions that stand still, or are still there, are reset."""
+    """When evproxy resets sessions: idle ones, half-closed ones, and those left after a drain."""
 
     idle: float = setting(
         Seconds(0),
-        "A session with no byte moved either way for this long is reset. 0: never.",
+        "evproxy resets a session in which no byte moves either way for this long. 0: never.",
         default=3600.0,
         called=("idle_timeout",),
         option="idle-timeout",
     )
     half_close: float = setting(
         Seconds(MILLISECOND),
-        "The same for a session in which one side has ended its stream.",
+        "The same timeout for a session in which one side has ended its stream.",
         default=30.0,
         called=("half_close_timeout",),
         option="half-close-timeout",
     )
     drain: float = setting(
         Seconds(0),
-        "How long the sessions that run may go on when evproxy stops. 0: they are reset at once.",
+        "When evproxy stops, how long sessions may go on before it resets them. 0: no time.",
         default=30.0,
         called=("drain_timeout",),
         option="drain-timeout",
@@ -123,18 +124,20 @@ def _keepalive(name: str, most: int, default: int, meaning: str) -> Any:
 
 @frozen
 class Keepalive:
-    """How TCP connections on which nothing comes are probed, on both sides of a session."""
+    """TCP keepalive on both sides of a session."""
 
     idle: int = _keepalive(
         "idle",
         32767,
         60,
-        "Seconds until a TCP connection on which nothing comes is probed, on both sides. From 20 "
-        "on, the times of a server's socket are set when its session has lasted 10 seconds at "
-        "most; what came before counts.",
+        "Seconds without data until the kernel probes a TCP connection, on both sides. With 20 or "
+        "more, evproxy sets the keepalive times of a server's socket up to 10 seconds after the "
+        "session began; the kernel counts the silence before that too.",
     )
-    interval: int = _keepalive("interval", 32767, 10, "Seconds between two such probes.")
-    probes: int = _keepalive("probes", 127, 6, "Probes without an answer that break a connection.")
+    interval: int = _keepalive("interval", 32767, 10, "Seconds between two keepalive probes.")
+    probes: int = _keepalive(
+        "probes", 127, 6, "After this many probes without an answer, the kernel ends a connection."
+    )
 
 
 def _access_log(name: str, rule: Rule, meaning: str, **more: Any) -> Any:
@@ -176,38 +179,44 @@ class HealthCheck:
         "kind",
         Choice(CHECK_KINDS),
         "tcp",
-        "What is asked: to connect; a TLS handshake; an HTTP request; bytes to be answered with "
-        "bytes; or the ready-made questions for three kinds of servers.",
+        "What a check does: connect; make a TLS handshake; send an HTTP request; send bytes and "
+        "compare the answer; or hold the built-in dialogue for one of three kinds of servers.",
     )
     interval: float = _check(
-        "interval", Seconds(MILLISECOND), 2.0, "From one check of a server to the next."
+        "interval", Seconds(MILLISECOND), 2.0, "The time from one check of a server to the next."
     )
     fast_interval: float = _check(
         "fast_interval",
         Seconds(0),
         0.0,
-        "The same while a server is changing state; at most `interval`. 0: a quarter of "
+        "The interval while a server changes its state; at most `interval`. 0: a quarter of "
         "`interval`.",
     )
     timeout: float = _check(
         "timeout",
         Seconds(MILLISECOND),
         1.0,
-        "For one whole check; a check that takes longer has failed. It counts from when the "
-        "address is known: the first look-up of a host name may take 5 s more.",
+        "The timeout of one whole check. It starts when the address is known: the first look-up "
+        "of a host name may take 5 s more.",
     )
     rise: int = _check(
-        "rise", Whole(1, MOST_IN_A_ROW), 2, "So many good checks in a row make a server up."
+        "rise",
+        Whole(1, MOST_IN_A_ROW),
+        2,
+        "After this many passed checks in a row, a server is up.",
     )
     fall: int = _check(
-        "fall", Whole(1, MOST_IN_A_ROW), 3, "So many bad checks in a row make a server down."
+        "fall",
+        Whole(1, MOST_IN_A_ROW),
+        3,
+        "After this many failed checks in a row, a server is down.",
     )
     port: int = _check(
         "port",
         Whole(0, HIGHEST_PORT),
         0,
-        "The port to check; every server is a host and a port then. 0: the one that sessions go "
-        "to.",
+        "The port to check; every server must then be a host and a port. 0: the port that "
+        "sessions connect to.",
     )
     method: str = _check(
         "method",
@@ -220,14 +229,14 @@ class HealthCheck:
         "path",
         Matching("a path that starts with /, in ASCII, without spaces", r"/[!-~]*"),
         "/",
-        "The path of the request, with its query if there is one.",
+        "The path of the request, with a query if you need one.",
         ("http",),
     )
     host: str = _check(
         "host",
         Matching("HOST or HOST:PORT, in ASCII", r"(?!.*[/?#@])[!-~]*"),
         "",
-        "The `Host` header. Empty: the server's own host and port, without the zone of an IPv6 "
+        "The `Host` header. Empty: the server's host and port, without the zone of an IPv6 "
         "address.",
         ("http",),
     )
@@ -235,21 +244,21 @@ class HealthCheck:
         "expect_status",
         Many("an array of whole numbers from 200 to 599", Whole(200, 599)),
         (200,),
-        "The good statuses. Empty: all from 200 to 399.",
+        "The statuses that pass. Empty: 200 to 399.",
         ("http",),
     )
     expect_text: str = _check(
         "expect_text",
         Text(),
         "",
-        "What has to be in the first 64 KiB of the answer's body. Empty: nothing.",
+        "The text that the first 64 KiB of the body must contain. Empty: any body passes.",
         ("http",),
     )
     send: str = _check(
         "send",
         _ESCAPED,
         "",
-        "What is sent, in UTF-8. In TOML, a string in single quotes keeps its backslashes: "
+        "What the check sends, in UTF-8. In TOML, a string in single quotes keeps its backslashes: "
         r"`'PING\r\n'`. Empty: nothing, for servers that speak first.",
         ("send-expect",),
     )
@@ -257,34 +266,34 @@ class HealthCheck:
         "expect",
         _ESCAPED,
         "",
-        "What has to be in the answer. Empty, with no `expect_pattern` either: nothing, and no "
-        "answer is waited for.",
+        "The text that the answer must contain. Empty, and no `expect_pattern`: the check does "
+        "not wait for an answer.",
         ("send-expect",),
     )
     expect_pattern: str = _check(
         "expect_pattern",
         Judged("a regular expression", pattern_fault),
         "",
-        "What has to match in the answer, in [Python's syntax]"
-        "(https://docs.python.org/3/library/re.html), over bytes. Instead of `expect`.",
+        "A pattern that must match in the answer, in [Python's syntax]"
+        "(https://docs.python.org/3/library/re.html), over bytes. Not together with `expect`.",
         ("send-expect",),
     )
     verify: bool = _check(
-        "verify", Flag(), False, "Whether the server's certificate is verified.", ("tls",)
+        "verify", Flag(), False, "Whether the check verifies the server's certificate.", ("tls",)
     )
     server_name: str = _check(
         "server_name",
         Judged("a host name or an IP address", addresses.server_name_fault),
         "",
-        "The name that is sent in the handshake and that the certificate has to be for. Empty: "
-        "the server's host, which it has to have with `verify`.",
+        "The name that the check sends in the handshake and that the certificate must be for. "
+        "Empty: the server's host. `verify` needs one of the two.",
         ("tls",),
     )
     ca: str = _check(
         "ca",
         FilePath("a path", r".*"),
         "",
-        "A file of PEM certificates to trust, and no others, with `verify`. Empty: those that "
+        "A file of PEM certificates, the only ones that `verify` then trusts. Empty: those that "
         "the system trusts.",
         ("tls",),
     )
@@ -297,33 +306,33 @@ def _ejection(name: str, rule: Rule, default: Any, meaning: str) -> Any:
 
 @frozen
 class Ejection:
-    """Passive health: what is learned from the sessions about each server."""
+    """Passive health: evproxy ejects a server whose sessions fail."""
 
     failures: int = _ejection(
         "failures",
         Whole(1, MOST_IN_A_ROW),
         3,
-        "So many failures in a row eject a server: connects that fail, and sessions that the "
-        "server resets before it has sent a byte.",
+        "After this many failures in a row, a server is ejected. A failure is a connect that "
+        "fails, or a session that the server resets before it has sent a byte.",
     )
     base_time: float = _ejection(
         "base_time",
         Seconds(MILLISECOND),
         10.0,
-        "How long it is out the first time. Doubled each time it happens again.",
+        "How long the first ejection lasts. Each further one lasts twice as long.",
     )
     max_time: float = _ejection(
         "max_time",
         Seconds(MILLISECOND),
         300.0,
-        "The longest that it is out; at least `base_time`.",
+        "How long an ejection lasts at most; at least `base_time`.",
     )
     max_percent: int = _ejection(
         "max_percent",
         Whole(0, 100),
         50,
-        "So much of a pool, at the most, is ejected at once; but one server always may be, "
-        "unless it is the last that gets sessions. 0: nothing is.",
+        "The largest part of a pool that is ejected at once. One server always may be ejected, "
+        "unless it is the last that gets sessions. 0: no server is ejected.",
     )
 
 
@@ -346,8 +355,8 @@ class Discover:
     kind: str = _discover(
         "kind",
         Choice(DISCOVERY_KINDS),
-        "Where to look: the addresses of a host; the SRV records of a service; a file that "
-        "another program writes; a prefix of keys in etcd.",
+        "Where to find servers: the addresses of a host name; the SRV records of a service; a "
+        "file that another program writes; the keys in etcd that begin with a prefix.",
     )
     name: str = _discover(
         "name",
@@ -368,8 +377,8 @@ class Discover:
     path: str = _discover(
         "path",
         FilePath("a path that ends in .toml or .json", r".*[^/]\.(toml|json)"),
-        "The file: in TOML or JSON, one key `upstreams` with an array as in a pool. Writers "
-        "replace it whole. An empty array: no servers.",
+        "The file, in TOML or JSON: one key `upstreams` with an array as in a pool. A writer must "
+        "replace the whole file. An empty array: no servers.",
         default="",
         kinds=("file",),
         required_for=("file",),
@@ -384,8 +393,8 @@ class Discover:
     prefix: str = _discover(
         "prefix",
         Matching("a string that is not empty", r".+"),
-        "What the keys of the servers begin with. A value is JSON, as an entry of `upstreams` is. "
-        "No key: no servers.",
+        "The prefix of the servers' keys. Each value is an entry of `upstreams`, as JSON. No key: "
+        "no servers.",
         default="",
         kinds=("etcd",),
         required_for=("etcd",),
@@ -393,16 +402,17 @@ class Discover:
     interval: float = _discover(
         "interval",
         Seconds(MILLISECOND),
-        "The longest time from one look to the next: after this, DNS is asked again however long "
-        "the TTL is, and all keys in etcd are read again.",
+        "The longest time from one look-up to the next: after this time, evproxy asks DNS again "
+        "even if the TTL is longer, and reads all keys in etcd again.",
         default=30.0,
     )
     min_interval: float = _discover(
         "min_interval",
         Seconds(MILLISECOND),
-        "The shortest time from one look to the next, however short the TTL of a DNS answer is. "
-        "A file is looked at this often. A look-up that failed, or a watch of etcd that ended, "
-        "is begun again after about this time at first, and later after more. At most `interval`.",
+        "The shortest time from one look-up to the next, even if the TTL of a DNS answer is "
+        "shorter. evproxy checks a file for changes this often. After a failed look-up, or the end "
+        "of a watch of etcd, evproxy retries after about this time, and later less often. At most "
+        "`interval`.",
         default=1.0,
     )
     nameservers: tuple[str, ...] = _discover(
@@ -411,8 +421,8 @@ class Discover:
             "an array of addresses",
             Judged("ADDRESS or ADDRESS:PORT", addresses.nameserver_fault),
         ),
-        "The name servers to ask, each `ADDRESS` or `ADDRESS:PORT` (`[v6]:PORT`). Empty: the "
-        "system's.",
+        "The name servers to ask, each `ADDRESS` or `ADDRESS:PORT` (`[v6]:PORT`). Empty: those of "
+        "the system.",
         default=(),
         kinds=("dns", "dns-srv"),
     )
@@ -420,59 +430,59 @@ class Discover:
 
 @frozen
 class PoolSettings:
-    """A named group of upstream servers and how one is picked."""
+    """A named group of upstream servers, and how the pool picks one."""
 
-    name: str = setting(Text(), "What the log calls it.", default="default", in_file=False)
+    name: str = setting(Text(), "Its name in the log.", default="default", in_file=False)
     upstreams: tuple[UpstreamServer, ...] = setting(
         Many("an array of upstream servers", SERVER),
-        "The servers, each an endpoint or [a table](#upstream-servers); none twice.",
+        "The servers: each an endpoint or [a table](#upstream-servers), and none twice.",
         default=(),
     )
     balance: str = setting(
         Choice(NAMES),
-        "Which server a session goes to: in turn; the one with the fewest sessions for its "
-        "weight; the better of two picked at random; one that the client's address decides; the "
-        "one that connects fastest.",
+        "Which server gets a session: each in turn; the one with the fewest sessions for its "
+        "weight; the better of two random ones; one that the client's address decides; the one "
+        "that connects fastest.",
         default="round-robin",
         option="balance",
     )
     connect_timeout: float = setting(
         Seconds(MILLISECOND),
-        "For one attempt to connect to one server.",
+        "The timeout of one attempt to connect to one server.",
         default=5.0,
         option="connect-timeout",
     )
     connect_attempts: int = setting(
         Whole(1, MOST_IN_A_ROW),
-        "How many distinct servers are tried for one session before the client is reset.",
+        "How many distinct servers evproxy tries for one session before it resets the client.",
         default=3,
         option="connect-attempts",
     )
     queue_timeout: float = setting(
         Seconds(0),
-        "How long a session waits for a free slot when every server is at its `max_sessions`. 0: "
+        "How long a session waits for a free slot while every server is at its `max_sessions`. 0: "
         "it does not wait.",
         default=5.0,
     )
     queue_size: int = setting(
         Whole(0, MOST_SESSIONS),
-        "How many sessions may wait so at once. 0: none.",
+        "How many sessions may wait for a free slot at once. 0: none.",
         default=1024,
     )
     slow_start: float = setting(
         Seconds(0),
-        "The time in which a server that came up grows to its full weight. 0: it has that at once.",
+        "How long a server that came up takes to grow to its full weight. 0: no time.",
         default=0.0,
     )
     on_down: str = setting(
         Choice(("keep", "reset")),
-        "What happens to the sessions on a server that goes down.",
+        "Whether evproxy keeps or resets the sessions of a server that goes down.",
         default="keep",
     )
     all_down: str = setting(
         Choice(("refuse", "try")),
-        "What happens to new sessions while no server is up: they are reset, or the servers are "
-        "tried anyway.",
+        "What happens to new sessions while no server is up: evproxy resets them, or tries the "
+        "servers anyway.",
         default="refuse",
     )
     source: tuple[str, ...] = setting(
@@ -481,8 +491,8 @@ class PoolSettings:
             Judged("an IP address or a range of them (CIDR)", source_fault),
             _too_many_sources,
         ),
-        "The [addresses of this machine](pools.md#where-connections-come-from) that connections "
-        "to the servers, and health checks, are made from, in turn. Empty: as the kernel chooses.",
+        "The [addresses of this machine](pools.md#where-connections-come-from) that sessions and "
+        "health checks connect from, in turn. Empty: the kernel chooses.",
         default=(),
         converter=in_a_tuple,
     )
@@ -491,54 +501,53 @@ class PoolSettings:
     )
     ejection: Ejection | None = setting(
         Table(Ejection),
-        "What is [learned from the sessions](#ejection) about each server.",
+        "When a server is [ejected](#ejection) because its sessions fail.",
         default=None,
     )
     discover: Discover | None = setting(
-        Table(Discover), "Where the servers are [found at run time](#discovery).", default=None
+        Table(Discover), "Where the pool [finds servers](#discovery) at run time.", default=None
     )
 
 
 @frozen
 class ListenerSettings:
-    """One listener: where clients connect, and the pool that their sessions go to."""
+    """One listener: where clients connect, and the pool that gets their sessions."""
 
     listen: str = setting(
         ServerDescription(),
-        "Where it listens: a Twisted server endpoint description (`tcp:…`, `unix:…`, "
+        "Where clients connect: a Twisted server endpoint description (`tcp:…`, `unix:…`, "
         "`systemd:…`, `ssl:…`, any plugin's).",
         default=DEFAULT_LISTEN,
-        # Whoever makes the endpoint says more of what is wrong with it.
+        # The code that makes the endpoint gives a better message.
         checked=False,
     )
     pool: str = setting(
         Text(),
-        "The name of the pool that its sessions go to. Required if there is more than one pool.",
+        "The pool that gets its sessions. Required if there is more than one pool.",
         default="default",
         default_shown="the only pool",
     )
     name: str = setting(
-        Matching(POOL_NAME.expected, r"[\w.-]*"), "What the log calls it.", default=""
+        Matching(POOL_NAME.expected, r"[\w.-]*"), "Its name in the log.", default=""
     )
     unix_mode: str = setting(
         Matching('an octal file mode, such as "660"', r"(?:0?[0-7]{3})?"),
-        "The mode of the path of a UNIX listener: who may write to it may connect. Not together "
-        "with a `mode` in `listen`. Empty: the mode in `listen`, by default 666.",
+        "The file mode of a UNIX listener's path: a client needs the right to write to it. Not "
+        "together with a `mode` in `listen`. Empty: the mode in `listen`, by default 666.",
         default="",
         option="unix-mode",
     )
     unix_user: str = setting(
         Matching("the name or the number of a user", r"[^\s:\x00]*"),
-        "The user that the path of a UNIX listener belongs to. Only root can give it to another "
-        "one. Empty: the user that starts evproxy.",
+        "The owner of a UNIX listener's path. Only root can choose another user. Empty: the user "
+        "that starts evproxy.",
         default="",
         option="unix-user",
     )
     unix_group: str = setting(
         Matching("the name or the number of a group", r"[^\s:\x00]*"),
-        "The group that the path of a UNIX listener belongs to: for others than root, one that "
-        "the user is in. Empty: the group of the process, or of the directory if that says so "
-        "(setgid).",
+        "The group of a UNIX listener's path. Without root, the user must be in it. Empty: the "
+        "group of the process, or that of the directory if the directory is setgid.",
         default="",
         option="unix-group",
     )
@@ -546,7 +555,7 @@ class ListenerSettings:
 
 @frozen
 class Settings:
-    """Everything a `evproxy.ProxyService` is made of."""
+    """All settings of one `evproxy.ProxyService`."""
 
     listeners: tuple[ListenerSettings, ...] = setting(
         Many("an array of tables", Table(ListenerSettings)),
@@ -556,8 +565,8 @@ class Settings:
     )
     pools: tuple[PoolSettings, ...] = setting(
         NamedTables(PoolSettings, POOL_NAME),
-        "Where their sessions go: [one table](#poolsname) for each pool, under its name, at "
-        "least one.",
+        "Which servers get the sessions: [one table](#poolsname) for each pool, under its name, "
+        "at least one.",
         default=(),
         default_shown="required",
     )
@@ -570,15 +579,16 @@ class Settings:
     keepalive: Keepalive = Keepalive()
     max_sessions: int = setting(
         Whole(0, MOST_SESSIONS),
-        "The most sessions at once, of all listeners together. At the bound, accepting pauses. "
-        "0: derived from the limit on open files.",
+        "The most sessions at once, over all listeners. At the bound, evproxy stops accepting "
+        "until a session ends. 0: a bound that follows from the limit on open files.",
         default=0,
         option="max-sessions",
     )
     relay: str = setting(
         Choice(RELAYS),
-        "What moves the bytes: `stream` works between any two transports, `socket` is the fast "
-        "one for plain sockets on Linux, `auto` takes the fast one wherever it can be.",
+        "What moves the bytes. `auto`: the fast socket relay between plain sockets, the stream "
+        "relay for everything else. `socket`: the same, but evproxy does not start without epoll. "
+        "`stream`: the stream relay for everything.",
         default="auto",
         option="relay",
     )

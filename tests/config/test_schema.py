@@ -81,7 +81,7 @@ def test_an_editor_can_explain_each_key() -> None:
         "type": "number",
         "minimum": 0.001,
         "maximum": 31536000,
-        "description": "For one attempt to connect to one server.",
+        "description": "The timeout of one attempt to connect to one server.",
         "default": 5.0,
     }
     assert all(each["description"] for each in pool.values())
