@@ -1,1 +1,1 @@
-"""The entry points: what a shell, and what twistd, runs."""
+"""The entry points: the command `evproxy` and the plugin of `twistd`."""

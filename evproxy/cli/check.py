@@ -1,4 +1,4 @@
-"""``evproxy check FILE…``: says what is wrong with configuration files, and runs nothing."""
+"""``evproxy check FILE…``: reports the problems of configuration files, and runs nothing."""
 
 from __future__ import annotations
 
@@ -17,11 +17,11 @@ PROBLEMS = 1
 
 def check_files(paths: Iterable[str], out: TextIO, err: TextIO) -> int:
     """
-    Tell everything that is wrong with the configuration files at `paths`.
+    Report every problem of the configuration files at `paths`.
 
-    One line for each problem on `err`, and one line on `out` for each file without any.
+    Writes one line to `err` for each problem, and one line to `out` for each good file.
 
-    :return: the exit status: `PROBLEMS` if there are any, else `GOOD`.
+    :return: the exit status: `PROBLEMS` if there is a problem, else `GOOD`.
     """
     status = GOOD
     for path in paths:
@@ -38,7 +38,7 @@ def check_files(paths: Iterable[str], out: TextIO, err: TextIO) -> int:
 
 def _listen_fault(description: str) -> str | None:
     if description.startswith("systemd:"):
-        return None  # its descriptors exist only when systemd starts the proxy
+        return None  # the sockets exist only when systemd starts the proxy
     return listen_fault(description)
 
 

@@ -1,5 +1,5 @@
 """
-The upstream server of ``--demo``: one page that shows it came through the proxy.
+The upstream server of ``--demo``: one page, which says that it came through the proxy.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ bytes both ways.</p>
 
 
 class DemoPage(Resource):
-    """The page, whatever is asked for."""
+    """The page, for every path."""
 
     isLeaf = True
 
@@ -43,7 +43,7 @@ class DemoService(Service):
     Serves `DemoPage` on a port of 127.0.0.1 that the kernel chooses.
 
     :param reactor: Twisted's.
-    :param listening: told the port as soon as it is known.
+    :param listening: called with the port as soon as the kernel has chosen it.
     """
 
     def __init__(self, reactor: Any, listening: Callable[[int], None]) -> None:

@@ -1,5 +1,5 @@
 """
-The command ``evproxy``: tools around the proxy, which itself runs under ``twistd evproxy``.
+The command ``evproxy``: the tools around the proxy; the proxy itself is ``twistd evproxy``.
 """
 
 from __future__ import annotations
@@ -18,14 +18,14 @@ UNREAD = 1
 """Exit status where nobody read what was said to the end."""
 
 GOOD = 0
-"""Exit status where nothing is wrong; a wrong command line exits with argparse's own, 2."""
+"""The exit status of success; argparse exits with 2 for a wrong command line."""
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """
     Run one command.
 
-    :param arguments: those of the shell, without the program's name; ``None``: this process's.
+    :param arguments: the arguments without the name of the program; ``None``: ``sys.argv``.
     :return: the exit status.
     """
     parser = _parser()
@@ -60,11 +60,11 @@ def _parser() -> argparse.ArgumentParser:
     commands = parser.add_subparsers(metavar="COMMAND", dest="command")
     check = commands.add_parser(
         "check",
-        help="say what is wrong with configuration files",
+        help="report the problems of configuration files",
         description=(
-            "Reads configuration files and runs nothing. Prints one line on standard error for"
-            " each problem, with the path of its key, and exits with 1; or one line a file on"
-            " standard output if there is none, and exits with 0."
+            "Reads configuration files and runs nothing. Prints one line to standard error for"
+            " each problem, with the path of its key, and exits with 1. If there is no problem,"
+            " prints one line to standard output for each file, and exits with 0."
         ),
     )
     check.add_argument(
@@ -74,8 +74,8 @@ def _parser() -> argparse.ArgumentParser:
         "schema",
         help="print a JSON Schema of the configuration file",
         description=(
-            "Prints a JSON Schema (draft 2020-12) of the configuration file, with which an editor"
-            " completes and checks it."
+            "Prints a JSON Schema (draft 2020-12) of the configuration file, so that an editor can"
+            " complete and check the file."
         ),
     )
     return parser

@@ -1,7 +1,8 @@
 """
-What only a process may do: end with one line, handle signals, raise its limits.
+The process of ``twistd evproxy``: signals, limits, garbage collection, and the error line.
 
-Nothing else in evproxy does any of it, so that a service can be composed with others.
+No other module of evproxy changes the process, so that a program can combine evproxy with other
+services.
 """
 
 from __future__ import annotations
@@ -29,17 +30,17 @@ from evproxy.service.service import ProxyService
 _HANDLED = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGQUIT)
 
 GARBAGE_THRESHOLDS = (50_000, 20, 100)
-"""When garbage is looked for, as `gc.set_threshold` takes it: objects, then younger collections."""
+"""When Python collects garbage: the arguments of `gc.set_threshold`."""
 
 _log = Logger()
 
 
 class CannotStart(SystemExit, Exception):
     """
-    The end of a process that cannot start, with status 1.
+    Ends a process that cannot start, with status 1.
 
-    An `Exception` too, so that ``twistd`` tells it to the shell that waits for its daemon
-    and removes its pid file.
+    An `Exception` too, so that ``twistd`` reports it to the shell that waits for the daemon, and
+    removes the pid file.
     """
 
     def __init__(self, message: str) -> None:
@@ -48,9 +49,9 @@ class CannotStart(SystemExit, Exception):
 
 
 def cannot_start(lines: Iterable[str]) -> NoReturn:
-    """Print `lines`, each on one line of standard error, and raise `CannotStart`."""
+    """Print each of `lines` to standard error, and raise `CannotStart`."""
     lines = [printable(line) for line in lines]
-    # Once twistd logs, sys.stderr is its log.
+    # Once twistd logs, sys.stderr is the log.
     if sys.__stderr__ is not None:
         sys.__stderr__.write("".join(f"{line}\n" for line in lines))
         sys.__stderr__.flush()
@@ -59,10 +60,11 @@ def cannot_start(lines: Iterable[str]) -> NoReturn:
 
 class Signals:
     """
-    SIGTERM, SIGINT and SIGHUP drain for the drain timeout, SIGQUIT for as long as it takes
-    (as nginx does); a second signal of any kind ends at once.  SIGUSR1 reopens the access log.
+    The signal handlers.
 
-    What is ignored when this is made (`nohup`, the background jobs of a shell) stays ignored.
+    SIGTERM, SIGINT and SIGHUP drain with the drain timeout, SIGQUIT without one (as in nginx); a
+    second signal of any kind resets every session.  SIGUSR1 reopens the access log.  A signal that is ignored when this object is
+    made (`nohup`, the background jobs of a shell) stays ignored.
     """
 
     def __init__(self, reactor: Any, proxy: ProxyService) -> None:
@@ -78,11 +80,11 @@ class Signals:
 
     def install(self) -> None:
         """
-        Handle them from now on.
+        Install the handlers.
 
-        One that comes before the reactor runs waits until it does, and then stops it as any
-        other.  The reactor installs handlers of its own when it starts, with which the process
-        would end by the signal: until they are replaced again, the signals are blocked.
+        A signal that comes before the reactor runs stops the reactor as soon as it runs.  When
+        the reactor starts, it installs its own handlers, and a signal would then kill the
+        process.  So the signals stay blocked until these handlers are installed again.
         """
         self._set_handlers()
         if not self._reactor.running:
@@ -113,7 +115,7 @@ class Signals:
         self._reactor.callFromThread(self.received, number)
 
     def received(self, number: int) -> None:
-        """One of the signals came."""
+        """Handle the signal `number`."""
         if self._stopping:
             self._proxy.abort()
             return
@@ -125,11 +127,11 @@ class Signals:
 
 class Process(Service):
     """
-    What evproxy does to the process it runs in, and the errors that end it.
+    The service of the process: runs `services`, and ends the process if they cannot listen.
 
-    It wraps `services` so that a port that cannot be bound is one line, not a traceback, and
-    handles signals from when it is made, before there is a pid file or a socket to leave behind.
-    `listen` is what that line begins with: the option or the file that says where to listen.
+    If a port cannot be bound, the process prints one line instead of a traceback.  The line begins
+    with `listen`: the option or the file that says where to listen.  This service handles signals
+    as soon as it is made, so before the pid file or a socket exists.
     """
 
     def __init__(
@@ -139,7 +141,7 @@ class Process(Service):
         self._services = services
         self._listen = listen
         self._proxy = proxy
-        # It is read from files, which may be out of reach later (twistd --chroot, --uid).
+        # Read now: the files may be out of reach later (twistd --chroot, --uid).
         self._version = version("evproxy")
         Signals(reactor, proxy).install()
 
@@ -163,7 +165,7 @@ class Process(Service):
             most=self._proxy.admission.limit,
         )
         self._proxy.plane.linger()
-        # What exists now stays, and most sessions leave no cycles: look for garbage rarely.
+        # What exists now stays, and most sessions leave no cycles: collect garbage rarely.
         gc.collect()
         gc.freeze()
         gc.set_threshold(*GARBAGE_THRESHOLDS)
@@ -192,15 +194,15 @@ class Process(Service):
 
 
 def _shown(address: Any) -> str:
-    """An address of a port as options and logs have it."""
+    """The address of a port, in the form of options and logs."""
     if hasattr(address, "host"):
         return host_and_port(address.host, address.port)
     return f"unix:{escaped(os.fsdecode(address.name or b''))}"
 
 
 def raise_open_file_limit() -> None:
-    """Allow as many open files as the process may have; two are needed for a session."""
+    """Raise the soft limit on open files to the hard limit; a session needs two."""
     _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    # Some systems have a lower bound of their own than the limit that they tell.
+    # Some systems allow less than the hard limit that they report.
     with suppress(OSError, ValueError):
         resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))

@@ -1,8 +1,8 @@
 """
-From the path of a configuration file to settings, or to everything that is wrong with it.
+Reads a configuration file: returns its settings, or all its problems.
 
-`evproxy.config` judges the text; here the file is read, once, and the endpoints, health
-checks and discoveries in it are looked at as closely as the proxy looks at them when it starts.
+Reads the file once.  `evproxy.config` checks the text; this module then checks the endpoints,
+health checks and discoveries as the start of the proxy does.
 """
 
 from __future__ import annotations
@@ -26,26 +26,26 @@ from evproxy.upstream.pool.parts import discoveries_on, probes_on
 from evproxy.upstream.probes.probe import check_probe
 
 SIZE_LIMIT = 16 * 1024 * 1024
-"""Bytes; a file that is longer is no configuration."""
+"""The most bytes that a configuration file may have."""
 
 
 def upstream_fault(description: str) -> str | None:
-    """Why no session can be connected to `description`, ``None`` if it may be possible."""
+    """Why no session can connect to `description`; ``None`` if one may."""
     return _fault(check_upstream, description)
 
 
 def listen_fault(description: str) -> str | None:
-    """Why `description` cannot be listened on, ``None`` if it may be possible."""
+    """Why evproxy cannot listen on `description`; ``None`` if it may."""
     return _fault(server_endpoint, description)
 
 
 def read_settings(path: str, closer_look: Fault = listen_fault) -> Settings:
     """
-    The settings in the file at `path`.  Paths in it are relative to its directory.
+    The settings in the file at `path`.  Paths in the file are relative to its directory.
 
-    `closer_look` says what is wrong with a listener's endpoint.
+    `closer_look` returns the problem of a listener's endpoint, or ``None``.
 
-    :raises ConfigErrors: with every problem, if it cannot be read or is not right.
+    :raises ConfigErrors: with every problem, if the file cannot be read or is wrong.
     """
     directory = os.path.dirname(os.path.abspath(path))
     settings = parse(_text(path), Surroundings(directory, upstream_fault, closer_look))
@@ -60,7 +60,7 @@ def read_settings(path: str, closer_look: Fault = listen_fault) -> Settings:
 
 
 def permission_problems(listeners: Iterable[ListenerSettings]) -> Iterator[str]:
-    """Why who may connect to a UNIX listener cannot be as it is set, each with its path."""
+    """The problems of the `unix_…` keys of `listeners`, each with the path of its key."""
     for index, listener in enumerate(listeners):
         try:
             listener_permissions(listener)
@@ -69,7 +69,7 @@ def permission_problems(listeners: Iterable[ListenerSettings]) -> Iterator[str]:
 
 
 def pool_problems(pool: PoolSettings) -> Iterator[str]:
-    """Why the health check or the discovery of `pool` cannot be made, each with its path."""
+    """Why the health check or the discovery of `pool` cannot be made, with the path of the key."""
     from twisted.internet import reactor
 
     attempts: list[Callable[[], object]] = []

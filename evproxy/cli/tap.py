@@ -1,7 +1,7 @@
 """
-``twistd evproxy``: options to settings to service, and nothing else.
+``twistd evproxy``: turns options into settings, and settings into a service.
 
-``docs/reference.md`` describes the options; a test compares it with `OPTIONS`.
+``docs/reference.md`` describes the options; a test compares that page with `OPTIONS`.
 """
 
 from __future__ import annotations
@@ -49,7 +49,7 @@ from evproxy.settings import (
 
 
 class _Default(str):
-    """The value of an option that was not given."""
+    """The value of an option that the user did not give."""
 
     __slots__ = ()
 
@@ -57,9 +57,9 @@ class _Default(str):
 @frozen
 class Option:
     """
-    An option with a value: one that sets what a table of settings declares, or another.
+    An option with a value.
 
-    `table` and `key`: the setting.
+    `table` and `key`: the setting that the option sets.
     """
 
     name: str
@@ -71,7 +71,7 @@ class Option:
 
     @property
     def in_file(self) -> bool:
-        """Whether the file has a key for it."""
+        """Whether the file has a key for this setting."""
         return self.key in keys_of(self.table)
 
 
@@ -100,7 +100,7 @@ def _options() -> Iterator[Option]:
 
 
 OPTIONS = tuple(_options())
-"""Every option that has one value with a default."""
+"""Every option that has one value and a default."""
 
 Values = dict[type, dict[str, Any]]
 """The values of settings, by table and key."""
@@ -116,11 +116,11 @@ class Options(usage.Options):
     )
 
     optFlags: ClassVar = [
-        ["demo", None, "Proxy an embedded web page, to try evproxy out; no --upstream is needed."],
+        ["demo", None, "Proxy a built-in web page, to try evproxy; needs no --upstream."],
     ]
 
     optParameters: ClassVar = [
-        ["config", None, None, "A configuration file in place of most other options."],
+        ["config", None, None, "A configuration file, which replaces most other options."],
         *(
             [
                 option.name,
@@ -162,7 +162,7 @@ class Options(usage.Options):
         raise SystemExit(0)
 
     def parseOptions(self, options: list[str] | None = None) -> None:
-        """Parse; what is wrong is one line each on standard error, and the end."""
+        """Parse; print one line to standard error for each problem, and exit."""
         try:
             super().parseOptions(options)
         except ConfigErrors as errors:
@@ -184,7 +184,7 @@ class Options(usage.Options):
 
     @property
     def listen_source(self) -> str:
-        """Where it is said where to listen: the option, or the file."""
+        """The option or the file that says where to listen, for messages."""
         path = self["config"]
         return "evproxy: --listen" if path is None else f"{escaped(path)}: listeners"
 
@@ -207,14 +207,14 @@ class Options(usage.Options):
             if each.in_file and not isinstance(self[each.name], _Default)
         ]
         for name in given:
-            there = "" if name == "demo" else ", set it there"
+            there = "" if name == "demo" else ", set it in the file"
             raise usage.UsageError(f"--{name}: cannot be used with --config{there}")
         return read_settings(self["config"])
 
     def _settings(self, values: Values) -> Settings:
         upstreams, listen = self["upstream"], self["listen"] or [DEFAULT_LISTEN]
         if self["demo"] and upstreams:
-            raise usage.UsageError("--demo: comes with its own server, leave --upstream out")
+            raise usage.UsageError("--demo: has its own server, leave --upstream out")
         if not self["demo"] and not upstreams:
             raise usage.UsageError("--upstream: at least one is needed (or --demo, or --config)")
         for each in upstreams:

@@ -1,8 +1,8 @@
 """
-The addresses in a file, as far as they can be judged without looking anything up.
+The checks of addresses in a file that need no look-up.
 
-An endpoint description is Twisted's own language, and plugins extend it; only what
-cannot be right in any of them is refused here.
+An endpoint description is Twisted's own language, and plugins extend that language.  So this
+module refuses only what is wrong for every plugin.
 """
 
 from __future__ import annotations
@@ -51,7 +51,7 @@ SERVICES = {
 """
 The ports of some services (IANA, "Service Name and Transport Protocol Port Number Registry").
 
-For hints alone: the system's own list may be kept by a server that takes its time.
+Only for hints: the system's own list may come from a slow server.
 """
 _UNIX_LISTENER = re.compile(r"(?:^|(?<!\\):)unix:")
 _OWN_MODE = re.compile(r"(?<!\\):mode=")
@@ -66,7 +66,7 @@ _KINDS_WITH_PORT = ("tcp", "ssl", "tls")
 _NO_PORT = "a port is a number from 1 to 65535"
 _PRINTED = re.compile(r"[!-~]+")
 _URL_SCHEMES = ("http", "https")
-_UNTIDY = "it is empty, or has white space around it, or something in it that cannot be printed"
+_UNTIDY = "it is empty, has white space around it, or has a character that cannot be printed"
 
 
 def is_address(text: str) -> bool:
@@ -79,15 +79,15 @@ def is_address(text: str) -> bool:
 
 
 MAPPED = "::ffff:"
-"""What the kernel writes before an IPv4 address that is mapped into IPv6 (RFC 4291, 2.5.5.2)."""
+"""The prefix of an IPv4 address that is mapped into IPv6 (RFC 4291, 2.5.5.2)."""
 
 
 def canonical_address(host: str) -> str:
     """
-    The IP address `host` in the one way to write it, without brackets; any other host as it is.
+    The IP address `host` in its canonical form, without brackets; any other host unchanged.
 
-    A mapped IPv4 address is the IPv4 address.  IPv6 is as in RFC 5952, with its zone if there
-    is one (``fe80::1%eth0``).
+    A mapped IPv4 address becomes the IPv4 address.  IPv6 is as in RFC 5952, with its zone if
+    the address has one (``fe80::1%eth0``).
     """
     try:
         address = ip_address(host)
@@ -111,9 +111,9 @@ _PORT_FIRST = re.compile(rf"tcp:port=0*([0-9]+):(?:host=)?({_ANY_HOST})")
 
 def server_name(endpoint: str) -> str:
     """
-    What logs and metrics call the server at `endpoint`: one name, however that is written.
+    The name of the server at `endpoint` in logs and metrics, the same for every spelling.
 
-    ``HOST:PORT`` or ``[v6]:PORT`` where `endpoint` says no more than that; any other endpoint
+    ``HOST:PORT`` or ``[v6]:PORT`` if `endpoint` says no more than that; any other endpoint
     description is its own name.
     """
     if found := _WITHOUT_BRACKETS.fullmatch(endpoint):
@@ -146,12 +146,12 @@ def upstream_fault(description: str) -> str | None:
         return "there is no path"
     several = servers_in(description)
     if several:
-        return f"each server is given by itself, did you mean {listed(several, 'and')}?"
+        return f"give each server by itself, did you mean {listed(several, 'and')}?"
     return _host_and_port_fault(description)
 
 
 def servers_in(text: str) -> list[str]:
-    """The servers in `text` if it is a list of ``HOST:PORT`` and the like; none if it is not."""
+    """The servers in `text` if it is a list of ``HOST:PORT`` and the like; else none."""
     parts = [part for part in _BETWEEN_SERVERS.split(text) if part]
     return parts if parts != [text] and all(map(_ONE_OF_SERVERS.fullmatch, parts)) else []
 
@@ -159,19 +159,19 @@ def servers_in(text: str) -> list[str]:
 def server_fault(host: str) -> str | None:
     """Why no server can be at `host`; ``None`` if one may be."""
     if "," in host or ";" in host:
-        return "each server is given by itself, with its port"
+        return "give each server by itself, with its port"
     if not is_address(host):
         return None
     address = ip_address(canonical_address(host))
     if address.is_multicast:
-        return "no connection goes to a multicast address"
+        return "a multicast address takes no connections"
     if address.version == 6 and address.is_link_local and not address.scope_id:
         return f"a link-local address needs its zone, as in [{host}%eth0]"
     return None
 
 
 def service_fault(description: str) -> str | None:
-    """What is wrong with `description` if it has a service's name for a port, else ``None``."""
+    """What is wrong with `description` if its port is the name of a service, else ``None``."""
     found = _HOST_AND_SERVICE.fullmatch(description)
     if found is None:
         return None
@@ -182,7 +182,7 @@ def service_fault(description: str) -> str | None:
 
 
 def address_of(description: str) -> str | None:
-    """The IP address that the upstream server `description` is at, if it says one."""
+    """The IP address in the upstream server `description`, if there is one."""
     found = _HOST_AND_PORT.fullmatch(description)
     host = (found["v6"] or found["host"]) if found is not None else ""
     return host if is_address(host) else None
@@ -214,10 +214,10 @@ def listen_fault(description: str) -> str | None:
 
 def below(directory: str, description: str) -> str:
     """
-    `description`, with `directory` before the path of a UNIX socket that is not absolute.
+    `description`, with `directory` put before a relative path of a UNIX socket.
 
-    What endpoint descriptions give a meaning to is escaped in `directory`, as
-    `twisted.internet.endpoints.quoteStringArgument` does it.
+    Escapes `directory` for an endpoint description, as
+    `twisted.internet.endpoints.quoteStringArgument` does.
     """
     found = _UNIX_SOCKET.fullmatch(description)
     if found is None or not directory:
@@ -227,7 +227,7 @@ def below(directory: str, description: str) -> str:
 
 
 def listening_place(directory: str, description: str) -> str:
-    """`description` in one of the ways to write it, to tell whether two are the same."""
+    """`description` in one canonical spelling, to compare two of them."""
     found = _SERVER_PORT.fullmatch(description)
     if found is None:
         return below(directory, description)
@@ -250,14 +250,14 @@ def any_free_port(description: str) -> bool:
 
 
 def is_unix_listener(description: str) -> bool:
-    """Whether the server endpoint `description` is of a UNIX socket, wrapped or not."""
+    """Whether the server endpoint `description` listens on a UNIX socket, wrapped or not."""
     return _UNIX_LISTENER.search(description) is not None
 
 
 def permission_fault(key: str, description: str) -> str | None:
     """Why a listener at `description` cannot have the setting `key`; ``None`` if it can."""
     if not is_unix_listener(description):
-        return "it is for UNIX listeners only, and this is none"
+        return "it is for UNIX listeners only, and this is not one"
     if key == "unix_mode" and _OWN_MODE.search(description):
         return "the endpoint description has a mode already"
     return None
@@ -271,7 +271,7 @@ def nameserver_fault(text: str) -> str | None:
     elif ":" in address and colon:
         return "an IPv6 address with a port goes in brackets"
     if not is_address(address):
-        return "a name server is given by its address"
+        return "a name server needs an IP address"
     if colon and not _is_port(port, lowest=1):
         return _NO_PORT
     return None
@@ -285,18 +285,18 @@ def url_fault(text: str) -> str | None:
     except ValueError as error:
         return str(error)
     if parts.scheme not in _URL_SCHEMES or not parts.hostname or not _PRINTED.fullmatch(text):
-        return "it is not http:// or https:// and a host, in ASCII"
+        return "it needs http:// or https:// and a host, in ASCII"
     if port == 0 or "@" in parts.netloc or "?" in text or "#" in text:
-        return "there is more to it than a host, perhaps a port from 1 to 65535, and a path"
+        return "it may have only a host, a port from 1 to 65535, and a path"
     return None
 
 
 def domain_fault(name: str) -> str | None:
     """Why `name` is not a domain name that DNS can carry (RFC 1035, 2.3.4); ``None`` if it is."""
     if is_address(name.removesuffix(".")):
-        return "it is an address, which needs no looking up"
+        return "it is an address, not a name"
     if not _DOMAIN_NAME.fullmatch(name):
-        return "there is something else in it than letters, digits, hyphens and dots"
+        return "it may have only letters, digits, hyphens and dots"
     plain = name.removesuffix(".")
     if len(plain) <= _LONGEST_NAME:
         try:
@@ -329,7 +329,7 @@ def _host_and_port_fault(description: str) -> str | None:
 
 
 def _port_argument(description: str) -> str:
-    """The digits of the port in a description with arguments, as Twisted reads them; or none."""
+    """The digits of the port in a description with arguments, as Twisted reads them, or ''."""
     kind, *arguments = _ARGUMENT.split(description)
     if kind not in _KINDS_WITH_PORT:
         return ""

@@ -1,8 +1,8 @@
 """
-What is wrong with a file whose values are each right by themselves.
+The problems between the keys of a file, where each value by itself is right.
 
-Reads the document as it is, so that everything is found in one go: a value that is of a
-wrong type is passed over here, as its own `Problem` is told elsewhere.
+Reads the raw document, so that one run finds every problem.  Ignores a value of a wrong type:
+the rule of its key reports that.
 """
 
 from __future__ import annotations
@@ -39,9 +39,9 @@ Table = dict[str, Any]
 
 def conflicts(document: Table, directory: str = "") -> Iterator[Problem]:
     """
-    Every `Problem` that lies between keys, or in a key that should be there and is not.
+    Every `Problem` between keys, and every missing key that others require.
 
-    `directory` is that of paths which are not absolute.
+    Relative paths are relative to `directory`.
     """
     yield from _listener_conflicts(document, directory)
     pools = document.get("pools", {})
@@ -84,7 +84,7 @@ def _listener_conflicts(document: Table, directory: str) -> Iterator[Problem]:
 
 
 def _repeated(above: Path, values: dict[int, Any], key: Path) -> Iterator[Problem]:
-    """The strings among `values`, by index, that one before them already is."""
+    """A `Problem` for each string in `values`, by index, that equals an earlier one."""
     first: dict[str, int] = {}
     for index, value in values.items():
         if isinstance(value, str) and first.setdefault(value, index) != index:
@@ -119,7 +119,7 @@ def _pool_conflicts(path: Path, name: str, pool: object, directory: str) -> Iter
 
 
 def _source_conflicts(path: Path, source: object, upstreams: list[Any]) -> Iterator[Problem]:
-    """The servers whose family none of the addresses of `source` is of."""
+    """A `Problem` for each server whose address family `source` lacks."""
     given = source if isinstance(source, list) else [source]
     fit = [each for each in given if isinstance(each, str) and source_fault(each) is None]
     if not fit or fit != given:
@@ -137,7 +137,7 @@ def _endpoints(upstreams: list[Any]) -> Iterator[Any]:
 
 
 def _server_names(upstreams: list[Any], directory: str) -> dict[int, Any]:
-    """By index, what each server will be called; two of one name could not be told apart."""
+    """The name of each server, by index; every server needs its own."""
     return {
         index: server_name(below(directory, endpoint))
         for index, endpoint in enumerate(_endpoints(upstreams))
@@ -146,7 +146,7 @@ def _server_names(upstreams: list[Any], directory: str) -> dict[int, Any]:
 
 
 def _health_check_conflicts(path: Path, check: object) -> Iterator[Problem]:
-    """What is contradictory in the table `check`, which is at `path`."""
+    """The contradictions in the table `check`, which is at `path`."""
     if not isinstance(check, dict):
         return
     kind = check.get("kind", HealthCheck().kind)
@@ -157,7 +157,7 @@ def _health_check_conflicts(path: Path, check: object) -> Iterator[Problem]:
 
 
 def _readable(check: Table) -> HealthCheck:
-    """What the table `check` says in the keys that belong to kinds, as far as it is right."""
+    """The valid values in `check` of those keys that belong to only some kinds."""
     values: Table = {}
     for key, each in keys_of(HealthCheck).items():
         if key in check and (key == "kind" or each.setting.kinds):
@@ -169,24 +169,25 @@ def _readable(check: Table) -> HealthCheck:
 
 
 def _useless_keys(path: Path, pool: Table) -> Iterator[Problem]:
-    """The keys of `pool`, which is at `path`, that can have no effect because of others."""
+    """A `Problem` for each key of `pool`, at `path`, that other keys leave without effect."""
     weights = [
         entry.get("weight", 1) if isinstance(entry, dict) else 1
         for entry in pool.get("upstreams", ())
     ]
-    # A program may give a server another weight; where there is only a file, none does.
+    # Only a program, or discovery, can change a weight later.
     if weights and all(map(_is_zero, weights)) and "discover" not in pool:
-        yield Problem((*path, "upstreams"), "none would get a session: the weight of each is 0")
+        yield Problem((*path, "upstreams"), "no server would get a session: every weight is 0")
     for key, other in (("queue_size", "queue_timeout"), ("queue_timeout", "queue_size")):
         if _is_more(pool.get(key)) and _is_zero(pool.get(other)):
-            yield Problem((*path, key), f"of no use with {other} = 0")
+            yield Problem((*path, key), f"has no effect with {other} = 0")
     if pool.get("on_down") == "reset" and "health_check" not in pool:
-        yield Problem((*path, "on_down"), "of no use without health_check: no server goes down")
+        yield Problem((*path, "on_down"), "has no effect without health_check: no server goes down")
     watched = "health_check" in pool or "ejection" in pool
     if pool.get("all_down") == "try" and not watched:
-        yield Problem((*path, "all_down"), "of no use without health_check or ejection")
+        yield Problem((*path, "all_down"), "has no effect without health_check or ejection")
     if _is_more(pool.get("slow_start")) and not watched and "discover" not in pool:
-        yield Problem((*path, "slow_start"), "of no use without health_check, ejection or discover")
+        why = "has no effect without health_check, ejection or discover"
+        yield Problem((*path, "slow_start"), why)
 
 
 def _is_zero(value: object) -> bool:
@@ -194,12 +195,12 @@ def _is_zero(value: object) -> bool:
 
 
 def _is_more(value: object) -> bool:
-    """Whether it is a number more than zero."""
+    """Whether `value` is a number above zero."""
     return type(value) in (int, float) and value > 0  # type: ignore[operator]
 
 
 def _discover_conflicts(path: Path, discover: object) -> Iterator[Problem]:
-    """What is contradictory in the table `discover`, which is at `path`."""
+    """The contradictions in the table `discover`, which is at `path`."""
     if not isinstance(discover, dict):
         return
     kind = discover.get("kind")
@@ -214,7 +215,7 @@ def _discover_conflicts(path: Path, discover: object) -> Iterator[Problem]:
 
 
 def _ejection_conflicts(path: Path, ejection: object) -> Iterator[Problem]:
-    """What is contradictory in the table `ejection`, which is at `path`."""
+    """The contradictions in the table `ejection`, which is at `path`."""
     if isinstance(ejection, dict):
         yield from _not_above(path, ejection, "base_time", "max_time", Ejection())
 
@@ -222,7 +223,7 @@ def _ejection_conflicts(path: Path, ejection: object) -> Iterator[Problem]:
 def _misplaced(
     path: Path, table: Table, kind: object, cls: type, kinds: tuple[str, ...]
 ) -> Iterator[Problem]:
-    """The keys of `table` that belong to other kinds of `cls` than its own."""
+    """A `Problem` for each key of `table` that belongs to other kinds of `cls` only."""
     if kind not in kinds:
         return
     for key, each in keys_of(cls).items():
@@ -240,7 +241,7 @@ def _not_above(
     upper: str,
     defaults: HealthCheck | Discover | Ejection,
 ) -> Iterator[Problem]:
-    """A problem if the number `lower` is above the number `upper`, where one of them is set."""
+    """A `Problem` if the number `lower` is above the number `upper`."""
     low = table.get(lower, getattr(defaults, lower))
     high = table.get(upper, getattr(defaults, upper))
     comparable = all(type(value) in (int, float) for value in (low, high))

@@ -1,8 +1,8 @@
 """
-The declaration of a setting: everything about it, in one place.
+The declaration of a setting: everything about the setting, in one place.
 
-A table of settings is an attrs class.  Each of its fields is made by `setting`, and says what
-the value may be, what it is by default, what it means, and where else it can be given: the
+A table of settings is an attrs class.  `setting` makes each of its fields, and declares the
+values that the setting accepts, its default, its meaning, and where a user can give it.  The
 configuration file, the command line, the library, the reference and the JSON Schema all read
 this one declaration.
 """
@@ -31,13 +31,13 @@ class Table(Protocol):
 @frozen
 class Setting:
     """
-    What is declared of one setting.
+    The declaration of one setting.
 
-    `rule`: what it may be.  `meaning`: a sentence or more for the reference, in Markdown.
-    `kinds`: the kinds of its table that it belongs to; empty: all.  `required_for`: those of
-    them that cannot do without it.  `option`: the command-line option that sets it, without the
-    dashes; empty: none does.  `in_file`: whether the file may have it.  `default_shown`: what
-    the reference shows as its default where that is no value.
+    `rule`: which values it accepts.  `meaning`: one or more sentences for the reference, in
+    Markdown.  `kinds`: the kinds of its table that have the setting; empty: all.
+    `required_for`: the kinds that require it.  `option`: the command-line option that sets it,
+    without the dashes; empty: none.  `in_file`: whether the file may have it.
+    `default_shown`: the default in the reference, if that is not a value.
     """
 
     rule: Rule
@@ -51,7 +51,7 @@ class Setting:
 
 @frozen
 class Declared:
-    """A `Setting` with what its field says: its `name`, and its `default` if it has one."""
+    """A `Setting` with the `name` of its field, and the `default` if there is one."""
 
     name: str
     setting: Setting
@@ -74,14 +74,15 @@ def setting(
     **more: Any,
 ) -> Any:
     """
-    A field of an attrs class that is the setting so declared.
+    Declare a setting, as a field of an attrs class.
 
-    :param default: its value where it is not given; none: it has to be.
-    :param called: what a message calls it where a program gives it; by default its name.
-    :param checked: whether the class refuses what the rule does.  Not where whoever uses the
-        value refuses it with a better message.  A default that stands for nothing, where some
-        kinds have to be given a value (`required_for`), is not refused here.
-    :param converter: what the class makes of a value that a program gives.
+    :param default: the value if the user gives none; without a default, the user must give one.
+    :param called: the name in messages when a program gives the value; by default the name of
+        the field.
+    :param checked: whether the class applies `rule`.  False if the code that uses the value
+        refuses it with a better message.  The class does not refuse a default that means that
+        there is no value, where some kinds require one (`required_for`).
+    :param converter: converts a value that a program gives.
     :param more: the other attributes of `Setting`.
     """
 

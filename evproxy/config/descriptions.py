@@ -1,8 +1,8 @@
 """
 Rules for endpoint descriptions: Twisted's own language, which plugins extend.
 
-What cannot be right in any of them is refused here; a closer look is the business of whoever
-knows the plugins, and is among the `evproxy.config.rules.Surroundings`.
+These rules refuse only what is wrong for every plugin.  `evproxy.config.rules.Surroundings` has
+the functions that know the plugins and check the rest.
 """
 
 from __future__ import annotations
@@ -36,11 +36,11 @@ class _Description(Rule):
         return description
 
     def fault(self, description: str) -> str | None:
-        """Why `description` cannot be right, whatever plugins there are."""
+        """Why `description` is wrong for every plugin; ``None`` if it may be right."""
         raise NotImplementedError
 
     def closer_look(self, reading: Reading) -> Fault | None:
-        """What else has to find no fault with it."""
+        """The function that knows the plugins and checks the rest, if there is one."""
         raise NotImplementedError
 
 

@@ -1,9 +1,9 @@
 """
 The configuration file: TOML text in, one `evproxy.settings.Settings` value out.
 
-Pure: reads no file and looks nothing up.  Everything that is wrong with a text is found in one
-go.  The keys, and what their values may be, are those that `evproxy.settings` declares;
-``docs/configuration.md`` describes them.
+Pure: reads no file and looks nothing up.  One run finds every problem of a text.
+`evproxy.settings` declares the keys and the values that they accept; ``docs/configuration.md``
+describes them.
 """
 
 from __future__ import annotations
@@ -28,8 +28,8 @@ class ConfigErrors(SettingsError):
     """
     A configuration file is wrong.
 
-    `problems`: everything that is, one line each, in the order of the file as far as it
-    can be told; each line begins with the key's path, or with the line and column.
+    `problems`: one line for each problem, in the order of the file where possible; each line
+    begins with the path of the key, or with the line and column.
     """
 
     def __init__(self, problems: Iterable[str]) -> None:
@@ -40,10 +40,10 @@ class ConfigErrors(SettingsError):
 
 def parse(text: str, surroundings: Surroundings) -> Settings:
     """
-    The settings that the TOML `text` stands for.
+    The settings in the TOML `text`.
 
-    :param surroundings: where the file is, and closer looks at its endpoints.
-    :raises ConfigErrors: with every problem; nothing else, whatever the text is.
+    :param surroundings: the directory of the file, and further checks of its endpoints.
+    :raises ConfigErrors: with every problem; no text raises anything else.
     """
     try:
         document = read_toml(text)
@@ -61,7 +61,7 @@ def parse(text: str, surroundings: Surroundings) -> Settings:
 
 
 def _with_pool(settings: Settings, listener: ListenerSettings) -> ListenerSettings:
-    """`listener` with the only pool, if it is the only one; else it had to name its own."""
+    """`listener` with the only pool, if there is only one; else the listener names its pool."""
     if len(settings.pools) > 1:
         return listener
     return evolve(listener, pool=settings.pools[0].name)
@@ -70,7 +70,7 @@ def _with_pool(settings: Settings, listener: ListenerSettings) -> ListenerSettin
 def read_server(
     value: Any, surroundings: Surroundings
 ) -> tuple[UpstreamServer | None, Sequence[Problem]]:
-    """The upstream server that one entry of ``upstreams`` stands for, or what is wrong with it."""
+    """The upstream server in one entry of ``upstreams``, or ``None`` and the problems."""
     reading = Reading(surroundings)
     server = reading.value(SERVER, value, ())
     return server, reading.problems

@@ -1,9 +1,9 @@
-"""What the words of other proxies' configurations are called here."""
+"""The names that evproxy has for keys of other proxies' configurations."""
 
 from __future__ import annotations
 
 _OURS = {
-    "acl": "allow and deny of a listener",
+    "acl": "nothing: every client may connect",
     "backend": "a pool, [pools.NAME]",
     "backlog": 'backlog in the description of a listener, as in listen = "tcp:80:backlog=1000"',
     "bind": "listen of a listener",
@@ -36,10 +36,10 @@ _OURS = {
     "timeout": "timeouts, and connect_timeout and queue_timeout of a pool",
     "upstream": "upstreams of a pool",
 }
-"""Keys of HAProxy, nginx and Envoy, with ``_`` for ``-``, and what does the same here."""
+"""Keys of HAProxy, nginx and Envoy, with ``_`` for ``-``, and what does the same in evproxy."""
 
 
 def ours_for(key: str) -> str:
-    """``, here it is listen of a listener`` for a key that other proxies have, else nothing."""
+    """``, in evproxy it is listen of a listener`` for a key of another proxy, else ''."""
     ours = _OURS.get(key.lower().replace("-", "_").replace(" ", "_"))
-    return f", here it is {ours}" if ours else ""
+    return f", in evproxy it is {ours}" if ours else ""

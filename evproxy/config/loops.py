@@ -1,8 +1,8 @@
 """
-Sessions that would come back to the listener that accepted them, for good.
+Loops: upstream servers that lead sessions back to the listener that accepted them.
 
-Pure: addresses are compared as they are written, and nothing is looked up.  So what is found
-is a loop, but a loop through another name or address of this host is not found.
+Pure: compares addresses as text and looks nothing up.  So each loop that this finds is real, but
+it misses a loop through another name or address of this host.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ _ALL = "::"
 
 @frozen
 class Loop:
-    """The server at `index` of `pool` is `listener`, or leads back to it; in the settings."""
+    """The server at `index` of `pool` is `listener`, or leads back to `listener`."""
 
     pool: PoolSettings
     index: int
@@ -33,13 +33,13 @@ class Loop:
 
     @property
     def reason(self) -> str:
-        """What is wrong, in words."""
+        """The message for the user."""
         server = self.pool.upstreams[self.index].endpoint
         return f"{quoted(server)} leads back to the listener {quoted(self.listener.listen)}"
 
 
 def loops(listeners: Sequence[ListenerSettings], pools: Sequence[PoolSettings]) -> Iterator[Loop]:
-    """Each server of a listener's pool, over which its sessions come back to that listener."""
+    """Each server that leads the sessions of a listener back to that listener."""
     by_name = {pool.name: pool for pool in pools}
     places = [(listener, _place(listener.listen)) for listener in listeners]
     reached = {
@@ -78,7 +78,7 @@ class _Place:
     port: str
 
     def holds(self, server: str) -> bool:
-        """Whether the server with the name `server` is here."""
+        """Whether a connection to the server named `server` arrives here."""
         if not self.port:
             path = server.removeprefix("unix:").removeprefix("path=")
             return (
@@ -96,7 +96,7 @@ class _Place:
             return self.interface in (_ALL, _ALL_IPV4, "127.0.0.1", "::1")
         if not is_address(host):
             return False
-        # A connection to "any address" goes to this host (Linux, and others).
+        # Linux connects to this host if the address is "any address".
         here = ip_address(host).is_loopback or host in (_ALL, _ALL_IPV4)
         return here and self.interface in ((_ALL, _ALL_IPV4) if ":" not in host else (_ALL,))
 
@@ -105,7 +105,7 @@ _NOWHERE = _Place("", "")
 
 
 def _place(listen: str) -> _Place:
-    """Where the server endpoint description `listen` listens, as far as it can be told."""
+    """Where `listen` listens; `_NOWHERE` if the description does not say."""
     kind, *arguments = _ARGUMENT.split(listen)
     named = dict(each.split("=", 1) for each in arguments if "=" in each)
     plain = [each for each in arguments if "=" not in each]
@@ -116,6 +116,6 @@ def _place(listen: str) -> _Place:
     port = named["port"] if "port" in named else plain.pop(0) if plain else ""
     interface = named.get("interface", plain[0] if plain else "").replace("\\:", ":")
     every = _ALL if kind == "tcp6" else _ALL_IPV4
-    # The kernel chooses port 0, which is no server's.
+    # For port 0, the kernel chooses a port that no server has.
     port = port.lstrip("0")
     return _Place(canonical_address(interface or every), port) if port else _NOWHERE

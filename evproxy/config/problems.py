@@ -1,8 +1,8 @@
 """
-What is wrong with a configuration file: one line for each problem, with the key's path.
+The problems of a configuration file: one line for each, with the path of the key.
 
-Knows how to show keys and values of a TOML document in one line, whatever is in them,
-and where in the document a path is.  Knows nothing of settings.
+Shows every key and value of a TOML document in one line, and finds the place of a path in the
+document.  Knows nothing about settings.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ _WIDEST_SHOWN_INTEGER = 64
 
 @frozen
 class Problem:
-    """One thing that is wrong, and the `path` of the key that it is about."""
+    """One problem, and the `path` of its key."""
 
     path: Path
     message: str
@@ -68,7 +68,7 @@ def _shown_key(key: str) -> str:
 
 
 def shown(value: object) -> str:
-    """`value` as the file has it, or what it is where it would be long."""
+    """`value` as the file has it, or its type if the value would be long."""
     if isinstance(value, bool):
         return "true" if value else "false"
     if isinstance(value, str):
@@ -83,22 +83,22 @@ def shown(value: object) -> str:
 
 
 def quoted(text: str) -> str:
-    """`text` in quotes on one line, cut where it is long."""
+    """`text` in quotes on one line, cut if `text` is long."""
     cut = text if len(text) <= _LONGEST_SHOWN else text[:_LONGEST_SHOWN] + "…"
     return json.dumps(cut, ensure_ascii=not cut.isprintable())
 
 
 def listed(words: Iterable[str], conjunction: str) -> str:
-    """`words` in quotes, as one lists them in a sentence: ``"a", "b" or "c"``."""
+    """`words` in quotes, as a list in a sentence: ``"a", "b" or "c"``."""
     *first, last = [quoted(word) for word in words]
     return f"{', '.join(first)} {conjunction} {last}" if first else last
 
 
 def did_you_mean(word: str, known: Iterable[str], least: float = 0.6) -> str:
     """
-    ``, did you mean "balance"?`` where one of the `known` words is near, else nothing.
+    ``, did you mean "balance"?`` if `word` is similar to one of the `known` words, else ''.
 
-    `least`: how alike they are, from 0 to 1 (`difflib.SequenceMatcher.ratio`).
+    `least`: the least similarity, from 0 to 1 (`difflib.SequenceMatcher.ratio`).
     """
     by_lower_case = {other.lower(): other for other in known}
     near = difflib.get_close_matches(word.lower(), by_lower_case, n=1, cutoff=least)

@@ -1,4 +1,4 @@
-"""The tables of the reference, in Markdown, made of the declarations of settings."""
+"""The tables of the reference, in Markdown, from the declarations of settings."""
 
 from __future__ import annotations
 

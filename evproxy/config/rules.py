@@ -1,9 +1,9 @@
 """
-What a setting may be: a `Rule` for each kind of value.
+The values that a setting accepts: a `Rule` for each kind of value.
 
-One rule serves every place that a setting can be given in.  The configuration file and the
-library ask it to `accept` a value, the command line to `read` a text; the reference and every
-message quote its `expected`, and the JSON Schema of the file is made of its `schema`.
+One rule serves every place that can give a setting.  The configuration file and the library call
+`accept` with a value, the command line calls `read` with a text; the reference and every message
+quote `expected`, and the JSON Schema of the file contains `schema`.
 """
 
 from __future__ import annotations
@@ -22,18 +22,18 @@ YEAR = 31536000
 """The longest time that can be set, in seconds: far below what an event loop's timer can hold."""
 
 Fault = Callable[[str], str | None]
-"""Looks closer at a text: why it is refused, ``None`` if it is not."""
+"""Checks a text: returns the reason to refuse it, ``None`` if there is none."""
 
 Schema = dict[str, Any]
 """A JSON Schema, draft 2020-12, or a part of one."""
 
 
 class Unfit(Exception):
-    """A value is not what a `Rule` expects; the message, if any, says what is wrong with it."""
+    """A value is not what a `Rule` expects; the message, if any, gives the reason."""
 
 
 class Refused(Exception):
-    """A value is refused.  The message is what follows the key's path in a `Problem`."""
+    """A rule refuses a value.  The message of the `Problem` is the message of this exception."""
 
 
 @frozen
@@ -41,9 +41,8 @@ class Surroundings:
     """
     What the meaning of a value depends on besides the value.
 
-    `directory` is put before the paths that are not absolute; empty: they stay as they are.
-    An upstream server's endpoint must satisfy `endpoint_fault` too, and that of a listener
-    `listen_fault`, if there is one.
+    `directory`: goes before relative paths; empty: they stay unchanged.  `endpoint_fault` and
+    `listen_fault`: further checks of the endpoint of an upstream server and of a listener.
     """
 
     directory: str = ""
@@ -56,8 +55,8 @@ class Reading:
     """
     One pass over values that belong together: collects every problem instead of the first.
 
-    `surroundings`: what the meaning of the values depends on.  `show`: how a message shows a
-    value; by default as a file has it.
+    `surroundings`: what the meaning of the values depends on.  `show`: formats a value for a
+    message; by default as a file has it.
     """
 
     surroundings: Surroundings = Surroundings()
@@ -65,7 +64,7 @@ class Reading:
     problems: list[Problem] = Factory(list)
 
     def value(self, rule: Rule, value: object, path: Path) -> Any:
-        """The setting that `value` stands for; if there is none, a problem at `path` says why."""
+        """The setting for `value`; ``None``, and a problem at `path`, if `rule` refuses `value`."""
         try:
             return rule.accept(value, path, self)
         except Unfit as unfit:
@@ -75,40 +74,40 @@ class Reading:
         return None
 
     def problem(self, path: Path, message: str) -> None:
-        """There is something wrong with the value at `path`."""
+        """Add a problem of the value at `path`."""
         self.problems.append(Problem(path, message))
 
 
 @frozen
 class Rule:
-    """What a setting may be; `expected` says it in words."""
+    """The values that a setting accepts; `expected` describes them in words."""
 
     @property
     def expected(self) -> str:
-        """What is expected, in words that fit a message and the reference."""
+        """The accepted values, in words that fit a message and the reference."""
         raise NotImplementedError
 
     @property
     def schema(self) -> Schema:
-        """The same as JSON Schema, as far as that can say it."""
+        """The accepted values as JSON Schema, as far as JSON Schema can describe them."""
         raise NotImplementedError
 
     def accept(self, value: Any, path: Path, reading: Reading) -> Any:
         """
-        The setting that `value`, from a file or from a program, stands for.
+        The setting for `value`, which comes from a file or from a program.
 
-        Problems inside of it are added to `reading`, below `path`.
+        Adds the problems inside `value` to `reading`, below `path`.
 
-        :raises Unfit: if it is not what is expected.
-        :raises Refused: if something else is wrong with it.
+        :raises Unfit: if `value` is not as expected.
+        :raises Refused: if something else is wrong with `value`.
         """
         raise NotImplementedError
 
     def read(self, text: str) -> Any:
         """
-        The setting that `text`, the value of an option, stands for.
+        The setting for `text`, the value of an option.
 
-        :raises Unfit: if it is not what is expected.
+        :raises Unfit: if `text` is not as expected.
         """
         return self.accept(text, (), Reading())
 
@@ -210,7 +209,7 @@ class Choice(Rule):
 
 @frozen
 class Matching(Rule):
-    """A text that `pattern` matches from end to end; `expected` says that in words."""
+    """A text that `pattern` matches from end to end."""
 
     expected: str = field()
     pattern: str
@@ -245,7 +244,7 @@ class Text(Rule):
 
 @frozen
 class Judged(Rule):
-    """A text that `fault` finds nothing wrong with; a message says what it found."""
+    """A text that `fault` accepts; a message has the reason of `fault`."""
 
     expected: str = field()
     fault: Fault
@@ -271,7 +270,7 @@ class FilePath(Matching):
         accepted = super().accept(value, path, reading)
         if "\0" in accepted:
             raise Unfit
-        # An empty one, where it may be, stays so.
+        # An empty path stands for "none", so it stays empty.
         directory = reading.surroundings.directory
         return posixpath.join(directory, accepted) if accepted else accepted
 
@@ -300,7 +299,7 @@ class WordOrPath(FilePath):
 
 @frozen
 class Many(Rule):
-    """An array of values fit for the rule `item`, at least `least` of them; `expected` in words."""
+    """An array of at least `least` values that the rule `item` accepts."""
 
     expected: str = field()
     item: Rule
@@ -323,9 +322,9 @@ class Many(Rule):
 @frozen
 class OneOrMany(Rule):
     """
-    A value fit for the rule `item`, or an array of some; a tuple of them either way.
+    A value that the rule `item` accepts, or an array of such values; a tuple either way.
 
-    `fault` looks at all of them: why they cannot be together, ``None`` if they can.
+    `fault` checks all values together: the reason to refuse them, ``None`` if there is none.
     """
 
     expected: str = field()
@@ -350,7 +349,7 @@ class OneOrMany(Rule):
 
 
 def pattern_fault(pattern: str) -> str | None:
-    """Why `pattern` is no regular expression for bytes, as Python's `re` has them."""
+    """Why `pattern` is not a regular expression of Python's `re` for bytes; ``None`` if it is."""
     try:
         with warnings.catch_warnings(action="ignore"):
             re.compile(pattern.encode())
@@ -364,7 +363,7 @@ def pattern_fault(pattern: str) -> str | None:
 
 
 def _did_you_mean_array(value: object, item: Rule, reading: Reading) -> str:
-    """A hint where a number, or a string, perhaps with commas, stands for an array of items."""
+    """A hint for a number or a string, perhaps with commas, that should be an array of items."""
     if type(value) not in (str, int):
         return ""
     parts = list(map(str.strip, value.split(","))) if isinstance(value, str) else [value]

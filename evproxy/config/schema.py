@@ -1,8 +1,8 @@
 """
 The JSON Schema (draft 2020-12) of the configuration file, for editors and linters of TOML.
 
-It says what a file may be key by key, with the meaning of each key.  What is wrong between keys,
-and in an endpoint description, only ``evproxy check`` finds.
+The schema describes each key by itself, with its meaning.  Only ``evproxy check`` finds a wrong
+endpoint description and keys that contradict each other.
 """
 
 from __future__ import annotations
@@ -19,6 +19,6 @@ def file_schema() -> Schema:
         "$schema": "https://json-schema.org/draft/2020-12/schema",
         "title": "The configuration file of evproxy",
         **schema,
-        # Their defaults are for programs: a file has to have both.
+        # A program may leave them out, a file may not.
         "required": ["listeners", "pools"],
     }

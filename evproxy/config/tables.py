@@ -1,4 +1,4 @@
-"""Rules for tables, whose keys are declared in attrs classes; see `evproxy.config.declare`."""
+"""Rules for tables: attrs classes declare the keys, see `evproxy.config.declare`."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from evproxy.config.rules import Reading, Refused, Rule, Schema, Unfit
 
 
 def read_table(table: type, values: dict[str, Any], path: Path, reading: Reading) -> Any:
-    """An instance of `table` with `values`; ``None`` if there are problems, which are told."""
+    """An instance of `table` with `values`; ``None`` after adding problems to `reading`."""
     keys = keys_of(table)
     before = len(reading.problems)
     for key in values:
@@ -29,7 +29,7 @@ def read_table(table: type, values: dict[str, Any], path: Path, reading: Reading
 
 
 def _hint(key: str, keys: dict[str, Any]) -> str:
-    # A plural without its s is not taken for another program's key.
+    # A typo such as "listener" is more likely than a key of another proxy.
     return did_you_mean(key, keys, least=0.9) or ours_for(key) or did_you_mean(key, keys)
 
 
@@ -95,7 +95,7 @@ class Table(Rule):
 
 @frozen
 class TableOrKey(Table):
-    """The same, or only the value of its one key `key`, which is required."""
+    """A table, or only the value of its required key `key`."""
 
     key: str
 
@@ -123,7 +123,7 @@ class TableOrKey(Table):
 
 @frozen
 class NamedTables(Table):
-    """A table of tables; each name becomes the attribute `name` of what its table stands for."""
+    """A table of tables; the key of each becomes the attribute `name` of its value."""
 
     name: Rule
 

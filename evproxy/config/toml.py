@@ -1,8 +1,8 @@
 """
-Text in, TOML document out, or the one thing that is wrong with the text.
+Text in, TOML document out, or one error.
 
-Whatever the standard library's parser raises for a text ends as one line that gives the
-line and column, where the parser tells them.
+Turns every exception of the standard library's parser into one line, with the line and column
+if the parser gives them.
 """
 
 from __future__ import annotations
@@ -22,10 +22,10 @@ class NotToml(ValueError):
 
 def read_toml(text: str) -> dict[str, Any]:
     """
-    The document that `text` is.
+    The document in `text`.
 
-    Raises `NotToml` for everything that is not TOML, and for what no honest file has:
-    a number too long to be read, arrays nested beyond the parser's reach.
+    Raises `NotToml` if `text` is not TOML, has a number that is too long to read, or nests
+    arrays too deeply for the parser.
     """
     text = text.removeprefix("\ufeff")
     try:

@@ -235,7 +235,7 @@ async def test_services_with_odd_targets(
     await told.problem()
     discovery.stop()
     of = "left out: SRV of _x._tcp.example.test: "
-    why = "there is something else in it than letters, digits, hyphens and dots"
+    why = "it may have only letters, digits, hyphens and dots"
     assert told.problems == (
         f'{of}"b d.example.test": {why}',
         f'{of}"b\\\\xffd.example.test": {why}',

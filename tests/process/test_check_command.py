@@ -126,11 +126,11 @@ def test_closer_look_at_endpoints(tmp_path: Path, capsys: pytest.CaptureFixture[
         *(
             (f'upstreams = ["{endpoint}"]', f"upstreams[0]: '{endpoint}': {fault}")
             for endpoint, fault in (
-                ("224.0.0.1:80", "no connection goes to a multicast address"),
-                ("[ff02::1]:80", "no connection goes to a multicast address"),
+                ("224.0.0.1:80", "a multicast address takes no connections"),
+                ("[ff02::1]:80", "a multicast address takes no connections"),
                 ("[fe80::1]:80", "a link-local address needs its zone, as in [fe80::1%eth0]"),
                 (f"unix:/{'x' * 107}", "the path of a UNIX socket has at most 107 bytes"),
-                ("a,b:80", "each server is given by itself, with its port"),
+                ("a,b:80", "give each server by itself, with its port"),
             )
         ),
         (
@@ -166,7 +166,7 @@ def test_closer_look_at_pools(
             'listen = "unix:s:mode=600"\nunix_mode = "660"',
             "unix_mode: the endpoint description has a mode already",
         ),
-        ('unix_mode = "660"', "unix_mode: it is for UNIX listeners only, and this is none"),
+        ('unix_mode = "660"', "unix_mode: it is for UNIX listeners only, and this is not one"),
         (
             'listen = "unix:s"\nunix_mode = 660',
             'unix_mode: expected an octal file mode, such as "660", got 660',
@@ -282,7 +282,7 @@ def test_help() -> None:
     """The help says what the commands are."""
     status, out, _ = run("--help")
     assert status == 0
-    assert "check     say what is wrong with configuration files" in out
+    assert "check     report the problems of configuration files" in out
     assert "schema    print a JSON Schema of the configuration file" in out
 
 

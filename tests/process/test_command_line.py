@@ -56,7 +56,7 @@ WRONG = [
     wrong("--demo=1", line="option --demo must not have an argument"),
     wrong(line="--upstream: at least one is needed (or --demo, or --config)"),
     wrong(UPSTREAM, "more", line="unexpected argument 'more'"),
-    wrong("--demo", UPSTREAM, line="--demo: comes with its own server, leave --upstream out"),
+    wrong("--demo", UPSTREAM, line="--demo: has its own server, leave --upstream out"),
     wrong(UPSTREAM, UPSTREAM, line="--upstream: '127.0.0.1:1' is given twice"),
     wrong(
         UPSTREAM, "--upstream=tcp:127.0.0.1:1", line="--upstream: 'tcp:127.0.0.1:1' is given twice"
@@ -202,7 +202,7 @@ WRONG = [
     wrong(
         "--config=some.toml",
         "--unix-mode=660",
-        line="--unix-mode: cannot be used with --config, set it there",
+        line="--unix-mode: cannot be used with --config, set it in the file",
     ),
     wrong(
         UPSTREAM,
@@ -252,12 +252,12 @@ WRONG = [
     wrong(
         "--config=some.toml",
         "--balance=round-robin",
-        line="--balance: cannot be used with --config, set it there",
+        line="--balance: cannot be used with --config, set it in the file",
     ),
     wrong(
         "--config=some.toml",
         "--listen=tcp:0",
-        line="--listen: cannot be used with --config, set it there",
+        line="--listen: cannot be used with --config, set it in the file",
     ),
     wrong("--config=some.toml", "--demo", line="--demo: cannot be used with --config"),
 ]
