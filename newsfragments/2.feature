@@ -1,1 +1,1 @@
-`twistd evproxy` is a TCP proxy: any Twisted endpoint on either side, half-close and resets passed on as they are, bounded memory, and a drain when it stops. `evproxy.ProxyService` and `evproxy.ProxyFactory` are the same for your own Twisted application.
+`twistd evproxy` is a TCP proxy: any Twisted endpoint on either side, half-close and resets passed on unchanged, bounded memory, and a drain when it stops. `evproxy.ProxyService` and `evproxy.ProxyFactory` do the same inside your own Twisted application.
