@@ -2,8 +2,8 @@
 #
 #     twistd -noy examples/composed.tac
 #
-# http://127.0.0.1:8080 then shows the site through the proxy.  LISTEN in the environment is
-# another place to listen, as a Twisted server endpoint description.
+# http://127.0.0.1:8080 then shows the site through the proxy.  To listen elsewhere, set the
+# environment variable LISTEN to a Twisted server endpoint description.
 
 import os
 from pathlib import Path
@@ -21,14 +21,14 @@ from evproxy import ProxyService
 
 application = Application("composed")
 
-# The site listens where only the proxy finds it.
+# The site listens on a private UNIX socket, so that clients reach it only through the proxy.
 socket = Path(mkdtemp(), "site.socket")
 root = Resource()
 root.putChild(b"", Data(b"This page came through evproxy.\n", "text/plain"))
 endpoint = serverFromString(reactor, f"unix:{socket}")
 StreamServerEndpointService(endpoint, Site(root)).setServiceParent(application)
 
-# When twistd is told to stop, sessions may go on for ten seconds.
+# When twistd stops, sessions may go on for ten seconds.
 ProxyService(
     reactor,
     listen=[os.environ.get("LISTEN", "tcp:8080:interface=127.0.0.1")],

@@ -1,12 +1,12 @@
 """
 A balancer of your own: fill the first server, then the second, and so on.
 
-Few servers do the work, and those at the end of the list can be switched off at night.
+So few servers do the work, and you can switch off the last ones of the list at night.
 
     python examples/own_balancer.py tcp:8080 127.0.0.1:8001 127.0.0.1:8002
 
-Each server takes at most 100 sessions here.  The servers that are down, or full, are left
-out by the pool: a balancer only says in which order it would like them.
+Each server takes at most 100 sessions here.  A balancer only says which order it prefers; the
+pool skips servers that are down or full.
 """
 
 from __future__ import annotations
@@ -28,11 +28,11 @@ class FillFirst:
         self._servers: Sequence[Candidate] = ()
 
     def update(self, servers: Sequence[Candidate]) -> None:
-        """Called when the servers, or their weights, have changed."""
+        """Called after the servers or their weights have changed."""
         self._servers = sorted(servers, key=lambda server: server.spec.name)
 
     def candidates(self, info: ConnectionInfo) -> Iterator[Candidate]:
-        """Called for each new session, and walked on only if the first ones cannot take it."""
+        """Called for each new session; the session takes the next candidate only if one fails."""
         return (server for server in self._servers if server.weight > 0)
 
 

@@ -3,8 +3,8 @@ A discovery of your own: every UNIX socket in a directory is a server.
 
     python examples/own_discovery.py /run/workers tcp:8080
 
-Start a worker that listens on ``/run/workers/NAME.sock``, and it gets sessions; remove the
-socket, and its sessions go on while new ones do not come.
+A worker that listens on ``/run/workers/NAME.sock`` gets sessions.  If you remove the socket, the
+worker keeps its sessions and gets no new ones.
 """
 
 from __future__ import annotations
@@ -35,12 +35,12 @@ class Directory:
         changed: Callable[[Sequence[UpstreamServer]], None],
         failed: Callable[[str], None],
     ) -> None:
-        """`changed` takes every new whole set, `failed` the reason when there is none."""
+        """Call `changed` with each new complete set, or `failed` with a reason."""
         self._changed, self._failed = changed, failed
         self._looking.start(self._interval)
 
     def stop(self) -> None:
-        """Nothing is left afterwards."""
+        """Leave no delayed call behind."""
         self._looking.stop()
 
     def _look(self) -> None:

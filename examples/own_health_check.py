@@ -1,10 +1,10 @@
 """
-A health check of your own: run a program, and believe its exit status.
+A health check of your own: run a program, and use its exit status.
 
     python examples/own_health_check.py ./is-well tcp:8080 127.0.0.1:8001 127.0.0.1:8002
 
-The program is called with the server's endpoint.  Status 0 means that the server is well;
-otherwise the last line that the program wrote is the reason in the log:
+The argument of the program is the server's endpoint.  Status 0 means that the server is healthy;
+with any other status, the last line that the program wrote is the reason in the log:
 
     default/127.0.0.1:8001 down: the disk is full (3 of 3)
 """
@@ -45,7 +45,7 @@ class Outcome(ProcessProtocol):
             self.done(None if reason.check(ProcessDone) else said[-1])
 
     def cancel(self) -> None:
-        """The time is over, or the server has left the pool: `done` must not be called now."""
+        """Called after a timeout, or when the server leaves the pool; do not call `done` now."""
         self.done = None
         assert self.transport is not None
         with suppress(ProcessExitedAlready):
@@ -62,7 +62,7 @@ class Program:
     def check(
         self, server: UpstreamServer, done: Callable[[str | None], None]
     ) -> Callable[[], None]:
-        """Called for each check; `done` gets ``None`` or a reason, what is returned cancels."""
+        """Called for each check: call `done` with ``None`` or a reason; return how to cancel."""
         outcome = Outcome(done)
         self._reactor.spawnProcess(outcome, self._program, [self._program, server.endpoint], None)
         return outcome.cancel
