@@ -1,5 +1,5 @@
 """
-The configuration file: what each text gives, and every line that each wrong text is told.
+The configuration file: the settings of each good text, and every problem of each bad text.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ SAME_PLACE = [
 
 
 def test_everything() -> None:
-    """Every part of a file ends in its place in the settings."""
+    """Every key of a file sets its setting."""
     assert parse(EVERYTHING, Surroundings("/etc/evproxy")) == Settings(
         max_sessions=1000,
         relay="stream",
@@ -67,7 +67,7 @@ def test_everything() -> None:
 
 
 def test_smallest() -> None:
-    """What a file does not say is as the settings have it, and the only pool is everyone's."""
+    """A missing key has the default of its setting; every listener uses the only pool."""
     assert parse(SOUND, Surroundings()) == Settings(
         listeners=(ListenerSettings(pool="web"),),
         pools=(PoolSettings(name="web", upstreams=(UpstreamServer("a:1"),)),),
@@ -75,7 +75,7 @@ def test_smallest() -> None:
 
 
 def test_times_are_floats() -> None:
-    """A whole number of seconds becomes a float, as the settings say it is."""
+    """A whole number of seconds becomes a float, the type of the setting."""
     settings = parse(SOUND + "[timeouts]\nidle = 5\n", Surroundings())
     assert isinstance(settings.timeouts.idle, float)
 
@@ -109,13 +109,13 @@ def test_paths(directory: str, path: str, expected: str) -> None:
     ],
 )
 def test_socket_paths(endpoint: str, expected: str) -> None:
-    """So is the path of a UNIX socket, with the directory quoted as endpoints want it."""
+    """The path of a UNIX socket is relative too; the directory is quoted for endpoints."""
     settings = parse(f"{LISTENERS}[pools.web]\nupstreams = ['{endpoint}']\n", Surroundings("/e:v"))
     assert settings.pools[0].upstreams[0].endpoint == expected
 
 
 def test_closer_look_at_endpoints() -> None:
-    """What a closer look finds in an endpoint is told in one line."""
+    """A further check of an endpoint reports its problem in one line."""
     text = LISTENERS + '[pools.web]\nupstreams = ["a:1", "tls:b:2", {endpoint = "tls:c:3"}]\n'
 
     def no_tls(endpoint: str) -> str | None:
@@ -131,7 +131,7 @@ def test_closer_look_at_endpoints() -> None:
 
 
 def test_errors() -> None:
-    """The error is one line, and counts what else is wrong."""
+    """The error is one line, with the first problem and the number of the others."""
     with pytest.raises(SettingsError) as one:
         parse(SOUND + "x = 1", Surroundings())
     assert str(one.value) == "pools.web.x: unknown key"
@@ -154,17 +154,17 @@ def test_errors() -> None:
     ],
 )
 def test_not_toml(text: str, expected: str) -> None:
-    """A text that is not TOML is told so in one line with the line and column."""
+    """For a text that is not TOML, the error is one line with the line and column."""
     assert problems(text) == [expected]
 
 
 def test_byte_order_mark() -> None:
-    """A byte order mark, which some editors leave, is passed over."""
+    """A byte order mark, which some editors write, is ignored."""
     assert parse("\ufeff" + SOUND, Surroundings()) == parse(SOUND, Surroundings())
 
 
 def test_document_order() -> None:
-    """Every problem is told at once, in the order of the file."""
+    """One run reports every problem, in the order of the file."""
     text = """
 relay = 1
 [pools.web]
@@ -338,5 +338,5 @@ lisen = "tcp:1"
     ],
 )
 def test_whole_files(text: str, expected: list[str]) -> None:
-    """What is wrong with a file as a whole, or between its keys, is told line by line."""
+    """Problems of the whole file, and between keys, are one line each."""
     assert problems(text) == expected

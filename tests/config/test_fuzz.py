@@ -135,13 +135,13 @@ def test_any_text(text: str) -> None:
 
 @given(TOML_LIKE, st.integers(0, len(EVERYTHING)), st.integers(0, 30))
 def test_any_edit(inserted: str, place: int, removed: int) -> None:
-    """So does a good file with some of its text replaced."""
+    """A good file with some text replaced gives settings or the error."""
     check(EVERYTHING[:place] + inserted + EVERYTHING[place + removed :])
 
 
 @given(mutated())
 def test_any_document(document: dict[str, Any]) -> None:
-    """So does a good file with some of its values replaced, and it is TOML still."""
+    """A good file with some values replaced is still TOML, and gives settings or the error."""
     text = "".join(f"{quoted(key)} = {toml(value)}\n" for key, value in document.items())
     tomllib.loads(text)
     check(text)
@@ -149,6 +149,6 @@ def test_any_document(document: dict[str, Any]) -> None:
 
 @given(st.text(max_size=30))
 def test_any_pattern(pattern: str) -> None:
-    """So does any text for a regular expression."""
+    """Any text as a regular expression gives settings or the error."""
     value = quoted(pattern)
     check(f'{SOUND}health_check = {{kind = "send-expect", expect_pattern = {value}}}\n')

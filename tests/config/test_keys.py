@@ -1,5 +1,5 @@
 """
-The keys of a pool's tables: every line that a wrong value is told.
+The keys of a pool's tables: the message for every wrong value.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ SERVERS = "HOST:PORT, [v6]:PORT or a client endpoint description"
     ],
 )
 def test_upstream_keys(key: str, expected: str) -> None:
-    """Every wrong key of an upstream server is told by its path."""
+    """The message for a wrong key of an upstream server has the path of the key."""
     text = f'{LISTENERS}[pools.web]\nupstreams = [{{endpoint = "a:1", {key}}}]\n'
     name = key.partition(" ")[0]
     assert problems(text) == [f"pools.web.upstreams[0].{name}: {expected}"]
@@ -69,7 +69,7 @@ def test_upstream_keys(key: str, expected: str) -> None:
     ],
 )
 def test_endpoints(endpoint: str, fault: str) -> None:
-    """What cannot be an endpoint is refused without looking anything up."""
+    """A text that no endpoint can have is refused without a look-up."""
     text = f'{LISTENERS}[pools.web]\nupstreams = ["{endpoint}"]\n'
     assert problems(text) == [
         f'pools.web.upstreams[0]: expected {SERVERS}, got "{endpoint}": {fault}'
@@ -84,7 +84,7 @@ def test_endpoints(endpoint: str, fault: str) -> None:
     ],
 )
 def test_possible_endpoints(endpoint: str) -> None:
-    """What may be an endpoint is left to whoever knows the plugins."""
+    """A text that a plugin may accept is not refused here."""
     assert problems(f'{LISTENERS}[pools.web]\nupstreams = ["{endpoint}"]\n') == []
 
 
@@ -115,7 +115,7 @@ def test_possible_endpoints(endpoint: str) -> None:
     ],
 )
 def test_pool_keys(key: str, expected: str) -> None:
-    """Every wrong key of a pool is told by its path."""
+    """The message for a wrong key of a pool has the path of the key."""
     name = key.partition(" ")[0]
     assert problems(f"{SOUND}{key}\n") == [f"pools.web.{name}: {expected}"]
 
@@ -257,7 +257,7 @@ def test_pool_keys(key: str, expected: str) -> None:
     ],
 )
 def test_health_check_keys(check: str, expected: list[str] | None) -> None:
-    """Every wrong key of a health check is told, and every one that belongs to another kind."""
+    """Every wrong key of a health check, and every key of another kind, gets a message."""
     if expected is None:
         expected = [
             '.kind: expected one of "tcp", "tls", "http", "send-expect", "redis", "smtp" or'
@@ -375,7 +375,7 @@ def test_health_check_keys(check: str, expected: list[str] | None) -> None:
     ],
 )
 def test_discover_keys(discover: str, expected: list[str]) -> None:
-    """Every wrong key of a discovery is told, what is missing, and what belongs to another kind."""
+    """Every wrong, missing or misplaced key of a discovery gets a message."""
     told = problems(f"{LISTENERS}[pools.web]\ndiscover = {{{discover}}}\n")
     assert told == ["pools.web.discover" + line for line in expected]
 
@@ -415,7 +415,7 @@ def test_discover_keys(discover: str, expected: list[str]) -> None:
     ],
 )
 def test_keys_of_no_use(keys: str, expected: list[str]) -> None:
-    """A key of a pool that could have no effect, because of others, is told."""
+    """A key of a pool that other keys leave without effect gets a message."""
     assert problems(f"{SOUND}{keys}\n") == ["pools.web" + line for line in expected]
 
 
@@ -432,14 +432,14 @@ def test_keys_of_no_use(keys: str, expected: list[str]) -> None:
     ],
 )
 def test_servers_without_weight(pool: str, expected: bool) -> None:
-    """A pool of which no server could ever get a session is told."""
+    """A pool in which no server can ever get a session gets a message."""
     line = "pools.web.upstreams: no server would get a session: every weight is 0"
     assert problems(f"{LISTENERS}[pools.web]\n{pool}\n") == [line] * expected
 
 
 @pytest.mark.parametrize("endpoint", ["a:1,b:2", "a:1, [::1]:2", "tcp:a:1;b:2", "a:1 b:2"])
 def test_several_servers_in_one(endpoint: str) -> None:
-    """Who writes a list into one string is told how to write it."""
+    """The message for a list in one string shows the right form."""
     text = f'{LISTENERS}[pools.web]\nupstreams = ["{endpoint}"]\n'
     [line] = problems(text)
     first, second = re.split("[ ,;]+", endpoint)
@@ -447,7 +447,7 @@ def test_several_servers_in_one(endpoint: str) -> None:
 
 
 def test_domain_names() -> None:
-    """Names that DNS cannot carry are known before they are asked for."""
+    """A name that DNS cannot carry is refused before any look-up."""
     for good in ("a", "_pg._tcp.example.org.", "bücher.example", "a" * 63):
         assert domain_fault(good) is None
     for bad in ("", ".", "a..b", "a" * 64, ".".join(["a" * 60] * 5), "ü" * 63, "a b"):
@@ -479,12 +479,12 @@ def test_domain_names() -> None:
     ],
 )
 def test_keys_of_other_proxies(text: str, expected: str) -> None:
-    """A key that HAProxy, nginx or Envoy has is answered with ours."""
+    """The message for a key of HAProxy, nginx or Envoy names the key of evproxy."""
     [problem] = problems(text)
     assert problem.startswith(expected)
 
 
 def test_a_near_key_comes_before_that_of_another_proxy() -> None:
-    """A key that only lacks a letter is not taken for another program's."""
+    """A key that only lacks a letter counts as a typo, not as a key of another proxy."""
     [problem] = problems(f"{SOUND}upstream = []\n")
     assert problem == 'pools.web.upstream: unknown key, did you mean "upstreams"?'

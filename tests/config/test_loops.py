@@ -1,4 +1,4 @@
-"""A server that is the listener itself is found before sessions run in circles."""
+"""A server that is its own listener is found before sessions run in a loop."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ def found(listen: str, server: str) -> bool:
     ],
 )
 def test_a_loop(listen: str, server: str) -> None:
-    """However the two are written, as long as it can be told without looking anything up."""
+    """A loop is found in every spelling of the addresses, if it needs no look-up."""
     assert found(listen, server)
 
 
@@ -62,12 +62,12 @@ def test_a_loop(listen: str, server: str) -> None:
     ],
 )
 def test_no_loop(listen: str, server: str) -> None:
-    """What may be another is left alone."""
+    """A server that may be another host is accepted."""
     assert not found(listen, server)
 
 
 def test_a_chain_and_a_circle() -> None:
-    """A listener may be the server of another, unless that leads back."""
+    """A listener may be the server of another listener, unless that leads back."""
     listeners = [
         ListenerSettings("tcp:80", "one"),
         ListenerSettings("tcp:81", "two"),
@@ -81,7 +81,7 @@ def test_a_chain_and_a_circle() -> None:
 
 
 def test_a_service_refuses_it(reactor: Any) -> None:
-    """A program is told as well."""
+    """A program gets the same error."""
     with pytest.raises(SettingsError) as raised:
         ProxyService(reactor, ["tcp:8080"], ["127.0.0.1:8080"])
     line = 'upstreams: "127.0.0.1:8080" leads back to the listener "tcp:8080"'
@@ -121,14 +121,14 @@ def test_a_service_refuses_it(reactor: Any) -> None:
 def test_a_pool_refuses_a_check_that_cannot_work(
     reactor: Any, endpoint: str, check: HealthCheck, line: str
 ) -> None:
-    """A pool that a program makes has no check that its servers can never pass."""
+    """`Pool` refuses a check that its servers can never pass."""
     with pytest.raises(SettingsError) as raised:
         Pool(reactor, [endpoint], health_check=check)
     assert str(raised.value) == f"health_check.{line}"
 
 
 def test_a_server_that_cannot_pass_its_check_is_not_added(reactor: Any) -> None:
-    """Nor has one that runs."""
+    """A running pool refuses such a server too."""
     pool = Pool(reactor, ["a:1"], health_check=HealthCheck("tls"))
     with pytest.raises(SettingsError, match=r"^health_check\.kind: a second TLS handshake inside"):
         pool.add("tls:a:443")

@@ -61,7 +61,7 @@ def generator() -> Any:
 
 @pytest.mark.parametrize("page", ["architecture.md", "configuration.md", "reference.md"])
 def test_the_pages_are_up_to_date(page: str) -> None:
-    """Each table is what ``docs/generate.py`` makes of the code; run it where this fails."""
+    """Each table is up to date.  If this fails, run ``docs/generate.py``."""
     text = (ROOT / "docs" / page).read_text()
     assert generator().generated(text) == text
 
@@ -73,7 +73,7 @@ def test_every_table_is_on_a_page() -> None:
 
 
 def test_a_page_is_written_anew() -> None:
-    """What stands between the comments is replaced, and nothing else."""
+    """Only the text between the comments is replaced."""
     page = "a\n<!-- table: Timeouts -->\n| old |\n<!-- end -->\nb\n"
     made = generator().generated(page)
     assert made.startswith("a\n<!-- table: Timeouts -->\n\n| Key |")
@@ -106,7 +106,7 @@ def test_a_table_of_the_reference() -> None:
 
 @pytest.mark.parametrize(("table", "key"), KEYS)
 def test_default_is_accepted(table: Any, key: Any) -> None:
-    """A file may say the default of a key, and that changes nothing."""
+    """A file may set a key to its default, and that changes nothing."""
     setting = key.setting
     if key.required or setting.required_for or setting.default_shown or key.default is None:
         return
@@ -120,7 +120,7 @@ def test_default_is_accepted(table: Any, key: Any) -> None:
 
 @pytest.mark.parametrize("table", TABLES)
 def test_every_setting_is_declared(table: Any) -> None:
-    """No field of a table is there without a declaration, but the tables that no file has."""
+    """Every field of a table is a declared setting, except the tables that no file has."""
     names = {each.name for each in attrs.fields(table)}
     assert names - {each.name for each in declared(table)} <= {"keepalive", "name"}
 

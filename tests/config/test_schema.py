@@ -1,4 +1,4 @@
-"""The JSON Schema of the configuration file: what it lets pass, and what it refuses."""
+"""The JSON Schema of the configuration file: what it accepts, and what it refuses."""
 
 from __future__ import annotations
 
@@ -24,13 +24,13 @@ def faults(text: str) -> list[str]:
 
 
 def test_it_is_a_schema() -> None:
-    """The schema is one of its draft."""
+    """The schema is valid for its draft."""
     jsonschema.Draft202012Validator.check_schema(file_schema())
 
 
 @pytest.mark.parametrize("text", [SOUND, EVERYTHING, EXAMPLE.read_text()])
 def test_good_files(text: str) -> None:
-    """What is a good file, the schema lets pass."""
+    """The schema accepts a good file."""
     assert faults(text) == []
 
 
@@ -53,13 +53,13 @@ def test_good_files(text: str) -> None:
     ],
 )
 def test_bad_files(text: str, path: str) -> None:
-    """What a key may not be, the schema refuses, at that key."""
+    """The schema refuses a wrong value, and names its key."""
     assert path in faults(text)
 
 
 @pytest.mark.parametrize(("text", "status"), [(EVERYTHING, 0), (f"{SOUND}wieght = 1\n", 1)])
 def test_a_toml_tool_takes_it(tmp_path: Path, text: str, status: int) -> None:
-    """taplo, which editors use, checks a file with it."""
+    """taplo, which editors use, checks a file with the schema."""
     schema, file = tmp_path / "schema.json", tmp_path / "evproxy.toml"
     schema.write_text(json.dumps(file_schema()))
     file.write_text(text)
@@ -88,7 +88,7 @@ def test_an_editor_can_explain_each_key() -> None:
 
 
 def test_it_is_printed() -> None:
-    """``evproxy schema`` prints it, and nothing else."""
+    """``evproxy schema`` prints the schema, and nothing else."""
     done = subprocess.run(
         [sys.executable, "-m", "evproxy", "schema"], capture_output=True, text=True, timeout=60
     )

@@ -1,4 +1,4 @@
-"""The settings: their bounds and defaults are the same wherever they are set."""
+"""The settings: bounds and defaults are the same in the file, the options and the library."""
 
 from __future__ import annotations
 
@@ -63,7 +63,7 @@ def refused(argument: str, expected: str, *values: Any) -> list[Any]:
     ],
 )
 def test_a_service_refuses_it(reactor: Any, given: dict[str, Any], line: str) -> None:
-    """What a setting cannot be is a line that names the argument, and what was expected."""
+    """The error for a wrong value is one line with the argument and the expected values."""
     with pytest.raises(SettingsError) as raised:
         ProxyService(reactor, **{"upstreams": ["127.0.0.1:1"], **given})
     assert str(raised.value) == line
@@ -82,7 +82,7 @@ def test_a_service_refuses_it(reactor: Any, given: dict[str, Any], line: str) ->
     ],
 )
 def test_a_pool_refuses_it(reactor: Any, given: dict[str, Any], line: str) -> None:
-    """A pool that is made by hand is no exception."""
+    """`Pool` checks its settings too."""
     with pytest.raises(SettingsError) as raised:
         Pool(reactor, ["127.0.0.1:1"], **given)
     assert str(raised.value) == line
@@ -97,7 +97,7 @@ def test_a_pool_refuses_it(reactor: Any, given: dict[str, Any], line: str) -> No
     ],
 )
 def test_a_service_accepts_the_extremes(reactor: Any, given: dict[str, Any]) -> None:
-    """Zero stays what it means, and the bounds are within."""
+    """Zero keeps its meaning, and the bounds themselves are accepted."""
     ProxyService(reactor, upstreams=["127.0.0.1:1"], **given)
 
 
@@ -111,7 +111,7 @@ NUMBERS = [
 
 @pytest.mark.parametrize(("table", "name", "rule"), NUMBERS)
 def test_a_number_has_its_bounds(table: type, name: str, rule: Whole | Seconds) -> None:
-    """A program may set what a file may, and no more."""
+    """A program may set what a file may set, and no more."""
     for value in (rule.low, rule.high):
         table(**{name: value})
     for value in (rule.low - 1, rule.high + 1):
@@ -154,6 +154,6 @@ def test_a_service_has_the_defaults_of_its_settings() -> None:
 
 @pytest.mark.parametrize("option", OPTIONS, ids=lambda option: option.name)
 def test_an_option_has_the_default_of_its_setting(option: Any) -> None:
-    """And so the command line, the file and the library agree."""
+    """The command line, the file and the library have the same defaults."""
     cls, name = SET_BY[option.name.replace("-", "_")]
     assert option.rule.read(option.default) == default_of(cls, name)

@@ -1,5 +1,5 @@
 """
-``python -m evproxy check FILE``, as it is run from a shell.
+``python -m evproxy check FILE``, as a shell runs it.
 """
 
 from __future__ import annotations
@@ -79,7 +79,7 @@ def test_bad_file(tmp_path: Path) -> None:
 
 
 def test_closer_look_at_endpoints(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    """Endpoints are looked at as closely as the proxy does it, as far as a shell can."""
+    """The command checks endpoints as the start of the proxy does, as far as a shell can."""
     path = written(
         tmp_path,
         '[[listeners]]\nlisten = "nosuch:1"\n'
@@ -147,7 +147,7 @@ def test_closer_look_at_endpoints(tmp_path: Path, capsys: pytest.CaptureFixture[
 def test_closer_look_at_pools(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], pool: str, problem: str
 ) -> None:
-    """So are health checks and discoveries: what the proxy would refuse is told here."""
+    """The command reports the health checks and discoveries that the proxy would refuse."""
     path = written(
         tmp_path, f'[[listeners]]\n[pools."a.b"]\n{pool.replace("{directory}", str(tmp_path))}\n'
     )
@@ -176,14 +176,14 @@ def test_closer_look_at_pools(
 def test_closer_look_at_permissions(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], listener: str, problem: str
 ) -> None:
-    """Users and groups are looked up, and permissions that cannot be are told."""
+    """The command looks up users and groups, and reports impossible permissions."""
     path = written(tmp_path, f'[[listeners]]\n{listener}\n[pools.web]\nupstreams = ["a:1"]\n')
     assert main(["check", path]) == 1
     assert capsys.readouterr() == ("", f"{path}: listeners[0].{problem}\n")
 
 
 def test_possible_permissions(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    """Those of users and groups that there are are good, and nothing is opened for it."""
+    """Permissions with existing users and groups are good, and the command opens nothing."""
     keys = 'unix_mode = "660"\nunix_user = "nobody"\nunix_group = "0"'
     text = f'[[listeners]]\nlisten = "unix:s"\n{keys}\n[pools.web]\nupstreams = ["a:1"]\n'
     assert main(["check", written(tmp_path, text)]) == 0
@@ -208,13 +208,13 @@ def test_possible_permissions(tmp_path: Path, capsys: pytest.CaptureFixture[str]
     ],
 )
 def test_possible_pools(tmp_path: Path, capsys: pytest.CaptureFixture[str], pool: str) -> None:
-    """What may work is good, and looking at it opens nothing."""
+    """What may work is good, and the check opens nothing."""
     assert main(["check", written(tmp_path, f"[[listeners]]\n[pools.web]\n{pool}\n")]) == 0
     assert ": good: " in capsys.readouterr().out
 
 
 def test_singular(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    """One of a thing is told as one."""
+    """The summary uses the singular for one."""
     path = written(tmp_path, SOUND)
     assert main(["check", path]) == 0
     assert capsys.readouterr().out == f"{path}: good: 1 listener, 1 pool, 1 upstream server\n"
@@ -249,7 +249,7 @@ def test_directory(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
 
 
 def test_fifo(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    """Nobody waits for the writer of a FIFO, or for the end of what has none."""
+    """The command does not wait for the writer of a FIFO, or for the end of an endless file."""
     fifo = tmp_path / "fifo"
     os.mkfifo(fifo)
     for path in (str(fifo), "/dev/zero"):
@@ -279,7 +279,7 @@ def test_name_that_is_not_text(tmp_path: Path) -> None:
 
 
 def test_help() -> None:
-    """The help says what the commands are."""
+    """The help lists the commands."""
     status, out, _ = run("--help")
     assert status == 0
     assert "check     report the problems of configuration files" in out
@@ -287,12 +287,12 @@ def test_help() -> None:
 
 
 def test_no_command() -> None:
-    """Without a command it prints what there is."""
+    """Without a command, the help is printed."""
     assert run() == run("--help")
 
 
 def test_the_version() -> None:
-    """``--version`` tells the version, and nothing else."""
+    """``--version`` prints the version, and nothing else."""
     status, out, err = run("--version")
     assert (status, err) == (0, "")
     assert re.fullmatch(r"evproxy \d\S*\n", out)
@@ -307,7 +307,7 @@ def test_the_console_script() -> None:
 
 
 def test_several_files(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    """Each file is looked at, and one that is wrong is enough for exit status 1."""
+    """Every file is checked, and one bad file is enough for exit status 1."""
     good = written(tmp_path, SOUND)
     bad = str(tmp_path / "nosuch.toml")
     assert main(["check", bad, good]) == 1
@@ -317,7 +317,7 @@ def test_several_files(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> No
 
 
 def test_a_pool_that_no_listener_uses(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    """A pool without a listener is no fault, but it is said."""
+    """A pool without a listener is no problem, but the summary names the pool."""
     text = '[[listeners]]\npool = "a"\n' + "".join(
         f'[pools.{name}]\nupstreams = ["127.0.0.1:1"]\n' for name in "abc"
     )
@@ -329,7 +329,7 @@ def test_a_pool_that_no_listener_uses(tmp_path: Path, capsys: pytest.CaptureFixt
 
 @pytest.mark.parametrize("arguments", [["check"], ["chekc", "x"]])
 def test_wrong_usage(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> None:
-    """A wrong command line is told how it goes, and exits with 2."""
+    """A wrong command line prints the usage and exits with 2."""
     with pytest.raises(SystemExit) as stopped:
         main(arguments)
     assert stopped.value.code == 2

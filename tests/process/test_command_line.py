@@ -1,4 +1,4 @@
-"""The command line: what is wrong with it is one line that names the option, and the end."""
+"""The command line: an error is one line that names the option, and ends the process."""
 
 from __future__ import annotations
 
@@ -277,7 +277,7 @@ def outcomes(tmp_path_factory: pytest.TempPathFactory) -> dict[Wrong, Outcome]:
     "case", WRONG, ids=lambda case: " ".join(case.arguments)[:40] or "no options"
 )
 def test_a_wrong_option_is_one_line(case: Wrong, outcomes: dict[Wrong, Outcome]) -> None:
-    """It names the option, on standard error, with status 1 and nothing on standard output."""
+    """The line is on standard error, the status is 1, and standard output is empty."""
     assert outcomes[case] == Outcome(1, "", f"{case.line}\n")
 
 
@@ -307,7 +307,7 @@ def test_an_access_log_that_cannot_be_written(tmp_path: Path) -> None:
 
 @pytest.mark.skipif(not IPV6, reason="there is no IPv6 here")
 def test_an_ipv6_port_in_use() -> None:
-    """An IPv6 address is written in brackets, so that it can be told from the port."""
+    """An IPv6 address is in brackets, apart from the port."""
     with socket.create_server(("::1", 0), family=socket.AF_INET6) as taken:
         port = taken.getsockname()[1]
         line = told(f"--listen=tcp6:{port}:interface=\\:\\:1")
@@ -324,7 +324,7 @@ def test_the_second_listener_cannot_bind() -> None:
 
 @pytest.mark.parametrize("missing", ["", "directory/"])
 def test_a_path_that_cannot_be_written(tmp_path: Path, missing: str) -> None:
-    """A UNIX socket whose directory is not there, or whose name is too long, is one line."""
+    """A UNIX socket without its directory, or with too long a name, is one line."""
     path = f"{tmp_path}/{missing}{'' if missing else 'x' * 200}"
     line = told(f"--listen=unix:{path}:lockfile=0", "--access-log=off")
     assert line.startswith(f"evproxy: --listen: cannot listen on {path}: ")
@@ -339,14 +339,14 @@ def test_a_path_whose_lock_cannot_be_written(tmp_path: Path) -> None:
 
 
 def test_a_wrapped_port_that_is_too_high() -> None:
-    """What is only found out when it is bound is one line too."""
+    """An error that only binding finds is one line too."""
     assert told("--listen=haproxy:tcp:99999") == (
         "evproxy: --listen: cannot listen on haproxy:tcp:99999: bind(): port must be 0-65535."
     )
 
 
 def test_a_privileged_port() -> None:
-    """A port below 1024 is one line for a user who may not have it."""
+    """A port below 1024 is one line for a user who may not bind it."""
     if not os.geteuid() and Path("/proc/sys/net/ipv4/ip_unprivileged_port_start").exists():
         pytest.skip("root may bind every port")
     line = told("--listen=tcp:1:interface=127.0.0.1")
@@ -354,7 +354,7 @@ def test_a_privileged_port() -> None:
 
 
 def test_a_port_in_use_when_it_daemonizes(tmp_path: Path) -> None:
-    """The shell hears of it too, the log has the line, and no pid file is left."""
+    """A daemon reports the error to its shell and to the log, and leaves no pid file."""
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
         listen = f"--listen=tcp:{port}:interface=127.0.0.1"
@@ -383,7 +383,7 @@ def test_the_help_lists_every_option() -> None:
 
 
 def test_the_version() -> None:
-    """``--version`` tells evproxy's version, and Twisted's."""
+    """``--version`` prints the versions of evproxy and Twisted."""
     outcome = run("-n", "evproxy", "--version")
     assert outcome.status == 0
     assert re.fullmatch(r"evproxy \d\S*, Twisted \d\S*\n", outcome.out)
@@ -397,7 +397,7 @@ def test_the_reference_lists_every_option() -> None:
 
 @pytest.mark.parametrize("value", ["0", "0.5", "31536000", "1e3"])
 def test_extremes_are_accepted(value: str) -> None:
-    """What the table says is possible is possible."""
+    """Every value in the table is accepted."""
     options = Options()
     options.parseOptions([UPSTREAM, f"--idle-timeout={value}", f"--drain-timeout={value}"])
     assert options.settings.timeouts.idle == options.settings.timeouts.drain == float(value)

@@ -122,7 +122,7 @@ def may_run_as_another(command: Command) -> None:
 
 @pytest.mark.parametrize("command", SERVING, ids=lambda each: " ".join(each.arguments[4:])[:60])
 def test_a_command_serves_and_stops(command: Command, volumes: Volumes) -> None:
-    """It has sessions, drains at SIGTERM with the status 0, and leaves nothing on its volumes."""
+    """A container serves, drains at SIGTERM with status 0, and leaves nothing on its volumes."""
     may_run_as_another(command)
     with volumes.run(command) as container:
         with visited(container, volumes) as visit:
@@ -141,7 +141,7 @@ def test_a_command_serves_and_stops(command: Command, volumes: Volumes) -> None:
 
 @pytest.mark.parametrize("command", [each for each in ALL if each not in SERVING])
 def test_a_command_checks(command: Command, volumes: Volumes) -> None:
-    """The file on the volume is checked."""
+    """The command checks the file on the volume."""
     with volumes.run(command) as container:
         assert container.ended() == 0
     [line] = container.lines
@@ -205,7 +205,7 @@ def test_the_drain_is_shorter_than_the_time_that_docker_gives() -> None:
 
 
 def test_the_page_has_its_commands() -> None:
-    """There are commands on the page, and each option of them is one that is run here."""
+    """The page has commands, and the tests run each of their options."""
     assert len(SERVING) > 5
     names = {name for each in ALL for name, _ in each.options}
     assert {"user", "read-only", "volume", "ulimit", "stop-timeout"} <= names

@@ -1,4 +1,4 @@
-"""docs/operating.md is true: a restart with a socket that somebody else keeps, and its log."""
+"""docs/operating.md is true: restarts with an inherited socket, and the log module."""
 
 from __future__ import annotations
 

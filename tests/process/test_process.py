@@ -87,7 +87,7 @@ def test_the_demo_shows_a_page() -> None:
 
 
 def test_twist_starts_it_too() -> None:
-    """``twist evproxy`` is as good as ``twistd evproxy``, and ends in order as well."""
+    """``twist evproxy`` works like ``twistd evproxy``, and ends in order too."""
     with Running("evproxy", "--demo", LISTEN, command=[TWIST, "--log-format=json"]) as proxy:
         assert b"This page came through evproxy" in page(proxy.port())
         proxy.signal(signal.SIGTERM)

@@ -36,7 +36,7 @@ def files(directory: Path) -> list[str]:
 def test_a_signal_while_it_starts(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, moment: str, number: signal.Signals
 ) -> None:
-    """Whenever it comes, the process ends as at any stop: in order, and with nothing left."""
+    """At every moment of the start, a signal ends the process in order, with nothing left."""
     for name, value in signalled(number, moment).items():
         monkeypatch.setenv(name, value)
     command = [
@@ -69,7 +69,7 @@ def test_a_signal_when_a_reactor_has_its_own_handlers(
 def test_a_signal_while_a_daemon_starts(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, moment: str
 ) -> None:
-    """A daemon leaves nothing either; the shell that started it was told that it runs."""
+    """A daemon leaves nothing either; its shell got a success status."""
     for name, value in signalled(signal.SIGTERM, moment).items():
         monkeypatch.setenv(name, value)
     options = [f"--pidfile={tmp_path}/pid", "--logger=tests.support.startup_signals.log"]
@@ -81,7 +81,7 @@ def test_a_signal_while_a_daemon_starts(
 
 @pytest.mark.parametrize("number", STOPPING)
 def test_a_signal_as_soon_as_it_listens(tmp_path: Path, number: signal.Signals) -> None:
-    """Who reads that it listens may stop it at once, and it ends in order."""
+    """A signal right after the line ``listens on`` ends the process in order."""
     command = [TWISTD, "-n", f"--pidfile={tmp_path}/pid", JSON_LOG]
     with Running(*files(tmp_path), command=command) as proxy:
         proxy.says("evproxy .* listens on")
@@ -91,7 +91,7 @@ def test_a_signal_as_soon_as_it_listens(tmp_path: Path, number: signal.Signals) 
 
 
 def test_twist_as_soon_as_it_listens(tmp_path: Path) -> None:
-    """So does ``twist``."""
+    """``twist`` ends in order too."""
     with Running(*files(tmp_path), command=[TWIST, "--log-format=json"]) as proxy:
         proxy.says("evproxy .* listens on")
         proxy.signal(signal.SIGTERM)

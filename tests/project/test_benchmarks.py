@@ -1,4 +1,4 @@
-"""The pure parts of the benchmarks: what load tools print, and what is made of it."""
+"""The pure parts of the benchmarks: parsing what load tools print, and the results."""
 
 import json
 from pathlib import Path

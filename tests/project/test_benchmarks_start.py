@@ -1,4 +1,4 @@
-"""What the benchmarks need: where it is installed, and what is said where it is not."""
+"""What the benchmarks need: where it is installed, and the error if it is missing."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def stub(path: Path, text: str = "") -> None:
 def test_where_it_is_installed(
     tmp_path: Path, environment: dict[str, str], own: bool, into: str
 ) -> None:
-    """Into the environment of the repository, if it has one, unless it is told otherwise."""
+    """Installs into the repository's environment if there is one, unless told otherwise."""
     script, programs = tmp_path / "benchmarks" / "install-peers", tmp_path / "bin"
     script.parent.mkdir()
     shutil.copy(ROOT / "benchmarks" / "install-peers", script)
@@ -64,7 +64,7 @@ runpy.run_module("benchmarks", run_name="__main__", alter_sys=True)
 
 @pytest.mark.parametrize("package", ["matplotlib", "attrs"])
 def test_a_package_that_is_missing(package: str) -> None:
-    """It is one line, which says what to run, and not a traceback."""
+    """A missing program is one line that says what to run, and no traceback."""
     done = subprocess.run(
         [sys.executable, "-c", WITHOUT, package],
         cwd=ROOT,

@@ -166,7 +166,7 @@ SOURCES = (ROOT, ROOT / "evproxy", ROOT / "evproxy" / "upstream" / "discovery")
 
 @pytest.mark.parametrize("path", [ARCHITECTURE, *sorted(NOTES.glob("*.md"))], ids=lambda p: p.stem)
 def test_sources(path: Path) -> None:
-    """Every source file that is spoken of exists."""
+    """Every source file that a page names exists."""
     assert missing_sources(path.read_text()) == []
 
 
@@ -225,7 +225,7 @@ def wrong_bounds(text: str) -> list[str]:
 
 
 def test_bounds() -> None:
-    """Every bound has the value that is written there."""
+    """Every bound on the page has the value of the code."""
     text = section(ARCHITECTURE.read_text(), "## What is bounded")
     assert len(list(cells(text))) > 50
     assert wrong_bounds(text) == []
@@ -365,7 +365,7 @@ def not_in_ci(readme: str, ci: str) -> list[str]:
 
 @pytest.mark.skipif(not CI.exists(), reason="an sdist has no .ci")
 def test_readme_commands() -> None:
-    """What README.md says to type is what .ci/run does."""
+    """The commands in README.md are those of .ci/run."""
     assert not_in_ci(README.read_text(), CI.read_text()) == []
 
 
@@ -448,7 +448,7 @@ def changes_to_the_process(source: str) -> set[str]:
 
 
 def test_a_library_leaves_the_process_alone() -> None:
-    """Signals, limits, logging and the garbage collector are the business of `process` alone."""
+    """Only `process` changes signals, limits, logging and the garbage collector."""
     [directory] = map(Path, evproxy.__path__)
     changing = {
         path.relative_to(directory).as_posix()

@@ -102,7 +102,7 @@ def test_unknown_reactor() -> None:
 
 
 def test_what_was_logged_is_not_kept() -> None:
-    """What one test logged holds nothing that would become garbage in another."""
+    """The log of one test keeps no objects that would become garbage in another."""
 
     class Holding:
         """Something that an event holds."""

@@ -121,7 +121,7 @@ def environment(tmp_path: Path, dependencies: Path) -> Environment:
 
 
 def test_not_installed(environment: Environment) -> None:
-    """Where evproxy is not installed, nothing lists it: the proofs below can fail."""
+    """Without evproxy installed, nothing lists it: so the tests below can fail."""
     assert not environment.lists_evproxy()
 
 

@@ -1,4 +1,4 @@
-"""A real program that is missing is a skip at a desk and a failure in CI."""
+"""A missing real program skips a test on a developer's machine and fails it in CI."""
 
 from __future__ import annotations
 

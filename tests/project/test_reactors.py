@@ -1,4 +1,4 @@
-"""Everything that evproxy does, it does under each reactor; the suite itself runs under epoll."""
+"""evproxy works under each reactor; the suite itself runs under epoll."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What can be said of the source without running it."""
+"""Static checks of the source."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ pytestmark = pytest.mark.static
     ],
 )
 def test_clean(command: list[str]) -> None:
-    """The tool has nothing to say about the whole tree."""
+    """The tool finds nothing in the whole tree."""
     run = subprocess.run(
         [sys.executable, "-m", *command],
         cwd=ROOT,
