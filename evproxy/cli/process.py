@@ -63,8 +63,8 @@ class Signals:
     The signal handlers.
 
     SIGTERM, SIGINT and SIGHUP drain with the drain timeout, SIGQUIT without one (as in nginx); a
-    second signal of any kind resets every session.  SIGUSR1 reopens the access log.  A signal that is ignored when this object is
-    made (`nohup`, the background jobs of a shell) stays ignored.
+    second signal of any kind resets every session.  SIGUSR1 reopens the access log.  A signal that
+    is ignored when this object is made (`nohup`, the background jobs of a shell) stays ignored.
     """
 
     def __init__(self, reactor: Any, proxy: ProxyService) -> None:
