@@ -211,7 +211,7 @@ NO_THREAD = "16 look-ups wait for name servers"
 @pytest.fixture
 def silent_names(reactor: Any, asked: LookUps, monkeypatch: pytest.MonkeyPatch) -> Iterator[Names]:
     """Names of which so many are never answered that none is left to look up another."""
-    monkeypatch.setattr("evproxy.upstream.probes.names.FIRST_ANSWER", 0.2)
+    monkeypatch.setattr("evproxy.upstream.probes.endpoints.FIRST_ANSWER", 0.2)
     names = Names(reactor, look_up=asked)
     for number in range(MOST_THREADS):
         names.resolve(f"silent-{number}.test", None).addErrback(lambda failure: None)

@@ -306,6 +306,7 @@ async def test_a_session_that_ends_another_one_in_the_same_batch(proxied: Proxie
     assert proxied.observed.records[1].reason.how is Ending.FINISHED
 
 
+@pytest.mark.many_descriptors
 async def test_more_events_at_once_than_a_batch_takes(proxied: Proxied) -> None:
     """Nobody is forgotten when more sessions than fit in a batch are ready at once."""
     await proxied.start()

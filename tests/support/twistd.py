@@ -12,6 +12,7 @@ import subprocess
 import sys
 import threading
 from collections.abc import Callable, Sequence
+from datetime import datetime
 from pathlib import Path
 from typing import Any, Self
 
@@ -113,6 +114,7 @@ def session_event(line: str) -> LogEvent:
     time, *rest = words.split(" ")
     event: LogEvent = {
         "time": time,
+        "log_time": datetime.fromisoformat(time).timestamp(),
         "error": error,
         "log_namespace": "evproxy.session",
     }
