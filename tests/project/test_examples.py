@@ -34,9 +34,7 @@ def test_composed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 def asked(path: Path, request: str) -> bytes:
     """What an HTTP server at the UNIX socket `path` answers."""
-    with socket.socket(socket.AF_UNIX) as client:
-        client.settimeout(PATIENCE)
-        client.connect(str(path))
+    with connected(path) as client:
         client.sendall(f"{request} HTTP/1.0\r\n\r\n".encode())
         return rest(client)[0]
 
@@ -53,7 +51,6 @@ def test_pool_over_http(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None
         Running(f"--python={example}", command=command) as proxy,
     ):
         port = proxy.port()
-        proxy.says("Site starting on")
         name = f"127.0.0.1:{server.getsockname()[1]}"
         assert asked(admin, "DELETE /127.0.0.1:8000").endswith(b"\r\n\r\n[]\n")
         assert f'"name": "{name}", "state": "up"'.encode() in asked(admin, f"PUT /{name}")
@@ -86,6 +83,27 @@ def test_json_observer(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
             process.communicate(timeout=PATIENCE)
         assert line["server"] == f"127.0.0.1:{server.getsockname()[1]}"
     assert line["reason"].endswith(("relaying", "closing"))
+
+
+def test_route_by_network(monkeypatch: pytest.MonkeyPatch) -> None:
+    """``route_by_network.py`` sends a client where its address says."""
+    monkeypatch.setenv("LISTEN", "tcp:0:interface=127.0.0.1")
+    monkeypatch.setenv("INSIDE", "127.0.9.0/24")
+    command = [TWISTD, "-no", "--pidfile=", JSON_LOG]
+    example = os.path.join(ROOT, "examples", "route_by_network.py")
+    with (
+        socket.create_server(("127.0.0.1", 0)) as staging,
+        socket.create_server(("127.0.0.1", 0)) as public,
+    ):
+        for name, server in (("STAGING", staging), ("PUBLIC", public)):
+            server.settimeout(PATIENCE)
+            monkeypatch.setenv(name, f"127.0.0.1:{server.getsockname()[1]}")
+        with Running(f"--python={example}", command=command) as proxy:
+            found = proxy.says(r"ProxyFactory starting on (\d+)")
+            for source, server in (("127.0.9.1", staging), ("127.0.0.1", public)):
+                address = ("127.0.0.1", int(found[1]))
+                with socket.create_connection(address, PATIENCE, (source, 0)):
+                    server.accept()[0].close()
 
 
 def connected(path: Path) -> socket.socket:
