@@ -143,6 +143,13 @@ def test_set_servers(make: PoolMaker, events: Events) -> None:
     ]
 
 
+@pytest.mark.parametrize("servers", [A, A.encode(), UpstreamServer(A), 1])
+def test_servers_that_are_no_array(clock: Clock, servers: Any) -> None:
+    """One server in place of an array is refused, and a string is not taken for its letters."""
+    with pytest.raises(SettingsError, match=r"^upstreams: expected an array of upstream servers"):
+        Pool(clock, servers)
+
+
 def test_set_that_is_refused(clock: Clock, events: Events) -> None:
     """A set with a server that cannot be one changes nothing, whatever else is in it."""
     pool = Pool(clock, name="web", observer=events)

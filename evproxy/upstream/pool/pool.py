@@ -80,7 +80,7 @@ class Pool(RunningPool):
         discovery, discovered = _own_or_setting(discover, None, "start", "stop")
         settings = PoolSettings(
             name=name,
-            upstreams=tuple(map(upstream_server, servers)),
+            upstreams=_upstreams(servers),
             balance=policy,
             connect_timeout=connect_timeout,
             connect_attempts=connect_attempts,
@@ -131,6 +131,12 @@ class Pool(RunningPool):
         pool = cls.__new__(cls)
         RunningPool.__init__(pool, reactor, settings, given, observer)
         return pool
+
+
+def _upstreams(servers: Any) -> Any:
+    """The setting for `servers`; `PoolSettings` refuses what is no array."""
+    array = isinstance(servers, Iterable) and not isinstance(servers, str | bytes)
+    return tuple(map(upstream_server, servers)) if array else servers
 
 
 def _own_or_setting(given: Any, default: Any, *methods: str) -> tuple[Any, Any]:
