@@ -11,6 +11,7 @@ waits for no call.
 
 from __future__ import annotations
 
+import signal
 import threading
 from collections import deque
 from collections.abc import Callable
@@ -26,7 +27,19 @@ from evproxy.errors import EvproxyError
 WAITING = 1024
 """Calls that wait for a thread in one line; one more is refused."""
 
+_FAULTS = {signal.SIGBUS, signal.SIGFPE, signal.SIGILL, signal.SIGSEGV}
+
 T = TypeVar("T")
+
+
+def take_no_signals() -> None:
+    """
+    Leave all signals to the other threads; called first in a thread.
+
+    Else a signal that the reactor's thread blocks for a moment comes here, and its handler runs
+    in the reactor's thread all the same.
+    """
+    signal.pthread_sigmask(signal.SIG_BLOCK, signal.valid_signals() - _FAULTS)
 
 
 class NoThread(EvproxyError):
@@ -154,6 +167,7 @@ class Threads:
 
     def _work(self, call: Call[Any] | None) -> None:
         """What a thread does: make calls until none is left for it."""
+        take_no_signals()
         while call is not None:
             try:
                 outcome = call.work()

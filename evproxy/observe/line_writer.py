@@ -22,6 +22,7 @@ from typing import Any
 from twisted.internet.defer import Deferred, succeed
 from twisted.internet.interfaces import IDelayedCall
 
+from evproxy.engine.threads import take_no_signals
 from evproxy.interfaces import LogWriterObserver
 from evproxy.observe.destinations import Destination
 
@@ -183,6 +184,7 @@ class LineWriter:
     # In the writer's thread.
 
     def _run(self) -> None:
+        take_no_signals()
         thread = self._thread
         try:
             while (lines := self._next()) is not None:

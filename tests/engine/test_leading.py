@@ -381,7 +381,7 @@ def test_a_reactor_that_is_stopped_within_a_batch() -> None:
     """Of what nothing tells, the reactor's stop, the engine learns when its time is over."""
     ended = subprocess.run(
         [sys.executable, "-c", STOPPING],
-        cwd=Path(__file__).parent.parent,
+        cwd=Path(__file__).parents[2],
         capture_output=True,
         text=True,
         timeout=20,

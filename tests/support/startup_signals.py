@@ -7,6 +7,7 @@ from __future__ import annotations
 import os
 import re
 import sys
+import time
 from typing import Any
 
 from twisted.logger import ILogObserver, LogEvent, formatEvent, jsonFileLogObserver
@@ -35,6 +36,8 @@ def log() -> Any:
     def strike() -> None:
         moments.clear()
         os.kill(os.getpid(), number)
+        # Time in which another thread takes the signal, if one can.
+        time.sleep(0.05)
 
     if moments == [REACTOR]:
         from twisted.internet import reactor
