@@ -238,7 +238,7 @@ WRONG = [
     wrong(
         "--config=some.toml",
         "--access-log=off",
-        line="--access-log: cannot be used with --config, set it there",
+        line="--access-log: cannot be used with --config, set it in the file",
     ),
     *numbers("connect-timeout", MORE_THAN_ZERO, "0", "-1", "nan", "inf", "soon", "31536001"),
     *numbers("half-close-timeout", MORE_THAN_ZERO, "0", "-1", "nan", "-inf", ""),
