@@ -16,6 +16,9 @@ ROOT = Path(__file__).resolve().parents[2]
 FOLDERS = [["tests/session"], ["tests/relay"], ["tests/engine", "tests/sockets"]]
 """At once, for they wait more than they work."""
 
+NOT_STAGED = ["-k", "not staged"]
+"""Stages know no reactor, and CI has 15 minutes."""
+
 
 @pytest.mark.deadline(400)
 @pytest.mark.parametrize(
@@ -33,7 +36,7 @@ async def test_sessions_behave_alike(name: str, kind: str, marked: str, reactor:
         [
             getProcessOutputAndValue(
                 sys.executable,
-                ["-m", "pytest", "-p", "no:cacheprovider", "-m", marked, *folders],
+                ["-m", "pytest", "-p", "no:cacheprovider", "-m", marked, *NOT_STAGED, *folders],
                 {**os.environ, "EVPROXY_TEST_REACTOR": name},
                 str(ROOT),
             )
