@@ -36,24 +36,10 @@ class PlainConnector(Protocol):
         self, to: Any, factory: ClientFactory, timeout: float, source: Sources | None = None
     ) -> IConnector:
         """
-        Connect to `to`, an `evproxy.sockets.destination.Destination`.
+        Connect to `to`, an `evproxy.sockets.destination.Destination` made once for each server.
 
-        For a dialer that makes its destination once.  The other two methods make one for each
-        connection.
+        :param source: over TCP, one of these addresses, in turn, is this end of the connection.
         """
-
-    def connect_tcp(
-        self,
-        host: str,
-        port: int,
-        factory: ClientFactory,
-        timeout: float,
-        source: Sources | None = None,
-    ) -> IConnector:
-        """Connect to the IP address `host`, from one of the addresses of `source` in turn."""
-
-    def connect_unix(self, path: str, factory: ClientFactory, timeout: float) -> IConnector:
-        """Connect to the UNIX socket at `path`."""
 
 
 class Dialer(Protocol):

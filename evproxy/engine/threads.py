@@ -32,14 +32,20 @@ _FAULTS = {signal.SIGBUS, signal.SIGFPE, signal.SIGILL, signal.SIGSEGV}
 T = TypeVar("T")
 
 
-def take_no_signals() -> None:
+def start_without_signals(thread: threading.Thread) -> None:
     """
-    Leave all signals to the other threads; called first in a thread.
+    Start `thread` with all signals blocked, so that they go to other threads.
 
-    Else a signal that the reactor's thread blocks for a moment comes here, and its handler runs
-    in the reactor's thread all the same.
+    Else a signal that the reactor's thread blocks for a moment goes to `thread`, and its handler
+    runs in the reactor's thread all the same.
+
+    :raises RuntimeError: if no more threads can be started.
     """
-    signal.pthread_sigmask(signal.SIG_BLOCK, signal.valid_signals() - _FAULTS)
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, signal.valid_signals() - _FAULTS)
+    try:
+        thread.start()
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 class NoThread(EvproxyError):
@@ -154,7 +160,7 @@ class Threads:
     def _start(self, call: Call[Any]) -> None:
         thread = threading.Thread(target=self._work, args=(call,), name=self._name, daemon=True)
         try:
-            thread.start()
+            start_without_signals(thread)
         except RuntimeError:
             with self._lock:
                 self._made(call)
@@ -167,7 +173,6 @@ class Threads:
 
     def _work(self, call: Call[Any] | None) -> None:
         """What a thread does: make calls until none is left for it."""
-        take_no_signals()
         while call is not None:
             try:
                 outcome = call.work()

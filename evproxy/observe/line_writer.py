@@ -22,7 +22,7 @@ from typing import Any
 from twisted.internet.defer import Deferred, succeed
 from twisted.internet.interfaces import IDelayedCall
 
-from evproxy.engine.threads import take_no_signals
+from evproxy.engine.threads import start_without_signals
 from evproxy.interfaces import LogWriterObserver
 from evproxy.observe.destinations import Destination
 
@@ -100,7 +100,7 @@ class LineWriter:
         """
         self._destination.open()
         self._thread = Thread(target=self._run, name="evproxy access log", daemon=True)
-        self._thread.start()
+        start_without_signals(self._thread)
 
     def write(self, lines: bytes, count: int) -> None:
         """Write `lines`, of which there are `count`, soon; or drop them, if too much waits."""
@@ -184,7 +184,6 @@ class LineWriter:
     # In the writer's thread.
 
     def _run(self) -> None:
-        take_no_signals()
         thread = self._thread
         try:
             while (lines := self._next()) is not None:

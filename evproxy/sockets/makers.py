@@ -20,7 +20,7 @@ from evproxy.engine.loop import IN, SocketEngine
 from evproxy.engine.options import Options
 from evproxy.policy.sources import Sources
 from evproxy.sockets.connector import SocketConnector, SourcedConnector
-from evproxy.sockets.destination import Destination, tcp_destination, unix_destination
+from evproxy.sockets.destination import Destination
 from evproxy.sockets.ports import Gate
 from evproxy.sockets.sourced import SourcedReactor
 from evproxy.sockets.transport import RESET_ON_CLOSE, SocketTransport, socket_address
@@ -78,21 +78,6 @@ class PlainSockets:
     ) -> IConnector:
         """Connect to `to`, over TCP from one of `source` if it is given; `timeout` in seconds."""
         raise NotImplementedError
-
-    def connect_tcp(
-        self,
-        host: str,
-        port: int,
-        factory: ClientFactory,
-        timeout: float,
-        source: Sources | None = None,
-    ) -> IConnector:
-        """Connect to the IP address `host` from one of `source`; `timeout` in seconds."""
-        return self.connect(tcp_destination(host, port), factory, timeout, source)
-
-    def connect_unix(self, path: str, factory: ClientFactory, timeout: float) -> IConnector:
-        """Connect to the UNIX socket at `path`; `timeout` in seconds."""
-        return self.connect(unix_destination(path), factory, timeout)
 
 
 class TwistedSockets(PlainSockets):

@@ -28,7 +28,7 @@ from twisted.python.failure import Failure
 from zope.interface import directlyProvides, implementer, providedBy
 
 from evproxy.policy.sources import Sources
-from evproxy.sockets.destination import Destination
+from evproxy.sockets.destination import Destination, tcp_destination
 from evproxy.upstream.dialers import NameAttempt, NameDialer
 from evproxy.upstream.names import LookUps
 
@@ -66,7 +66,7 @@ class ResolvingReactor:
         sockets = _Sockets(self._reactor, bindAddress)
         timeout = min(timeout, self._longest)
         if isIPAddress(host) or isIPv6Address(host):
-            return sockets.connect_tcp(host, port, factory, timeout)
+            return sockets.connect(tcp_destination(host, port), factory, timeout)
         dialer = NameDialer(self._reactor, self._names, host, port)
         attempt = NameAttempt(dialer, factory, timeout, sockets)
         # A Twisted endpoint keeps this connector, to cancel it.
@@ -102,24 +102,11 @@ class _Sockets:
         timeout: float,
         source: Sources | None = None,
     ) -> IConnector:
-        return self.connect_tcp(to.host, to.port, factory, timeout, source)
-
-    def connect_tcp(
-        self,
-        host: str,
-        port: int,
-        factory: ClientFactory,
-        timeout: float,
-        source: Sources | None = None,
-    ) -> IConnector:
         # `source` is unused: a `SourcedReactor` chooses the source address.
         connector: IConnector = self.reactor.connectTCP(
-            host, port, factory, timeout, self.bind_address
+            to.host, to.port, factory, timeout, self.bind_address
         )
         return connector
-
-    def connect_unix(self, path: str, factory: ClientFactory, timeout: float) -> IConnector:
-        raise NotImplementedError
 
 
 @implementer(IHostResolution)

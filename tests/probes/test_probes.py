@@ -11,7 +11,6 @@ from twisted.internet.defer import Deferred
 from twisted.internet.error import ConnectionDone, NotConnectingError
 from twisted.internet.interfaces import IStreamClientEndpoint
 from twisted.internet.protocol import Factory, Protocol, connectionDone
-from twisted.internet.task import deferLater
 from twisted.mail.smtp import ESMTP
 from twisted.python.failure import Failure
 
@@ -21,6 +20,7 @@ from evproxy.settings import HealthCheck
 from evproxy.upstream.address import client_endpoint
 from evproxy.upstream.probes.attempt import RECEIVE_LIMIT, Attempt
 from evproxy.upstream.probes.probe import EndpointProbe, probe_for
+from tests.support.peers import turn
 from tests.support.real_servers import free_port
 from tests.support.visited_server import Listen, Visits, checked, listening
 
@@ -132,7 +132,7 @@ async def test_protocol_that_breaks(reactor: Any, listen: Listen, logged_errors:
     result: Deferred[Any] = Deferred()
     cancel = probe.check(UpstreamServer(listen(Visits())), result.callback)
     assert await result == "broken at once"
-    await deferLater(reactor, 0)
+    await turn(reactor)
     cancel()
     # Two of the reactor's, which have no failure that could be told apart, and the cancel's.
     assert len(logged_errors.flush()) == 3

@@ -9,23 +9,29 @@ import resource
 import signal
 import socket
 import subprocess
-import time
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
 import pytest
-from twisted.internet.task import deferLater
 from twisted.logger import LogEvent, formatEvent, globalLogPublisher
 
 from evproxy import AccessLogSettings
 from evproxy.errors import CannotOpenLog
 from tests.support.blocking_clients import rest
-from tests.support.peers import END
+from tests.support.peers import END, turn
 from tests.support.services import Ground
-from tests.support.twistd import PATIENCE, ROOT, TWISTD, Running, environment, session_event
+from tests.support.twistd import (
+    PATIENCE,
+    ROOT,
+    TWISTD,
+    Running,
+    environment,
+    session_event,
+    wait_until,
+)
 
 pytestmark = [pytest.mark.oldest_twisted, pytest.mark.deadline(60)]
 
@@ -74,14 +80,6 @@ def upstream() -> Iterator[Upstream]:
     upstream = Upstream()
     yield upstream
     upstream.close()
-
-
-def wait_until(holds: Callable[[], bool]) -> None:
-    """Wait for what another process does."""
-    until = time.monotonic() + PATIENCE
-    while not holds():
-        assert time.monotonic() < until
-        time.sleep(0.005)
 
 
 def peers_in(*logs: Path) -> list[str]:
@@ -369,7 +367,7 @@ async def test_a_service_that_cannot_open_its_file_binds_nothing(
     service = ground.service(access_log=AccessLogSettings(path=str(path)))
     with pytest.raises(CannotOpenLog, match=f"{path}: No such file"):
         service.startService()
-    await deferLater(reactor, 0)
+    await turn(reactor)
     assert service.addresses == []
     directory.mkdir()
     service.startService()

@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import signal
 import socket
-import time
 from pathlib import Path
 
 import pytest
@@ -13,7 +12,7 @@ import pytest
 from tests.support.blocking_clients import page
 from tests.support.programs import requires_program
 from tests.support.startup_signals import REACTOR, signalled
-from tests.support.twistd import JSON_LOG, PATIENCE, TWIST, TWISTD, Running, run
+from tests.support.twistd import JSON_LOG, PATIENCE, TWIST, TWISTD, Running, run, wait_until
 
 pytestmark = pytest.mark.oldest_twisted
 
@@ -74,9 +73,7 @@ def test_a_signal_while_a_daemon_starts(
         monkeypatch.setenv(name, value)
     options = [f"--pidfile={tmp_path}/pid", "--logger=tests.support.startup_signals.log"]
     assert run(*options, *files(tmp_path)).status == 0
-    deadline = time.monotonic() + PATIENCE
-    while left := list(tmp_path.iterdir()):
-        assert time.monotonic() < deadline, left
+    wait_until(lambda: not list(tmp_path.iterdir()))
 
 
 @pytest.mark.parametrize("number", STOPPING)

@@ -7,13 +7,12 @@ import os
 import signal
 import socket
 import subprocess
-import time
 from pathlib import Path
 
 import pytest
 
 from tests.support.blocking_clients import page, rest
-from tests.support.twistd import JSON_LOG, PATIENCE, ROOT, TWISTD, Running
+from tests.support.twistd import JSON_LOG, PATIENCE, ROOT, TWISTD, Running, wait_until
 
 
 def test_composed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -110,7 +109,5 @@ def connected(path: Path) -> socket.socket:
     """A client of the UNIX socket `path`, once somebody listens there."""
     client = socket.socket(socket.AF_UNIX)
     client.settimeout(PATIENCE)
-    until = time.monotonic() + PATIENCE
-    while client.connect_ex(str(path)):
-        assert time.monotonic() < until, "nobody listens"
+    wait_until(lambda: client.connect_ex(str(path)) == 0)
     return client

@@ -7,7 +7,7 @@ from __future__ import annotations
 import os
 import re
 import sys
-import time
+from pathlib import Path
 from typing import Any
 
 from twisted.logger import ILogObserver, LogEvent, formatEvent, jsonFileLogObserver
@@ -15,6 +15,9 @@ from zope.interface import provider
 
 REACTOR = "the reactor has its own handlers"
 """The moment when the reactor has installed its handlers, and nobody has run after it."""
+
+TAKEN = 99
+"""The exit status of a process in which a thread would take the signal."""
 
 _SIGNAL, _MOMENT = "EVPROXY_TEST_SIGNAL", "EVPROXY_TEST_MOMENT"
 
@@ -28,6 +31,14 @@ def signalled(number: int, moment: str) -> dict[str, str]:
     return {_SIGNAL: str(int(number)), _MOMENT: moment}
 
 
+def leave_no_taker(number: int) -> None:
+    """End the process if a thread would take the signal `number`: all must block it now."""
+    for status in Path("/proc/self/task").glob("*/status"):
+        [blocked] = re.findall(r"^SigBlk:\s*(\w+)$", status.read_text(), re.MULTILINE)
+        if not int(blocked, 16) >> (number - 1) & 1:
+            os._exit(TAKEN)
+
+
 def log() -> Any:
     """What ``--logger`` is told: events as JSON on standard output, and the signal."""
     number, moments = int(os.environ[_SIGNAL]), [os.environ[_MOMENT]]
@@ -36,12 +47,11 @@ def log() -> Any:
     def strike() -> None:
         moments.clear()
         os.kill(os.getpid(), number)
-        # Time in which another thread takes the signal, if one can.
-        time.sleep(0.05)
 
     if moments == [REACTOR]:
         from twisted.internet import reactor
 
+        reactor.addSystemEventTrigger("during", "startup", leave_no_taker, number)
         reactor.addSystemEventTrigger("during", "startup", strike)
 
     @provider(ILogObserver)

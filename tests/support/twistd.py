@@ -11,6 +11,7 @@ import signal
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Callable, Sequence
 from datetime import datetime
 from pathlib import Path
@@ -27,6 +28,14 @@ TWISTD = str(Path(sys.executable).with_name("twistd"))
 TWIST = str(Path(sys.executable).with_name("twist"))
 PATIENCE = 30.0
 """Seconds for anything that a test waits for."""
+
+
+def wait_until(holds: Callable[[], bool]) -> None:
+    """Wait for what another process does and tells nobody: a file, a socket, its end."""
+    until = time.monotonic() + PATIENCE
+    while not holds():
+        assert time.monotonic() < until
+        time.sleep(0.005)
 
 
 @frozen
