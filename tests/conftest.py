@@ -40,6 +40,7 @@ from tests.support.reactors import choose_reactor
 
 pytest_plugins = [
     "tests.support.batches",
+    "tests.support.blocking_clients",
     "tests.support.certificates",
     "tests.support.collector",
     "tests.support.inherited",

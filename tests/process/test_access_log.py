@@ -10,8 +10,6 @@ import signal
 import socket
 import subprocess
 from collections import Counter
-from collections.abc import Iterator
-from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -20,8 +18,8 @@ from twisted.logger import LogEvent, formatEvent, globalLogPublisher
 
 from evproxy import AccessLogSettings
 from evproxy.errors import CannotOpenLog
-from tests.support.blocking_clients import rest
-from tests.support.peers import END, turn
+from tests.support.blocking_clients import Upstream
+from tests.support.peers import turn
 from tests.support.services import Ground
 from tests.support.twistd import (
     PATIENCE,
@@ -36,50 +34,6 @@ from tests.support.twistd import (
 pytestmark = [pytest.mark.oldest_twisted, pytest.mark.deadline(60)]
 
 LISTEN = "--listen=tcp:0:interface=127.0.0.1"
-
-
-class Upstream:
-    """A server that accepts, and clients of a proxy in front of it."""
-
-    def __init__(self) -> None:
-        self._open = ExitStack()
-        self._socket = self._open.enter_context(
-            socket.create_server(("127.0.0.1", 0), backlog=4096)
-        )
-        self._socket.settimeout(PATIENCE)
-        self.option = f"--upstream=127.0.0.1:{self._socket.getsockname()[1]}"
-
-    def connect(self, port: int) -> tuple[socket.socket, socket.socket]:
-        """A client and the server that it is connected to; the client has had a byte."""
-        client = self._open.enter_context(socket.create_connection(("127.0.0.1", port), PATIENCE))
-        server = self._open.enter_context(self.accept())
-        server.sendall(b"!")
-        assert client.recv(1) == b"!"
-        return client, server
-
-    def accept(self) -> socket.socket:
-        """The next connection to the server."""
-        return self._socket.accept()[0]
-
-    def session(self, port: int) -> str:
-        """A whole session; its peer, as the log has it."""
-        client, server = self.connect(port)
-        peer = "{}:{}".format(*client.getsockname())
-        client.close()
-        assert rest(server) == (b"", END)
-        server.close()
-        return peer
-
-    def close(self) -> None:
-        self._open.close()
-
-
-@pytest.fixture
-def upstream() -> Iterator[Upstream]:
-    """A server to put the proxy in front of."""
-    upstream = Upstream()
-    yield upstream
-    upstream.close()
 
 
 def peers_in(*logs: Path) -> list[str]:

@@ -8,8 +8,6 @@ import signal
 import socket
 import sys
 import time
-from collections.abc import Iterator
-from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +15,7 @@ import pytest
 from twisted.logger import formatEvent
 
 from evproxy.model import SessionRecord
-from tests.support.blocking_clients import page, rest
+from tests.support.blocking_clients import Upstream, page, rest
 from tests.support.peers import END, RESET
 from tests.support.real_servers import free_port
 from tests.support.twistd import JSON_LOG, PATIENCE, TWIST, TWISTD, Outcome, Running, run
@@ -26,40 +24,6 @@ pytestmark = pytest.mark.oldest_twisted
 
 LISTEN = "--listen=tcp:0:interface=127.0.0.1"
 STOPPING = [signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGQUIT]
-
-
-class Upstream:
-    """A server socket, and sessions through a proxy in front of it."""
-
-    def __init__(self) -> None:
-        self._socket = socket.create_server(("127.0.0.1", 0))
-        self._socket.settimeout(PATIENCE)
-        self._open = ExitStack()
-        self._open.enter_context(self._socket)
-        self.option = f"--upstream=127.0.0.1:{self._socket.getsockname()[1]}"
-
-    def session(self, port: int) -> tuple[socket.socket, socket.socket]:
-        """A client and the server that it is connected to through the proxy at `port`."""
-        client = self._open.enter_context(socket.create_connection(("127.0.0.1", port), PATIENCE))
-        server, _ = self._socket.accept()
-        self._open.enter_context(server)
-        server.settimeout(PATIENCE)
-        client.sendall(b"?")
-        assert server.recv(1) == b"?"
-        server.sendall(b"!")
-        assert client.recv(1) == b"!"
-        return client, server
-
-    def close(self) -> None:
-        self._open.close()
-
-
-@pytest.fixture
-def upstream() -> Iterator[Upstream]:
-    """A server to put the proxy in front of."""
-    upstream = Upstream()
-    yield upstream
-    upstream.close()
 
 
 def assert_listens_no_more(proxy: Running, port: int) -> None:
@@ -98,7 +62,7 @@ def test_twist_starts_it_too() -> None:
 def test_sessions_have_until_the_deadline(upstream: Upstream, number: signal.Signals) -> None:
     """A session that is left when the proxy is stopped is reset, but not before the deadline."""
     with Running("evproxy", LISTEN, upstream.option, "--drain-timeout=0.5") as proxy:
-        client, server = upstream.session(proxy.port())
+        client, server = upstream.connect(proxy.port())
         started = time.monotonic()
         proxy.signal(number)
         assert rest(client) == (b"", RESET)
@@ -114,7 +78,7 @@ def test_the_end_of_the_last_session_is_the_end(upstream: Upstream, number: sign
     """A proxy that was stopped ends with its last session, long before the deadline."""
     with Running("evproxy", LISTEN, upstream.option, "--drain-timeout=3600") as proxy:
         port = proxy.port()
-        client, server = upstream.session(port)
+        client, server = upstream.connect(port)
         proxy.signal(number)
         assert_listens_no_more(proxy, port)
         client.sendall(b"bye")
@@ -131,7 +95,7 @@ def test_sigquit_has_no_deadline(upstream: Upstream) -> None:
     """After SIGQUIT a session goes on past the drain timeout."""
     with Running("evproxy", LISTEN, upstream.option, "--drain-timeout=0") as proxy:
         port = proxy.port()
-        client, server = upstream.session(port)
+        client, server = upstream.connect(port)
         proxy.signal(signal.SIGQUIT)
         assert_listens_no_more(proxy, port)
         for _ in range(3):
@@ -147,7 +111,7 @@ def test_a_second_signal_ends_at_once(upstream: Upstream, second: signal.Signals
     """Whatever the first signal was, the second one resets every session."""
     with Running("evproxy", LISTEN, upstream.option, "--drain-timeout=3600") as proxy:
         port = proxy.port()
-        sessions = [upstream.session(port) for _ in range(2)]
+        sessions = [upstream.connect(port) for _ in range(2)]
         proxy.signal(signal.SIGQUIT if second is signal.SIGTERM else signal.SIGTERM)
         assert_listens_no_more(proxy, port)
         assert proxy.runs()
@@ -166,7 +130,7 @@ def test_each_session_is_one_event(upstream: Upstream, relay: str) -> None:
         port = proxy.port()
         proxy.says(rf"^evproxy \S+ listens on 127\.0\.0\.1:{port}, for at most \d+ sessions$")
         for _ in range(3):
-            client, server = upstream.session(port)
+            client, server = upstream.connect(port)
             name = "{}:{}".format(*client.getsockname())
             before = len(proxy.events)
             client.close()
@@ -211,7 +175,7 @@ def test_a_server_that_cannot_be_connected_is_told(upstream: Upstream) -> None:
 def test_no_event_for_sessions_where_none_is_wanted(upstream: Upstream) -> None:
     """With ``--access-log=off`` a session's end is not logged."""
     with Running("evproxy", LISTEN, upstream.option, "--access-log=off") as proxy:
-        client, server = upstream.session(proxy.port())
+        client, server = upstream.connect(proxy.port())
         client.close()
         assert rest(server) == (b"", END)
         server.close()
@@ -250,7 +214,7 @@ def test_it_binds_before_it_gives_up_its_privileges(upstream: Upstream, tmp_path
     listen = f"--listen=tcp:{port}:interface=127.0.0.1"
     with Running("evproxy", listen, upstream.option, command=command) as proxy:
         assert proxy.port() == port
-        upstream.session(port)
+        upstream.connect(port)
         status = Path(f"/proc/{proxy.pid}/status").read_text()
         for name, number in ("Uid", nobody.pw_uid), ("Gid", nobody.pw_gid):
             assert "\t".join([f"\n{name}:", *[str(number)] * 4]) in status
@@ -270,7 +234,7 @@ def test_it_reads_no_files_once_it_starts(upstream: Upstream, tmp_path: Path) ->
         f"--chroot={tmp_path}",
     ]
     with Running("evproxy", LISTEN, upstream.option, command=command) as proxy:
-        client, server = upstream.session(proxy.port())
+        client, server = upstream.connect(proxy.port())
         client.close()
         assert rest(server) == (b"", END)
         server.close()

@@ -1,8 +1,12 @@
-"""Clients that block: for a proxy that is a process of its own."""
+"""Clients and servers that block: for a proxy that is a process of its own."""
 
 from __future__ import annotations
 
 import socket
+from collections.abc import Iterator
+from contextlib import ExitStack
+
+import pytest
 
 from tests.support.peers import END, RESET
 from tests.support.twistd import PATIENCE
@@ -24,3 +28,54 @@ def page(port: int) -> bytes:
     with socket.create_connection(("127.0.0.1", port), PATIENCE) as client:
         client.sendall(b"GET / HTTP/1.0\r\n\r\n")
         return rest(client)[0]
+
+
+class Upstream:
+    """
+    A server that accepts, and clients of a proxy in front of it.
+
+    `option`: what makes it the proxy's upstream server.
+    """
+
+    def __init__(self) -> None:
+        self._open = ExitStack()
+        self._socket = self._open.enter_context(
+            socket.create_server(("127.0.0.1", 0), backlog=4096)
+        )
+        self._socket.settimeout(PATIENCE)
+        self.option = f"--upstream=127.0.0.1:{self._socket.getsockname()[1]}"
+
+    def connect(self, port: int) -> tuple[socket.socket, socket.socket]:
+        """A client of the proxy at `port` and its server; a byte has gone each way."""
+        client = self._open.enter_context(socket.create_connection(("127.0.0.1", port), PATIENCE))
+        server = self._open.enter_context(self.accept())
+        server.settimeout(PATIENCE)
+        client.sendall(b"?")
+        assert server.recv(1) == b"?"
+        server.sendall(b"!")
+        assert client.recv(1) == b"!"
+        return client, server
+
+    def accept(self) -> socket.socket:
+        """The next connection to the server."""
+        return self._socket.accept()[0]
+
+    def session(self, port: int) -> str:
+        """A whole session; its peer, as the log has it."""
+        client, server = self.connect(port)
+        peer = "{}:{}".format(*client.getsockname())
+        client.close()
+        assert rest(server) == (b"", END)
+        server.close()
+        return peer
+
+    def close(self) -> None:
+        self._open.close()
+
+
+@pytest.fixture
+def upstream() -> Iterator[Upstream]:
+    """A server to put the proxy in front of."""
+    upstream = Upstream()
+    yield upstream
+    upstream.close()

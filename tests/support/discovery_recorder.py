@@ -6,9 +6,9 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from attrs import define, field
-from twisted.internet.defer import Deferred
 
 from evproxy.model import UpstreamServer
+from tests.support.waiting import Waiting
 
 
 @define
@@ -23,25 +23,22 @@ class Told:
     failures: list[str] = field(factory=list)
     problems: tuple[str, ...] = ()
     source: Any = field(default=None, eq=False)
-    _waiting: list[Deferred[None]] = field(factory=list, init=False)
+    _waiting: Waiting = field(factory=Waiting, init=False, eq=False)
 
     def changed(self, servers: Sequence[UpstreamServer]) -> None:
         """A discovery's first callback."""
         self.sets.append(tuple(servers))
         self.problems = tuple(self.source.problems) if self.source is not None else ()
-        self._wake()
+        self._waiting.look()
 
     def failed(self, reason: str) -> None:
         """A discovery's second callback."""
         self.failures.append(reason)
-        self._wake()
+        self._waiting.look()
 
     async def until(self, holds: Callable[[], bool]) -> None:
         """Wait until `holds` of what has been told; the test's deadline bounds it."""
-        while not holds():
-            waiting: Deferred[None] = Deferred()
-            self._waiting.append(waiting)
-            await waiting
+        await self._waiting.until(holds)
 
     async def servers(self, *endpoints: str) -> tuple[UpstreamServer, ...]:
         """Wait until the last set is that of `endpoints`, in any order."""
@@ -62,8 +59,3 @@ class Told:
     def endpoints(self) -> list[str]:
         """The endpoints of the last set, sorted."""
         return sorted(server.endpoint for server in self.sets[-1])
-
-    def _wake(self) -> None:
-        waiting, self._waiting = self._waiting, []
-        for deferred in waiting:
-            deferred.callback(None)

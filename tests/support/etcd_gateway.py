@@ -9,7 +9,6 @@ from random import Random
 from typing import Any
 
 from attrs import define, field
-from twisted.internet.defer import Deferred
 from twisted.python.failure import Failure
 from twisted.web.resource import Resource
 from twisted.web.server import NOT_DONE_YET, Request, Site
@@ -17,6 +16,7 @@ from twisted.web.server import NOT_DONE_YET, Request, Site
 from evproxy.settings import Discover
 from evproxy.upstream.discovery.by_kind import discovery_for
 from tests.support.discovery_recorder import Told
+from tests.support.waiting import Waiting
 
 OFTEN = 0.05
 """Seconds after which a failure is tried again at first."""
@@ -54,7 +54,7 @@ class Gateway:
     on_watch: Callable[[Request], bytes | int] | None = None
     ranges: int = 0
     left: int = 0
-    _waiting: list[Deferred[None]] = field(factory=list)
+    _waiting: Waiting = field(factory=Waiting)
 
     def site(self) -> Site:
         """What serves it."""
@@ -69,7 +69,7 @@ class Gateway:
 
     def range(self, request: Request) -> bytes | int:
         self.ranges += 1
-        self._wake()
+        self._waiting.look()
         if self.on_range is not None:
             return self.on_range(request)
         kvs = [
@@ -84,24 +84,16 @@ class Gateway:
         request.notifyFinish().addErrback(self._gone)
         request.write(b'{"result": {"created": true}}\n')
         self.watches.append(request)
-        self._wake()
+        self._waiting.look()
         return NOT_DONE_YET
 
     def _gone(self, reason: Failure) -> None:
         self.left += 1
-        self._wake()
+        self._waiting.look()
 
     async def until(self, holds: Callable[[], bool]) -> None:
         """Wait until `holds` of what was asked."""
-        while not holds():
-            waiting: Deferred[None] = Deferred()
-            self._waiting.append(waiting)
-            await waiting
-
-    def _wake(self) -> None:
-        waiting, self._waiting = self._waiting, []
-        for deferred in waiting:
-            deferred.callback(None)
+        await self._waiting.until(holds)
 
 
 class Page(Resource):

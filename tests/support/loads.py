@@ -8,12 +8,12 @@ from contextlib import suppress
 from typing import Any
 
 from attrs import define, field
-from twisted.internet.defer import Deferred
 from twisted.internet.error import ProcessExitedAlready
 from twisted.internet.protocol import ProcessProtocol
 from twisted.python.failure import Failure
 
 from tests.support.programs import requires_program
+from tests.support.waiting import Waiting
 
 
 class Run(ProcessProtocol):
@@ -65,7 +65,7 @@ class Load:
     last: str = field(default="", init=False)
     _running: set[Run] = field(factory=set, init=False)
     _stopping: bool = field(default=False, init=False)
-    _waiting: list[tuple[Callable[[], bool], Deferred[None]]] = field(factory=list, init=False)
+    _waiting: Waiting = field(factory=Waiting, init=False)
 
     def start(self) -> None:
         """Every client begins."""
@@ -80,10 +80,7 @@ class Load:
 
     async def until(self, holds: Callable[[], bool]) -> None:
         """Wait until `holds`, which is looked at when a run has ended."""
-        if not holds():
-            deferred: Deferred[None] = Deferred()
-            self._waiting.append((holds, deferred))
-            await deferred
+        await self._waiting.until(holds)
 
     async def stop(self, signal: str | None = None) -> None:
         """Begin no run any more, and wait for the last ones; `signal` ends them."""
@@ -114,7 +111,4 @@ class Load:
             self.good += 1
         if not self._stopping:
             self._run()
-        now = [each for each in self._waiting if each[0]()]
-        self._waiting = [each for each in self._waiting if each not in now]
-        for _, deferred in now:
-            deferred.callback(None)
+        self._waiting.look()

@@ -18,6 +18,7 @@ from tests.support.loads import Load
 from tests.support.peers import Peer, connect
 from tests.support.proxies import Observed
 from tests.support.real_servers import RealServers
+from tests.support.waiting import Waiting
 
 LISTEN = "tcp:0:interface=127.0.0.1"
 
@@ -27,7 +28,7 @@ class Heard:
 
     def __init__(self) -> None:
         self.lines: list[str] = []
-        self._waiting: list[tuple[Callable[[], bool], Deferred[None]]] = []
+        self._waiting = Waiting()
 
     def server_changed(self, pool: str, server: str, state: str, why: str) -> None:
         self._tell(f"{server} {state}: {why}")
@@ -53,18 +54,12 @@ class Heard:
         def found() -> list[str]:
             return [line for line in self.lines if line.startswith(begin)]
 
-        if len(found()) < count:
-            deferred: Deferred[None] = Deferred()
-            self._waiting.append((lambda: len(found()) >= count, deferred))
-            await deferred
+        await self._waiting.until(lambda: len(found()) >= count)
         return found()[count - 1]
 
     def _tell(self, line: str) -> None:
         self.lines.append(line)
-        now = [each for each in self._waiting if each[0]()]
-        self._waiting = [each for each in self._waiting if each not in now]
-        for _, deferred in now:
-            deferred.callback(None)
+        self._waiting.look()
 
 
 class Blackhole:

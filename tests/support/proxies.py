@@ -25,6 +25,7 @@ from evproxy.sockets.plane import DataPlane
 from evproxy.upstream.pool.pool import Pool
 from tests.support.peers import Listening, Peer, connect
 from tests.support.stages import Later, Shift
+from tests.support.waiting import Waiting
 
 KINDS = {
     # name: (relay mode, whose transports, name of the relay in the record)
@@ -70,48 +71,39 @@ class Observed:
         self.records: list[SessionRecord] = []
         self.failures: list[tuple[str, str]] = []
         self.pressure: list[str] = []
-        self._waiting: list[tuple[Callable[[], bool], Deferred[None]]] = []
+        self._waiting = Waiting()
 
     def session_ended(self, record: SessionRecord) -> None:
         self.records.append(record)
-        self._tell()
+        self._waiting.look()
 
     def connect_failed(self, upstream: str, error: str) -> None:
         self.failures.append((upstream, error))
-        self._tell()
+        self._waiting.look()
 
     def accepting_paused(self, why: str) -> None:
         self.pressure.append(f"paused: {why}")
-        self._tell()
+        self._waiting.look()
 
     def accepting_resumed(self) -> None:
         self.pressure.append("resumed")
-        self._tell()
+        self._waiting.look()
 
     def pressure_began(self, what: str, remedy: str) -> None:
         self.pressure.append(f"{what}: {remedy}")
-        self._tell()
+        self._waiting.look()
 
     def pressure_over(self, what: str) -> None:
         self.pressure.append(f"over: {what}")
-        self._tell()
+        self._waiting.look()
 
     def until(self, true: Callable[[], bool]) -> Deferred[None]:
         """Fires once `true` holds, which is looked at after each thing observed."""
-        deferred: Deferred[None] = Deferred()
-        self._waiting.append((true, deferred))
-        self._tell()
-        return deferred
+        return self._waiting.until(true)
 
     def ended(self, count: int = 1) -> Deferred[None]:
         """Fires once `count` sessions have ended."""
         return self.until(lambda: len(self.records) >= count)
-
-    def _tell(self) -> None:
-        done = [each for each in self._waiting if each[0]()]
-        self._waiting = [each for each in self._waiting if each not in done]
-        for _, deferred in done:
-            deferred.callback(None)
 
 
 class Proxied:

@@ -20,6 +20,7 @@ from evproxy.engine.pipes import Pipes
 from evproxy.model import Ending, Side
 from evproxy.sockets.transport import SocketTransport
 from tests.support.peers import Peer
+from tests.support.waiting import Waiting
 
 
 class Plain(Protocol):
@@ -29,32 +30,23 @@ class Plain(Protocol):
         self.received = bytearray()
         self.told: list[str] = []
         self.lost: Failure | None = None
-        self._waiting: list[tuple[Callable[[], bool], Deferred[None]]] = []
+        self._waiting = Waiting()
 
     def dataReceived(self, data: bytes) -> None:
         self.received += data
-        self.look()
+        self._waiting.look()
 
     def connectionLost(self, reason: Failure = connectionDone) -> None:
         self.lost = reason
-        self.look()
+        self._waiting.look()
 
     def peer_reset(self) -> None:
         self.told.append("peer reset")
-        self.look()
-
-    def look(self) -> None:
-        """See whether somebody waits for what is now."""
-        for each in [each for each in self._waiting if each[0]()]:
-            self._waiting.remove(each)
-            each[1].callback(None)
+        self._waiting.look()
 
     def until(self, true: Callable[[], bool]) -> Deferred[None]:
         """Fires once `true`."""
-        waiting: Deferred[None] = Deferred()
-        self._waiting.append((true, waiting))
-        self.look()
-        return waiting
+        return self._waiting.until(true)
 
     async def end(self) -> type[BaseException] | None:
         """How the connection ends, once it has."""
@@ -69,11 +61,11 @@ class HalfCloseable(Plain):
 
     def readConnectionLost(self) -> None:
         self.told.append("read")
-        self.look()
+        self._waiting.look()
 
     def writeConnectionLost(self) -> None:
         self.told.append("write")
-        self.look()
+        self._waiting.look()
 
 
 @implementer(IPushProducer)

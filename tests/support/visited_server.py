@@ -18,6 +18,7 @@ from evproxy.model import UpstreamServer
 from evproxy.settings import HealthCheck
 from evproxy.upstream.address import client_endpoint
 from evproxy.upstream.probes.probe import probe_for
+from tests.support.waiting import Waiting
 
 
 async def checked(reactor: Any, address: str, check: HealthCheck) -> str | None:
@@ -40,7 +41,7 @@ class Visits(Factory):
     received: bytes = b""
     ends: list[Failure] = field(factory=list)
     made: int = 0
-    _waiting: list[Deferred[None]] = field(factory=list)
+    _waiting: Waiting = field(factory=Waiting)
     noisy = False
 
     def buildProtocol(self, addr: object) -> Protocol:
@@ -49,25 +50,16 @@ class Visits(Factory):
 
     async def ended(self) -> Failure:
         """How the first connection ended."""
-        while not self.ends:
-            await self._news()
+        await self._waiting.until(lambda: bool(self.ends))
         return self.ends[0]
 
     async def connected(self) -> None:
         """Wait for the first connection."""
-        while not self.made:
-            await self._news()
-
-    def _news(self) -> Deferred[None]:
-        waiting: Deferred[None] = Deferred()
-        self._waiting.append(waiting)
-        return waiting
+        await self._waiting.until(lambda: self.made > 0)
 
     def note(self) -> None:
         """Wake up who waits."""
-        waiting, self._waiting = self._waiting, []
-        for deferred in waiting:
-            deferred.callback(None)
+        self._waiting.look()
 
 
 class Visit(Protocol):
