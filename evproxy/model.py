@@ -14,10 +14,10 @@ from typing import NamedTuple
 
 from attrs import field, frozen
 
-from evproxy.config.addresses import server_name
+from evproxy.config.canonical import server_name
 from evproxy.config.declare import setting
 from evproxy.config.descriptions import ClientDescription
-from evproxy.config.rules import Flag, Whole
+from evproxy.config.rules import MOST_SESSIONS, Flag, Whole
 
 
 class _HashedById(enum.Enum):
@@ -129,7 +129,7 @@ class UpstreamServer:
         Flag(), "Whether the server is used only while no other server is usable.", default=False
     )
     max_sessions: int = setting(
-        Whole(0, 1_000_000_000),
+        Whole(0, MOST_SESSIONS),
         "The most sessions on the server at a time. 0: no limit.",
         default=0,
     )

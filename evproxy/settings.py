@@ -12,7 +12,7 @@ raises `SettingsError`.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import ClassVar
 
 from attrs import frozen
 
@@ -20,6 +20,8 @@ from evproxy.config import addresses
 from evproxy.config.declare import setting
 from evproxy.config.descriptions import ServerDescription
 from evproxy.config.rules import (
+    HIGHEST_PORT,
+    MOST_SESSIONS,
     Choice,
     FilePath,
     Flag,
@@ -27,7 +29,6 @@ from evproxy.config.rules import (
     Many,
     Matching,
     OneOrMany,
-    Rule,
     Seconds,
     Text,
     Whole,
@@ -41,9 +42,8 @@ from evproxy.policy.sources import MOST as MOST_SOURCES
 from evproxy.policy.sources import Sources, source_fault
 
 MILLISECOND = 0.001
-MOST_SESSIONS = 1_000_000_000
+_OWNER = r"[^\s:\x00]*"
 MOST_IN_A_ROW = 1000
-HIGHEST_PORT = 65535
 BODY_LIMIT = 64 * 1024
 """The bytes of a body in which an HTTP check looks for the text that it expects."""
 ANSWER_LIMIT = 16 * 1024
@@ -79,7 +79,8 @@ def in_a_tuple(value: str | Sequence[str]) -> tuple[str, ...]:
     return (value,) if isinstance(value, str) else tuple(value)
 
 
-def _too_many_sources(given: Sequence[str]) -> str | None:
+def too_many_sources(given: Sequence[str]) -> str | None:
+    """What is wrong with more than `MOST_SOURCES` addresses; ``None`` if `given` are fewer."""
     many = Sources(given).count > MOST_SOURCES
     return f"more than {MOST_SOURCES} addresses" if many else None
 
@@ -111,45 +112,44 @@ class Timeouts:
     )
 
 
-def _keepalive(name: str, most: int, default: int, meaning: str) -> Any:
-    return setting(
-        Whole(1, most),
-        meaning,
-        default=default,
-        called=("keepalive", name),
-        option=f"keepalive-{name}",
-        in_file=False,
-    )
-
-
 @frozen
 class Keepalive:
     """TCP keepalive on both sides of a session."""
 
-    idle: int = _keepalive(
-        "idle",
-        32767,
-        60,
+    BELOW: ClassVar[str] = "keepalive"
+
+    idle: int = setting(
+        Whole(1, 32767),
         "Seconds without data until the kernel probes a TCP connection, on both sides. With 20 or "
         "more, evproxy sets the keepalive times of a server's socket up to 10 seconds after the "
         "session began; the kernel counts the silence before that too.",
+        default=60,
+        option="keepalive-idle",
+        in_file=False,
     )
-    interval: int = _keepalive("interval", 32767, 10, "Seconds between two keepalive probes.")
-    probes: int = _keepalive(
-        "probes", 127, 6, "After this many probes without an answer, the kernel ends a connection."
+    interval: int = setting(
+        Whole(1, 32767),
+        "Seconds between two keepalive probes.",
+        default=10,
+        option="keepalive-interval",
+        in_file=False,
     )
-
-
-def _access_log(name: str, rule: Rule, meaning: str, **more: Any) -> Any:
-    return setting(rule, meaning, called=("access_log", name), **more)
+    probes: int = setting(
+        Whole(1, 127),
+        "After this many probes without an answer, the kernel ends a connection.",
+        default=6,
+        option="keepalive-probes",
+        in_file=False,
+    )
 
 
 @frozen
 class AccessLogSettings:
     """Where the line for the end of each session goes, and what it looks like."""
 
-    path: str = _access_log(
-        "path",
+    BELOW: ClassVar[str] = "access_log"
+
+    path: str = setting(
         WordOrPath.of("auto", "off", "-", "syslog:", "twisted:"),
         "Where a line for the end of each session goes: nowhere; standard output; the system's "
         "log; the events of `twisted.logger`; or the file of that path. `auto`: standard output "
@@ -157,8 +157,7 @@ class AccessLogSettings:
         default="auto",
         option="access-log",
     )
-    format: str = _access_log(
-        "format",
+    format: str = setting(
         Choice(("text", "json")),
         "What the line looks like: words, or a JSON object. `twisted:` has events of its own.",
         default="text",
@@ -166,216 +165,181 @@ class AccessLogSettings:
     )
 
 
-def _check(name: str, rule: Rule, default: Any, meaning: str, kinds: tuple[str, ...] = ()) -> Any:
-    """A setting of `HealthCheck`."""
-    return setting(rule, meaning, default=default, called=("health_check", name), kinds=kinds)
-
-
 @frozen
 class HealthCheck:
     """An active check of each server of a pool."""
 
-    kind: str = _check(
-        "kind",
+    BELOW: ClassVar[str] = "health_check"
+
+    kind: str = setting(
         Choice(CHECK_KINDS),
-        "tcp",
         "What a check does: connect; make a TLS handshake; send an HTTP request; send bytes and "
         "compare the answer; or hold the built-in dialogue for one of three kinds of servers.",
+        default="tcp",
     )
-    interval: float = _check(
-        "interval", Seconds(MILLISECOND), 2.0, "The time from one check of a server to the next."
+    interval: float = setting(
+        Seconds(MILLISECOND),
+        "The time from one check of a server to the next.",
+        default=2.0,
     )
-    fast_interval: float = _check(
-        "fast_interval",
+    fast_interval: float = setting(
         Seconds(0),
-        0.0,
         "The interval while a server changes its state; at most `interval`. 0: a quarter of "
         "`interval`.",
+        default=0.0,
     )
-    timeout: float = _check(
-        "timeout",
+    timeout: float = setting(
         Seconds(MILLISECOND),
-        1.0,
         "The timeout of one whole check. It starts when the address is known: the first look-up "
         "of a host name may take 5 s more.",
+        default=1.0,
     )
-    rise: int = _check(
-        "rise",
+    rise: int = setting(
         Whole(1, MOST_IN_A_ROW),
-        2,
         "After this many passed checks in a row, a server is up.",
+        default=2,
     )
-    fall: int = _check(
-        "fall",
+    fall: int = setting(
         Whole(1, MOST_IN_A_ROW),
-        3,
         "After this many failed checks in a row, a server is down.",
+        default=3,
     )
-    port: int = _check(
-        "port",
+    port: int = setting(
         Whole(0, HIGHEST_PORT),
-        0,
         "The port to check; every server must then be a host and a port. 0: the port that "
         "sessions connect to.",
+        default=0,
     )
-    method: str = _check(
-        "method",
+    method: str = setting(
         Matching("an HTTP method", r"[!#$%&'*+.^_`|~0-9A-Za-z-]+"),
-        "GET",
         "The method of the request.",
-        ("http",),
+        default="GET",
+        kinds=("http",),
     )
-    path: str = _check(
-        "path",
+    path: str = setting(
         Matching("a path that starts with /, in ASCII, without spaces", r"/[!-~]*"),
-        "/",
         "The path of the request, with a query if you need one.",
-        ("http",),
+        default="/",
+        kinds=("http",),
     )
-    host: str = _check(
-        "host",
+    host: str = setting(
         Matching("HOST or HOST:PORT, in ASCII", r"(?!.*[/?#@])[!-~]*"),
-        "",
         "The `Host` header. Empty: the server's host and port, without the zone of an IPv6 "
         "address.",
-        ("http",),
+        default="",
+        kinds=("http",),
     )
-    expect_status: tuple[int, ...] = _check(
-        "expect_status",
+    expect_status: tuple[int, ...] = setting(
         Many("an array of whole numbers from 200 to 599", Whole(200, 599)),
-        (200,),
         "The statuses that pass. Empty: 200 to 399.",
-        ("http",),
+        default=(200,),
+        kinds=("http",),
     )
-    expect_text: str = _check(
-        "expect_text",
+    expect_text: str = setting(
         Text(),
-        "",
         "The text that the first 64 KiB of the body must contain. Empty: any body passes.",
-        ("http",),
+        default="",
+        kinds=("http",),
     )
-    send: str = _check(
-        "send",
+    send: str = setting(
         _ESCAPED,
-        "",
         "What the check sends, in UTF-8. In TOML, a string in single quotes keeps its backslashes: "
         r"`'PING\r\n'`. Empty: nothing, for servers that speak first.",
-        ("send-expect",),
+        default="",
+        kinds=("send-expect",),
     )
-    expect: str = _check(
-        "expect",
+    expect: str = setting(
         _ESCAPED,
-        "",
         "The text that the answer must contain. Empty, and no `expect_pattern`: the check does "
         "not wait for an answer.",
-        ("send-expect",),
+        default="",
+        kinds=("send-expect",),
     )
-    expect_pattern: str = _check(
-        "expect_pattern",
+    expect_pattern: str = setting(
         Judged("a regular expression", pattern_fault),
-        "",
         "A pattern that must match in the answer, in [Python's syntax]"
         "(https://docs.python.org/3/library/re.html), over bytes. Not together with `expect`.",
-        ("send-expect",),
+        default="",
+        kinds=("send-expect",),
     )
-    verify: bool = _check(
-        "verify", Flag(), False, "Whether the check verifies the server's certificate.", ("tls",)
+    verify: bool = setting(
+        Flag(),
+        "Whether the check verifies the server's certificate.",
+        default=False,
+        kinds=("tls",),
     )
-    server_name: str = _check(
-        "server_name",
+    server_name: str = setting(
         Judged("a host name or an IP address", addresses.server_name_fault),
-        "",
         "The name that the check sends in the handshake and that the certificate must be for. "
         "Empty: the server's host. `verify` needs one of the two.",
-        ("tls",),
+        default="",
+        kinds=("tls",),
     )
-    ca: str = _check(
-        "ca",
+    ca: str = setting(
         FilePath("a path", r".*"),
-        "",
         "A file of PEM certificates, the only ones that `verify` then trusts. Empty: those that "
         "the system trusts.",
-        ("tls",),
+        default="",
+        kinds=("tls",),
     )
-
-
-def _ejection(name: str, rule: Rule, default: Any, meaning: str) -> Any:
-    """A setting of `Ejection`."""
-    return setting(rule, meaning, default=default, called=("ejection", name))
 
 
 @frozen
 class Ejection:
     """Passive health: evproxy ejects a server whose sessions fail."""
 
-    failures: int = _ejection(
-        "failures",
+    BELOW: ClassVar[str] = "ejection"
+
+    failures: int = setting(
         Whole(1, MOST_IN_A_ROW),
-        3,
         "After this many failures in a row, a server is ejected. A failure is a connect that "
         "fails, or a session that the server resets before it has sent a byte.",
+        default=3,
     )
-    base_time: float = _ejection(
-        "base_time",
+    base_time: float = setting(
         Seconds(MILLISECOND),
-        10.0,
         "How long the first ejection lasts. Each further one lasts twice as long.",
+        default=10.0,
     )
-    max_time: float = _ejection(
-        "max_time",
+    max_time: float = setting(
         Seconds(MILLISECOND),
-        300.0,
         "How long an ejection lasts at most; at least `base_time`.",
+        default=300.0,
     )
-    max_percent: int = _ejection(
-        "max_percent",
+    max_percent: int = setting(
         Whole(0, 100),
-        50,
         "The largest part of a pool that is ejected at once. One server always may be ejected, "
         "unless it is the last that gets sessions. 0: no server is ejected.",
+        default=50,
     )
-
-
-def _discover(
-    name: str,
-    rule: Rule,
-    meaning: str,
-    *,
-    kinds: tuple[str, ...] = (),
-    **more: Any,
-) -> Any:
-    """A setting of `Discover`."""
-    return setting(rule, meaning, called=("discover", name), kinds=kinds, **more)
 
 
 @frozen
 class Discover:
     """Where the servers of a pool come from at run time."""
 
-    kind: str = _discover(
-        "kind",
+    BELOW: ClassVar[str] = "discover"
+
+    kind: str = setting(
         Choice(DISCOVERY_KINDS),
         "Where to find servers: the addresses of a host name; the SRV records of a service; a "
         "file that another program writes; the keys in etcd that begin with a prefix.",
     )
-    name: str = _discover(
-        "name",
+    name: str = setting(
         Judged("a domain name", addresses.domain_fault),
         "The name to look up: `web.example.org`, or `_pg._tcp.example.org`.",
         default="",
         kinds=("dns", "dns-srv"),
         required_for=("dns", "dns-srv"),
     )
-    port: int = _discover(
-        "port",
+    port: int = setting(
         Whole(1, HIGHEST_PORT),
         "The port of every server.",
         default=0,
         kinds=("dns",),
         required_for=("dns",),
     )
-    path: str = _discover(
-        "path",
+    path: str = setting(
         FilePath("a path that ends in .toml or .json", r".*[^/]\.(toml|json)"),
         "The file, in TOML or JSON: one key `upstreams` with an array as in a pool. A writer must "
         "replace the whole file. An empty array: no servers.",
@@ -383,15 +347,13 @@ class Discover:
         kinds=("file",),
         required_for=("file",),
     )
-    endpoints: tuple[str, ...] = _discover(
-        "endpoints",
+    endpoints: tuple[str, ...] = setting(
         Many("an array of URLs, at least one", Judged("a URL", addresses.url_fault), 1),
         "The members of the etcd cluster, `http://` or `https://`.",
         default=("http://127.0.0.1:2379",),
         kinds=("etcd",),
     )
-    prefix: str = _discover(
-        "prefix",
+    prefix: str = setting(
         Matching("a string that is not empty", r".+"),
         "The prefix of the servers' keys. Each value is an entry of `upstreams`, as JSON. No key: "
         "no servers.",
@@ -399,15 +361,13 @@ class Discover:
         kinds=("etcd",),
         required_for=("etcd",),
     )
-    interval: float = _discover(
-        "interval",
+    interval: float = setting(
         Seconds(MILLISECOND),
         "The longest time from one look-up to the next: after this time, evproxy asks DNS again "
         "even if the TTL is longer, and reads all keys in etcd again.",
         default=30.0,
     )
-    min_interval: float = _discover(
-        "min_interval",
+    min_interval: float = setting(
         Seconds(MILLISECOND),
         "The shortest time from one look-up to the next, even if the TTL of a DNS answer is "
         "shorter. evproxy checks a file for changes this often. After a failed look-up, or the end "
@@ -415,8 +375,7 @@ class Discover:
         "`interval`.",
         default=1.0,
     )
-    nameservers: tuple[str, ...] = _discover(
-        "nameservers",
+    nameservers: tuple[str, ...] = setting(
         Many(
             "an array of addresses",
             Judged("ADDRESS or ADDRESS:PORT", addresses.nameserver_fault),
@@ -489,7 +448,7 @@ class PoolSettings:
         OneOrMany(
             "an IP address, a range of them (CIDR), or an array of both",
             Judged("an IP address or a range of them (CIDR)", source_fault),
-            _too_many_sources,
+            too_many_sources,
         ),
         "The [addresses of this machine](pools.md#where-connections-come-from) that sessions and "
         "health checks connect from, in turn. Empty: the kernel chooses.",
@@ -538,14 +497,14 @@ class ListenerSettings:
         option="unix-mode",
     )
     unix_user: str = setting(
-        Matching("the name or the number of a user", r"[^\s:\x00]*"),
+        Matching("the name or the number of a user", _OWNER),
         "The owner of a UNIX listener's path. Only root can choose another user. Empty: the user "
         "that starts evproxy.",
         default="",
         option="unix-user",
     )
     unix_group: str = setting(
-        Matching("the name or the number of a group", r"[^\s:\x00]*"),
+        Matching("the name or the number of a group", _OWNER),
         "The group of a UNIX listener's path. Without root, the user must be in it. Empty: the "
         "group of the process, or that of the directory if the directory is setgid.",
         default="",

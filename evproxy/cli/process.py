@@ -22,7 +22,7 @@ from twisted.internet.defer import Deferred
 from twisted.internet.error import CannotListenError
 from twisted.logger import Logger
 
-from evproxy.config.addresses import host_and_port
+from evproxy.config.canonical import host_and_port
 from evproxy.errors import CannotOpenLog
 from evproxy.escape import escaped, printable
 from evproxy.service.service import ProxyService

@@ -17,7 +17,7 @@ from typing import Any
 from evproxy.config.document import ConfigErrors, parse
 from evproxy.config.loops import loops
 from evproxy.config.problems import shown_path
-from evproxy.config.rules import Fault, Surroundings
+from evproxy.config.reading import Fault, Surroundings
 from evproxy.errors import SettingsError
 from evproxy.service.service import listener_permissions, server_endpoint
 from evproxy.settings import ListenerSettings, PoolSettings, Settings

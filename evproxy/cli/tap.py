@@ -19,23 +19,18 @@ from twisted.python import usage
 from evproxy.cli.demo import DemoService
 from evproxy.cli.process import Process, cannot_start, raise_open_file_limit
 from evproxy.cli.settings_file import listen_fault, read_settings, upstream_fault
-from evproxy.config.addresses import (
-    address_of,
-    any_free_port,
-    listening_place,
-    server_name,
-    servers_in,
-)
+from evproxy.config.addresses import any_free_port, listening_place, servers_in
+from evproxy.config.canonical import server_name
+from evproxy.config.conflicts import unserved
 from evproxy.config.declare import declared, keys_of
 from evproxy.config.document import ConfigErrors
 from evproxy.config.loops import loops
 from evproxy.config.problems import quoted
-from evproxy.config.rules import Rule, Unfit
+from evproxy.config.reading import Rule, Unfit
 from evproxy.errors import SettingsError
 from evproxy.escape import escaped
 from evproxy.model import UpstreamServer
-from evproxy.policy.sources import MOST as MOST_SOURCES
-from evproxy.policy.sources import Sources, source_fault
+from evproxy.policy.sources import source_fault
 from evproxy.service.service import ProxyService, listener_permissions, listeners_for
 from evproxy.settings import (
     DEFAULT_LISTEN,
@@ -45,6 +40,7 @@ from evproxy.settings import (
     PoolSettings,
     Settings,
     Timeouts,
+    too_many_sources,
 )
 
 
@@ -66,8 +62,8 @@ class Option:
     rule: Rule
     default: str
     meaning: str
-    table: type = Settings
-    key: str = ""
+    table: type
+    key: str
 
     @property
     def in_file(self) -> bool:
@@ -270,14 +266,9 @@ def _source_fault(text: str) -> str | None:
 
 
 def _refuse_unfit_sources(source: Sequence[str], upstreams: Sequence[str]) -> None:
-    sources = Sources(source)
-    if sources.count > MOST_SOURCES:
-        raise usage.UsageError(f"--source: more than {MOST_SOURCES} addresses")
-    for upstream in upstreams:
-        host = address_of(upstream)
-        if host is not None and not sources.serves(host):
-            family = "IPv6" if ":" in host else "IPv4"
-            raise usage.UsageError(f"--source: there is no {family} address for {upstream}")
+    fault = too_many_sources(source) or next(unserved(source, upstreams), None)
+    if fault is not None:
+        raise usage.UsageError(f"--source: {fault}")
 
 
 def _refuse_repeated(name: str, values: list[str], known_as: Callable[[str], str]) -> None:

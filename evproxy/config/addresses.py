@@ -9,11 +9,12 @@ from __future__ import annotations
 
 import posixpath
 import re
-from ipaddress import IPv6Address, ip_address
+from ipaddress import ip_address
 from urllib.parse import urlsplit
 
+from evproxy.config.canonical import canonical_address, is_address
 from evproxy.config.problems import listed, quoted
-from evproxy.escape import printable
+from evproxy.config.rules import HIGHEST_PORT
 
 _HOST_AND_PORT = re.compile(
     r"(?:tcp:)?(?:\[(?P<v6>[^\[\]]*)\]|(?P<host>(?!unix:)[^:\[\]=]+)):(?P<port>\d+)(?::.*)?"
@@ -58,8 +59,7 @@ _OWN_MODE = re.compile(r"(?<!\\):mode=")
 _DOMAIN_NAME = re.compile(r"[\w.-]+")
 _LONGEST_NAME = 253
 _LONGEST_LABEL = 63
-_HIGHEST_PORT = 65535
-_LONGEST_PORT = len(str(_HIGHEST_PORT))
+_LONGEST_PORT = len(str(HIGHEST_PORT))
 _INTERFACE = re.compile(r":interface=((?:[^:\\]|\\:)*)")
 _ARGUMENT = re.compile(r"(?<!\\):")
 _KINDS_WITH_PORT = ("tcp", "ssl", "tls")
@@ -67,66 +67,6 @@ _NO_PORT = "a port is a number from 1 to 65535"
 _PRINTED = re.compile(r"[!-~]+")
 _URL_SCHEMES = ("http", "https")
 _UNTIDY = "it is empty, has white space around it, or has a character that cannot be printed"
-
-
-def is_address(text: str) -> bool:
-    """Whether `text` is an IPv4 or IPv6 address, without brackets."""
-    try:
-        ip_address(text)
-    except ValueError:
-        return False
-    return True
-
-
-MAPPED = "::ffff:"
-"""The prefix of an IPv4 address that is mapped into IPv6 (RFC 4291, 2.5.5.2)."""
-
-
-def canonical_address(host: str) -> str:
-    """
-    The IP address `host` in its canonical form, without brackets; any other host unchanged.
-
-    A mapped IPv4 address becomes the IPv4 address.  IPv6 is as in RFC 5952, with its zone if
-    the address has one (``fe80::1%eth0``).
-    """
-    try:
-        address = ip_address(host)
-    except ValueError:
-        return host
-    mapped = address.ipv4_mapped if isinstance(address, IPv6Address) else None
-    return str(mapped or address)
-
-
-def host_and_port(host: str, port: int) -> str:
-    """``HOST:PORT``, with brackets around an IPv6 address (RFC 3986, 3.2.2)."""
-    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
-
-
-_ANY_HOST = r"(?:[^:=\\\[\]]|\\:)+"
-_BRACKETED = re.compile(r"(?:tcp:)?\[([^\[\]]+)\]:0*([0-9]+)")
-_WITHOUT_BRACKETS = re.compile(r"([^:=\\\[\]]+):0*([0-9]+)")
-_IN_ARGUMENTS = re.compile(rf"tcp:(?:host=)?({_ANY_HOST}):(?:port=)?0*([0-9]+)")
-_PORT_FIRST = re.compile(rf"tcp:port=0*([0-9]+):(?:host=)?({_ANY_HOST})")
-
-
-def server_name(endpoint: str) -> str:
-    """
-    The name of the server at `endpoint` in logs and metrics, the same for every spelling.
-
-    ``HOST:PORT`` or ``[v6]:PORT`` if `endpoint` says no more than that; any other endpoint
-    description is its own name.
-    """
-    if found := _WITHOUT_BRACKETS.fullmatch(endpoint):
-        host, port = found.groups()
-        return printable(f"{host}:{port}")
-    if found := _BRACKETED.fullmatch(endpoint) or _IN_ARGUMENTS.fullmatch(endpoint):
-        host, port = found.groups()
-    elif found := _PORT_FIRST.fullmatch(endpoint):
-        port, host = found.groups()
-    else:
-        return printable(endpoint.removeprefix("tcp:"))
-    host = canonical_address(host.replace("\\:", ":"))
-    return printable(f"[{host}]:{port}" if ":" in host else f"{host}:{port}")
 
 
 def upstream_fault(description: str) -> str | None:
@@ -328,20 +268,25 @@ def _host_and_port_fault(description: str) -> str | None:
     return None
 
 
+def arguments_of(description: str) -> tuple[str, dict[str, str], list[str]]:
+    """The kind of an endpoint description, its named arguments, and the others."""
+    kind, *arguments = _ARGUMENT.split(description)
+    named = dict(each.split("=", 1) for each in arguments if "=" in each)
+    return kind, named, [each for each in arguments if "=" not in each]
+
+
 def _port_argument(description: str) -> str:
     """The digits of the port in a description with arguments, as Twisted reads them, or ''."""
-    kind, *arguments = _ARGUMENT.split(description)
+    kind, named, plain = arguments_of(description)
     if kind not in _KINDS_WITH_PORT:
         return ""
-    named = dict(each.split("=", 1) for each in arguments if "=" in each)
-    plain = [each for each in arguments if "=" not in each]
     port = named.get("port", plain[-1] if len(plain) == 1 + ("host" not in named) else "")
     return port if port.isdigit() else ""
 
 
 def _is_port(digits: str, lowest: int) -> bool:
     readable = digits.isascii() and digits.isdigit() and len(digits) <= _LONGEST_PORT
-    return readable and lowest <= int(digits) <= _HIGHEST_PORT
+    return readable and lowest <= int(digits) <= HIGHEST_PORT
 
 
 def _is_untidy(text: str) -> bool:

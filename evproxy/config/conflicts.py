@@ -7,7 +7,7 @@ the rule of its key reports that.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
 from evproxy.config.addresses import (
@@ -16,12 +16,12 @@ from evproxy.config.addresses import (
     below,
     listening_place,
     permission_fault,
-    server_name,
 )
+from evproxy.config.canonical import server_name
 from evproxy.config.declare import keys_of
 from evproxy.config.impossible import impossible
 from evproxy.config.problems import Path, Problem, did_you_mean, listed, quoted, shown_path
-from evproxy.config.rules import Reading
+from evproxy.config.reading import Reading
 from evproxy.policy.sources import Sources, source_fault
 from evproxy.settings import (
     CHECK_KINDS,
@@ -124,11 +124,19 @@ def _source_conflicts(path: Path, source: object, upstreams: list[Any]) -> Itera
     fit = [each for each in given if isinstance(each, str) and source_fault(each) is None]
     if not fit or fit != given:
         return
-    for endpoint in _endpoints(upstreams):
-        host = address_of(endpoint) if isinstance(endpoint, str) else None
-        if host is not None and not Sources(fit).serves(host):
+    endpoints = [each for each in _endpoints(upstreams) if isinstance(each, str)]
+    for why in unserved(fit, endpoints):
+        yield Problem((*path, "source"), why)
+
+
+def unserved(source: Sequence[str], endpoints: Iterable[str]) -> Iterator[str]:
+    """Why `source` has no address for some of `endpoints`: a sentence for each of these."""
+    sources = Sources(source)
+    for endpoint in endpoints:
+        host = address_of(endpoint)
+        if host is not None and not sources.serves(host):
             family = "IPv6" if ":" in host else "IPv4"
-            yield Problem((*path, "source"), f"there is no {family} address for {endpoint}")
+            yield f"there is no {family} address for {endpoint}"
 
 
 def _endpoints(upstreams: list[Any]) -> Iterator[Any]:

@@ -10,22 +10,16 @@ this one declaration.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from typing import Any, ClassVar, Protocol
+from typing import Any
 
 import attrs
 from attrs import Attribute, frozen
 
 from evproxy.config.problems import Path
-from evproxy.config.rules import Reading, Rule
+from evproxy.config.reading import Reading, Rule
 from evproxy.errors import SettingsError
 
 _KEY = "evproxy.setting"
-
-
-class Table(Protocol):
-    """A class whose fields are settings."""
-
-    __attrs_attrs__: ClassVar[Any]
 
 
 @frozen
@@ -78,7 +72,7 @@ def setting(
 
     :param default: the value if the user gives none; without a default, the user must give one.
     :param called: the name in messages when a program gives the value; by default the name of
-        the field.
+        the field, after `BELOW` of the class if that says below which key its table is.
     :param checked: whether the class applies `rule`.  False if the code that uses the value
         refuses it with a better message.  The class does not refuse a default that means that
         there is no value, where some kinds require one (`required_for`).
@@ -91,7 +85,8 @@ def setting(
         if optional and value == attribute.default:
             return
         reading = Reading(show=repr)
-        reading.value(rule, value, called or (attribute.name,))
+        table = (instance.BELOW,) if hasattr(instance, "BELOW") else ()
+        reading.value(rule, value, called or (*table, attribute.name))
         for problem in reading.problems:
             raise SettingsError(str(problem))
 

@@ -1,7 +1,7 @@
 """
 Rules for endpoint descriptions: Twisted's own language, which plugins extend.
 
-These rules refuse only what is wrong for every plugin.  `evproxy.config.rules.Surroundings` has
+These rules refuse only what is wrong for every plugin.  `evproxy.config.reading.Surroundings` has
 the functions that know the plugins and check the rest.
 """
 
@@ -13,7 +13,7 @@ from attrs import frozen
 
 from evproxy.config import addresses
 from evproxy.config.problems import Path
-from evproxy.config.rules import Fault, Reading, Refused, Rule, Schema, Unfit
+from evproxy.config.reading import Fault, Reading, Refused, Rule, Schema, Unfit
 
 
 @frozen

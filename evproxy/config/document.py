@@ -15,7 +15,7 @@ from attrs import evolve
 
 from evproxy.config.conflicts import conflicts
 from evproxy.config.problems import Problem, in_document_order
-from evproxy.config.rules import Reading, Surroundings
+from evproxy.config.reading import Reading, Surroundings
 from evproxy.config.tables import read_table
 from evproxy.config.toml import NotToml, read_toml
 from evproxy.errors import SettingsError

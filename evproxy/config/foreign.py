@@ -16,7 +16,7 @@ _OURS = {
     "http_check": "health_check of a pool",
     "inter": "health_check.interval of a pool",
     "listener": "a listener, [[listeners]]",
-    "log": "the option --access-log",
+    "log": "access_log",
     "max_connections": "max_sessions",
     "max_conns": "max_sessions",
     "max_fails": "ejection.failures of a pool",

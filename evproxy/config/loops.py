@@ -8,17 +8,16 @@ it misses a loop through another name or address of this host.
 from __future__ import annotations
 
 import posixpath
-import re
 from collections.abc import Iterator, Sequence
 from ipaddress import ip_address
 
 from attrs import frozen
 
-from evproxy.config.addresses import canonical_address, is_address
+from evproxy.config.addresses import arguments_of
+from evproxy.config.canonical import canonical_address, is_address
 from evproxy.config.problems import quoted
 from evproxy.settings import ListenerSettings, PoolSettings
 
-_ARGUMENT = re.compile(r"(?<!\\):")
 _ALL_IPV4 = "0.0.0.0"
 _ALL = "::"
 
@@ -106,9 +105,7 @@ _NOWHERE = _Place("", "")
 
 def _place(listen: str) -> _Place:
     """Where `listen` listens; `_NOWHERE` if the description does not say."""
-    kind, *arguments = _ARGUMENT.split(listen)
-    named = dict(each.split("=", 1) for each in arguments if "=" in each)
-    plain = [each for each in arguments if "=" not in each]
+    kind, named, plain = arguments_of(listen)
     if kind == "unix":
         return _Place(named.get("address", plain[0] if plain else ""), "")
     if kind not in ("tcp", "tcp6", "ssl"):

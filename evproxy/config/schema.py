@@ -7,7 +7,7 @@ endpoint description and keys that contradict each other.
 
 from __future__ import annotations
 
-from evproxy.config.rules import Schema
+from evproxy.config.reading import Schema
 from evproxy.config.tables import schema_of
 from evproxy.settings import Settings
 

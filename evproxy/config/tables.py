@@ -9,7 +9,7 @@ from attrs import evolve, frozen
 from evproxy.config.declare import Declared, keys_of
 from evproxy.config.foreign import ours_for
 from evproxy.config.problems import Path, did_you_mean, shown
-from evproxy.config.rules import Reading, Refused, Rule, Schema, Unfit
+from evproxy.config.reading import Reading, Refused, Rule, Schema, Unfit
 
 
 def read_table(table: type, values: dict[str, Any], path: Path, reading: Reading) -> Any:

@@ -15,6 +15,8 @@ import sys
 import time
 from typing import Protocol
 
+from evproxy.escape import escaped
+
 DEV_LOG = "/dev/log"
 """Where the system's log takes datagrams."""
 
@@ -113,7 +115,7 @@ class LogFile(StandardOutput):
 
     def __init__(self, path: str) -> None:
         super().__init__()
-        self.name = path
+        self._path, self.name = path, escaped(path)
 
     def reopen(self) -> bool:
         before, after = self._descriptor, self._opened()
@@ -124,7 +126,7 @@ class LogFile(StandardOutput):
 
     def _opened(self) -> int:
         how = os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC
-        return os.open(self.name, how, _MODE)
+        return os.open(self._path, how, _MODE)
 
 
 class SystemLog:
@@ -149,8 +151,7 @@ class SystemLog:
         self._socket = sock
 
     def reopen(self) -> bool:
-        self.close()
-        self.open()
+        """Nothing to do: a datagram socket that fails is closed, and made anew."""
         return False
 
     def ready(self, seconds: float) -> bool:

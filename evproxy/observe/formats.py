@@ -67,7 +67,7 @@ class TextFormat:
             f" connect_time={'-' if connect is None else f'{connect:.6f}'}"
             f" first_byte_time={'-' if first is None else f'{first:.6f}'}"
             f" duration={record.duration:.6f} attempts={record.attempts}"
-            f' relay={record.relay or "-"} error="{escaped(record.error)}"\n'
+            f' relay={record.relay or "-"} error="{_quoted(record.error)}"\n'
         )
 
     def dropped(self, now: float, lines: int) -> str:
@@ -110,7 +110,7 @@ def word(text: str) -> str:
         return "-"
     if _plain(text) and len(text) <= LONGEST:
         return text if text != "-" else r"\x2d"
-    return escaped(text).replace(" ", r"\x20")
+    return _quoted(text).replace(" ", r"\x20")
 
 
 _name = lru_cache(maxsize=1024)(word)
@@ -122,7 +122,7 @@ def _reason(reason: CloseReason) -> str:
     return f"{reason.by.value} {reason.how.value} {reason.phase.value}"
 
 
-def escaped(text: str) -> str:
+def _quoted(text: str) -> str:
     """`text` as it stands between quotes, without what ends a line or turns its direction."""
     if not text:
         return text

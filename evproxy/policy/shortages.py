@@ -15,7 +15,7 @@ from __future__ import annotations
 import errno
 import re
 
-from evproxy.config.addresses import is_address
+from evproxy.config.canonical import is_address
 from evproxy.errors import LocalShortage, Shortage
 
 DESCRIPTORS = Shortage(

@@ -10,7 +10,7 @@ from typing import Any
 from twisted.internet.address import UNIXAddress
 from twisted.internet.protocol import ClientFactory, Factory, Protocol
 
-from evproxy.config.addresses import MAPPED, canonical_address
+from evproxy.config.canonical import MAPPED, canonical_address
 from evproxy.escape import escaped, printable
 from evproxy.interfaces import Pool, Router, SessionObserver, TroubleObserver
 from evproxy.model import ConnectionInfo

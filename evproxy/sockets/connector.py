@@ -17,7 +17,7 @@ from twisted.logger import Logger
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
-from evproxy.config.addresses import host_and_port
+from evproxy.config.canonical import host_and_port
 from evproxy.engine.loop import OUT, SocketEngine
 from evproxy.engine.options import Options, set_options
 from evproxy.errors import ConnectTimeout, LocalShortage

@@ -19,7 +19,7 @@ from twisted.protocols.tls import TLSMemoryBIOFactory
 from twisted.python.failure import Failure
 from zope.interface import directlyProvides, providedBy
 
-from evproxy.config.addresses import host_and_port, is_address
+from evproxy.config.canonical import host_and_port, is_address
 from evproxy.errors import LocalShortage
 from evproxy.policy.shortages import NO_PORT, no_source, not_local
 from evproxy.policy.sources import Sources

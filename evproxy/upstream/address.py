@@ -15,13 +15,8 @@ from twisted.internet.abstract import isIPAddress, isIPv6Address
 from twisted.internet.endpoints import clientFromString
 from twisted.internet.interfaces import IStreamClientEndpoint
 
-from evproxy.config.addresses import (
-    canonical_address,
-    host_and_port,
-    server_fault,
-    service_fault,
-    upstream_fault,
-)
+from evproxy.config.addresses import server_fault, service_fault, upstream_fault
+from evproxy.config.canonical import canonical_address, host_and_port
 from evproxy.errors import SettingsError
 from evproxy.interfaces import Dialer
 from evproxy.policy.sources import Sources

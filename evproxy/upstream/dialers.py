@@ -22,7 +22,7 @@ from twisted.internet.protocol import ClientFactory
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
-from evproxy.config.addresses import host_and_port
+from evproxy.config.canonical import host_and_port
 from evproxy.errors import ConnectTimeout, LocalShortage
 from evproxy.interfaces import PlainConnector
 from evproxy.policy.shortages import shortage_in

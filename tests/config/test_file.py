@@ -7,7 +7,7 @@ from __future__ import annotations
 import pytest
 
 from evproxy.config.document import parse
-from evproxy.config.rules import Surroundings
+from evproxy.config.reading import Surroundings
 from evproxy.errors import SettingsError
 from evproxy.model import UpstreamServer
 from evproxy.settings import (

@@ -16,7 +16,7 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from evproxy.config.document import ConfigErrors, parse
-from evproxy.config.rules import Surroundings
+from evproxy.config.reading import Surroundings
 from evproxy.settings import Settings
 from tests.support.configs import EVERYTHING, SOUND
 

@@ -15,8 +15,9 @@ import pytest
 
 from evproxy.config.declare import declared, keys_of, setting
 from evproxy.config.document import parse
+from evproxy.config.reading import Reading, Surroundings
 from evproxy.config.reference import as_toml, table_of
-from evproxy.config.rules import Choice, Reading, Surroundings, Whole
+from evproxy.config.rules import Choice, Whole
 from evproxy.model import UpstreamServer
 from evproxy.settings import (
     Discover,

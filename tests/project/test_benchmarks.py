@@ -12,7 +12,7 @@ from benchmarks.peers import Forward, python
 from benchmarks.processes import Cores
 from benchmarks.results import Results, Spread, Values
 from evproxy.config.document import parse
-from evproxy.config.rules import Surroundings
+from evproxy.config.reading import Surroundings
 
 WRK = """\
 Running 1m test @ http://127.0.0.1:12000/

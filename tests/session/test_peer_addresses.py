@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from evproxy import Pool, SettingsError
-from evproxy.config.addresses import canonical_address, host_and_port, server_name
+from evproxy.config.canonical import canonical_address, host_and_port, server_name
 from evproxy.model import ConnectionInfo, UpstreamServer
 from evproxy.upstream.address import parse_upstream
 from evproxy.upstream.dialers import TCPAddress

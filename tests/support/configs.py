@@ -5,7 +5,7 @@ Configuration files to test with.
 from __future__ import annotations
 
 from evproxy.config.document import ConfigErrors, parse
-from evproxy.config.rules import Fault, Surroundings
+from evproxy.config.reading import Fault, Surroundings
 
 LISTENERS = "[[listeners]]\n"
 POOLS = '[pools.web]\nupstreams = ["a:1"]\n'

@@ -20,7 +20,7 @@ from attrs import frozen
 from twisted.internet.defer import Deferred, DeferredList, DeferredSemaphore
 from twisted.names import dns
 
-from evproxy.config.addresses import host_and_port
+from evproxy.config.canonical import host_and_port
 from evproxy.escape import escaped
 from evproxy.interfaces import Discovery
 from evproxy.model import UpstreamServer

@@ -17,7 +17,8 @@ from typing import IO, Any
 from attrs import frozen
 from twisted.names import dns
 
-from evproxy.config.addresses import domain_fault, host_and_port, is_address
+from evproxy.config.addresses import domain_fault
+from evproxy.config.canonical import host_and_port, is_address
 from evproxy.config.problems import quoted
 from evproxy.model import UpstreamServer
 

@@ -25,7 +25,7 @@ from twisted.protocols.basic import Int16StringReceiver
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
-from evproxy.config.addresses import host_and_port
+from evproxy.config.canonical import host_and_port
 from evproxy.engine.threads import NoThread, Threads
 from evproxy.escape import escaped
 from evproxy.upstream.discovery.polling import LookUpFailed

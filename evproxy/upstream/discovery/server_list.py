@@ -15,7 +15,7 @@ from attrs import frozen
 
 from evproxy.config.document import read_server
 from evproxy.config.problems import Path, Problem, quoted, shown, shown_path
-from evproxy.config.rules import Surroundings
+from evproxy.config.reading import Surroundings
 from evproxy.config.toml import NotToml, read_toml
 from evproxy.errors import EvproxyError
 from evproxy.model import UpstreamServer

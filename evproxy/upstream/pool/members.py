@@ -13,7 +13,7 @@ from random import Random
 from attrs import evolve
 from twisted.internet.interfaces import IReactorTime
 
-from evproxy.config.addresses import server_name
+from evproxy.config.canonical import server_name
 from evproxy.errors import SettingsError, Shortage
 from evproxy.interfaces import Probe
 from evproxy.model import UpstreamServer
