@@ -339,7 +339,8 @@ class Discovery(Protocol):
         Begin: `changed` gets every new whole set, `failed` a reason when a look-up fails.
 
         The first `changed` after `failed`, with the same set or another, says that it is
-        over.  A server that cannot be in a pool is left out.
+        over.  A server that cannot be in a pool is left out.  An empty set is a set: then the
+        pool has no discovered server.  Call `failed` instead, to keep those that it has.
         """
 
     def stop(self) -> None:

@@ -217,13 +217,13 @@ class HealthCheck:
         kinds=("http",),
     )
     path: str = setting(
-        Matching("a path that starts with /, in ASCII, without spaces", r"/[!-~]*"),
+        Matching("a path that starts with /, in ASCII, without spaces and #", r"/[!\"$-~]*"),
         "The path of the request, with a query if you need one.",
         default="/",
         kinds=("http",),
     )
     host: str = setting(
-        Matching("HOST or HOST:PORT, in ASCII", r"(?!.*[/?#@])[!-~]*"),
+        Matching("HOST or HOST:PORT, in ASCII", r"(?!.*[/?#@]|:)[!-~]*"),
         "The `Host` header. Empty: the server's host and port, without the zone of an IPv6 "
         "address.",
         default="",
@@ -364,7 +364,8 @@ class Discover:
     interval: float = setting(
         Seconds(MILLISECOND),
         "The longest time from one look-up to the next: after this time, evproxy asks DNS again "
-        "even if the TTL is longer, and reads all keys in etcd again.",
+        "even if the TTL is longer, and reads all keys in etcd again. For a file, it only bounds "
+        "`min_interval`.",
         default=30.0,
     )
     min_interval: float = setting(

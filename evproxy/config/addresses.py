@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import posixpath
 import re
-from ipaddress import ip_address
+from ipaddress import IPv4Address, ip_address
 from urllib.parse import urlsplit
 
 from evproxy.config.canonical import canonical_address, is_address
@@ -66,6 +66,7 @@ _KINDS_WITH_PORT = ("tcp", "ssl", "tls")
 _NO_PORT = "a port is a number from 1 to 65535"
 _PRINTED = re.compile(r"[!-~]+")
 _URL_SCHEMES = ("http", "https")
+_BROADCAST = IPv4Address("255.255.255.255")
 _UNTIDY = "it is empty, has white space around it, or has a character that cannot be printed"
 
 
@@ -105,6 +106,8 @@ def server_fault(host: str) -> str | None:
     address = ip_address(canonical_address(host))
     if address.is_multicast:
         return "a multicast address takes no connections"
+    if address == _BROADCAST:
+        return "the broadcast address takes no connections"
     if address.version == 6 and address.is_link_local and not address.scope_id:
         return f"a link-local address needs its zone, as in [{host}%eth0]"
     return None
@@ -125,7 +128,7 @@ def address_of(description: str) -> str | None:
     """The IP address in the upstream server `description`, if there is one."""
     found = _HOST_AND_PORT.fullmatch(description)
     host = (found["v6"] or found["host"]) if found is not None else ""
-    return host if is_address(host) else None
+    return canonical_address(host) if is_address(host) else None
 
 
 def listen_fault(description: str) -> str | None:
@@ -203,18 +206,27 @@ def permission_fault(key: str, description: str) -> str | None:
     return None
 
 
-def nameserver_fault(text: str) -> str | None:
-    """Why `text` is not ``ADDRESS`` or ``ADDRESS:PORT`` (``[v6]:PORT``); ``None`` if it is."""
-    address, colon, port = (text, "", "") if is_address(text) else text.rpartition(":")
+DNS_PORT = 53
+
+
+def parse_nameserver(text: str) -> tuple[str, int] | str:
+    """The address and the port in ``ADDRESS`` or ``ADDRESS:PORT`` (``[v6]:PORT``), or a fault."""
+    if is_address(text):
+        return text, DNS_PORT
+    address, colon, port = text.rpartition(":")
     if address.startswith("[") and address.endswith("]"):
         address = address[1:-1]
     elif ":" in address and colon:
         return "an IPv6 address with a port goes in brackets"
     if not is_address(address):
         return "a name server needs an IP address"
-    if colon and not _is_port(port, lowest=1):
-        return _NO_PORT
-    return None
+    return (address, int(port)) if _is_port(port, lowest=1) else _NO_PORT
+
+
+def nameserver_fault(text: str) -> str | None:
+    """What is wrong with the name server `text`, see `parse_nameserver`; ``None`` if nothing."""
+    parsed = parse_nameserver(text)
+    return parsed if isinstance(parsed, str) else None
 
 
 def url_fault(text: str) -> str | None:

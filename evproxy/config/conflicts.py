@@ -176,6 +176,27 @@ def _readable(check: Table) -> HealthCheck:
     return HealthCheck(**values)
 
 
+def _has_only_unix(pool: Table) -> bool:
+    endpoints = list(_endpoints(pool.get("upstreams", [])))
+    unix = all(isinstance(each, str) and each.startswith("unix:") for each in endpoints)
+    return bool(endpoints) and unix and "discover" not in pool
+
+
+def _useless_queue(path: Path, pool: Table) -> Iterator[Problem]:
+    """A session waits only for a server that is full; discovery may find such servers."""
+    bounded = "discover" in pool or any(
+        isinstance(each, dict) and not _is_zero(each.get("max_sessions", 0))
+        for each in pool.get("upstreams", ())
+    )
+    for key, other in (("queue_size", "queue_timeout"), ("queue_timeout", "queue_size")):
+        if not _is_more(pool.get(key)):
+            continue
+        if _is_zero(pool.get(other)):
+            yield Problem((*path, key), f"has no effect with {other} = 0")
+        elif not bounded:
+            yield Problem((*path, key), "has no effect: no server has max_sessions")
+
+
 def _useless_keys(path: Path, pool: Table) -> Iterator[Problem]:
     """A `Problem` for each key of `pool`, at `path`, that other keys leave without effect."""
     weights = [
@@ -185,9 +206,9 @@ def _useless_keys(path: Path, pool: Table) -> Iterator[Problem]:
     # Only a program, or discovery, can change a weight later.
     if weights and all(map(_is_zero, weights)) and "discover" not in pool:
         yield Problem((*path, "upstreams"), "no server would get a session: every weight is 0")
-    for key, other in (("queue_size", "queue_timeout"), ("queue_timeout", "queue_size")):
-        if _is_more(pool.get(key)) and _is_zero(pool.get(other)):
-            yield Problem((*path, key), f"has no effect with {other} = 0")
+    yield from _useless_queue(path, pool)
+    if _has_only_unix(pool) and "source" in pool:
+        yield Problem((*path, "source"), "has no effect: every server is a UNIX socket")
     if pool.get("on_down") == "reset" and "health_check" not in pool:
         yield Problem((*path, "on_down"), "has no effect without health_check: no server goes down")
     watched = "health_check" in pool or "ejection" in pool

@@ -71,30 +71,36 @@ class TroubleLog:
     """Logs what an operator must know even where sessions are not: namespace ``evproxy``."""
 
     def log_failed(self, where: str, why: str) -> None:
-        _trouble.warn("cannot write the access log to {where}: {why}", where=where, why=why)
+        _trouble.warn(
+            "cannot write the access log to {where}: {why}",
+            where=printable(where),
+            why=printable(why),
+        )
 
     def log_lines_dropped(self, where: str) -> None:
-        _trouble.warn("{where} takes the access log too slowly: lines are dropped", where=where)
+        _trouble.warn(
+            "{where} takes the access log too slowly: lines are dropped", where=printable(where)
+        )
 
     def log_written_again(self, where: str, dropped: int) -> None:
         _trouble.warn(
             "the access log is written to {where} again, {dropped} lines were dropped",
-            where=where,
+            where=printable(where),
             dropped=dropped,
         )
 
     def log_not_reopened(self, where: str, why: str) -> None:
         _trouble.warn(
             "cannot open the access log {where} again: {why}; the one opened before is kept",
-            where=where,
-            why=why,
+            where=printable(where),
+            why=printable(why),
         )
 
     def log_lines_lost(self, where: str, lines: int) -> None:
         _trouble.warn(
             "the last {lines} lines of the access log could not be written to {where}",
             lines=lines,
-            where=where,
+            where=printable(where),
         )
 
     def connect_failed(self, upstream: str, error: str) -> None:
@@ -111,11 +117,11 @@ class TroubleLog:
         _trouble.info("accepting again")
 
     def pressure_began(self, what: str, remedy: str) -> None:
-        _trouble.warn("{what}: {remedy}", what=what, remedy=remedy)
+        _trouble.warn("{what}: {remedy}", what=printable(what), remedy=printable(remedy))
 
     def pressure_over(self, what: str) -> None:
         # As loud as its beginning: who hears of that has to hear that it is over.
-        _trouble.warn("over: {what}", what=what)
+        _trouble.warn("over: {what}", what=printable(what))
 
     def server_changed(self, pool: str, server: str, state: str, why: str) -> None:
         why = printable(why)

@@ -11,6 +11,8 @@ from __future__ import annotations
 from collections.abc import Iterable
 from ipaddress import ip_address, ip_network
 
+from evproxy.config.canonical import canonical_address
+
 MOST = 1024
 """The most source addresses of one pool."""
 
@@ -31,7 +33,7 @@ def addresses_in(text: str) -> tuple[str, ...]:
     if fault is not None:
         raise ValueError(fault)
     if "/" not in text:
-        return (str(ip_address(text)),)
+        return (canonical_address(text),)
     return tuple(map(str, ip_network(text).hosts()))
 
 

@@ -8,6 +8,7 @@ import resource
 import sys
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from itertools import islice
+from operator import length_hint
 from typing import Any, cast
 
 import attrs
@@ -449,9 +450,10 @@ class ProxyService(Service):
         return drained
 
     def _begin_drain(self, deadline: float | None) -> None:
-        for pool in self.pools.values():
+        for name, pool in self._named_pools():
             if isinstance(pool, SharedPool):
-                pool.draining(self)
+                with _log.failuresHandled("Could not drain pool {pool}", pool=name):
+                    pool.draining(self)
         ports, self._ports = self._ports or {}, None
         closing = self._close(ports.values())
         if deadline is not None:
@@ -477,10 +479,10 @@ class ProxyService(Service):
         self._reset_next(iter(tuple(self.admission.sessions)))
 
     def _reset_next(self, sessions: Iterator[Session]) -> None:
-        batch = tuple(islice(sessions, RESET_BATCH))
-        for session in batch:
-            session.end(Side.PROXY, Ending.DRAIN)
-        if len(batch) == RESET_BATCH:
+        for session in islice(sessions, RESET_BATCH):
+            with _log.failuresHandled("Could not end a session"):
+                session.end(Side.PROXY, Ending.DRAIN)
+        if length_hint(sessions):
             self._reactor.callLater(0, self._reset_next, sessions)
 
     def _out_of_time(self) -> None:
@@ -508,11 +510,12 @@ class ProxyService(Service):
     def _stop_pools(self) -> None:
         """Stop what this service has started, and nothing that others use."""
         for name, pool in self._named_pools():
-            if isinstance(pool, SharedPool):
-                # Sessions of one that was only bound may have left timers in a pool of its own.
-                if self._bound_once:
-                    pool.stop(self)
-            elif name in self._started:
-                pool.stop()
+            with _log.failuresHandled("Could not stop pool {pool}", pool=name):
+                if isinstance(pool, SharedPool):
+                    # Sessions of one that was only bound may have left timers in its own pool.
+                    if self._bound_once:
+                        pool.stop(self)
+                elif name in self._started:
+                    pool.stop()
         self._started.clear()
         self._bound_once = False

@@ -133,7 +133,7 @@ def dialer_for(
     if address is None:
         connecting = reactor if source is None else SourcedReactor(reactor, source)
         resolving = ResolvingReactor(connecting, names)
-        return EndpointDialer(reactor, client_endpoint(resolving, description))
+        return EndpointDialer(reactor, client_endpoint(resolving, description), resolving.lacked)
     if isIPAddress(address.host) or isIPv6Address(address.host):
         return AddressDialer(address.host, address.port, source)
     return NameDialer(reactor, names, address.host, address.port, source)

@@ -7,10 +7,12 @@ Each is an `evproxy.interfaces.Dialer`.  An attempt that may need more than one 
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any, Protocol
 
 from attrs import field, frozen
 from twisted.internet.defer import Deferred, maybeDeferred
+from twisted.internet.error import DNSLookupError
 from twisted.internet.interfaces import (
     IAddress,
     IConnector,
@@ -258,16 +260,26 @@ class Handshaking(Protocol):
 
 
 class EndpointDialer:
-    """Connects by a Twisted client endpoint; a TLS handshake is part of the connect."""
+    """
+    Connects by a Twisted client endpoint; a TLS handshake is part of the connect.
 
-    def __init__(self, reactor: Any, endpoint: IStreamClientEndpoint) -> None:
+    :param lacked: what evproxy itself lacked for a look-up, after so many seconds.
+    """
+
+    def __init__(
+        self,
+        reactor: Any,
+        endpoint: IStreamClientEndpoint,
+        lacked: Callable[[float], LocalShortage | None] | None = None,
+    ) -> None:
         self._reactor = reactor
         self._endpoint = endpoint
+        self._lacked = lacked
 
     def connect(
         self, factory: ClientFactory, timeout: float, sockets: PlainConnector
     ) -> IConnector:
-        attempt = _EndpointAttempt(factory, self._endpoint)
+        attempt = _EndpointAttempt(factory, self._endpoint, self._lacked)
         attempt.start(self._reactor, timeout)
         return attempt
 
@@ -275,9 +287,15 @@ class EndpointDialer:
 class _EndpointAttempt(_Attempt):
     """One attempt of an `EndpointDialer`."""
 
-    def __init__(self, factory: ClientFactory, endpoint: IStreamClientEndpoint) -> None:
+    def __init__(
+        self,
+        factory: ClientFactory,
+        endpoint: IStreamClientEndpoint,
+        lacked: Callable[[float], LocalShortage | None] | None,
+    ) -> None:
         super().__init__(factory)
         self._endpoint = endpoint
+        self._lacked = lacked
         self._deferred: Deferred[IProtocol] | None = None
         self._handshaking: Handshaking | None = None
         self._timer: IDelayedCall | None = None
@@ -304,13 +322,19 @@ class _EndpointAttempt(_Attempt):
     def _failed(self, reason: Failure) -> None:
         self._cancel_timer()
         if not self._stopped:
-            self.factory.clientConnectionFailed(self, reason)
+            lacked = self._what_lacked(0.0) if reason.check(DNSLookupError) else None
+            failure = reason if lacked is None else Failure(lacked)
+            self.factory.clientConnectionFailed(self, failure)
+
+    def _what_lacked(self, seconds: float) -> LocalShortage | None:
+        return None if self._lacked is None else self._lacked(seconds)
 
     def _timed_out(self, timeout: float) -> None:
         self._timer = None
         where = "" if self._handshaking is None else " in the TLS handshake"
+        lacked = self._what_lacked(timeout) if self._handshaking is None else None
         self.stopConnecting()
-        error = ConnectTimeout(f"timed out after {timeout:g} s{where}")
+        error = lacked or ConnectTimeout(f"timed out after {timeout:g} s{where}")
         self.factory.clientConnectionFailed(self, Failure(error))
 
     def _cancel_timer(self) -> None:

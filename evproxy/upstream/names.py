@@ -31,6 +31,7 @@ from twisted.logger import Logger
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
+from evproxy.config.canonical import canonical_address
 from evproxy.engine.threads import Call, NoThread, Threads
 from evproxy.errors import ConnectTimeout, LocalShortage
 from evproxy.policy.shortages import no_look_up
@@ -75,6 +76,13 @@ class LookUps(Protocol):
         Fails with `ConnectTimeout` if there is no answer in time, with `LocalShortage` if that
         is for want of a thread, and with `DNSLookupError` or `OSError` if there is no address.
         Cancelling affects only this caller.
+        """
+
+    def held_up(self, name: str, seconds: float) -> LocalShortage | None:
+        """
+        Why a look-up of `name` that somebody has waited for, for `seconds`, is not complete.
+
+        ``None`` if that is not because the look-ups of other names hold it up.
         """
 
     def time_left(self, timeout: float, began: float) -> float:
@@ -132,7 +140,7 @@ class _Answer:
 
     def addressResolved(self, address: IAddress) -> None:
         if isinstance(address, IPv4Address | IPv6Address):
-            self._addresses.append(address.host)
+            self._addresses.append(canonical_address(address.host))
 
     def resolutionComplete(self) -> None:
         self._done(tuple(self._addresses))
@@ -148,9 +156,14 @@ def addresses_of(name: str) -> tuple[str, ...]:
     """
     try:
         found = socket.getaddrinfo(name, 0, type=socket.SOCK_STREAM)
-    except (socket.gaierror, UnicodeError):
+    except UnicodeError:
         return ()
-    return tuple(_with_zone(*each[4]) for each in found if each[0] in _FAMILIES)
+    except socket.gaierror:
+        # Without a descriptor, glibc says that there is no such name.
+        socket.socket(socket.AF_INET, socket.SOCK_DGRAM).close()
+        return ()
+    addresses = (_with_zone(*each[4]) for each in found if each[0] in _FAMILIES)
+    return tuple(map(canonical_address, addresses))
 
 
 _FAMILIES = (socket.AF_INET, socket.AF_INET6)
@@ -233,6 +246,17 @@ class Names:
             entry.answered.clear()
         entry.answered[port] = address
 
+    def held_up(self, name: str, seconds: float) -> LocalShortage | None:
+        """See `LookUps`."""
+        entry = self._names.get(name)
+        if entry is None or not entry.asking:
+            return None
+        now: float = self._reactor.seconds()
+        began = now if entry.began is None else entry.began
+        if began - (now - seconds) <= HELD_UP:
+            return None
+        return LocalShortage(no_look_up("every thread for look-ups waits for a name server"))
+
     def stop(self) -> None:
         """Fail all waiting callers, and drop the look-ups that have not started."""
         # A callback may resolve another name, so this iterates over a copy.
@@ -249,7 +273,7 @@ class Names:
         deferred: Deferred[tuple[str, ...]] = Deferred(entry.forget)
         entry.waiting.append(deferred)
         if timeout is not None:
-            deferred.addTimeout(timeout, self._reactor, partial(self._too_late, name, entry))
+            deferred.addTimeout(timeout, self._reactor, partial(self._too_late, name))
         self._ask(name, entry, first)
         return deferred
 
@@ -287,16 +311,11 @@ class Names:
         entry.began = self._reactor.seconds()
         return self._look_up(name)
 
-    def _too_late(self, name: str, entry: _Name, result: object, seconds: float) -> object:
+    def _too_late(self, name: str, result: object, seconds: float) -> object:
         """The timeout of a waiting caller: say what the time was not enough for."""
-        if not isinstance(result, Failure):
-            return result
-        result.trap(CancelledError)
-        now: float = self._reactor.seconds()
-        began = now if entry.began is None else entry.began
-        if began - (now - seconds) > HELD_UP:
-            raise LocalShortage(no_look_up(f"{MOST_THREADS} look-ups wait for name servers"))
-        raise ConnectTimeout(f"{name!r} was not resolved within {seconds:g} s")
+        raise self.held_up(name, seconds) or ConnectTimeout(
+            f"{name!r} was not resolved within {seconds:g} s"
+        )
 
     def _answered(self, name: str, entry: _Name, addresses: tuple[str, ...]) -> None:
         """A look-up of `name` gave `addresses`, perhaps none."""

@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from attrs import frozen
+from attrs import define, frozen
 from twisted.internet.abstract import isIPAddress, isIPv6Address
 from twisted.internet.address import IPv4Address, IPv6Address
 from twisted.internet.interfaces import (
@@ -27,6 +27,8 @@ from twisted.protocols.tls import TLSMemoryBIOFactory
 from twisted.python.failure import Failure
 from zope.interface import directlyProvides, implementer, providedBy
 
+from evproxy.errors import LocalShortage, Shortage
+from evproxy.policy.shortages import shortage_in
 from evproxy.policy.sources import Sources
 from evproxy.sockets.destination import Destination, tcp_destination
 from evproxy.upstream.dialers import NameAttempt, NameDialer
@@ -55,6 +57,19 @@ class ResolvingReactor:
     def __getattr__(self, name: str) -> Any:
         return getattr(self._reactor, name)
 
+    def lacked(self, seconds: float) -> LocalShortage | None:
+        """
+        What evproxy lacked to look up the name of an endpoint that has failed.
+
+        A Twisted endpoint says only that it has no address.
+
+        :param seconds: how long the connect took.
+        """
+        resolver = self.nameResolver
+        if resolver.shortage is not None:
+            return LocalShortage(resolver.shortage)
+        return self._names.held_up(resolver.name, seconds)
+
     def connectTCP(
         self,
         host: str,
@@ -67,6 +82,7 @@ class ResolvingReactor:
         timeout = min(timeout, self._longest)
         if isIPAddress(host) or isIPv6Address(host):
             return sockets.connect(tcp_destination(host, port), factory, timeout)
+        self.nameResolver.name = host
         dialer = NameDialer(self._reactor, self._names, host, port)
         attempt = NameAttempt(dialer, factory, timeout, sockets)
         # A Twisted endpoint keeps this connector, to cancel it.
@@ -120,11 +136,17 @@ class _Resolution:
 
 
 @implementer(IHostnameResolver)
-@frozen
+@define
 class _Resolver:
-    """The resolver interface of Twisted's endpoints for `LookUps`."""
+    """
+    The resolver interface of Twisted's endpoints for `LookUps`.
+
+    `name`: the last name that was looked up.  `shortage`: what was missing for that look-up.
+    """
 
     names: LookUps
+    name: str = ""
+    shortage: Shortage | None = None
 
     def resolveHostName(
         self,
@@ -137,6 +159,7 @@ class _Resolver:
         wanted = (IPv4Address, IPv6Address) if addressTypes is None else tuple(addressTypes)
 
         def resolved(addresses: tuple[str, ...]) -> None:
+            self.shortage = None
             for each in self.names.in_order(hostName, portNumber, addresses):
                 kind = IPv6Address if ":" in each else IPv4Address
                 if kind in wanted:
@@ -146,8 +169,10 @@ class _Resolver:
             resolutionReceiver.resolutionComplete()
 
         def failed(failure: Failure) -> None:
+            self.shortage = shortage_in(failure.value)
             resolutionReceiver.resolutionComplete()
 
+        self.name = hostName
         resolution = _Resolution(hostName)
         resolutionReceiver.resolutionBegan(resolution)
         if isIPAddress(hostName) or isIPv6Address(hostName):

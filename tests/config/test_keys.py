@@ -160,7 +160,10 @@ def test_pool_keys(key: str, expected: str) -> None:
         ),
         (
             'kind = "http", path = "healthz"',
-            ['.path: expected a path that starts with /, in ASCII, without spaces, got "healthz"'],
+            [
+                ".path: expected a path that starts with /, in ASCII, without spaces and #, got"
+                ' "healthz"'
+            ],
         ),
         (
             'kind = "http", expect_status = [200, 199, "x", 100]',
@@ -392,6 +395,9 @@ def test_discover_keys(discover: str, expected: list[str]) -> None:
             [".queue_timeout: has no effect with queue_size = 0"],
         ),
         ("queue_timeout = 0\nqueue_size = 0", []),
+        ("queue_timeout = 9", [".queue_timeout: has no effect: no server has max_sessions"]),
+        ("queue_size = 9", [".queue_size: has no effect: no server has max_sessions"]),
+        ('queue_timeout = 9\ndiscover = {kind = "file", path = "a.toml"}', []),
         ("queue_timeout = 0", []),
         (
             'on_down = "reset"',
@@ -437,6 +443,29 @@ def test_servers_without_weight(pool: str, expected: bool) -> None:
     assert problems(f"{LISTENERS}[pools.web]\n{pool}\n") == [line] * expected
 
 
+@pytest.mark.parametrize(
+    ("pool", "expected"),
+    [
+        ('upstreams = ["unix:/a", {endpoint = "unix:b"}]', True),
+        ('upstreams = ["unix:/a", "b:1"]', False),
+        ('upstreams = ["unix:/a"]\ndiscover = {kind = "file", path = "a.toml"}', False),
+    ],
+)
+def test_a_source_for_unix_sockets(pool: str, expected: bool) -> None:
+    """A source is for TCP only."""
+    line = "pools.web.source: has no effect: every server is a UNIX socket"
+    text = f'{LISTENERS}[pools.web]\nsource = "127.0.0.9"\n{pool}\n'
+    assert problems(text) == [line] * expected
+
+
+def test_the_host_and_the_path_of_a_request() -> None:
+    """The path of a request has no fragment, and a host is more than a colon."""
+    check = 'health_check = {kind = "http", host = ":", path = "/a#b"}'
+    host, path = problems(f"{SOUND}{check}\n")
+    assert path.startswith("pools.web.health_check.path: expected a path that starts with /")
+    assert host.startswith("pools.web.health_check.host: expected HOST or HOST:PORT")
+
+
 @pytest.mark.parametrize("endpoint", ["a:1,b:2", "a:1, [::1]:2", "tcp:a:1;b:2", "a:1 b:2"])
 def test_several_servers_in_one(endpoint: str) -> None:
     """The message for a list in one string shows the right form."""
@@ -457,6 +486,7 @@ def test_domain_names() -> None:
 @pytest.mark.parametrize(
     ("text", "expected"),
     [
+        (f'log = "stdout"\n{SOUND}', "log: unknown key, in evproxy it is access_log"),
         (f"maxconn = 3\n{SOUND}", "maxconn: unknown key, in evproxy it is max_sessions"),
         (f"{SOUND}timeout = 3\n", "pools.web.timeout: unknown key, in evproxy it is "),
         (

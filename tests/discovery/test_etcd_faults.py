@@ -21,6 +21,7 @@ from evproxy.upstream.resolving import ResolvingReactor
 from tests.support.discovery_recorder import Told
 from tests.support.etcd_gateway import OFTEN, PREFIX, Gateway, encoded, watching
 from tests.support.look_ups import look_ups
+from tests.support.peers import turn
 from tests.support.real_servers import free_port
 from tests.support.visited_server import Visits, listening
 
@@ -209,6 +210,16 @@ async def test_a_member_by_name(reactor: Any, serve: Serve) -> None:
         discovery.stop()
         assert asked.asked == ["etcd.test"]
     assert told.endpoints() == ["a:1"]
+
+
+async def test_a_stop_before_the_watch_is_answered(reactor: Any, serve: Serve) -> None:
+    """Nothing is begun again; a timer or a connection that is left fails the test."""
+    gateway = Gateway({"a": "a:1"}, on_watch=lambda request: NOT_DONE_YET)
+    told, discovery = watching(reactor, [serve(gateway)])
+    await told.servers("a:1")
+    discovery.stop()
+    await turn(reactor)
+    assert gateway.ranges == 1
 
 
 class Redirected:

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from twisted.names import dns
 
-from evproxy.config.addresses import domain_fault
+from evproxy.config.addresses import domain_fault, parse_nameserver
 from evproxy.config.problems import quoted
 from evproxy.model import UpstreamServer
 from evproxy.upstream.discovery.records import (
@@ -19,7 +19,6 @@ from evproxy.upstream.discovery.records import (
     Service,
     addresses_in,
     canonical,
-    nameserver,
     nameservers_in,
     scaled_weights,
     servers_of,
@@ -172,7 +171,18 @@ def test_data_of_a_wrong_length(data: bytes) -> None:
     message = answer([*records, raw("x.test", dns.CNAME, b"\xc0"), srv("y.test", "b.test", 80)])
     services = services_in(message, "x.test")
     assert [service.target for service in services.services] == ["a.test", "b.test"]
-    assert services.faults == ("SRV of x.test: its data cannot be read",)
+    assert services.faults == (
+        "CNAME of x.test: its data cannot be read",
+        "SRV of x.test: its data cannot be read",
+    )
+
+
+def test_an_alias_that_cannot_be_read() -> None:
+    """It is told, and touches no address."""
+    records = [raw("x.test", dns.CNAME, b"\xc0"), a("x.test", "10.0.0.1")]
+    found = addresses_in(answer(records).answers, "x.test", dns.A)
+    assert found.addresses == ("10.0.0.1",)
+    assert found.faults == ("CNAME of x.test: its data cannot be read",)
 
 
 def test_loop_of_pointers() -> None:
@@ -238,7 +248,7 @@ def test_fitted(weights: list[int], divisor: int) -> None:
         ("10.0.0.1", ("10.0.0.1", 53)),
         ("10.0.0.1:5353", ("10.0.0.1", 5353)),
         ("::1", ("::1", 53)),
-        ("[::1]", ("::1", 53)),
+        ("[::1]", None),
         ("[::1]:5353", ("::1", 5353)),
         ("ns.test", None),
         ("10.0.0.1:0", None),
@@ -249,7 +259,8 @@ def test_fitted(weights: list[int], divisor: int) -> None:
 )
 def test_nameserver(text: str, server: tuple[str, int] | None) -> None:
     """A name server is an address, perhaps with a port."""
-    assert nameserver(text) == server
+    parsed = parse_nameserver(text)
+    assert (None if isinstance(parsed, str) else parsed) == server
 
 
 def test_resolv_conf() -> None:

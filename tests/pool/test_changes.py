@@ -279,6 +279,7 @@ def test_discovery_of_what_cannot_be(clock: Clock, events: Events) -> None:
     assert events.flush() == [
         f"web/{B} removed: no longer discovered",
         "web discovery recovered",
+        "web discovery: no discovered server",
     ]
     pool.stop()
 

@@ -372,6 +372,20 @@ def test_slow_start(make: PoolMaker, clock: Clock, doctor: Doctor) -> None:
     assert shares[-1] == 500
 
 
+def test_a_weight_during_slow_start(make: PoolMaker, clock: Clock, doctor: Doctor) -> None:
+    """A new weight does not end the slow start."""
+    pool = make(A, B, slow_start=100, health_check=doctor)
+    pool.start()
+    down(pool, clock, doctor, B)
+    doctor.sick.clear()
+    while states(pool)[B] != "up":
+        advance(clock, 0.5)
+    pool.set_weight(B, 2)
+    weights = {server.name: server.weight for server in pool.servers}
+    assert weights[A] == 1
+    assert weights[B] == pytest.approx(0.2)
+
+
 def test_slow_start_of_a_new_server(make: PoolMaker, clock: Clock) -> None:
     """A server added to a pool that runs starts slowly too; no timer is left afterwards."""
     pool = make(A, slow_start=10)

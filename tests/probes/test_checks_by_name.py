@@ -205,7 +205,7 @@ async def test_silent_name_servers_hold_up_nobody_else(
     await service.drain(0)
 
 
-NO_THREAD = "16 look-ups wait for name servers"
+NO_THREAD = "every thread for look-ups waits for a name server"
 
 
 @pytest.fixture
@@ -233,13 +233,14 @@ async def test_a_name_that_waits_for_other_look_ups(
     assert isinstance(await checked(reactor, silent_names, silent, HealthCheck()), str)
 
 
+@pytest.mark.parametrize("by_name", [f"{NAME}:1", f"tls:{NAME}:1", f"ssl:{NAME}:1"])
 async def test_a_session_whose_name_waits_for_other_look_ups(
-    reactor: Any, pooled: Pooled, asked: LookUps, silent_names: Names
+    reactor: Any, pooled: Pooled, asked: LookUps, silent_names: Names, by_name: str
 ) -> None:
     """It goes to the next server, and the one by name is not blamed."""
     server = pooled.closes(Listening.tcp(reactor))
     pooled.start(
-        f"{NAME}:1",
+        by_name,
         f"127.0.0.1:{server.port}",
         names=silent_names,
         connect_timeout=0.2,

@@ -127,6 +127,7 @@ def test_closer_look_at_endpoints(tmp_path: Path, capsys: pytest.CaptureFixture[
             (f'upstreams = ["{endpoint}"]', f"upstreams[0]: '{endpoint}': {fault}")
             for endpoint, fault in (
                 ("224.0.0.1:80", "a multicast address takes no connections"),
+                ("255.255.255.255:80", "the broadcast address takes no connections"),
                 ("[ff02::1]:80", "a multicast address takes no connections"),
                 ("[fe80::1]:80", "a link-local address needs its zone, as in [fe80::1%eth0]"),
                 (f"unix:/{'x' * 107}", "the path of a UNIX socket has at most 107 bytes"),

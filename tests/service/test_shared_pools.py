@@ -10,6 +10,7 @@ from twisted.internet.task import Clock
 from evproxy import HealthCheck, Pool
 from evproxy.cli.demo import DemoService
 from evproxy.interfaces import SharedPool
+from tests.support.leaks import LoggedErrors
 from tests.support.pool_doubles import Doctor, advance
 from tests.support.services import Ground
 
@@ -171,6 +172,20 @@ async def test_a_pool_of_another_kind(ground: Ground) -> None:
     service.startService()
     await service.stopService()
     assert pool.calls == ["start", "stop"] * 2
+
+
+async def test_a_pool_that_breaks(ground: Ground, logged_errors: LoggedErrors) -> None:
+    """A pool of a user's that raises does not keep the service from its end."""
+
+    class Broken(Plain):
+        def stop(self) -> None:
+            raise ZeroDivisionError("on purpose")
+
+    pool: Any = Broken()
+    service = ground.service(pool=pool)
+    service.startService()
+    await service.stopService()
+    assert len(logged_errors.flush(ZeroDivisionError)) == 1
 
 
 @pytest.mark.parametrize(

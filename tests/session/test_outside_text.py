@@ -82,6 +82,13 @@ def test_the_fields_of_a_pool(logged_errors: LoggedErrors) -> None:
         log.pool_exhausted(NASTY, NASTY)
         log.discovery_failed(NASTY, NASTY)
         log.discovery_recovered(NASTY)
+        log.pressure_began(NASTY, NASTY)
+        log.pressure_over(NASTY)
+        log.log_failed(NASTY, NASTY)
+        log.log_lines_dropped(NASTY)
+        log.log_written_again(NASTY, 1)
+        log.log_not_reopened(NASTY, NASTY)
+        log.log_lines_lost(NASTY, 1)
     assert texts(events) == [
         f"cannot connect to {SHOWN}: {SHOWN}",
         f"accepting is paused: {SHOWN}",
@@ -89,6 +96,13 @@ def test_the_fields_of_a_pool(logged_errors: LoggedErrors) -> None:
         f"{SHOWN} cannot serve sessions: {SHOWN}",
         f"{SHOWN} keeps the servers it has: {SHOWN}",
         f"{SHOWN} discovers its servers again",
+        f"{SHOWN}: {SHOWN}",
+        f"over: {SHOWN}",
+        f"cannot write the access log to {SHOWN}: {SHOWN}",
+        f"{SHOWN} takes the access log too slowly: lines are dropped",
+        f"the access log is written to {SHOWN} again, 1 lines were dropped",
+        f"cannot open the access log {SHOWN} again: {SHOWN}; the one opened before is kept",
+        f"the last 1 lines of the access log could not be written to {SHOWN}",
     ]
     assert len(logged_errors.flush()) == 1
     assert all(each.isprintable() for event in events for each in strings(event))

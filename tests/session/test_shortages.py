@@ -132,7 +132,17 @@ async def test_another_server_has_ports(proxied: Proxied, filled: Any) -> None:
     well(proxied.pool)
 
 
-@pytest.mark.parametrize("endpoint", ["unix:{}", "unix:{}:timeout=9", "tls:127.0.0.1:1"])
+@pytest.mark.parametrize(
+    "endpoint",
+    [
+        "unix:{}",
+        "unix:{}:timeout=9",
+        "tls:127.0.0.1:1",
+        "localhost:1",
+        "tls:localhost:1",
+        "ssl:localhost:1",
+    ],
+)
 async def test_no_descriptor_on_any_transport(
     proxied: Proxied, tmp_path: Path, endpoint: str
 ) -> None:
@@ -170,7 +180,7 @@ async def test_checks_that_cannot_be_made(reactor: Any, kind: str, host: str) ->
 
 
 @pytest.mark.parametrize("kind", CHECK_KINDS)
-@pytest.mark.parametrize("endpoint", ["127.0.0.1:1", "unix:/nowhere"])
+@pytest.mark.parametrize("endpoint", ["127.0.0.1:1", "unix:/nowhere", "localhost:1"])
 async def test_checks_without_a_descriptor(reactor: Any, kind: str, endpoint: str) -> None:
     """A check that gets no descriptor is no verdict either."""
     heard = Heard()

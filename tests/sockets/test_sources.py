@@ -157,6 +157,16 @@ async def test_one_source_of_another_machine(proxied: Proxied) -> None:
         await converse(client, server)
 
 
+async def test_a_mapped_source_and_a_mapped_server(proxied: Proxied) -> None:
+    """An IPv4 address in IPv6 form is an IPv4 address, on either end."""
+    server = f"[::ffff:127.0.0.1]:{proxied.upstream.port}"
+    await proxied.start(upstreams=[server], source=("::ffff:127.0.0.8",))
+    client = proxied.client()
+    peer = await proxied.upstream.accept()
+    await converse(client, peer)
+    assert peer.socket.getpeername()[0] == "127.0.0.8"
+
+
 async def test_no_source_of_the_family(proxied: Proxied) -> None:
     """A server of a family without a source cannot be connected, and is not blamed."""
     await proxied.start(source=("::1",))

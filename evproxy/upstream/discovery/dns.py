@@ -20,6 +20,7 @@ from attrs import frozen
 from twisted.internet.defer import Deferred, DeferredList, DeferredSemaphore
 from twisted.names import dns
 
+from evproxy.config.addresses import parse_nameserver
 from evproxy.config.canonical import host_and_port
 from evproxy.escape import escaped
 from evproxy.interfaces import Discovery
@@ -37,7 +38,6 @@ from evproxy.upstream.discovery.records import (
     Addresses,
     Service,
     addresses_in,
-    nameserver,
     servers_of,
     services_in,
 )
@@ -258,7 +258,9 @@ def clamped(seconds: float, shortest: float, longest: float) -> float:
 
 def dns_discovery(reactor: Any, settings: Discover, random: Random) -> Discovery:
     """Make the discovery of kind ``dns`` or ``dns-srv`` that `settings` describe."""
-    resolver = Resolver(reactor, [_nameserver(text) for text in settings.nameservers])
+    parsed = map(parse_nameserver, settings.nameservers)
+    # `Discover` refuses a text that has a fault.
+    resolver = Resolver(reactor, [each for each in parsed if not isinstance(each, str)])
     cache = AddressCache(resolver)
     shortest, longest = settings.min_interval, settings.interval
     look_up: AddressLookUp | ServiceLookUp
@@ -271,9 +273,3 @@ def dns_discovery(reactor: Any, settings: Discover, random: Random) -> Discovery
         lambda report_partial: Deferred.fromCoroutine(look_up(report_partial)),
         Backoff(shortest, longest, random),
     )
-
-
-def _nameserver(text: str) -> Nameserver:
-    server = nameserver(text)
-    assert server is not None, "Discover refuses it"
-    return server

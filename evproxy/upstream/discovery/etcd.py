@@ -101,6 +101,8 @@ class EtcdDiscovery:
         self._announce()
 
     def _watch_ended(self, problem: str, began: float) -> None:
+        if not self._steps.running:
+            return
         if self._reactor.seconds() - began >= self._shortest:
             self._watch_problem = ""
             self._backoff.reset()

@@ -8,8 +8,7 @@ others.
 from __future__ import annotations
 
 import ipaddress
-import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Container, Iterable, Iterator, Mapping, Sequence
 from fractions import Fraction
 from itertools import groupby
 from typing import IO, Any
@@ -17,7 +16,7 @@ from typing import IO, Any
 from attrs import frozen
 from twisted.names import dns
 
-from evproxy.config.addresses import domain_fault
+from evproxy.config.addresses import DNS_PORT, domain_fault
 from evproxy.config.canonical import host_and_port, is_address
 from evproxy.config.problems import quoted
 from evproxy.model import UpstreamServer
@@ -28,7 +27,6 @@ LONGEST_CHAIN = 16
 HEAVIEST = 256
 """The highest weight of an `UpstreamServer`."""
 
-DNS_PORT = 53
 
 MOST_NAMESERVERS = 3
 """How many ``nameserver`` lines are used (resolv.conf(5), MAXNS)."""
@@ -130,7 +128,15 @@ def canonical(name: bytes | str) -> str:
     return text.lower().removesuffix(".")
 
 
-def addresses_in(records: Iterable[dns.RRHeader], name: str, kind: int) -> Addresses:
+def _unreadable_aliases(records: Iterable[dns.RRHeader], owners: Container[str]) -> Iterator[str]:
+    """The faults of aliases of `owners`."""
+    for record in records:
+        owner = canonical(record.name.name)
+        if record.type == dns.CNAME and data_of(record) is None and owner in owners:
+            yield f"CNAME of {owner}: {UNREADABLE}"
+
+
+def addresses_in(records: Sequence[dns.RRHeader], name: str, kind: int) -> Addresses:
     """
     The addresses of `kind` (`dns.A`, `dns.AAAA`) that `records` have for `name`.
 
@@ -148,6 +154,7 @@ def addresses_in(records: Iterable[dns.RRHeader], name: str, kind: int) -> Addre
         elif record.type == kind:
             by_name.setdefault(owner, []).append(record)
     owner = canonical(name)
+    owners = {owner}
     for _ in range(LONGEST_CHAIN):
         for record in by_name.get(owner, ()):
             fault = _fault_of(record)
@@ -161,6 +168,8 @@ def addresses_in(records: Iterable[dns.RRHeader], name: str, kind: int) -> Addre
             break
         lifetimes.append(alias.ttl)
         owner = canonical(data_of(alias).name.name)
+        owners.add(owner)
+    faults.update(dict.fromkeys(_unreadable_aliases(records, owners)))
     return Addresses(tuple(sorted(found)), min(lifetimes), tuple(sorted(faults)))
 
 
@@ -201,7 +210,7 @@ def services_in(message: dns.Message, name: str) -> Services:
         if record.type == dns.SRV and canonical(record.name.name) in owners
     ]
     services: set[Service] = set()
-    faults: set[str] = set()
+    faults = set(_unreadable_aliases(message.answers, owners))
     for record in records:
         data = data_of(record)
         if data is None:
@@ -269,20 +278,6 @@ def scaled_weights(shares: Sequence[Fraction]) -> list[int]:
     if not most:
         return [1 for _ in shares]
     return [max(1, round(share * HEAVIEST / most)) for share in shares]
-
-
-_NAMESERVER = re.compile(r"\[([^\]]*)\](?::(\d+))?|([^:]*)(?::(\d+))?")
-
-
-def nameserver(text: str) -> tuple[str, int] | None:
-    """Parse ``ADDRESS``, ``ADDRESS:PORT`` or ``[v6]:PORT``; ``None`` if it is none of these."""
-    if is_address(text):
-        return text, DNS_PORT
-    found = _NAMESERVER.fullmatch(text)
-    if found is None:
-        return None
-    host, port = found[1] or found[3] or "", int(found[2] or found[4] or DNS_PORT)
-    return (host, port) if is_address(host) and 1 <= port <= 65535 else None
 
 
 def nameservers_in(resolv_conf: str) -> tuple[tuple[str, int], ...]:

@@ -340,6 +340,8 @@ class RunningPool:
         discovery = self._parts.discovery
         problems = discovery.problems if isinstance(discovery, PartlyFailing) else ()
         problems = [*problems, *(left_out(str(error)) for error in refused)]
+        if not servers and not problems:
+            problems.append("no discovered server")
         self._announcements.discovered(problems)
 
     def _release(self, server: PoolServer, session: PoolSession) -> None:

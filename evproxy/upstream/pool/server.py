@@ -97,13 +97,17 @@ class PoolServer:
 
     def __attrs_post_init__(self) -> None:
         self.respecify(self.given)
+        self.update_derived(0.0, 0.0)
 
     def respecify(self, spec: UpstreamServer) -> None:
-        """Put `spec` in force; its endpoint must be the same as before."""
+        """
+        Put `spec` in force; its endpoint must be the same as before.
+
+        Call `update_derived` after it.
+        """
         self.spec = spec
         self.name = spec.name
         self.limit = spec.max_sessions or inf
-        self.update_derived(0.0, 0.0)
 
     def update_derived(self, now: float, slow_start: float) -> None:
         """Derive `open`, `usable` and `weight`, which the hot path reads, from the state."""

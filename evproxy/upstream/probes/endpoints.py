@@ -56,6 +56,7 @@ class CheckNames:
         self.known = names.known
         self.in_order = names.in_order
         self.answered_at = names.answered_at
+        self.held_up = names.held_up
         self.listener: LookUpListener | None = None
         self._waiting: Deferred[tuple[str, ...]] | None = None
 
