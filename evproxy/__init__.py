@@ -13,11 +13,14 @@ from evproxy.interfaces import (
     Balancer,
     Discovery,
     DiscoveryObserver,
+    LogWriterObserver,
+    Observer,
     PoolObserver,
     PressureObserver,
     Probe,
     Router,
     SessionObserver,
+    SessionStartObserver,
     TroubleObserver,
 )
 from evproxy.model import (
@@ -26,6 +29,7 @@ from evproxy.model import (
     Ending,
     Phase,
     SessionRecord,
+    SessionStatus,
     Side,
     UpstreamServer,
 )
@@ -38,7 +42,10 @@ from evproxy.policy.balance.by_name import (
     RoundRobin,
     SourceHash,
 )
+from evproxy.service.listener import ListenerStatus
 from evproxy.service.service import ProxyService
+from evproxy.service.signals import Signals
+from evproxy.service.status import Status
 from evproxy.session.factory import ProxyFactory
 from evproxy.settings import (
     AccessLogSettings,
@@ -52,7 +59,7 @@ from evproxy.settings import (
     Timeouts,
 )
 from evproxy.upstream.pool.pool import Pool
-from evproxy.upstream.pool.server import ServerStatus
+from evproxy.upstream.pool.status import PoolStatus, ServerStatus
 
 __all__ = [
     "AccessLogSettings",
@@ -71,10 +78,14 @@ __all__ = [
     "LeastSessions",
     "LeastTime",
     "ListenerSettings",
+    "ListenerStatus",
+    "LogWriterObserver",
+    "Observer",
     "Phase",
     "Pool",
     "PoolObserver",
     "PoolSettings",
+    "PoolStatus",
     "PressureObserver",
     "Probe",
     "ProxyFactory",
@@ -86,11 +97,15 @@ __all__ = [
     "SessionLog",
     "SessionObserver",
     "SessionRecord",
+    "SessionStartObserver",
+    "SessionStatus",
     "Settings",
     "SettingsError",
     "Shortage",
     "Side",
+    "Signals",
     "SourceHash",
+    "Status",
     "Timeouts",
     "TroubleLog",
     "TroubleObserver",

@@ -8,7 +8,7 @@ is a plain object that satisfies the protocol here.  It inherits nothing.
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterator, Sequence
-from typing import Any, Protocol, runtime_checkable
+from typing import Any, Protocol, TypeAlias, runtime_checkable
 
 from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IConnector
@@ -22,6 +22,7 @@ from evproxy.model import (
     Ending,
     Phase,
     SessionRecord,
+    SessionStatus,
     Side,
     UpstreamServer,
 )
@@ -203,8 +204,15 @@ class SharedPool(Pool, Protocol):
         """`user` has stopped; with the last one no timer, check or watch is left."""
 
 
+class SessionStartObserver(Protocol):
+    """Is notified when sessions start."""
+
+    def session_started(self, session: SessionStatus) -> None:
+        """evproxy has accepted a client; once for each session, before its server is chosen."""
+
+
 class SessionObserver(Protocol):
-    """Hears of sessions that are over.  Logs and metrics subscribe; nothing below knows them."""
+    """Is notified of sessions that are over."""
 
     def session_ended(self, record: SessionRecord) -> None:
         """A session is over; once for each session."""
@@ -228,8 +236,8 @@ class PressureObserver(Protocol):
     """
     Hears what evproxy itself lacks, for which no server is blamed.
 
-    A `TroubleObserver` or a `PoolObserver` that has these methods too hears of it: the first
-    of what sessions lack, the second of what health checks do.
+    An observer of a service or a factory is notified of what sessions lack, an observer of a
+    pool of what health checks lack.
     """
 
     def pressure_began(self, what: str, remedy: str) -> None:
@@ -301,6 +309,18 @@ class DiscoveryObserver(PoolObserver, Protocol):
         A record is left out, say, or there is none.  Once for each reason while it lasts.
         An observer without this method hears `discovery_failed`.
         """
+
+
+Observer: TypeAlias = (
+    SessionObserver
+    | SessionStartObserver
+    | TroubleObserver
+    | PressureObserver
+    | PoolObserver
+    | DiscoveryObserver
+    | LogWriterObserver
+)
+"""An object with the methods of one or more of these; see `evproxy.hub.Hub`."""
 
 
 class Probe(Protocol):

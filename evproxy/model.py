@@ -10,14 +10,15 @@ from __future__ import annotations
 
 import enum
 from functools import lru_cache
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from attrs import field, frozen
 
 from evproxy.config.canonical import server_name
 from evproxy.config.declare import setting
 from evproxy.config.descriptions import ClientDescription
-from evproxy.config.rules import MOST_SESSIONS, Flag, Whole
+from evproxy.config.rules import MOST_SESSIONS, Flag, Many, Matching, Whole
+from evproxy.errors import SettingsError
 
 
 class _HashedById(enum.Enum):
@@ -64,6 +65,8 @@ class Ending(_HashedById):
     """The session was still running at the drain deadline."""
     SERVER_DOWN = "server-down"
     """The upstream server went down, and its pool resets the sessions of such servers."""
+    REQUESTED = "requested"
+    """A program or an operator asked for the end of the session."""
     ERROR = "error"
     """evproxy or a user's hook raised an exception."""
 
@@ -111,6 +114,8 @@ class UpstreamServer:
     One upstream server, as configured or discovered.
 
     `name` is the server's name in logs and metrics; `server_name` derives it from the endpoint.
+    `client_endpoint` is an ``IStreamClientEndpoint`` that connects to the server; then `endpoint`
+    is only its name, see `upstream_server`.
     """
 
     endpoint: str = setting(
@@ -139,6 +144,16 @@ class UpstreamServer:
         "number is usable, as in DNS SRV.",
         default=0,
     )
+    tags: tuple[str, ...] = setting(
+        Many(
+            "an array of tags",
+            Matching("a tag: 1 to 64 letters, digits and _ . : = / + -", r"[\w.:=/+-]{1,64}"),
+        ),
+        "Words of your own, such as a zone, for balancers and for programs that read the status. "
+        "evproxy itself does not use them.",
+        default=(),
+    )
+    client_endpoint: Any = field(default=None, kw_only=True, repr=False)
     name: str = field(init=False, eq=False, repr=False)
 
     @name.default
@@ -146,9 +161,28 @@ class UpstreamServer:
         return server_name(self.endpoint)
 
 
-def upstream_server(given: str | UpstreamServer) -> UpstreamServer:
-    """`given`, or a server with the endpoint `given`."""
-    return UpstreamServer(given) if isinstance(given, str) else given
+def upstream_server(given: Any) -> UpstreamServer:
+    """
+    `given`, or a server with the endpoint `given`.
+
+    A client endpoint object is named after what it says of itself: ``endpoint:`` and its `repr`.
+
+    :param given: a server, an address, or an ``IStreamClientEndpoint``.
+    :raises SettingsError: if it is none of these.
+    """
+    if isinstance(given, UpstreamServer):
+        return given
+    if isinstance(given, str):
+        return UpstreamServer(given)
+    if not callable(getattr(given, "connect", None)):
+        raise SettingsError(
+            "upstreams: expected an address, an UpstreamServer or an IStreamClientEndpoint, "
+            f"got {given!r}"
+        )
+    said = repr(given).strip("<>")
+    if " object at 0x" in said:
+        said = f"{type(given).__name__} at {id(given):#x}"
+    return UpstreamServer(f"endpoint:{said}", client_endpoint=given)
 
 
 class SessionRecord(NamedTuple):
@@ -170,6 +204,7 @@ class SessionRecord(NamedTuple):
     `bytes_to_upstream` and `bytes_to_downstream` count the bytes that evproxy passed to the
     kernel for each side.
     `relay` is ``"stream"``, ``"socket"``, or empty if the session never relayed.
+    `id` is the number of the session, from 1 and unique among those of its service or factory.
     """
 
     listener: str
@@ -185,3 +220,28 @@ class SessionRecord(NamedTuple):
     reason: CloseReason
     error: str = ""
     first_byte_time: float | None = None
+    id: int = 0
+
+
+class SessionStatus(NamedTuple):
+    """
+    A snapshot of a session that is not over.
+
+    `phase` is where the session is in its life, and `pool` is the name of the pool that was
+    chosen for it, empty before.  The other fields are those of `SessionRecord`; `upstream` is
+    also the server that evproxy is connecting to, and `duration` goes up to now.
+    """
+
+    id: int
+    listener: str
+    peer: str
+    phase: Phase
+    pool: str
+    upstream: str
+    relay: str
+    attempts: int
+    started: float
+    connect_time: float | None
+    duration: float
+    bytes_to_upstream: int
+    bytes_to_downstream: int

@@ -4,10 +4,7 @@ Reports a shortage to observers: once when it begins, and once when it is over.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
-
 from twisted.internet.interfaces import IDelayedCall, IReactorTime
-from twisted.logger import Logger
 
 from evproxy.errors import Shortage
 from evproxy.interfaces import PressureObserver
@@ -18,20 +15,18 @@ CALM = 10.0
 MOST = 64
 """The most different shortages that are reported at a time; further ones are not reported."""
 
-_log = Logger()
-
 
 class Pressure:
     """
     The current shortages of one service, or of the health checks of one pool.
 
     :param clock: the time and the timers.
-    :param observers: returns the observers; only a `PressureObserver` among them is notified.
+    :param observer: is notified.
     """
 
-    def __init__(self, clock: IReactorTime, observers: Callable[[], Iterable[object]]) -> None:
+    def __init__(self, clock: IReactorTime, observer: PressureObserver) -> None:
         self._clock = clock
-        self._observers = observers
+        self._observer = observer
         self._last_felt: dict[str, float] = {}
         self._timer: IDelayedCall | None = None
 
@@ -44,7 +39,7 @@ class Pressure:
         if self._timer is None:
             self._timer = self._clock.callLater(CALM, self._end_old)
         if new:
-            self._notify(lambda observer: observer.pressure_began(what, shortage.remedy))
+            self._observer.pressure_began(what, shortage.remedy)
 
     def stop(self) -> None:
         """Cancel the timer and forget all shortages."""
@@ -63,12 +58,4 @@ class Pressure:
             due = min(self._last_felt.values()) + CALM - now
             self._timer = self._clock.callLater(due, self._end_old)
         for what in over:
-            self._notify(lambda observer, what=what: observer.pressure_over(what))  # type: ignore[misc]
-
-    def _notify(self, callback: Callable[[PressureObserver], None]) -> None:
-        for observer in self._observers():
-            if isinstance(observer, PressureObserver):
-                try:
-                    callback(observer)
-                except Exception:
-                    _log.failure("An observer raised an exception in a pressure callback")
+            self._observer.pressure_over(what)

@@ -11,7 +11,8 @@ raises `SettingsError`.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from inspect import Parameter, signature
 from typing import ClassVar
 
 from attrs import frozen
@@ -36,6 +37,7 @@ from evproxy.config.rules import (
     pattern_fault,
 )
 from evproxy.config.tables import NamedTables, Table, TableOrKey
+from evproxy.errors import SettingsError
 from evproxy.model import UpstreamServer
 from evproxy.policy.balance.by_name import NAMES
 from evproxy.policy.sources import MOST as MOST_SOURCES
@@ -72,6 +74,20 @@ _ESCAPED = Matching(
 
 PERMISSIONS = ("unix_mode", "unix_user", "unix_group")
 """The settings of a UNIX listener that say who may connect to its path."""
+
+
+def refuse_beside_settings(
+    what: type, arguments: Mapping[str, object], allowed: Sequence[str]
+) -> None:
+    """
+    Refuse `arguments` of `what` that its argument ``settings`` has already.
+
+    :raises SettingsError: if one that is not `allowed` differs from its default.
+    """
+    for name, parameter in signature(what).parameters.items():
+        free = name in (*allowed, "settings") or parameter.default is Parameter.empty
+        if not free and arguments[name] != parameter.default:
+            raise SettingsError(f"{name}: cannot be given together with settings, which has it")
 
 
 def in_a_tuple(value: str | Sequence[str]) -> tuple[str, ...]:

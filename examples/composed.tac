@@ -17,7 +17,7 @@ from twisted.web.resource import Resource
 from twisted.web.server import Site
 from twisted.web.static import Data
 
-from evproxy import ProxyService
+from evproxy import ProxyService, Signals
 
 application = Application("composed")
 
@@ -29,9 +29,13 @@ endpoint = serverFromString(reactor, f"unix:{socket}")
 StreamServerEndpointService(endpoint, Site(root)).setServiceParent(application)
 
 # When twistd stops, sessions may go on for ten seconds.
-ProxyService(
+proxy = ProxyService(
     reactor,
     listen=[os.environ.get("LISTEN", "tcp:8080:interface=127.0.0.1")],
     upstreams=[f"unix:{socket}"],
     drain_timeout=10,
-).setServiceParent(application)
+)
+proxy.setServiceParent(application)
+
+# A second Ctrl-C ends the sessions at once.
+Signals(reactor, proxy).install()

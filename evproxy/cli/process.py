@@ -1,8 +1,8 @@
 """
-The process of ``twistd evproxy``: signals, limits, garbage collection, and the error line.
+The process of ``twistd evproxy``: limits, garbage collection, and the error line.
 
-No other module of evproxy changes the process, so that a program can combine evproxy with other
-services.
+No other module of evproxy changes the process, but for `evproxy.service.signals`, which a program
+may use.  So a program can combine evproxy with other services.
 """
 
 from __future__ import annotations
@@ -10,7 +10,6 @@ from __future__ import annotations
 import gc
 import os
 import resource
-import signal
 import sys
 from collections.abc import Iterable
 from contextlib import suppress
@@ -25,9 +24,9 @@ from twisted.logger import Logger
 from evproxy.config.canonical import host_and_port
 from evproxy.errors import CannotOpenLog
 from evproxy.escape import escaped, printable
+from evproxy.service.listener import shown_address
 from evproxy.service.service import ProxyService
-
-_HANDLED = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGQUIT)
+from evproxy.service.signals import Signals
 
 GARBAGE_THRESHOLDS = (50_000, 20, 100)
 """When Python collects garbage: the arguments of `gc.set_threshold`."""
@@ -56,73 +55,6 @@ def cannot_start(lines: Iterable[str]) -> NoReturn:
         sys.__stderr__.write("".join(f"{line}\n" for line in lines))
         sys.__stderr__.flush()
     raise CannotStart(lines[0])
-
-
-class Signals:
-    """
-    The signal handlers.
-
-    SIGTERM, SIGINT and SIGHUP drain with the drain timeout, SIGQUIT without one (as in nginx); a
-    second signal of any kind resets every session.  SIGUSR1 reopens the access log.  A signal that
-    is ignored when this object is made (`nohup`, the background jobs of a shell) stays ignored.
-    """
-
-    def __init__(self, reactor: Any, proxy: ProxyService) -> None:
-        self._reactor = reactor
-        self._proxy = proxy
-        self._stopping = False
-        self._handlers = {
-            number: signal.SIG_IGN if signal.getsignal(number) == signal.SIG_IGN else self._handle
-            for number in _HANDLED
-        }
-        self._before: Any = None
-        self._mask: set[Any] = set()
-
-    def install(self) -> None:
-        """
-        Install the handlers.
-
-        A signal that comes before the reactor runs stops the reactor as soon as it runs.  When
-        the reactor starts, it installs its own handlers, and a signal would then kill the
-        process.  So the signals stay blocked until these handlers are installed again.
-        """
-        self._set_handlers()
-        if not self._reactor.running:
-            self._reactor.addSystemEventTrigger("before", "startup", self._block)
-            self._reactor.callWhenRunning(self._unblock)
-
-    def _block(self) -> None:
-        self._mask = signal.pthread_sigmask(signal.SIG_BLOCK, _HANDLED)
-
-    def _unblock(self) -> None:
-        self._set_handlers()
-        # By now twistd has set its own, which rotates its log.
-        self._before = signal.getsignal(signal.SIGUSR1)
-        if self._before is not signal.SIG_IGN:
-            signal.signal(signal.SIGUSR1, self._reopen)
-        signal.pthread_sigmask(signal.SIG_SETMASK, self._mask)
-
-    def _reopen(self, number: int, frame: Any) -> None:
-        self._reactor.callFromThread(self._proxy.reopen_log)
-        if callable(self._before):
-            self._before(number, frame)
-
-    def _set_handlers(self) -> None:
-        for number, handler in self._handlers.items():
-            signal.signal(number, handler)
-
-    def _handle(self, number: int, frame: object) -> None:
-        self._reactor.callFromThread(self.received, number)
-
-    def received(self, number: int) -> None:
-        """Handle the signal `number`."""
-        if self._stopping:
-            self._proxy.abort()
-            return
-        self._stopping = True
-        if number == signal.SIGQUIT:
-            self._proxy.drain(None)
-        self._reactor.stop()
 
 
 class Process(Service):
@@ -161,7 +93,7 @@ class Process(Service):
         _log.info(
             "evproxy {version} listens on {where}, for at most {most} sessions",
             version=self._version,
-            where=", ".join(map(_shown, self._proxy.addresses)),
+            where=", ".join(map(shown_address, self._proxy.addresses)),
             most=self._proxy.admission.limit,
         )
         self._proxy.plane.linger()
@@ -191,13 +123,6 @@ class Process(Service):
         where = port if error.interface is None else host_and_port(error.interface or "*", port)
         reason = getattr(error.socketError, "strerror", None) or error.socketError
         return f"{self._listen}: cannot listen on {where}: {reason}"
-
-
-def _shown(address: Any) -> str:
-    """The address of a port, in the form of options and logs."""
-    if hasattr(address, "host"):
-        return host_and_port(address.host, address.port)
-    return f"unix:{escaped(os.fsdecode(address.name or b''))}"
 
 
 def raise_open_file_limit() -> None:

@@ -19,7 +19,7 @@ from evproxy.config.loops import loops
 from evproxy.config.problems import shown_path
 from evproxy.config.reading import Fault, Surroundings
 from evproxy.errors import SettingsError
-from evproxy.service.service import listener_permissions, server_endpoint
+from evproxy.service.listener import listener_permissions, server_endpoint
 from evproxy.settings import ListenerSettings, PoolSettings, Settings
 from evproxy.upstream.address import check_upstream
 from evproxy.upstream.pool.parts import discoveries_on, probes_on

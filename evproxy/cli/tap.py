@@ -31,7 +31,8 @@ from evproxy.errors import SettingsError
 from evproxy.escape import escaped
 from evproxy.model import UpstreamServer
 from evproxy.policy.sources import source_fault
-from evproxy.service.service import ProxyService, listener_permissions, listeners_for
+from evproxy.service.listener import listener_permissions, listeners_for
+from evproxy.service.service import ProxyService
 from evproxy.settings import (
     DEFAULT_LISTEN,
     AccessLogSettings,

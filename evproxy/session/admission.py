@@ -8,17 +8,15 @@ of pressure is one from the first pause to `CALM` seconds without one; each is t
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Protocol
+from typing import Any, Protocol
 
-from twisted.internet.defer import Deferred, succeed
-from twisted.internet.interfaces import IDelayedCall, IReactorTime
-from twisted.logger import Logger
+from twisted.internet.interfaces import IDelayedCall
 
 from evproxy.errors import Shortage
-from evproxy.interfaces import TroubleObserver
+from evproxy.hub import Hub
 from evproxy.policy.shortages import shortage_of
 from evproxy.pressure import Pressure
+from evproxy.session.live import LiveSessions
 from evproxy.session.session import Session
 
 CALM = 1.0
@@ -26,8 +24,6 @@ CALM = 1.0
 
 RETRY = 0.25
 """Seconds after which accepting is tried again when descriptors ran out and no session ended."""
-
-_log = Logger()
 
 
 class Pausable(Protocol):
@@ -40,25 +36,24 @@ class Pausable(Protocol):
 
 class Admission:
     """
-    The sessions of one service, bounded.
+    The sessions of one service or factory, bounded.
 
-    :param clock: calls later.
+    :param reactor: the time and the timers.
     :param limit: the most sessions at once; at least 1.
-    :param troubles: hear of pauses.
+    :param hub: calls the observers of pauses.
     """
 
-    def __init__(self, clock: IReactorTime, limit: int, troubles: list[TroubleObserver]) -> None:
-        self.sessions: set[Session] = set()
-        self._clock = clock
+    def __init__(self, reactor: Any, limit: int, hub: Hub) -> None:
+        self.sessions = LiveSessions(reactor)
+        self._clock = reactor
         self.limit = limit
-        self.troubles = troubles
+        self._hub = hub
         self._ports: list[Pausable] = []
         self._paused = False
         self._in_period = False
         self._retry: IDelayedCall | None = None
         self._calm: IDelayedCall | None = None
-        self._empty: list[Deferred[None]] = []
-        self._pressure = Pressure(clock, lambda: self.troubles)
+        self._pressure = Pressure(reactor, hub)
 
     def watch(self, port: Pausable) -> None:
         """`port` is to be paused with the others from now on."""
@@ -73,23 +68,19 @@ class Admission:
     @property
     def full(self) -> bool:
         """Whether the bound is reached."""
-        return len(self.sessions) >= self.limit
+        return len(self.sessions.by_id) >= self.limit
 
     def opened(self, session: Session) -> None:
         """A session begins."""
-        self.sessions.add(session)
-        if len(self.sessions) >= self.limit:
+        self.sessions.opened(session)
+        if self.full:
             self._pause(f"{self.limit} sessions, as many as are allowed")
 
     def closed(self, session: Session) -> None:
         """A session is over."""
-        self.sessions.discard(session)
+        self.sessions.closed(session)
         if self._paused and not self.full:
             self._resume()
-        if not self.sessions:
-            waiting, self._empty = self._empty, []
-            for deferred in waiting:
-                deferred.callback(None)
 
     def exhausted(self, error: OSError) -> None:
         """A descriptor could not be had."""
@@ -107,15 +98,7 @@ class Admission:
         else:
             self._pressure.felt(shortage)
 
-    def when_empty(self) -> Deferred[None]:
-        """Fires when no session is left."""
-        if not self.sessions:
-            return succeed(None)
-        deferred: Deferred[None] = Deferred()
-        self._empty.append(deferred)
-        return deferred
-
-    def stop(self) -> None:
+    def close(self) -> None:
         """The service has stopped: leave no timer, and forget the pressure."""
         for timer in (self._retry, self._calm):
             if timer is not None:
@@ -139,7 +122,7 @@ class Admission:
                 port.pause_accepting()
         if not self._in_period:
             self._in_period = True
-            self._tell(lambda observer: observer.accepting_paused(why))
+            self._hub.accepting_paused(why)
 
     def _try_again(self) -> None:
         self._retry = None
@@ -162,11 +145,4 @@ class Admission:
     def _calmed(self) -> None:
         self._calm = None
         self._in_period = False
-        self._tell(lambda observer: observer.accepting_resumed())
-
-    def _tell(self, what: Callable[[TroubleObserver], None]) -> None:
-        for observer in self.troubles:
-            try:
-                what(observer)
-            except Exception:
-                _log.failure("An observer broke when it was told of a pause")
+        self._hub.accepting_resumed()

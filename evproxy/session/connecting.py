@@ -64,13 +64,14 @@ class ConnectContext:
 
     `clock` tells the time; `sockets` makes plain sockets; `upstream_factory` makes the client
     factory of an attempt: an `evproxy.session.halves.UpstreamFactory`, which may be wrapped.
-    `short` is called with what evproxy itself lacked to connect.
+    `observer` is notified of servers that could not be connected; `short` is called with what
+    evproxy itself lacked to connect.
     """
 
     clock: IReactorTime
     sockets: PlainConnector
     upstream_factory: Callable[[Connecting], ClientFactory]
-    troubles: list[TroubleObserver]
+    observer: TroubleObserver
     short: Callable[[Shortage], None]
 
 
@@ -152,7 +153,7 @@ class Connecting:
         try:
             if shortage is None:
                 self._pool.connect_failed(server, session, reason)
-                self._tell_failed(server.name, why)
+                self._context.observer.connect_failed(server.name, why)
             else:
                 self._lacked(server, shortage)
             self._try_next()
@@ -235,13 +236,6 @@ class Connecting:
         if shortage.everywhere:
             # Another server would be no better.
             self.session.close_unconnected(Side.PROXY, Ending.UNREACHABLE)
-
-    def _tell_failed(self, name: str, why: str) -> None:
-        for observer in self._context.troubles:
-            try:
-                observer.connect_failed(name, why)
-            except Exception:
-                _log.failure("An observer broke when {name} could not be connected", name=name)
 
     def _call(self, what: Callable[..., object], *arguments: object) -> None:
         """Call `what`, which is another's code: whatever it raises, the session closes."""

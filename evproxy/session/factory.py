@@ -8,15 +8,18 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from twisted.internet.address import UNIXAddress
+from twisted.internet.defer import Deferred, succeed
 from twisted.internet.protocol import ClientFactory, Factory, Protocol
 
 from evproxy.config.canonical import MAPPED, canonical_address
 from evproxy.escape import escaped, printable
-from evproxy.interfaces import Pool, Router, SessionObserver, TroubleObserver
-from evproxy.model import ConnectionInfo
+from evproxy.hub import Hub
+from evproxy.interfaces import Observer, Pool, Router
+from evproxy.model import ConnectionInfo, SessionStatus
 from evproxy.session.admission import Admission
 from evproxy.session.connecting import ConnectContext, Connecting
 from evproxy.session.halves import DownstreamProtocol, Refusing, UpstreamFactory
+from evproxy.session.live import MOST_LISTED
 from evproxy.session.session import Session, SessionContext
 from evproxy.settings import Keepalive, Timeouts
 from evproxy.sockets.closings import hear
@@ -57,12 +60,13 @@ class ProxyFactory(Factory):
     :param listener: the name of the listener in logs.
     :param timeouts: seconds; `Timeouts()` by default.
     :param relay: ``auto``, ``stream`` or ``socket``.
-    :param observers: hear of the ends of sessions.
-    :param troubles: hear of connects that failed, and of pauses.
+    :param observers: are notified of the events that they have methods for: `evproxy.Observer`.
+    :param troubles: more observers.
     :param max_sessions: the most sessions at once.  At the bound, ports that evproxy made
         pause, and connections from others are refused.
     :param admission: counts sessions; shared by the factories of a service, with `plane`.
     :param plane: makes sockets and joins them.
+    :param hub: calls observers; in place of `observers` and `troubles`.
     :raises TypeError: if there is no reactor.
     """
 
@@ -78,22 +82,28 @@ class ProxyFactory(Factory):
         listener: str = "",
         timeouts: Timeouts | None = None,
         relay: str = "auto",
-        observers: Sequence[SessionObserver] = (),
-        troubles: Sequence[TroubleObserver] = (),
+        observers: Sequence[Observer] = (),
+        troubles: Sequence[Observer] = (),
         max_sessions: int = DEFAULT_MAX_SESSIONS,
         admission: Admission | None = None,
         plane: DataPlane | None = None,
+        hub: Hub | None = None,
     ) -> None:
         if reactor is None:
             reactor = getattr(pool if plane is None else plane, "reactor", None)
         if reactor is None:
             raise TypeError("ProxyFactory: a pool that is not an evproxy.Pool needs reactor=")
-        hearing = list(troubles)
+        if hub is None:
+            hub = Hub((*observers, *troubles))
+        self._owned: list[Admission | DataPlane] = []
         if admission is None:
-            admission = Admission(reactor, max_sessions, hearing)
+            admission = Admission(reactor, max_sessions, hub)
+            self._owned.append(admission)
         if plane is None:
             plane = DataPlane(reactor, relay, admission, Keepalive())
+            self._owned.append(plane)
         self.admission = admission
+        self._draining = False
         self.context = SessionContext(
             clock=reactor,
             router=pool if isinstance(pool, Router) else OnePool(pool),
@@ -101,7 +111,7 @@ class ProxyFactory(Factory):
                 clock=reactor,
                 sockets=plane.sockets,
                 upstream_factory=self.upstream_factory,
-                troubles=hearing,
+                observer=hub,
                 short=admission.short,
             ),
             plane=plane,
@@ -109,13 +119,13 @@ class ProxyFactory(Factory):
             timeouts=Timeouts() if timeouts is None else timeouts,
             ended=admission.closed,
             listener=printable(listener),
-            observers=list(observers),
+            hub=hub,
         )
 
     def buildProtocol(self, addr: Any) -> Any:
         """A half for the client at `addr`; at the bound on sessions, one that closes it."""
         admission = self.admission
-        if len(admission.sessions) >= admission.limit:
+        if len(admission.sessions.by_id) >= admission.limit or self._draining:
             return Refusing()
         if isinstance(addr, UNIXAddress):
             host, port = _path(addr), 0
@@ -129,10 +139,55 @@ class ProxyFactory(Factory):
         protocol.factory = protocol.proxy = self  # type: ignore[attr-defined]
         return protocol
 
+    def startFactory(self) -> None:
+        """Called by Twisted when the first port of the factory listens: accept clients."""
+        self._draining = False
+
+    def drain(self, deadline: float | None = None) -> Deferred[None]:
+        """
+        Refuse new clients, and let the sessions come to their end.
+
+        Stop the factory's ports first: a client that connects to one that still listens is
+        reset.  A factory that shares its `admission` waits for the sessions of all that do.
+
+        :param deadline: seconds after which the rest are reset; ``None``: never.
+        :return: fires when no session is left.
+        """
+        self._draining = True
+        drained = self.admission.sessions.drain(deadline, succeed(None))
+        return drained.addCallback(self._close)
+
+    def _close(self, _: object) -> None:
+        for owned in self._owned:
+            owned.close()
+
+    def abort(self) -> None:
+        """Reset every session now."""
+        self.admission.sessions.abort()
+
+    def sessions(self, most: int = MOST_LISTED) -> tuple[SessionStatus, ...]:
+        """
+        Snapshots of the `most` oldest sessions, the oldest first.
+
+        256 sessions take about a millisecond.
+        """
+        return self.admission.sessions.status(most)
+
+    def end_session(self, session_id: int) -> None:
+        """
+        Reset both sides of the session with the `SessionStatus.id` `session_id`.
+
+        :raises LookupError: if there is no such session, or not any more.
+        """
+        self.admission.sessions.end(session_id)
+
     def begin(self, downstream: DownstreamProtocol) -> Session:
         """Start the session of a client that is connected."""
-        session = Session(self.context, downstream, downstream.info)
+        context = self.context
+        session = Session(context, downstream, downstream.info)
         self.admission.opened(session)
+        if context.hub.starts:
+            context.hub.session_started(session.status(session.started))
         hear(downstream)
         session.start()
         return session

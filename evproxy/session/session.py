@@ -17,16 +17,19 @@ from twisted.internet.interfaces import IReactorTime
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
+from evproxy.config.canonical import host_and_port
 from evproxy.engine.deadlines import Deadlines
 from evproxy.engine.options import LASTING
 from evproxy.errors import NoServerAvailable
-from evproxy.interfaces import Pool, Router, Server, SessionObserver
+from evproxy.hub import Hub
+from evproxy.interfaces import Pool, Router, Server
 from evproxy.model import (
     CloseReason,
     ConnectionInfo,
     Ending,
     Phase,
     SessionRecord,
+    SessionStatus,
     Side,
     close_reason,
 )
@@ -77,7 +80,7 @@ class SessionContext:
 
     `clock` tells the time; `router` chooses the pool of each session; `connects` is for
     connecting to its servers; `plane` joins the two halves; `ended` is called with each session
-    that is over.
+    that is over; `hub` calls the observers.
 
     `first_look`: seconds after which a session is looked at for the first time.  So early that
     its half-close, if it comes before, needs no other deadline: most sessions end without
@@ -92,7 +95,7 @@ class SessionContext:
     timeouts: Timeouts
     ended: Callable[[Session], None]
     listener: str = ""
-    observers: list[SessionObserver] = field(factory=list)
+    hub: Hub = field(factory=Hub)
     first_look: float = field(init=False)
 
     def __attrs_post_init__(self) -> None:
@@ -104,6 +107,7 @@ class Session:
     """
     One proxied connection.
 
+    `id`: the number of the session, set by `evproxy.session.live.LiveSessions`.
     `intake`: what the client has sent; ``None`` once it is relayed, or closed.
 
     :param context: what it shares with the other sessions of its listener.
@@ -123,6 +127,7 @@ class Session:
         "connect_time",
         "downstream",
         "error",
+        "id",
         "info",
         "intake",
         "phase",
@@ -134,6 +139,7 @@ class Session:
 
     def __init__(self, context: SessionContext, downstream: Half, info: ConnectionInfo) -> None:
         self._context = context
+        self.id = 0
         self.downstream = downstream
         self.info = info
         self.phase = Phase.ACCEPTED
@@ -369,15 +375,8 @@ class Session:
             _log.failure(
                 "The pool broke at the end of a session of {peer}", peer=self.info.peer_host
             )
-        if context.observers:
-            record = self._record(self.reason)
-            for observer in context.observers:
-                try:
-                    observer.session_ended(record)
-                except Exception:
-                    _log.failure(
-                        "An observer broke at the end of a session of {peer}", peer=record.peer
-                    )
+        if context.hub.ends:
+            context.hub.session_ended(self._record(self.reason))
         context.ended(self)
         # The halves may outlive the session, which they would keep.
         self.downstream.receiver = NOBODY
@@ -385,14 +384,11 @@ class Session:
 
     def _record(self, reason: CloseReason) -> SessionRecord:
         relay, info, server, started = self.relay, self.info, self.server, self.started
-        peer, port = info.peer_host, info.peer_port
-        if port:
-            peer = f"[{peer}]:{port}" if ":" in peer else f"{peer}:{port}"
         up, down, first_byte = relay.totals() if relay is not None else (0, 0, None)
         # In the order of its fields: names would cost as much as the record.
         return SessionRecord(
             info.listener,
-            peer,
+            _peer(info),
             server.name if server is not None else "",
             relay.name if relay is not None else "",
             self.attempts,
@@ -404,4 +400,30 @@ class Session:
             reason,
             self.error,
             first_byte - started if first_byte is not None else None,
+            self.id,
         )
+
+    def status(self, now: float) -> SessionStatus:
+        """A snapshot of the session at `now`, in seconds on the reactor's clock."""
+        relay, pool, server = self.relay, self._pool, self.server
+        up, down, _ = relay.totals() if relay is not None else (0, 0, None)
+        return SessionStatus(
+            self.id,
+            self.info.listener,
+            _peer(self.info),
+            self.phase,
+            pool.name if pool is not None else "",
+            server.name if server is not None else "",
+            relay.name if relay is not None else "",
+            self.attempts,
+            self.started,
+            self.connect_time,
+            now - self.started,
+            up,
+            down,
+        )
+
+
+def _peer(info: ConnectionInfo) -> str:
+    port = info.peer_port
+    return host_and_port(info.peer_host, port) if port else info.peer_host

@@ -19,6 +19,7 @@ from evproxy.config.addresses import server_fault, service_fault, upstream_fault
 from evproxy.config.canonical import canonical_address, host_and_port
 from evproxy.errors import SettingsError
 from evproxy.interfaces import Dialer
+from evproxy.model import UpstreamServer
 from evproxy.policy.sources import Sources
 from evproxy.sockets.sourced import SourcedReactor
 from evproxy.upstream.dialers import (
@@ -117,16 +118,19 @@ def check_upstream(reactor: Any, description: str) -> None:
 
 
 def dialer_for(
-    reactor: Any, names: LookUps, description: str, source: Sources | None = None
+    reactor: Any, names: LookUps, server: UpstreamServer, source: Sources | None = None
 ) -> Dialer:
     """
-    Make the dialer for an upstream server.
+    Make the dialer for an upstream server.  A client endpoint object chooses its own source.
 
     :param reactor: the timers, and the connects that are not plain sockets.
     :param names: resolves host names; the pools of a service share it.
     :param source: the source addresses; ``None``: as the kernel chooses.
-    :raises SettingsError: if `description` is not valid.
+    :raises SettingsError: if the endpoint of `server` is not valid.
     """
+    if server.client_endpoint is not None:
+        return EndpointDialer(reactor, server.client_endpoint)
+    description = server.endpoint
     address = parse_upstream(description)
     if isinstance(address, UNIXPath):
         return UNIXDialer(address.path)

@@ -143,6 +143,7 @@ def test_a_service_has_the_defaults_of_its_settings() -> None:
     given = defaults(ProxyService)
     assert (given.pop("listen"), given.pop("upstreams")) == ((DEFAULT_LISTEN,), ())
     assert (given.pop("pool"), given.pop("observers"), given.pop("troubles")) == (None, (), ())
+    assert given.pop("settings") is None
     assert given.pop("keepalive") == Keepalive()
     assert given.pop("access_log") is True
     assert given == {name: default_of(*SET_BY[name]) for name in given}

@@ -16,7 +16,7 @@ from evproxy.model import UpstreamServer
 from evproxy.policy.balance.by_name import NAMES
 from evproxy.settings import Ejection
 from evproxy.upstream.pool.pool import Pool
-from evproxy.upstream.pool.server import ServerStatus
+from evproxy.upstream.pool.status import ServerStatus
 from tests.support.pool_doubles import (
     CLIENT,
     FINISHED,

@@ -10,8 +10,10 @@ import subprocess
 from pathlib import Path
 
 import pytest
+from twisted.logger import formatEvent
 
 from tests.support.blocking_clients import page, rest
+from tests.support.peers import RESET
 from tests.support.twistd import JSON_LOG, PATIENCE, ROOT, TWISTD, Running, wait_until
 
 
@@ -31,6 +33,34 @@ def test_composed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         proxy.says("Server Shut Down")
 
 
+def test_a_second_interrupt_of_composed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A second Ctrl-C resets the sessions before the ten seconds of the drain are over."""
+    monkeypatch.setenv("LISTEN", "tcp:0:interface=127.0.0.1")
+    monkeypatch.setenv("TMPDIR", str(tmp_path))
+    command = [TWISTD, "-no", "--pidfile=", JSON_LOG]
+    example = os.path.join(ROOT, "examples", "composed.tac")
+    with Running(f"--python={example}", command=command) as proxy:
+        address = ("127.0.0.1", proxy.port())
+        with socket.create_connection(address, PATIENCE) as client:
+            client.sendall(b"GET / HTTP/1.1\r\nHost: a\r\n\r\n")
+            assert client.recv(1) == b"H"
+            proxy.signal(signal.SIGINT)
+            wait_until(lambda: refused(address))
+            proxy.signal(signal.SIGINT)
+            assert rest(client)[1] == RESET
+        proxy.ended()
+        [event] = proxy.sessions()
+        assert event["reason_how"] == "drain"
+        assert event["duration"] < 10
+        assert not [each for each in proxy.events if "ReactorNotRunning" in formatEvent(each)]
+
+
+def refused(address: tuple[str, int]) -> bool:
+    """Whether nobody listens at `address`."""
+    with socket.socket() as sock:
+        return sock.connect_ex(address) != 0
+
+
 def asked(path: Path, request: str) -> bytes:
     """What an HTTP server at the UNIX socket `path` answers."""
     with connected(path) as client:
@@ -39,7 +69,7 @@ def asked(path: Path, request: str) -> bytes:
 
 
 def test_pool_over_http(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """``pool_over_http.py`` lists, adds and removes servers while it proxies."""
+    """``pool_over_http.py`` shows and changes servers and sessions while it proxies."""
     admin = tmp_path / "admin"
     monkeypatch.setenv("LISTEN", "tcp:0:interface=127.0.0.1")
     monkeypatch.setenv("ADMIN", f"unix:{admin}")
@@ -51,12 +81,23 @@ def test_pool_over_http(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None
     ):
         port = proxy.port()
         name = f"127.0.0.1:{server.getsockname()[1]}"
-        assert asked(admin, "DELETE /127.0.0.1:8000").endswith(b"\r\n\r\n[]\n")
-        assert f'"name": "{name}", "state": "up"'.encode() in asked(admin, f"PUT /{name}")
-        assert asked(admin, f"PUT /{name}").startswith(b"HTTP/1.0 400 ")
-        assert asked(admin, "DELETE /nobody:1").startswith(b"HTTP/1.0 404 ")
-        with socket.create_connection(("127.0.0.1", port), PATIENCE):
+        assert asked(admin, "DELETE /servers/127.0.0.1:8000").endswith(b"\r\n\r\n[]\n")
+        assert f'"name": "{name}", "state": "up"'.encode() in asked(admin, f"PUT /servers/{name}")
+        assert asked(admin, f"PUT /servers/{name}").startswith(b"HTTP/1.0 400 ")
+        assert asked(admin, "DELETE /servers/nobody:1").startswith(b"HTTP/1.0 404 ")
+        with socket.create_connection(("127.0.0.1", port), PATIENCE) as client:
             connection, _ = server.accept()
+            connection.sendall(b"!")
+            assert client.recv(1) == b"!"
+            listed = asked(admin, "GET /sessions").partition(b"\r\n\r\n")[2]
+            [session] = json.loads(listed)
+            assert session["server"] == name
+            assert session["client"] == "{}:{}".format(*client.getsockname())
+            assert (session["phase"], session["bytes"]) == ("relaying", [0, 1])
+            assert asked(admin, "DELETE /sessions/99").startswith(b"HTTP/1.0 404 ")
+            ended = asked(admin, f"DELETE /sessions/{session['id']}")
+            assert ended.startswith(b"HTTP/1.0 200 ")
+            assert rest(client) == rest(connection) == (b"", RESET)
             connection.close()
 
 

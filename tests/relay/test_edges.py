@@ -208,6 +208,6 @@ async def test_a_server_that_resets_once_it_is_connected(
         await proxied.observed.ended()
     [record] = proxied.observed.records
     assert (record.reason.by, record.reason.how) == (Side.UPSTREAM, Ending.RESET)
-    await proxied.admission.when_empty()
+    await proxied.admission.sessions.when_empty()
     client, server = await proxied.pair()
     await converse(client, server)

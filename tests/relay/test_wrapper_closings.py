@@ -50,7 +50,7 @@ async def test_a_wrapper_that_closes_when_it_is_connected(
     client = proxied.client()
     assert await drops(client) == (END if how == LOSE else RESET)
     await proxied.observed.ended()
-    await proxied.admission.when_empty()
+    await proxied.admission.sessions.when_empty()
     [record] = proxied.observed.records
     assert record.reason.by is Side.DOWNSTREAM
     assert record.reason.how in (Ending.LEFT, Ending.RESET)

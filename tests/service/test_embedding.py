@@ -5,12 +5,26 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
-from twisted.internet.endpoints import TCP4ClientEndpoint, TCP4ServerEndpoint
+from twisted.internet.endpoints import (
+    HostnameEndpoint,
+    TCP4ClientEndpoint,
+    TCP4ServerEndpoint,
+)
 
-from evproxy import Keepalive, Pool, ProxyService, SettingsError
+from evproxy import (
+    HealthCheck,
+    Keepalive,
+    ListenerSettings,
+    Pool,
+    PoolSettings,
+    ProxyService,
+    Settings,
+    SettingsError,
+    UpstreamServer,
+)
 from tests.support.peers import converse
 from tests.support.proxies import Observed
-from tests.support.services import Ground
+from tests.support.services import ANY_PORT, Ground, until
 from tests.support.unreachable import Refusing
 
 
@@ -78,3 +92,122 @@ async def test_an_observer_of_troubles(ground: Ground, refusing: Refusing) -> No
     ground.client(service)
     await observed.until(lambda: bool(observed.failures))
     assert service.settings.keepalive.idle == 7
+
+
+async def test_a_client_endpoint_object(ground: Ground) -> None:
+    """A server may be an endpoint object, which its health check uses too."""
+    endpoint = TCP4ClientEndpoint(ground.reactor, "127.0.0.1", ground.upstream.port)
+    service = ground.service(upstreams=[endpoint])
+    service.startService()
+    client, server = await ground.session(service)
+    await converse(client, server)
+    [status] = service.pools["default"].servers
+    assert status.name.startswith("endpoint:TCP4ClientEndpoint at 0x")
+    assert service.status().sessions[0].upstream == status.name
+
+
+async def test_the_check_of_a_client_endpoint_object(ground: Ground) -> None:
+    """A health check connects by the object, and cannot use another port."""
+    dead = TCP4ClientEndpoint(ground.reactor, "127.0.0.1", 1)
+    pool = Pool(ground.reactor, [dead], health_check=HealthCheck(interval=0.01, fall=1))
+    service = ground.service(pool=pool)
+    service.startService()
+    await until(ground.reactor, lambda: pool.servers[0].state == "down")
+    with pytest.raises(SettingsError, match=r"^health_check.port: cannot check port 81: endpoint:"):
+        Pool(ground.reactor, [dead], health_check=HealthCheck(port=81))
+
+
+def test_two_client_endpoint_objects(reactor: Any) -> None:
+    """Each object is a server of its own; one that says where it goes is named so."""
+    pool = Pool(reactor, [TCP4ClientEndpoint(reactor, "127.0.0.1", 1) for _ in range(2)])
+    pool.add(HostnameEndpoint(reactor, "localhost", 80))
+    assert len({each.name for each in pool.servers}) == 3
+    assert pool.servers[2].name == "endpoint:HostnameEndpoint localhost:80"
+
+
+@pytest.mark.parametrize("wrong", [17, None, TCP4ServerEndpoint(None, 0)])
+def test_what_is_no_server(reactor: Any, wrong: Any) -> None:
+    """Anything else is refused by what it is."""
+    with pytest.raises(SettingsError, match=r"^upstreams: expected an address, an UpstreamServer"):
+        ProxyService(reactor, ["tcp:0"], [wrong])
+
+
+def test_tags(reactor: Any) -> None:
+    """A server keeps its tags, where balancers and status pages find them."""
+    pool = Pool(reactor, [UpstreamServer("127.0.0.1:1", tags=("zone:a", "ssd"))])
+    assert pool.servers[0].spec.tags == ("zone:a", "ssd")
+    with pytest.raises(SettingsError, match=r"^tags\[0\]: expected a tag: "):
+        UpstreamServer("127.0.0.1:1", tags=("two words",))
+
+
+def test_settings_beside_arguments(reactor: Any) -> None:
+    """All settings may come as one value; an argument beside it would have no effect."""
+    settings = Settings(
+        listeners=(ListenerSettings("tcp:0"),),
+        pools=(PoolSettings(upstreams=(UpstreamServer("127.0.0.1:1"),)),),
+    )
+    assert ProxyService(reactor, settings=settings).settings is settings
+    with pytest.raises(SettingsError, match=r"^idle_timeout: cannot be given together with sett"):
+        ProxyService(reactor, settings=settings, idle_timeout=5.0)
+    with pytest.raises(SettingsError, match=r"^servers: cannot be given together with settings"):
+        Pool(reactor, ["127.0.0.1:1"], settings=settings.pools[0])
+
+
+def test_a_subclass_from_settings(reactor: Any) -> None:
+    """The constructor of a subclass runs for `from_settings` too."""
+
+    class Own(Pool):
+        def __init__(self, *arguments: Any, **more: Any) -> None:
+            super().__init__(*arguments, **more)
+            self.own = True
+
+    assert Own.from_settings(reactor, PoolSettings()).own
+
+
+async def test_the_status(ground: Ground) -> None:
+    """One snapshot has the listeners, the pools, their servers and the sessions."""
+    service = ground.service(ANY_PORT, max_sessions=7)
+    before = service.status()
+    assert [each.address for each in before.listeners] == [""]
+    service.startService()
+    await ground.session(service)
+    await ground.session(service)
+    status = service.status(most_sessions=1)
+    address: Any = service.addresses[0]
+    [listener], [pool], [session] = status.listeners, status.pools, status.sessions
+    assert (listener.name, listener.address) == (ANY_PORT, f"127.0.0.1:{address.port}")
+    assert [each.sessions for each in pool.servers] == [2]
+    assert (pool.name, pool.waiting) == ("default", 0)
+    assert (session.id, session.pool) == (1, "default")
+    assert (status.session_count, status.max_sessions) == (2, 7)
+    assert not status.draining
+    stopped = service.stopService()
+    assert service.status().draining
+    service.end_session(1)
+    service.end_session(2)
+    await stopped
+    after = service.status()
+    assert (after.session_count, after.draining) == (0, False)
+
+
+async def test_one_observer_of_everything(ground: Ground, refusing: Refusing) -> None:
+    """An observer of a service also hears what happens to the servers of its pools."""
+
+    class Servers:
+        def __init__(self) -> None:
+            self.states: list[str] = []
+
+        def server_changed(self, pool: str, server: str, state: str, why: str) -> None:
+            self.states.append(state)
+
+        def pool_exhausted(self, pool: str, why: str) -> None: ...
+
+        def discovery_failed(self, pool: str, why: str) -> None: ...
+
+        def discovery_recovered(self, pool: str) -> None: ...
+
+    observer = Servers()
+    service = ground.service(observers=[observer])
+    service.startService()
+    service.pools["default"].add(refusing())
+    assert observer.states == ["added"]

@@ -103,7 +103,7 @@ def endpoint(monkeypatch: pytest.MonkeyPatch) -> Endpoint:
     def from_string(reactor: Any, description: str) -> Any:
         return endpoint if description == "late:" else serverFromString(reactor, description)
 
-    monkeypatch.setattr("evproxy.service.service.serverFromString", from_string)
+    monkeypatch.setattr("evproxy.service.listener.serverFromString", from_string)
     return endpoint
 
 

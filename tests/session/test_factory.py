@@ -53,4 +53,4 @@ async def test_a_pool_of_ones_own(reactor: Any, refusing: Refusing) -> None:
     assert [name for name, _ in observed.failures] == [dead]
     client.close()
     await port.stopListening()
-    factory.admission.stop()
+    factory.admission.close()

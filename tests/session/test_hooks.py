@@ -156,7 +156,7 @@ async def leaves_while_connecting(proxied: Proxied, logged_errors: LoggedErrors)
     while not proxied.admission.sessions:
         await turn(proxied.reactor)
     client.reset()
-    await proxied.admission.when_empty()
+    await proxied.admission.sessions.when_empty()
     await turn(proxied.reactor)
     assert len(logged_errors.flush()) == 1
 
@@ -183,7 +183,7 @@ async def test_such_a_hook_of_a_tls_client(
     await client.handshake()
     await client.send(b"x")
     client.peer.reset()
-    await proxied.admission.when_empty()
+    await proxied.admission.sessions.when_empty()
     await turn(proxied.reactor)
     assert len(logged_errors.flush()) == 1
 
@@ -227,7 +227,7 @@ async def test_hooks_that_break_when_a_session_ends(
     assert await server.rest() == (b"", END)
     server.end()
     assert await client.rest() == (b"", END)
-    await proxied.admission.when_empty()
+    await proxied.admission.sessions.when_empty()
     await turn(proxied.reactor)
     assert [each.reason.how for each in proxied.observed.records] == [Ending.FINISHED]
     # The socket relay tells both halves at once: one traceback, with the other as its context.
@@ -300,7 +300,7 @@ async def test_bytes_that_raise_what_nobody_catches(
     [record] = proxied.observed.records
     assert (record.reason.by, record.reason.how) == (Side.PROXY, Ending.ERROR)
     other.reset()
-    await proxied.admission.when_empty()
+    await proxied.admission.sessions.when_empty()
 
 
 async def test_a_hook_that_begins_when_it_has_seen_a_line(proxied: Proxied) -> None:
@@ -420,7 +420,7 @@ async def test_a_hook_that_hides_a_failed_connect(
     await turn(proxied.reactor)
     client.reset()
     await proxied.observed.ended()
-    await proxied.admission.when_empty()
+    await proxied.admission.sessions.when_empty()
     assert proxied.observed.records[0].reason.how in (Ending.LEFT, Ending.ERROR)
     assert [each.sessions for each in proxied.pool.servers] == [0]
     # Twisted's connector, too, complains: it does not connect any more when it is told to stop.
@@ -517,7 +517,7 @@ async def test_a_broken_observer(proxied: Proxied, logged_errors: LoggedErrors) 
     """An observer that breaks when a session ends is logged, and the session ends as ever."""
     switch = Switch()
     await proxied.start()
-    proxied.factory.context.observers.append(BrokenObserver(switch))
+    proxied.factory.context.hub.add(BrokenObserver(switch))
     client, server = await proxied.pair()
     one, other = await proxied.pair()
     switch.on = True
@@ -530,7 +530,7 @@ async def test_a_broken_observer(proxied: Proxied, logged_errors: LoggedErrors) 
     await converse(one, other)
     one.reset()
     await other.rest()
-    await proxied.admission.when_empty()
+    await proxied.admission.sessions.when_empty()
     assert len(logged_errors.flush(Broken)) == 1
 
 
@@ -539,13 +539,12 @@ async def test_a_broken_observer_is_no_matter_of_the_others(
 ) -> None:
     """Observers after one that breaks hear of the session's end too."""
     switch = Switch()
-    await proxied.start()
-    proxied.factory.context.observers.insert(0, BrokenObserver(switch))
+    await proxied.start(observers=[BrokenObserver(switch)])
     client, server = await proxied.pair()
     switch.on = True
     client.reset()
     await server.rest()
-    await proxied.admission.when_empty()
+    await proxied.admission.sessions.when_empty()
     logged_errors.flush(Broken)
     assert len(proxied.observed.records) == 1
 
@@ -554,13 +553,12 @@ async def test_a_broken_observer_of_troubles(proxied: Proxied, logged_errors: Lo
     """One that breaks when accepting pauses keeps nobody from being served."""
     switch = Switch()
     switch.on = True
-    await proxied.start(max_sessions=1)
-    proxied.factory.context.connects.troubles.insert(0, BrokenObserver(switch))
-    proxied.admission.troubles.insert(0, BrokenObserver(switch))
+    await proxied.start(max_sessions=1, observers=[BrokenObserver(switch)])
     client, server = await proxied.pair()
     await converse(client, server)
     assert len(logged_errors.flush(Broken)) == 1
     assert len(proxied.observed.pressure) == 1
+    switch.on = False
 
 
 async def leaves_nothing(proxied: Proxied, switch: Switch, logged_errors: LoggedErrors) -> None:
@@ -573,7 +571,7 @@ async def leaves_nothing(proxied: Proxied, switch: Switch, logged_errors: Logged
     client.reset()
     await proxied.observed.ended()
     assert proxied.observed.records[0].reason.how is Ending.LEFT
-    await proxied.admission.when_empty()
+    await proxied.admission.sessions.when_empty()
     assert len(logged_errors.flush(Broken)) == 1
 
 

@@ -12,8 +12,9 @@ from twisted.internet.endpoints import TCP4ServerEndpoint
 from twisted.internet.task import Clock
 
 from evproxy import Pool, ProxyFactory, ProxyService
+from evproxy.hub import Hub
 from evproxy.model import Ending, Side
-from evproxy.service.service import RESERVED_FILES, pipes_for, sessions_for
+from evproxy.service.limits import RESERVED_FILES, pipes_for, sessions_for
 from evproxy.session.admission import CALM, RETRY, Admission
 from tests.support.exhaustion import Exhaustion
 from tests.support.peers import END, Listening, Peer, connect, converse
@@ -186,7 +187,7 @@ async def test_ports_of_others_refuse_at_the_bound(reactor: Any) -> None:
         each.close()
     await port.stopListening()
     await observed.ended(2)
-    factory.admission.stop()
+    factory.admission.close()
 
 
 def test_the_bound_follows_from_the_limit_on_open_files(reactor: Any) -> None:
@@ -227,7 +228,7 @@ class FakePort:
 def test_a_system_that_is_exhausted(number: int, limit: str) -> None:
     """What the whole system runs out of, which no test may cause, is the same: pause, try again."""
     clock, observed, port = Clock(), Observed(), FakePort()
-    admission = Admission(clock, 10, [observed])
+    admission = Admission(clock, 10, Hub((observed,)))
     admission.watch(port)
     for _ in range(2):
         admission.exhausted(OSError(number, os.strerror(number)))
@@ -245,7 +246,7 @@ def test_a_system_that_is_exhausted(number: int, limit: str) -> None:
 def test_accepting_that_cannot_be_resumed_is_tried_again() -> None:
     """Even to watch a port again can need what the system has no more of."""
     clock, observed, port = Clock(), Observed(), FakePort()
-    admission = Admission(clock, 10, [observed])
+    admission = Admission(clock, 10, Hub((observed,)))
     admission.watch(port)
     error = OSError(errno.EMFILE, os.strerror(errno.EMFILE))
     port.error = error
@@ -256,7 +257,7 @@ def test_accepting_that_cannot_be_resumed_is_tried_again() -> None:
     port.error = None
     clock.advance(RETRY)
     assert port.told[-1] == "resume"
-    admission.stop()
+    admission.close()
     assert observed.pressure == [EXHAUSTED]
     assert clock.getDelayedCalls() == []
 
@@ -264,15 +265,15 @@ def test_accepting_that_cannot_be_resumed_is_tried_again() -> None:
 def test_a_pause_does_not_outlive_the_stop() -> None:
     """After a stop in a pause, a port that is watched accepts, and the next pause is told."""
     clock, observed, port = Clock(), Observed(), FakePort()
-    admission = Admission(clock, 10, [observed])
+    admission = Admission(clock, 10, Hub((observed,)))
     error = OSError(errno.EMFILE, os.strerror(errno.EMFILE))
     admission.exhausted(error)
-    admission.stop()
+    admission.close()
     admission.watch(port)
     assert port.told == []
     admission.exhausted(error)
     assert observed.pressure == [EXHAUSTED] * 2
-    admission.stop()
+    admission.close()
 
 
 def unconnected(proxied: Proxied) -> Peer:

@@ -74,7 +74,7 @@ async def test_every_transition_of_the_table(proxied: Proxied, steps: Steps) -> 
         while not proxied.admission.sessions:
             await turn(proxied.reactor)
         client.reset()
-        await proxied.admission.when_empty()
+        await proxied.admission.sessions.when_empty()
     assert steps == {(before, after) for before, later in TRANSITIONS.items() for after in later}
 
 

@@ -113,7 +113,7 @@ async def test_a_client_that_leaves_before_the_answer(proxied: Proxied) -> None:
         await turn(proxied.reactor)
     client.reset()
     await proxied.observed.ended()
-    await proxied.admission.when_empty()
+    await proxied.admission.sessions.when_empty()
     assert router.cancelled == 1
     reason = proxied.observed.records[0].reason
     assert (reason.by, reason.how, reason.phase) == (Side.DOWNSTREAM, Ending.LEFT, Phase.INSPECTING)
@@ -144,7 +144,7 @@ async def test_a_drain_before_the_answer(proxied: Proxied) -> None:
     [session] = proxied.admission.sessions
     session.end(Side.PROXY, Ending.DRAIN)
     assert await client.rest() == (b"", RESET)
-    await proxied.admission.when_empty()
+    await proxied.admission.sessions.when_empty()
     assert router.cancelled == 1
 
 

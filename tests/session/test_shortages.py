@@ -273,8 +273,7 @@ async def test_an_observer_that_hears_no_pressure(proxied: Proxied) -> None:
 
         def accepting_resumed(self) -> None: ...
 
-    await proxied.start(upstreams=[f"{NO_ROUTE}:80"])
-    proxied.admission.troubles.insert(0, Old())
+    await proxied.start(upstreams=[f"{NO_ROUTE}:80"], observers=[Old()])
     await proxied.client().rest()
     await proxied.observed.ended()
     assert len(proxied.observed.pressure) == 1

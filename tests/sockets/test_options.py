@@ -14,7 +14,8 @@ import pytest
 from twisted.internet.protocol import Factory
 
 from evproxy.engine.options import LASTING
-from evproxy.service.service import server_endpoint
+from evproxy.hub import Hub
+from evproxy.service.listener import server_endpoint
 from evproxy.session.admission import Admission
 from evproxy.settings import Keepalive, Timeouts
 from evproxy.sockets.plane import DataPlane
@@ -124,7 +125,7 @@ async def test_the_accept_queue(
     reactor: Any, certificates: Certificates, description: str, backlog: int
 ) -> None:
     """It holds 4096 unless the description says otherwise, whatever the port is wrapped in."""
-    plane = DataPlane(reactor, "auto", Admission(reactor, 1, []), Keepalive())
+    plane = DataPlane(reactor, "auto", Admission(reactor, 1, Hub()), Keepalive())
     endpoint = server_endpoint(plane.listening, description.format(pem=certificates.pem))
     port: Any = await endpoint.listen(Factory())
     info = port.socket.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, QUEUE_OFFSET + 4)
@@ -134,7 +135,7 @@ async def test_the_accept_queue(
 
 async def test_the_accept_queue_of_a_path(reactor: Any, tmp_path: Path) -> None:
     """That of a UNIX socket is no shorter; a connect to a full one would fail."""
-    plane = DataPlane(reactor, "auto", Admission(reactor, 1, []), Keepalive())
+    plane = DataPlane(reactor, "auto", Admission(reactor, 1, Hub()), Keepalive())
     port: Any = await server_endpoint(plane.listening, f"unix:{tmp_path}/s").listen(Factory())
     with ExitStack() as stack:
         for _ in range(min(200, SOMAXCONN)):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 LAYERS = [
     {"model", "errors", "escape", "settings", "config", "policy"},
-    {"interfaces", "pressure"},
+    {"interfaces", "hub", "pressure"},
     {"engine"},
     {"relay"},
     {"sockets"},

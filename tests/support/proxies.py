@@ -14,6 +14,8 @@ from twisted.internet.endpoints import serverFromString
 from twisted.internet.interfaces import IListeningPort
 
 from evproxy.engine.pipes import MOST
+from evproxy.hub import Hub
+from evproxy.interfaces import Observer
 from evproxy.model import SessionRecord
 from evproxy.observe.log import TroubleLog
 from evproxy.relay.contract import Half, Relay, RelayListener
@@ -130,18 +132,21 @@ class Proxied:
         factory: type[ProxyFactory] = ProxyFactory,
         most_pipes: int = MOST,
         keepalive: Keepalive | None = None,
+        observers: Sequence[Observer] = (),
         wrap: Callable[[ProxyFactory], Any] = lambda factory: factory,
         **pool: Any,
     ) -> None:
         """
         Proxy from `listen` to `upstreams`, by default to `upstream`.
 
-        What listens is what `wrap` makes of the proxy's factory.
+        What listens is what `wrap` makes of the proxy's factory.  The `observers` are notified
+        before `observed`.
         """
         if upstreams is None:
             upstreams = [f"127.0.0.1:{self.upstream.port}"]
         self.pool = Pool(self.reactor, upstreams, observer=TroubleLog(), **pool)
-        self.admission = Admission(self.reactor, max_sessions, [self.observed])
+        hub = Hub((*observers, self.observed))
+        self.admission = Admission(self.reactor, max_sessions, hub)
         plane = StagedPlane if self.kind in STAGED else DataPlane
         self.plane = plane(
             self.reactor,
@@ -158,8 +163,7 @@ class Proxied:
             reactor=self.reactor,
             listener="test",
             timeouts=timeouts or Timeouts(),
-            observers=[self.observed],
-            troubles=[self.observed],
+            hub=hub,
             admission=self.admission,
             plane=self.plane,
         )
@@ -193,9 +197,9 @@ class Proxied:
         for port in self._ports:
             await maybeDeferred(port.stopListening)
         if self._ports:
-            await self.admission.when_empty()
+            await self.admission.sessions.when_empty()
             self.pool.stop()
-            self.admission.stop()
+            self.admission.close()
             self.plane.close()
 
 

@@ -190,7 +190,7 @@ async def drops(peer: Peer) -> str:
 async def is_over(proxied: Proxied, by: Side, how: Ending, phase: Phase) -> None:
     """The only session ends for this reason, and leaves nothing."""
     await proxied.observed.ended()
-    await proxied.admission.when_empty()
+    await proxied.admission.sessions.when_empty()
     [record] = proxied.observed.records
     assert (record.reason.by, record.reason.how, record.reason.phase) == (by, how, phase)
 

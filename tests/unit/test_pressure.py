@@ -14,7 +14,7 @@ PORTS, ROUTES = Shortage("no port", "widen the range"), Shortage("no route", "lo
 def test_a_period() -> None:
     """A shortage that comes up again and again is told once, and once when it has not for long."""
     clock, observed = Clock(), Observed()
-    pressure = Pressure(clock, lambda: [observed])
+    pressure = Pressure(clock, observed)
     for period in (1, 2):
         for _ in range(5):
             pressure.felt(PORTS)
@@ -28,7 +28,7 @@ def test_a_period() -> None:
 def test_two_periods_at_once() -> None:
     """Different shortages have periods of their own."""
     clock, observed = Clock(), Observed()
-    pressure = Pressure(clock, lambda: [observed])
+    pressure = Pressure(clock, observed)
     pressure.felt(PORTS)
     clock.advance(CALM / 2)
     pressure.felt(ROUTES)
@@ -41,7 +41,7 @@ def test_two_periods_at_once() -> None:
 def test_the_number_is_bounded() -> None:
     """However many different shortages there are, so many are told."""
     clock, observed = Clock(), Observed()
-    pressure = Pressure(clock, lambda: [observed])
+    pressure = Pressure(clock, observed)
     for number in range(2 * MOST):
         pressure.felt(Shortage(f"{number}", ""))
     assert len(observed.pressure) == MOST

@@ -2,19 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from math import inf
 
 from twisted.internet.interfaces import IReactorTime
-from twisted.logger import Logger
 
 from evproxy.errors import Shortage
-from evproxy.interfaces import DiscoveryObserver, PoolObserver
+from evproxy.hub import Hub
 from evproxy.pressure import Pressure
 from evproxy.upstream.pool.server import PoolServer
 from evproxy.upstream.reasons import one_line
-
-_log = Logger()
 
 _MOST_FAILURES = 16
 """
@@ -28,28 +25,29 @@ _QUIET = 10.0
 
 class Announcements:
     """
-    Notifies `observer`, if there is one, of what happens to a pool.
+    Notifies the observers of a pool of what happens to it.
 
     :param reactor: the time and the timers.
     :param pool: the name of the pool.
+    :param hub: calls the observers.
     """
 
-    def __init__(self, reactor: IReactorTime, pool: str, observer: PoolObserver | None) -> None:
-        self.observer = observer
+    def __init__(self, reactor: IReactorTime, pool: str, hub: Hub) -> None:
+        self._hub = hub
         self._reactor = reactor
         self._pool = pool
         self._failures: set[str] = set()
         self._problems: frozenset[str] = frozenset()
         self._overflowed = -inf
-        self._pressure = Pressure(reactor, lambda: [self.observer])
+        self._pressure = Pressure(reactor, hub)
 
     def server_changed(self, server: PoolServer, state: str, why: str) -> None:
         """`server` has entered `state`."""
-        self._notify(lambda observer: observer.server_changed(self._pool, server.name, state, why))
+        self._hub.server_changed(self._pool, server.name, state, why)
 
     def exhausted(self, why: str) -> None:
         """The pool cannot serve sessions."""
-        self._notify(lambda observer: observer.pool_exhausted(self._pool, why))
+        self._hub.pool_exhausted(self._pool, why)
 
     def overflowed(self, why: str) -> None:
         """A session was rejected because the queue is full; reported once for each period."""
@@ -72,7 +70,7 @@ class Announcements:
         reason = one_line(why)
         if reason not in self._failures and len(self._failures) < _MOST_FAILURES:
             self._failures.add(reason)
-            self._notify(lambda observer: observer.discovery_failed(self._pool, reason))
+            self._hub.discovery_failed(self._pool, reason)
 
     def discovered(self, problems: Sequence[str]) -> None:
         """
@@ -86,27 +84,11 @@ class Announcements:
         if self._failures or (self._problems and not reasons):
             self._failures.clear()
             self._problems = frozenset()
-            self._notify(lambda observer: observer.discovery_recovered(self._pool))
+            self._hub.discovery_recovered(self._pool)
         fresh = [reason for reason in reasons if reason not in self._problems]
         self._problems = frozenset(reasons)
         for reason in fresh[:_MOST_FAILURES]:
-            self._incomplete(reason)
+            self._hub.discovery_incomplete(self._pool, reason)
         if len(fresh) > _MOST_FAILURES:
-            self._incomplete(f"{len(fresh) - _MOST_FAILURES} more problems")
-
-    def _incomplete(self, why: str) -> None:
-        def notify(observer: PoolObserver) -> None:
-            if isinstance(observer, DiscoveryObserver):
-                observer.discovery_incomplete(self._pool, why)
-            else:
-                observer.discovery_failed(self._pool, why)
-
-        self._notify(notify)
-
-    def _notify(self, callback: Callable[[PoolObserver], None]) -> None:
-        """Call the observer.  Log its exceptions, so that they do not disturb the pool."""
-        if self.observer is not None:
-            try:
-                callback(self.observer)
-            except Exception:
-                _log.failure("The observer of pool {pool} raised an exception", pool=self._pool)
+            more = f"{len(fresh) - _MOST_FAILURES} more problems"
+            self._hub.discovery_incomplete(self._pool, more)

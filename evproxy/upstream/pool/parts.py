@@ -31,7 +31,7 @@ def dialers_on(
     :param names: resolves host names.
     :param source: the source addresses; ``None``: as the kernel chooses.
     """
-    return lambda server: dialer_for(reactor, names, server.endpoint, source)
+    return lambda server: dialer_for(reactor, names, server, source)
 
 
 def probes_on(

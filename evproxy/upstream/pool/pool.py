@@ -10,16 +10,26 @@ from collections.abc import Callable, Iterable, Sequence
 from random import Random
 from typing import Any, Self
 
-from twisted.internet.interfaces import IReactorTime
+from twisted.internet.interfaces import IReactorTime, IStreamClientEndpoint
 
-from evproxy.interfaces import Balancer, Dialer, Discovery, PoolObserver, Probe
+from evproxy.interfaces import Balancer, Dialer, Discovery, Observer, Probe
 from evproxy.model import UpstreamServer, upstream_server
-from evproxy.settings import Discover, Ejection, HealthCheck, PoolSettings, in_a_tuple
+from evproxy.settings import (
+    Discover,
+    Ejection,
+    HealthCheck,
+    PoolSettings,
+    in_a_tuple,
+    refuse_beside_settings,
+)
 from evproxy.upstream.names import Names
 from evproxy.upstream.pool.parts import GivenParts
 from evproxy.upstream.pool.running_pool import RunningPool
 
 _DEFAULT = PoolSettings()
+
+_PARTS = ("dialer_for", "probe_for", "discovery_for", "random", "names", "observer")
+"""The arguments of `Pool` that may stand beside ``settings``."""
 
 
 class Pool(RunningPool):
@@ -31,7 +41,8 @@ class Pool(RunningPool):
     your own.  `settings` has all of them, without these objects.
 
     :param reactor: the time and the timers.
-    :param servers: values, or endpoints as in `UpstreamServer.endpoint`.
+    :param servers: values, endpoints as in `UpstreamServer.endpoint`, or client endpoint
+        objects.
     :param dialer_for: makes the `Dialer` of a server, once for each server; ``None``: the
         dialer that suits the endpoint.
     :param balance: the name of a policy, or a `Balancer`.
@@ -45,6 +56,7 @@ class Pool(RunningPool):
     :param names: resolves host names, for sessions, checks and etcd; ``None``: a new resolver.
     :param observer: is notified of changes; ``None``: no observer, unless a `ProxyService` gets
         the pool: then the service logs the changes.
+    :param settings: the settings in one value, in place of the keywords.
     :raises SettingsError: if an argument has a wrong value, if a server is listed twice, or if
         a server can never pass the check.
     """
@@ -52,7 +64,7 @@ class Pool(RunningPool):
     def __init__(
         self,
         reactor: IReactorTime,
-        servers: Iterable[str | UpstreamServer] = (),
+        servers: Iterable[str | UpstreamServer | IStreamClientEndpoint] = (),
         *,
         dialer_for: Callable[[UpstreamServer], Dialer] | None = None,
         name: str = _DEFAULT.name,
@@ -73,12 +85,15 @@ class Pool(RunningPool):
         discovery_for: Callable[[Discover], Discovery] | None = None,
         random: Random | None = None,
         names: Names | None = None,
-        observer: PoolObserver | None = None,
+        observer: Observer | None = None,
+        settings: PoolSettings | None = None,
     ) -> None:
+        if settings is not None:
+            refuse_beside_settings(Pool, locals(), _PARTS)
         balancer, policy = _own_or_setting(balance, _DEFAULT.balance, "update", "candidates")
         probe, check = _own_or_setting(health_check, None, "check")
         discovery, discovered = _own_or_setting(discover, None, "start", "stop")
-        settings = PoolSettings(
+        settings = settings or PoolSettings(
             name=name,
             upstreams=_upstreams(servers),
             balance=policy,
@@ -118,19 +133,19 @@ class Pool(RunningPool):
         discovery_for: Callable[[Discover], Discovery] | None = None,
         random: Random | None = None,
         names: Names | None = None,
-        observer: PoolObserver | None = None,
+        observer: Observer | None = None,
     ) -> Self:
         """Make the pool that `settings` describe; the other arguments are those of the class."""
-        given = GivenParts(
+        return cls(
+            reactor,
+            settings=settings,
             dialer_for=dialer_for,
             probe_for=probe_for,
             discovery_for=discovery_for,
             random=random,
             names=names,
+            observer=observer,
         )
-        pool = cls.__new__(cls)
-        RunningPool.__init__(pool, reactor, settings, given, observer)
-        return pool
 
 
 def _upstreams(servers: Any) -> Any:

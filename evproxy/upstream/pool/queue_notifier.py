@@ -56,6 +56,11 @@ class QueueNotifier:
         self._again = False
         self.due: IDelayedCall | None = None
 
+    @property
+    def waiting(self) -> int:
+        """How many sessions wait."""
+        return self._queue.waiting
+
     def join(
         self,
         info: ConnectionInfo,

@@ -10,14 +10,15 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterator, Sequence
 
-from twisted.internet.interfaces import IReactorTime
+from twisted.internet.interfaces import IReactorTime, IStreamClientEndpoint
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
 from evproxy.errors import NoServerAvailable, SettingsError
+from evproxy.hub import hub_of
 from evproxy.interfaces import (
+    Observer,
     PartlyFailing,
-    PoolObserver,
     PoolSession,
     Server,
     Waiter,
@@ -31,7 +32,8 @@ from evproxy.upstream.pool.queue import Queue
 from evproxy.upstream.pool.queue_notifier import QueueNotifier
 from evproxy.upstream.pool.resetter import Resetter
 from evproxy.upstream.pool.selection import Selection
-from evproxy.upstream.pool.server import PoolServer, ServerStatus
+from evproxy.upstream.pool.server import PoolServer
+from evproxy.upstream.pool.status import PoolStatus, ServerStatus
 from evproxy.upstream.pool.users import Users
 from evproxy.upstream.reasons import left_out, nothing_left
 
@@ -53,7 +55,7 @@ class RunningPool:
         reactor: IReactorTime,
         settings: PoolSettings,
         given: GivenParts,
-        observer: PoolObserver | None,
+        observer: Observer | None,
     ) -> None:
         self.reactor = reactor
         self.settings = settings
@@ -63,7 +65,8 @@ class RunningPool:
         self._parts = parts = Parts(reactor, settings, given)
         self._users = Users()
         self._stopped = False
-        self._announcements = Announcements(reactor, settings.name, observer)
+        self._hub = hub_of(observer)
+        self._announcements = Announcements(reactor, settings.name, self._hub)
         self._members = Members(
             reactor,
             self._make,
@@ -99,10 +102,10 @@ class RunningPool:
         # Nothing runs yet, so the balancer may do all its work at once.
         self._selection.complete()
 
-    def hear_if_nobody_does(self, observer: PoolObserver) -> None:
+    def hear_if_nobody_does(self, observer: Observer) -> None:
         """Notify `observer` of changes from now on, unless the pool has an observer already."""
-        if self._announcements.observer is None:
-            self._announcements.observer = observer
+        if not self._hub:
+            self._hub.add(observer)
 
     # Called by sessions.
 
@@ -257,7 +260,11 @@ class RunningPool:
         everyone = (*self._members, *self._members.leaving())
         return tuple(server.status() for server in everyone)
 
-    def add(self, server: str | UpstreamServer) -> None:
+    def status(self) -> PoolStatus:
+        """A snapshot of the pool."""
+        return PoolStatus(name=self.name, servers=self.servers, waiting=self._queue.waiting)
+
+    def add(self, server: str | UpstreamServer | IStreamClientEndpoint) -> None:
         """
         Add `server` to the pool.  A server that comes back keeps its statistics.
 

@@ -5,45 +5,18 @@ from __future__ import annotations
 from collections.abc import Callable
 from math import exp, inf
 
-from attrs import Factory, define, field, frozen
+from attrs import Factory, define, field
 
 from evproxy.interfaces import Dialer, PoolSession
 from evproxy.model import UpstreamServer
 from evproxy.policy.health import EjectionRecord, slow_start_part
+from evproxy.upstream.pool.status import ServerStatus
 
 DECAY = 10.0
 """Seconds after which a connect time keeps 1/e of its influence, as in Finagle's ``PeakEwma``."""
 
 SAMPLE = DECAY / 100
 """Within this many seconds of the last sample, only a new peak counts."""
-
-
-@frozen(kw_only=True)
-class ServerStatus:
-    """
-    A snapshot of an upstream server for status pages and metrics.
-
-    `state` is ``up``, ``down``, ``ejected`` or ``draining``; `why` is the reason for the state,
-    and `since` is when it began, in seconds on the reactor's clock.  `until` is when the
-    ejection ends, on the same clock, even if the server is also down or draining; ``None``: the
-    server is not ejected.  `weight` is the effective weight.
-    `sessions` is how many sessions hold a slot now; `sessions_total`, `connect_failures` and
-    `ejections` count from the beginning.  `connect_time` is the decaying peak average, in
-    seconds; a failed connect counts as one that took the whole `connect_timeout`.
-    """
-
-    spec: UpstreamServer
-    name: str
-    state: str
-    why: str
-    since: float
-    until: float | None
-    weight: float
-    sessions: int
-    sessions_total: int
-    connect_failures: int
-    ejections: int
-    connect_time: float
 
 
 @define(eq=False, slots=True)

@@ -79,7 +79,7 @@ class EndpointProbe:
 
         def ask() -> Deferred[Any]:
             address = with_port(server.endpoint, self._port)
-            endpoint = self._endpoint_for(address)
+            endpoint = server.client_endpoint or self._endpoint_for(address)
             if isinstance(endpoint, LooksUp):
                 endpoint.notify(attempt)
             return self._question(attempt, attempt.watched(endpoint), server)

@@ -1,0 +1,170 @@
+"""
+The one place that calls observers.
+
+A service, a factory or a pool has one `Hub`, and whoever has something to tell calls the method
+of the event on it.  An exception in an observer is logged and disturbs nobody.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from typing import Any
+
+from twisted.logger import Logger
+
+from evproxy.errors import SettingsError
+from evproxy.interfaces import Observer
+from evproxy.model import SessionRecord, SessionStatus
+
+EVENTS = (
+    "session_started",
+    "session_ended",
+    "connect_failed",
+    "accepting_paused",
+    "accepting_resumed",
+    "pressure_began",
+    "pressure_over",
+    "server_changed",
+    "pool_exhausted",
+    "discovery_failed",
+    "discovery_incomplete",
+    "discovery_recovered",
+    "log_failed",
+    "log_lines_dropped",
+    "log_written_again",
+    "log_not_reopened",
+    "log_lines_lost",
+)
+"""The methods that an observer may have, those of the contracts in `evproxy.interfaces`."""
+
+_log = Logger()
+
+
+class Hub:
+    """
+    Calls the observers of one service, factory or pool, in the order in which they were added.
+
+    An observer is called for each event that it has a method for, whichever of the contracts in
+    `evproxy.interfaces` it satisfies; a hub satisfies all of them.
+
+    `starts`, `ends`: the methods to call for the start and the end of a session.  Where there
+    are none, a session makes no value for them.
+
+    :param observers: the first observers.
+    :raises SettingsError: if one of them has no method for any event.
+    """
+
+    def __init__(self, observers: Iterable[Observer] = ()) -> None:
+        self._observers: list[Observer] = []
+        self._methods: dict[str, list[Callable[..., object]]] = {event: [] for event in EVENTS}
+        self.starts = self._methods["session_started"]
+        self.ends = self._methods["session_ended"]
+        for observer in observers:
+            self.add(observer)
+
+    def __bool__(self) -> bool:
+        return bool(self._observers)
+
+    def add(self, observer: Observer) -> None:
+        """
+        Call `observer` from now on, once for each event, however often it is added.
+
+        :raises SettingsError: if it has no method for any event.
+        """
+        if any(observer is each for each in self._observers):
+            return
+        methods = {event: getattr(observer, event, None) for event in EVENTS}
+        if methods["discovery_incomplete"] is None:
+            methods["discovery_incomplete"] = methods["discovery_failed"]
+        if not any(map(callable, methods.values())):
+            raise SettingsError(
+                f"observers: expected an object with a method such as session_ended, "
+                f"got {observer!r}"
+            )
+        self._observers.append(observer)
+        for event, method in methods.items():
+            if callable(method):
+                self._methods[event].append(method)
+
+    def session_started(self, session: SessionStatus) -> None:
+        """See `evproxy.interfaces.SessionStartObserver`."""
+        self._tell("session_started", session)
+
+    def session_ended(self, record: SessionRecord) -> None:
+        """See `evproxy.interfaces.SessionObserver`."""
+        self._tell("session_ended", record)
+
+    def connect_failed(self, upstream: str, error: str) -> None:
+        """See `evproxy.interfaces.TroubleObserver`."""
+        self._tell("connect_failed", upstream, error)
+
+    def accepting_paused(self, why: str) -> None:
+        """See `evproxy.interfaces.TroubleObserver`."""
+        self._tell("accepting_paused", why)
+
+    def accepting_resumed(self) -> None:
+        """See `evproxy.interfaces.TroubleObserver`."""
+        self._tell("accepting_resumed")
+
+    def pressure_began(self, what: str, remedy: str) -> None:
+        """See `evproxy.interfaces.PressureObserver`."""
+        self._tell("pressure_began", what, remedy)
+
+    def pressure_over(self, what: str) -> None:
+        """See `evproxy.interfaces.PressureObserver`."""
+        self._tell("pressure_over", what)
+
+    def server_changed(self, pool: str, server: str, state: str, why: str) -> None:
+        """See `evproxy.interfaces.PoolObserver`."""
+        self._tell("server_changed", pool, server, state, why)
+
+    def pool_exhausted(self, pool: str, why: str) -> None:
+        """See `evproxy.interfaces.PoolObserver`."""
+        self._tell("pool_exhausted", pool, why)
+
+    def discovery_failed(self, pool: str, why: str) -> None:
+        """See `evproxy.interfaces.PoolObserver`."""
+        self._tell("discovery_failed", pool, why)
+
+    def discovery_incomplete(self, pool: str, why: str) -> None:
+        """See `evproxy.interfaces.DiscoveryObserver`."""
+        self._tell("discovery_incomplete", pool, why)
+
+    def discovery_recovered(self, pool: str) -> None:
+        """See `evproxy.interfaces.PoolObserver`."""
+        self._tell("discovery_recovered", pool)
+
+    def log_failed(self, where: str, why: str) -> None:
+        """See `evproxy.interfaces.LogWriterObserver`."""
+        self._tell("log_failed", where, why)
+
+    def log_lines_dropped(self, where: str) -> None:
+        """See `evproxy.interfaces.LogWriterObserver`."""
+        self._tell("log_lines_dropped", where)
+
+    def log_written_again(self, where: str, dropped: int) -> None:
+        """See `evproxy.interfaces.LogWriterObserver`."""
+        self._tell("log_written_again", where, dropped)
+
+    def log_not_reopened(self, where: str, why: str) -> None:
+        """See `evproxy.interfaces.LogWriterObserver`."""
+        self._tell("log_not_reopened", where, why)
+
+    def log_lines_lost(self, where: str, lines: int) -> None:
+        """See `evproxy.interfaces.LogWriterObserver`."""
+        self._tell("log_lines_lost", where, lines)
+
+    def _tell(self, event: str, *facts: Any) -> None:
+        # An observer that is added by another one hears from the next event on.
+        for method in tuple(self._methods[event]):
+            try:
+                method(*facts)
+            except Exception:
+                _log.failure("An observer raised an exception in {event}", event=event)
+
+
+def hub_of(observer: Observer | None) -> Hub:
+    """`observer` if it is a hub, else a hub with it; an empty one for ``None``."""
+    if isinstance(observer, Hub):
+        return observer
+    return Hub() if observer is None else Hub((observer,))

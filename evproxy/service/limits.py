@@ -1,0 +1,29 @@
+"""
+The bounds on sessions and on pipes that follow from the limit on open files.
+"""
+
+from __future__ import annotations
+
+import resource
+import sys
+
+from evproxy.engine.pipes import MOST as MOST_PIPES
+
+RESERVED_FILES = 64
+"""Descriptors left for everything but sessions and pipes: listeners, logs, health checks."""
+
+
+def open_file_limit() -> int:
+    """How many descriptors this process may have."""
+    limit = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
+    return sys.maxsize if limit == resource.RLIM_INFINITY else limit
+
+
+def sessions_for(open_files: int) -> int:
+    """The bound on sessions that fits a limit of `open_files` descriptors: two for each."""
+    return max(1, (open_files - RESERVED_FILES - 2 * pipes_for(open_files)) // 2)
+
+
+def pipes_for(open_files: int) -> int:
+    """How many pipes fit a limit of `open_files` descriptors: at most an eighth of them all."""
+    return min(MOST_PIPES, open_files // 16)

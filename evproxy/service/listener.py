@@ -1,0 +1,188 @@
+"""
+One listener of a service: its endpoint, its port, and the factory of its sessions.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from typing import Any
+
+from attrs import frozen
+from twisted.internet.defer import Deferred, maybeDeferred, succeed
+from twisted.internet.endpoints import serverFromString
+from twisted.internet.error import CannotListenError
+from twisted.internet.interfaces import IListeningPort, IStreamServerEndpoint
+from twisted.logger import Logger
+from twisted.python.failure import Failure
+
+from evproxy.config.addresses import is_unix_listener, listen_fault, permission_fault
+from evproxy.config.canonical import host_and_port
+from evproxy.errors import SettingsError
+from evproxy.escape import escaped
+from evproxy.session.factory import ProxyFactory
+from evproxy.settings import PERMISSIONS, ListenerSettings
+from evproxy.sockets.listening import LongQueues
+from evproxy.sockets.unix_path import Permissions, permissions
+from evproxy.upstream.reasons import description_fault
+
+_log = Logger()
+
+
+@frozen(kw_only=True)
+class ListenerStatus:
+    """
+    A snapshot of a listener.
+
+    `name` is its name in logs.  `address` is where it listens now, as in the log, or empty.
+    """
+
+    name: str
+    address: str
+
+
+class Listener:
+    """
+    One listener of a service.
+
+    `port` is its port while it listens, else ``None``.
+
+    :param listen: what errors and logs call its endpoint.
+    :param endpoint: where it listens.
+    :param factory: makes its sessions.
+    """
+
+    def __init__(self, listen: str, endpoint: IStreamServerEndpoint, factory: ProxyFactory) -> None:
+        self.listen = listen
+        self.factory = factory
+        self.port: IListeningPort | None = None
+        self._endpoint = endpoint
+        # What `bind` was called for last; ``None``: it is not to listen.
+        self._wanted: object | None = None
+
+    def bind(self) -> None:
+        """
+        Begin to listen.
+
+        Nobody waits for an endpoint that takes its time to listen.  The listener serves once the
+        endpoint listens, and an error is logged.
+
+        :raises twisted.internet.error.CannotListenError: if it cannot listen.
+        """
+        self._wanted = wanted = object()
+        failures: list[Failure] = []
+        listening: Deferred[Any] = maybeDeferred(self._endpoint.listen, self.factory)
+        listening.addCallback(self._bound, wanted)
+        if listening.called:
+            listening.addErrback(failures.append)
+        else:
+            listening.addErrback(self._log_error)
+        if failures:
+            self._wanted = None
+            _raise(self.listen, failures[0])
+
+    def _bound(self, port: IListeningPort, wanted: object) -> None:
+        if self._wanted is wanted:
+            self.port = port
+        else:
+            # The endpoint took its time, and the service was stopped meanwhile.
+            _close(port)
+
+    def _log_error(self, failure: Failure) -> None:
+        _log.failure("Cannot listen on {description}", failure, description=self.listen)
+
+    def close(self) -> Deferred[Any]:
+        """Stop listening.  Fires when the port is closed; an error of that is logged."""
+        self._wanted = None
+        port, self.port = self.port, None
+        return succeed(None) if port is None else _close(port)
+
+    def status(self) -> ListenerStatus:
+        """A snapshot of the listener."""
+        address = "" if self.port is None else shown_address(self.port.getHost())
+        return ListenerStatus(name=self.factory.context.listener, address=address)
+
+
+def _close(port: IListeningPort) -> Deferred[Any]:
+    closing: Deferred[Any] = maybeDeferred(port.stopListening)
+    return closing.addErrback(lambda failure: _log.failure("A listener cannot be closed", failure))
+
+
+def _raise(description: str, failure: Failure) -> None:
+    """Raise it as Twisted does for most errors, but not for all (a lock file, a port too high)."""
+    error = failure.value
+    if isinstance(error, OSError | OverflowError | ValueError) and not isinstance(
+        error, CannotListenError
+    ):
+        raise CannotListenError(None, description, error)
+    failure.raiseException()
+
+
+def shown_address(address: Any) -> str:
+    """The address of a port, in the form of options and logs."""
+    if hasattr(address, "host"):
+        return host_and_port(address.host, address.port)
+    return f"unix:{escaped(os.fsdecode(address.name or b''))}"
+
+
+def server_endpoint(reactor: Any, description: str) -> IStreamServerEndpoint:
+    """
+    The endpoint for `description`, with a backlog of `DEFAULT_BACKLOG` if it names none.
+
+    :raises SettingsError: if there is no such endpoint.
+    """
+    fault = listen_fault(description)
+    if fault is not None:
+        raise SettingsError(f"{description!r} cannot be listened on: {fault}")
+    if ":backlog=" not in description:
+        reactor = LongQueues(reactor)
+    try:
+        endpoint: IStreamServerEndpoint = serverFromString(reactor, description)
+    except Exception as error:
+        # Parsers of endpoint plugins raise what they like.
+        why = description_fault(error)
+        if description.startswith("systemd:") and isinstance(error, LookupError):
+            why = "systemd has handed over no such socket"
+        raise SettingsError(f"{description!r} cannot be listened on: {why}") from None
+    return endpoint
+
+
+def listener_permissions(listener: ListenerSettings) -> Permissions:
+    """
+    Who may connect to the path of `listener`.
+
+    :raises SettingsError: if it says so and has no path, or there is no such user or group.
+    """
+    given = {key: getattr(listener, key) for key in PERMISSIONS}
+    for key in filter(given.get, PERMISSIONS):
+        fault = permission_fault(key, listener.listen)
+        if fault is not None:
+            raise SettingsError(f"{key}: {fault}")
+    return permissions(*given.values())
+
+
+def listeners_for(
+    listen: Sequence[str], unix_mode: str, unix_user: str, unix_group: str
+) -> tuple[ListenerSettings, ...]:
+    """
+    A listener for each of the descriptions `listen`; those of UNIX sockets get the permissions.
+
+    :raises SettingsError: if there are permissions, and no UNIX listener to have them.
+    """
+    given = dict(zip(PERMISSIONS, (unix_mode, unix_user, unix_group), strict=True))
+    for key, value in given.items():
+        if value and not any(map(is_unix_listener, listen)):
+            raise SettingsError(f"{key}: it is for UNIX listeners only, and there is none")
+    return tuple(
+        ListenerSettings(each, **(given if is_unix_listener(each) else {})) for each in listen
+    )
+
+
+def described(endpoint: object) -> str:
+    """What the log calls a listener that is an endpoint object."""
+    if not IStreamServerEndpoint.providedBy(endpoint):
+        raise SettingsError(
+            "listen: expected a server endpoint description or an IStreamServerEndpoint, "
+            f"got {endpoint!r}"
+        )
+    return type(endpoint).__name__

@@ -1,0 +1,86 @@
+"""
+The signals of a process that proxies: the first one drains, the second one ends at once.
+"""
+
+from __future__ import annotations
+
+import signal
+from typing import Any
+
+from evproxy.service.service import ProxyService
+
+_HANDLED = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGQUIT)
+
+
+class Signals:
+    """
+    The signal handlers of a process whose main service is a `ProxyService`.
+
+    ``twistd evproxy`` installs them.  In a ``.tac`` file of your own, do it in one line:
+    ``Signals(reactor, proxy).install()``.  Else a second Ctrl-C does not hurry a drain: Twisted's
+    own handlers only stop the reactor, which is stopping already.
+
+    SIGTERM, SIGINT and SIGHUP drain with the drain timeout, SIGQUIT without one (as in nginx); a
+    second signal of any kind resets every session.  SIGUSR1 reopens the access log.  A signal that
+    is ignored when this object is made (`nohup`, the background jobs of a shell) stays ignored.
+
+    :param reactor: Twisted's; it is stopped by the first signal.
+    :param proxy: the service that drains.
+    """
+
+    def __init__(self, reactor: Any, proxy: ProxyService) -> None:
+        self._reactor = reactor
+        self._proxy = proxy
+        self._stopping = False
+        self._handlers = {
+            number: signal.SIG_IGN if signal.getsignal(number) == signal.SIG_IGN else self._handle
+            for number in _HANDLED
+        }
+        self._before: Any = None
+        self._mask: set[Any] = set()
+
+    def install(self) -> None:
+        """
+        Install the handlers.
+
+        A signal that comes before the reactor runs stops the reactor as soon as it runs.  When
+        the reactor starts, it installs its own handlers, and a signal would then kill the
+        process.  So the signals stay blocked until these handlers are installed again.
+        """
+        self._set_handlers()
+        if not self._reactor.running:
+            self._reactor.addSystemEventTrigger("before", "startup", self._block)
+            self._reactor.callWhenRunning(self._unblock)
+
+    def _block(self) -> None:
+        self._mask = signal.pthread_sigmask(signal.SIG_BLOCK, _HANDLED)
+
+    def _unblock(self) -> None:
+        self._set_handlers()
+        # By now twistd has set its own, which rotates its log.
+        self._before = signal.getsignal(signal.SIGUSR1)
+        if self._before is not signal.SIG_IGN:
+            signal.signal(signal.SIGUSR1, self._reopen)
+        signal.pthread_sigmask(signal.SIG_SETMASK, self._mask)
+
+    def _reopen(self, number: int, frame: Any) -> None:
+        self._reactor.callFromThread(self._proxy.reopen_log)
+        if callable(self._before):
+            self._before(number, frame)
+
+    def _set_handlers(self) -> None:
+        for number, handler in self._handlers.items():
+            signal.signal(number, handler)
+
+    def _handle(self, number: int, frame: object) -> None:
+        self._reactor.callFromThread(self.received, number)
+
+    def received(self, number: int) -> None:
+        """Handle the signal `number`."""
+        if self._stopping:
+            self._proxy.abort()
+            return
+        self._stopping = True
+        if number == signal.SIGQUIT:
+            self._proxy.drain(None)
+        self._reactor.stop()

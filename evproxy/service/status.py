@@ -1,0 +1,28 @@
+"""
+One snapshot of a service, which logs, metrics, pages and tests read.
+"""
+
+from __future__ import annotations
+
+from attrs import frozen
+
+from evproxy.model import SessionStatus
+from evproxy.service.listener import ListenerStatus
+from evproxy.upstream.pool.status import PoolStatus
+
+
+@frozen(kw_only=True)
+class Status:
+    """
+    A snapshot of a service.
+
+    `sessions` has the oldest sessions, and `session_count` is how many there are in all, of at
+    most `max_sessions`.  `draining` says whether the service drains.
+    """
+
+    listeners: tuple[ListenerStatus, ...]
+    pools: tuple[PoolStatus, ...]
+    sessions: tuple[SessionStatus, ...]
+    session_count: int
+    max_sessions: int
+    draining: bool

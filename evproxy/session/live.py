@@ -1,0 +1,119 @@
+"""
+The sessions that are not over: found by their numbers, listed, ended and drained.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from itertools import islice
+from operator import length_hint
+from typing import Any
+
+from twisted.internet.defer import Deferred, succeed
+from twisted.internet.interfaces import IDelayedCall
+from twisted.logger import Logger
+
+from evproxy.model import Ending, SessionStatus, Side
+from evproxy.session.session import Session
+
+RESET_BATCH = 32
+"""How many sessions are reset before the reactor gets its turn: about a millisecond's worth."""
+
+MOST_LISTED = 256
+"""How many sessions a list of them has unless more are asked for: about a millisecond's worth."""
+
+_log = Logger()
+
+
+class LiveSessions:
+    """
+    The sessions of one service or factory.
+
+    `by_id` has them in the order in which they started.
+
+    :param reactor: the time and the timers.
+    """
+
+    def __init__(self, reactor: Any) -> None:
+        self.by_id: dict[int, Session] = {}
+        self._reactor = reactor
+        self._last_id = 0
+        self._empty: list[Deferred[None]] = []
+        self._deadline: IDelayedCall | None = None
+
+    def __len__(self) -> int:
+        return len(self.by_id)
+
+    def __iter__(self) -> Iterator[Session]:
+        return iter(self.by_id.values())
+
+    def opened(self, session: Session) -> None:
+        """`session` begins, and gets its number."""
+        self._last_id = session.id = self._last_id + 1
+        self.by_id[session.id] = session
+
+    def closed(self, session: Session) -> None:
+        """`session` is over."""
+        self.by_id.pop(session.id, None)
+        if not self.by_id and self._empty:
+            waiting, self._empty = self._empty, []
+            for deferred in waiting:
+                deferred.callback(None)
+
+    def status(self, most: int = MOST_LISTED) -> tuple[SessionStatus, ...]:
+        """Snapshots of the `most` oldest sessions, the oldest first."""
+        now = self._reactor.seconds()
+        return tuple(session.status(now) for session in islice(self, most))
+
+    def end(self, session_id: int) -> None:
+        """
+        Reset both sides of a session.
+
+        :raises LookupError: if there is no such session, or not any more.
+        """
+        session = self.by_id.get(session_id)
+        if session is None:
+            raise LookupError(f"there is no session {session_id}")
+        session.end(Side.PROXY, Ending.REQUESTED)
+
+    def drain(self, deadline: float | None, closing: Deferred[Any]) -> Deferred[None]:
+        """
+        Let the sessions come to their end; fires when no session is left.
+
+        :param deadline: seconds after which the rest are reset; ``None``: never.
+        :param closing: fires when no session can begin any more.
+        """
+        if deadline is not None:
+            self._deadline = self._reactor.callLater(max(0.0, deadline), self._out_of_time)
+        drained: Deferred[None] = Deferred()
+        closing.addCallback(lambda _: self.when_empty())
+        closing.addCallback(self._cancel_deadline).chainDeferred(drained)
+        return drained
+
+    def when_empty(self) -> Deferred[None]:
+        """Fires when no session is left."""
+        if not self.by_id:
+            return succeed(None)
+        deferred: Deferred[None] = Deferred()
+        self._empty.append(deferred)
+        return deferred
+
+    def abort(self) -> None:
+        """Reset every session now, `RESET_BATCH` of them in a turn of the reactor."""
+        self._reset_next(iter(tuple(self)))
+
+    def _reset_next(self, sessions: Iterator[Session]) -> None:
+        for session in islice(sessions, RESET_BATCH):
+            with _log.failuresHandled("Could not end a session"):
+                session.end(Side.PROXY, Ending.DRAIN)
+        if length_hint(sessions):
+            self._reactor.callLater(0, self._reset_next, sessions)
+
+    def _out_of_time(self) -> None:
+        self._deadline = None
+        self.abort()
+
+    def _cancel_deadline(self, _: object) -> None:
+        if self._deadline is not None:
+            self._deadline.cancel()
+            self._deadline = None
