@@ -123,7 +123,11 @@ def test_default_is_accepted(table: Any, key: Any) -> None:
 def test_every_setting_is_declared(table: Any) -> None:
     """Every field of a table is a declared setting, except the tables that no file has."""
     names = {each.name for each in attrs.fields(table)}
-    assert names - {each.name for each in declared(table)} <= {"keepalive", "name", "client_endpoint"}
+    assert names - {each.name for each in declared(table)} <= {
+        "keepalive",
+        "name",
+        "client_endpoint",
+    }
 
 
 def test_example_file() -> None:
