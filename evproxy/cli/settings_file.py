@@ -22,6 +22,7 @@ from evproxy.errors import SettingsError
 from evproxy.service.listener import listener_permissions, server_endpoint
 from evproxy.settings import ListenerSettings, PoolSettings, Settings
 from evproxy.upstream.address import check_upstream
+from evproxy.upstream.discovery.file import open_at_once
 from evproxy.upstream.pool.parts import discoveries_on, probes_on
 from evproxy.upstream.probes.probe import check_probe
 
@@ -89,7 +90,7 @@ def pool_problems(pool: PoolSettings) -> Iterator[str]:
 
 def _text(path: str) -> str:
     try:
-        with open(path, "rb", opener=_open_at_once) as file:
+        with open(path, "rb", opener=open_at_once) as file:
             if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
                 raise ConfigErrors(["cannot be read: it is not a regular file"])
             data = file.read(SIZE_LIMIT + 1)
@@ -101,11 +102,6 @@ def _text(path: str) -> str:
         return data.decode()
     except UnicodeDecodeError as error:
         raise ConfigErrors([f"not UTF-8 at byte {error.start + 1}"]) from None
-
-
-def _open_at_once(path: str, flags: int) -> int:
-    """An opener for `open` that does not wait for the writer of a FIFO."""
-    return os.open(path, flags | os.O_NONBLOCK)
 
 
 def _fault(attempt: Callable[[Any, str], object], description: str) -> str | None:

@@ -239,11 +239,9 @@ class Connecting:
 
     def _call(self, what: Callable[..., object], *arguments: object) -> None:
         """Call `what`, which is another's code: whatever it raises, the session closes."""
-        try:
+        peer = self.session.info.peer_host
+        with _log.failuresHandled("Could not stop connecting a session of {peer}", peer=peer):
             what(*arguments)
-        except Exception:
-            peer = self.session.info.peer_host
-            _log.failure("Could not stop connecting a session of {peer}", peer=peer)
 
 
 def message_of(failure: Failure) -> str:

@@ -264,11 +264,9 @@ class Session:
         if connecting is not None:
             connecting.stop()
         if routing is not None:
-            try:
+            peer = self.info.peer_host
+            with _log.failuresHandled("Could not stop choosing a pool for {peer}", peer=peer):
                 routing.cancel()
-            except Exception:
-                peer = self.info.peer_host
-                _log.failure("Could not stop choosing a pool for {peer}", peer=peer)
 
     # Relaying.
 
@@ -276,21 +274,16 @@ class Session:
         """One side ended its stream; from now on the half-close timeout counts."""
         self._half_closed = True
         if self._deadline_is_idle:
-            self._count_half_close()
-
-    def _count_half_close(self) -> None:
-        now = self._context.clock.seconds()
-        self._drop_deadline()
-        self._set_deadline(now, now, self._context.timeouts.half_close)
+            now = self._context.clock.seconds()
+            self._drop_deadline()
+            self._set_deadline(now, now, self._context.timeouts.half_close)
 
     def relay_closing(self, by: Side, how: Ending) -> None:
         """How the session ends is decided; what is queued is still delivered."""
         self.reason = close_reason(by, how, self.phase)
         assert self.phase in _BEFORE_CLOSING
         self.phase = _CLOSING
-        self._half_closed = True
-        if self._deadline_is_idle:
-            self._count_half_close()
+        self.relay_half_closed(by)
 
     def relay_closed(self, by: Side, how: Ending) -> None:
         """Both connections are gone; `how` is another than decided if delivery was cut short."""

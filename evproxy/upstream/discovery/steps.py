@@ -43,7 +43,9 @@ class Steps:
             self._timer = self._clock.callLater(seconds, self._on_timer, call)
 
     def pause(self, seconds: float, begin: Callable[[], None]) -> None:
-        """The step is over; `begin` the next step after `seconds`."""
+        """The step is over; `begin` the next step after `seconds`, unless `stop` was called."""
+        if not self.running:
+            return
         self._current = None
         if self._timer is not None:
             self._timer.cancel()

@@ -148,10 +148,9 @@ class _Checked:
     def _end_check(self) -> None:
         cancel, self._cancel = self._cancel, None
         if cancel is not None:
-            try:
+            name = self._server.name
+            with _log.failuresHandled("Could not cancel a check of {server}", server=name):
                 cancel()
-            except Exception:
-                _log.failure("Could not cancel a check of {server}", server=self._server.name)
 
     def _answered(self, error: str | Shortage | None) -> None:
         checks = self._checks

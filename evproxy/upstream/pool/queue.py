@@ -181,7 +181,5 @@ def why_full(restricted: bool) -> str:
 
 def _call(callback: Callable[..., None], *arguments: Any) -> None:
     """Call `callback`.  Log its exceptions, so that the next session is still notified."""
-    try:
+    with _log.failuresHandled("A callback of a session in the queue raised an exception"):
         callback(*arguments)
-    except Exception:
-        _log.failure("A callback of a session in the queue raised an exception")

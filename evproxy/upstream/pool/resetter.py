@@ -64,10 +64,8 @@ class Resetter:
                 server.connecting.add(session)
                 continue
             server.connecting.discard(session)
-            try:
+            with _log.failuresHandled("Could not end a session of {server}", server=server.name):
                 session.end(Side.PROXY, Ending.SERVER_DOWN)
-            except Exception:
-                _log.failure("Could not end a session of {server}", server=server.name)
         if length_hint(sessions):
             self._reset_soon(server, sessions)
 

@@ -227,7 +227,8 @@ class RunningPool:
         """
         `user` stops using the pool.  After the last user, no timer, check or watch is left.
 
-        Then all waiting sessions give up.  No effect if `user` has not started the pool.
+        Then all waiting sessions give up.  A user that has not started the pool changes nothing
+        for the others; without any user, timers that sessions have left are cancelled.
         """
         ran = bool(self._users)
         self._users.remove(user)
@@ -237,10 +238,8 @@ class RunningPool:
             return
         self._stopped = True
         if ran and self._parts.discovery is not None:
-            try:
+            with _log.failuresHandled("Could not stop the discovery of {pool}", pool=self.name):
                 self._parts.discovery.stop()
-            except Exception:
-                _log.failure("Could not stop the discovery of pool {pool}", pool=self.name)
         self._members.stop()
         self._selection.stop()
         if self._resetter is not None:
