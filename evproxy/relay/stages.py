@@ -122,9 +122,9 @@ class Path:
         self._full = False
         self._over = False
 
-    def outlet(self, stage: Stage) -> Outlet:
-        """The outlet of `stage`."""
-        return _Outlet(self, self._stages.index(stage) + 1)
+    def outlet(self, number: int) -> Outlet:
+        """The outlet of the stage `number`, counted from 0 in the order of this path."""
+        return _Outlet(self, number + 1)
 
     # What the half that reads hands on.
 

@@ -246,8 +246,9 @@ class StreamRelay:
             direction.start()
         if self._paths:
             up, down = self._paths
-            for stage in self._stages:
-                stage.start(up.outlet(stage), down.outlet(stage))
+            last = len(self._stages) - 1
+            for number, stage in enumerate(self._stages):
+                stage.start(up.outlet(number), down.outlet(last - number))
         if received:
             self._from_client.received(received)
         if ended:

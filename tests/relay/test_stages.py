@@ -73,6 +73,28 @@ async def test_stages_are_passed_in_order(proxied: Proxied, stages: list[Any]) -
     assert await client.receive(3) == b"!21"
 
 
+class Equal(Naming):
+    """Equals every other one, as a stage that is a value may."""
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Equal)
+
+    def __hash__(self) -> int:
+        return 0
+
+
+@each_kind
+async def test_stages_that_are_equal(proxied: Proxied, stages: list[Any]) -> None:
+    """Each of two equal stages is passed once."""
+    stages += [Equal(b"1"), Equal(b"2")]
+    await proxied.start()
+    client, server = await proxied.pair()
+    await client.send(b"?")
+    assert await server.receive(3) == b"?12"
+    await server.send(b"!")
+    assert await client.receive(3) == b"!21"
+
+
 @each_kind
 async def test_a_slow_stage_makes_the_peer_wait(proxied: Proxied, stages: list[Any]) -> None:
     """A stage that delays holds no more than the bound and one read, and loses nothing."""
