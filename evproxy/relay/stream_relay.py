@@ -19,6 +19,7 @@ from typing import Any
 
 from twisted.internet.error import ConnectionDone
 from twisted.internet.interfaces import IHalfCloseableDescriptor, IPushProducer, IReactorTime
+from twisted.logger import Logger
 from twisted.protocols.policies import ProtocolWrapper
 from twisted.protocols.tls import TLSMemoryBIOProtocol
 from twisted.python.failure import Failure
@@ -30,6 +31,8 @@ from evproxy.relay.contract import Half, Receiver, RelayListener
 from evproxy.relay.delivery import Delivery, EndDelivery, descriptor_of, innermost, is_reset, unsent
 from evproxy.relay.stages import Path, Stage
 from evproxy.relay.wrappers import guard
+
+_log = Logger()
 
 
 @implementer(IPushProducer)
@@ -446,11 +449,12 @@ class StreamRelay:
         assert self._how is not None
         for path in self._paths:
             path.close()
-        try:
-            for stage in self._stages:
+        for stage in self._stages:
+            try:
                 stage.closed()
-        finally:
-            self._listener.relay_closed(self._by, self._how)
+            except Exception:
+                _log.failure("A stage raised an exception when its session was over")
+        self._listener.relay_closed(self._by, self._how)
         self._to_upstream.release()
         self._to_downstream.release()
 

@@ -12,7 +12,8 @@ from evproxy.model import Ending
 from evproxy.relay.stages import HELD, PassThrough
 from evproxy.sockets.plane import DataPlane
 from tests.support.bulk import BULK
-from tests.support.peers import END, RESET, turn
+from tests.support.leaks import LoggedErrors
+from tests.support.peers import END, RESET, converse, turn
 from tests.support.proxies import Proxied
 from tests.support.stages import Later, Shift
 
@@ -124,3 +125,37 @@ async def test_what_a_stage_holds_is_delivered_before_a_reset(
     assert await server.rest() == (b"held", RESET)
     await proxied.observed.ended()
     assert proxied.observed.records[0].reason.how is Ending.RESET
+
+
+class Breaking(PassThrough):
+    """Raises an exception when the session is over."""
+
+    def closed(self) -> None:
+        super().closed()
+        raise ArithmeticError
+
+
+class Closed(PassThrough):
+    """Remembers that the session is over."""
+
+    over = False
+
+    def closed(self) -> None:
+        super().closed()
+        self.over = True
+
+
+@each_kind
+async def test_a_stage_that_breaks_when_the_session_is_over(
+    proxied: Proxied, stages: list[Any], logged_errors: LoggedErrors
+) -> None:
+    """Each exception is logged, and the stages after it still hear that the session is over."""
+    stages += [Breaking(), Breaking(), Closed()]
+    await proxied.start()
+    client, server = await proxied.pair()
+    await converse(client, server)
+    client.end()
+    server.end()
+    await proxied.observed.ended()
+    assert stages[-1].over
+    assert len(logged_errors.flush(ArithmeticError)) == 2
