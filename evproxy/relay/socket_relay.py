@@ -32,6 +32,7 @@ class SocketRelay:
     """
 
     __slots__ = (
+        "_by",
         "_delivery",
         "_down",
         "_ending",
@@ -42,7 +43,6 @@ class SocketRelay:
         "_queued",
         "_releasing",
         "_up",
-        "by",
         "how",
     )
 
@@ -63,7 +63,7 @@ class SocketRelay:
         # What both kernels held at the last look; -1 before the first one.
         self._queued = -1
         self._releasing = False
-        self.by = _PROXY
+        self._by = _PROXY
         self.how: Ending | None = None
         downstream.other, upstream.other = upstream, downstream
         downstream.relay = upstream.relay = self
@@ -118,7 +118,7 @@ class SocketRelay:
         other = end.other
         assert other is not None
         if other.passed:
-            self.by, self.how = self._side(other), _FINISHED
+            self._by, self.how = self._side(other), _FINISHED
             self._release_soon()
         else:
             self._listener.relay_half_closed(self._side(end))
@@ -127,16 +127,13 @@ class SocketRelay:
         """The connection of `end` is lost: it was reset, and all that came from it was read."""
         if self.how is not None:
             return
-        self.by, self.how = self._side(end), Ending.RESET
-        self._listener.relay_closing(self.by, self.how)
+        self._by, self.how = self._side(end), Ending.RESET
+        self._listener.relay_closing(self._by, self.how)
         end.unwatch()
         other = end.other
         assert other is not None
         other.drop_backlog()
-        if end.backlogged and not other.was_reset:
-            other.set_mask(OUT)
-        else:
-            self.flushed(end)
+        self.flushed(end)
 
     def flushed(self, end: End) -> None:
         """The end is decided, and nothing of `end` is kept: reset the other end after delivery."""
@@ -194,7 +191,7 @@ class SocketRelay:
         if self._releasing:
             return
         if self.how is None:
-            self.by, self.how = by, how
+            self._by, self.how = by, how
             self._listener.relay_closing(by, how)
         if self._delivery is not None:
             self._delivery.cancel()
@@ -206,8 +203,8 @@ class SocketRelay:
 
     def _decide(self, end: End) -> None:
         """The session ends now, as code on the side of `end` closes that."""
-        self.by, self.how = self._side(end), Ending.RESET
-        self._listener.relay_closing(self.by, self.how)
+        self._by, self.how = self._side(end), Ending.RESET
+        self._listener.relay_closing(self._by, self.how)
 
     def _deliver(self, end: End) -> None:
         """Stop reading the other end, and send it what is kept of `end`."""
@@ -285,7 +282,7 @@ class SocketRelay:
             try:
                 up.release(self._reason(up))
             finally:
-                self._listener.relay_closed(self.by, self.how)
+                self._listener.relay_closed(self._by, self.how)
                 down.other = up.other = down.relay = up.relay = None
 
     def _side(self, end: End) -> Side:
