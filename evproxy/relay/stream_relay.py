@@ -29,6 +29,7 @@ from evproxy.model import Ending, Side
 from evproxy.relay.closing_here import TLSClosing, closed_here
 from evproxy.relay.contract import Half, Receiver, RelayListener
 from evproxy.relay.delivery import Delivery, EndDelivery, descriptor_of, innermost, is_reset, unsent
+from evproxy.relay.end import End
 from evproxy.relay.stages import Path, Stage
 from evproxy.relay.wrappers import guard
 
@@ -170,6 +171,13 @@ def half_closeable(transport: Any) -> bool:
     )
 
 
+def set_late_options(transport: Any) -> None:
+    """Set the options that a short session does without, on one of evproxy's own transports."""
+    end = innermost(transport)
+    if isinstance(end, End):
+        end.set_late_options()
+
+
 def reset(transport: Any) -> None:
     """End `transport` at once, with a reset where it knows one."""
     getattr(transport, "abortConnection", transport.loseConnection)()
@@ -231,7 +239,8 @@ class StreamRelay:
         self._closing: Direction | None = None
         self._tls_closing: TLSClosing | None = None
         self._last_active = clock.seconds()
-        self._queued = 0
+        # What both kernels held at the last look; -1 before the first one.
+        self._queued = -1
         self._first_byte: float | None = None
         self._from_client: Receiver = self._to_upstream
         from_server: Receiver = self._to_downstream
@@ -278,6 +287,10 @@ class StreamRelay:
 
     def idle_since(self, now: float) -> float:
         """When a byte last moved; see `evproxy.relay.contract.Relay`."""
+        if self._queued < 0:
+            self._queued = 0
+            set_late_options(self._to_upstream.source)
+            set_late_options(self._to_downstream.source)
         queued = unsent(descriptor_of(self._to_upstream.sink)) + unsent(
             descriptor_of(self._to_downstream.sink)
         )

@@ -112,7 +112,9 @@ class DataPlane:
                 client.not_joined()
                 server.not_joined()
         for half in (downstream, upstream):
-            set_transport_options(half.transport, self._options)
+            if not isinstance(innermost(half.transport), SocketTransport):
+                # evproxy's own transports have theirs already, or get them from the relay.
+                set_transport_options(half.transport, self._options)
             # TLS has timers, which would wait for an engine that lingers.
             if not isinstance(ending_layer(half.transport), SocketTransport):
                 self._not_alone()
