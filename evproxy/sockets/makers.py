@@ -118,7 +118,9 @@ class TwistedSockets(PlainSockets):
         timeout: float,
         source: Sources | None = None,
     ) -> IConnector:
-        reactor = self.reactor if source is None else SourcedReactor(self.reactor, source)
+        reactor = self.reactor
+        if source is not None:
+            reactor = SourcedReactor(reactor, source, self.gate.short)
         connector: IConnector = (
             reactor.connectUNIX(to.host, factory, timeout)
             if to.family == socket.AF_UNIX
