@@ -34,6 +34,7 @@ from evproxy.session.admission import Admission
 from evproxy.session.factory import ProxyFactory
 from evproxy.session.session import Session
 from evproxy.settings import (
+    DEFAULT_BACKLOG,
     DEFAULT_LISTEN,
     PERMISSIONS,
     AccessLogSettings,
@@ -44,9 +45,9 @@ from evproxy.settings import (
     Timeouts,
     in_a_tuple,
 )
-from evproxy.sockets.listening import GivenPaths, LongQueues
+from evproxy.sockets.listening import TWISTED_BACKLOG, ListeningReactor
 from evproxy.sockets.plane import DataPlane
-from evproxy.sockets.unix_path import Permissions, permissions
+from evproxy.sockets.unix_path import AS_DESCRIBED, Permissions, permissions
 from evproxy.upstream.names import Names
 from evproxy.upstream.pool.pool import Pool
 from evproxy.upstream.reasons import description_fault
@@ -79,17 +80,22 @@ def pipes_for(open_files: int) -> int:
     return min(MOST_PIPES, open_files // 16)
 
 
-def server_endpoint(reactor: Any, description: str) -> IStreamServerEndpoint:
+def server_endpoint(
+    reactor: Any, description: str, permissions: Permissions = AS_DESCRIBED
+) -> IStreamServerEndpoint:
     """
     The endpoint for `description`, with a backlog of `DEFAULT_BACKLOG` if it names none.
 
+    :param reactor: a `ListeningReactor`; any other one if the endpoint will never listen.
+    :param permissions: who may connect to the path of a UNIX listener.
     :raises SettingsError: if there is no such endpoint.
     """
     fault = listen_fault(description)
     if fault is not None:
         raise SettingsError(f"{description!r} cannot be listened on: {fault}")
-    if ":backlog=" not in description:
-        reactor = LongQueues(reactor)
+    if isinstance(reactor, ListeningReactor):
+        backlog = TWISTED_BACKLOG if ":backlog=" in description else DEFAULT_BACKLOG
+        reactor = reactor.for_listener(backlog, permissions)
     try:
         endpoint: IStreamServerEndpoint = serverFromString(reactor, description)
     except Exception as error:
@@ -328,8 +334,7 @@ class ProxyService(Service):
                 listener.listen,
                 endpoints.get(place)
                 or server_endpoint(
-                    GivenPaths(self.plane.listening, listener_permissions(listener)),
-                    listener.listen,
+                    self.plane.listening, listener.listen, listener_permissions(listener)
                 ),
                 self._factory(listener, hearing),
             )
