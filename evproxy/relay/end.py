@@ -435,7 +435,10 @@ class End:
 
     def received(self, data: bytes) -> None:
         """Pass `data` on as if it had just been read."""
-        self.kept = (self.kept or bytearray()) + data
+        if self.kept is None:
+            self.kept = bytearray(data)
+        else:
+            self.kept += data
         self.flush()
         if self.backlogged:
             self._wait_for_other()
@@ -449,7 +452,7 @@ class End:
         if not other.passed:
             # When both have ended, the sockets are closed in this very batch.
             self.set_mask(self.mask & ~IN)
-        if not (self.passed or self.kept or (self.pipe is not None and self.pipe.held)):
+        if not (self.passed or self.backlogged):
             self._pass_end()
 
     def peer_reset(self) -> None:
