@@ -29,6 +29,9 @@ class Receiver(Protocol):
         Returns whether the receiver closes the connection itself, later.
         """
 
+    def half_broke(self) -> None:
+        """The half raised an exception, which is logged; its connection is reset."""
+
     def connection_lost(self, reason: Failure) -> None:
         """The peer's connection is gone: ``ConnectionDone`` if in order."""
 
@@ -38,6 +41,9 @@ class Half(Protocol):
 
     transport: Any
     receiver: Receiver
+
+    def peer_reset(self) -> None:
+        """See `Receiver`."""
 
     def closing_here(self, ended: bool) -> bool:
         """See `Receiver`."""
@@ -50,7 +56,12 @@ class RelayListener(Protocol):
         """`side` ended its stream in order; the other direction goes on."""
 
     def relay_closing(self, by: Side, how: Ending) -> None:
-        """The end is decided, by `by` in the way `how`; only delivery is outstanding."""
+        """
+        The end is decided, by `by` in the way `how`; delivery may be outstanding.
+
+        The socket relay does not call this when both streams have ended in order and nothing is
+        outstanding: it calls only `relay_closed`.
+        """
 
     def relay_closed(self, by: Side, how: Ending) -> None:
         """

@@ -461,6 +461,9 @@ class End:
     def closing_here(self, ended: bool) -> bool:
         return self.relay is not None and self.relay.closing_here(self)
 
+    def half_broke(self) -> None:
+        """Nothing to do: the relay hears of it by `event_failed`."""
+
     def connection_lost(self, reason: Failure) -> None:
         """Somebody else closed the transport."""
         if self.relay is not None:

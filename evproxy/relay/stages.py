@@ -144,6 +144,9 @@ class Path:
         self._flush()
         return self._to.closing_here(ended)
 
+    def half_broke(self) -> None:
+        self._to.half_broke()
+
     def connection_lost(self, reason: Failure) -> None:
         try:
             self._flush()

@@ -127,6 +127,9 @@ class Direction:
         self._relay.closing_here(self, ended)
         return False
 
+    def half_broke(self) -> None:
+        self._relay.reset(Side.PROXY, Ending.ERROR)
+
     def connection_lost(self, reason: Failure) -> None:
         self.lost = True
         self._relay.connection_lost(self, reason.check(ConnectionDone) is not None)
@@ -151,7 +154,7 @@ class Direction:
                 self.source.resumeProducing()
 
     def sink_closing(self, ended: bool) -> None:
-        """The sink, which knows no half to tell it to, is being closed; see `Relayed`."""
+        """The sink, which knows no half to tell it to, is being closed; see `SocketTransport`."""
         self._relay.sink_closing(self, ended)
 
     def stopProducing(self) -> None:

@@ -8,7 +8,7 @@ import pytest
 from twisted.internet.defer import Deferred
 
 from evproxy.engine.loop import CHUNK
-from evproxy.model import Ending
+from evproxy.model import Ending, Side
 from evproxy.relay.stages import HELD, PassThrough
 from evproxy.sockets.plane import DataPlane
 from tests.support.bulk import BULK
@@ -159,3 +159,27 @@ async def test_a_stage_that_breaks_when_the_session_is_over(
     await proxied.observed.ended()
     assert stages[-1].over
     assert len(logged_errors.flush(ArithmeticError)) == 2
+
+
+class Refusing(PassThrough):
+    """Raises an exception for whatever comes."""
+
+    def upload(self, data: bytes) -> None:
+        raise ArithmeticError
+
+
+@pytest.mark.parametrize("proxied", ["socket"], indirect=True)
+async def test_a_stage_that_breaks(
+    proxied: Proxied, stages: list[Any], logged_errors: LoggedErrors
+) -> None:
+    """The session is reset, and neither peer is blamed."""
+    stages.append(Refusing())
+    await proxied.start()
+    client, server = await proxied.pair()
+    await client.send(b"?")
+    assert await server.rest() == (b"", RESET)
+    assert await client.rest() == (b"", RESET)
+    await proxied.observed.ended()
+    reason = proxied.observed.records[0].reason
+    assert (reason.by, reason.how) == (Side.PROXY, Ending.ERROR)
+    assert len(logged_errors.flush(ArithmeticError)) == 1
