@@ -1,10 +1,9 @@
 """
 The stream relay: producers and consumers between any two Twisted transports.
 
-It is portable and asks nothing of a transport but `ITransport` and `IConsumer`; half-close
-and reset are used where the transport has them.  The two `Direction`s move the bytes: each is
-both the receiver of what its source reads and the producer that its sink pauses, so that a slow
-reader makes the other peer wait.  A `StreamRelay` decides how the session comes to its end.
+It is portable and asks nothing of a transport but `ITransport` and `IConsumer`; it uses half-close
+and reset where the transport has them.  The two `Direction`s move the bytes; a `StreamRelay`
+decides how the session ends.
 
 Rules: a stream ends once, in order or not, and only an end in order is passed on as one.  A
 direction is detached before its sink is closed, or that would never close; what still comes from
@@ -17,149 +16,21 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from twisted.internet.error import ConnectionDone
-from twisted.internet.interfaces import IHalfCloseableDescriptor, IPushProducer, IReactorTime
+from twisted.internet.interfaces import IHalfCloseableDescriptor, IReactorTime
 from twisted.logger import Logger
 from twisted.protocols.policies import ProtocolWrapper
 from twisted.protocols.tls import TLSMemoryBIOProtocol
-from twisted.python.failure import Failure
-from zope.interface import implementer
 
 from evproxy.model import Ending, Side
 from evproxy.relay.closing_here import TLSClosing, closed_here
 from evproxy.relay.contract import Half, Receiver, RelayListener
 from evproxy.relay.delivery import Delivery, EndDelivery, descriptor_of, innermost, is_reset, unsent
+from evproxy.relay.direction import Direction
 from evproxy.relay.end import End
 from evproxy.relay.stages import Path, Stage
 from evproxy.relay.wrappers import guard
 
 _log = Logger()
-
-
-@implementer(IPushProducer)
-class Direction:
-    """
-    One direction of a stream relay, from `source` to `sink`.
-
-    `moved` counts the bytes that were written to the sink.  `ended`: its stream has ended in
-    order; `was_reset`: its peer has reset, but what it sent may still be read; `lost`: its
-    connection is lost.  `paused`: the sink takes no more; `full`: nor do the stages.
-    """
-
-    __slots__ = (
-        "_relay",
-        "side",
-        "source",
-        "sink",
-        "moved",
-        "ended",
-        "lost",
-        "was_reset",
-        "paused",
-        "full",
-        "_producing",
-    )
-
-    def __init__(self, relay: StreamRelay, side: Side, source: Any, sink: Any) -> None:
-        self._relay = relay
-        self.side = side
-        self.source = source
-        self.sink = sink
-        self.moved = 0
-        self.ended = False
-        self.lost = False
-        self.was_reset = False
-        self.paused = self.full = False
-        self._producing = False
-
-    def start(self) -> None:
-        """Pass on what the source reads from now on, as fast as the sink takes it."""
-        self._producing = True
-        self.sink.registerProducer(self, True)
-
-    def detach(self) -> None:
-        """Pass on nothing more."""
-        if self._producing:
-            self._producing = False
-            self.sink.unregisterProducer()
-
-    def release(self) -> None:
-        """The relay is over: be in no cycle with it, nor with a sink that keeps this (TLS does)."""
-        del self._relay, self.source, self.sink
-
-    # What stages ask for; see `evproxy.relay.stages.Destination`.
-
-    @property
-    def passing(self) -> bool:
-        """Whether it passes bytes on."""
-        return self._producing
-
-    def came(self) -> None:
-        self._relay.moved()
-
-    def hold(self, full: bool) -> None:
-        self.full = full
-        if not self._producing:
-            return
-        if full:
-            self.source.pauseProducing()
-        elif not self.paused:
-            self.source.resumeProducing()
-
-    # What the source's half, or the last stage, hands on.
-
-    def received(self, data: bytes) -> None:
-        if self._producing:
-            self.moved += len(data)
-            self._relay.moved()
-            self.sink.write(data)
-
-    def stream_ended(self) -> None:
-        if not self.ended:
-            self.ended = True
-            self._relay.stream_ended(self)
-
-    def peer_reset(self) -> None:
-        self.was_reset = True
-        self._relay.peer_reset(self)
-
-    def closing_here(self, ended: bool) -> bool:
-        self._relay.closing_here(self, ended)
-        return False
-
-    def half_broke(self) -> None:
-        self._relay.reset(Side.PROXY, Ending.ERROR)
-
-    def connection_lost(self, reason: Failure) -> None:
-        self.lost = True
-        self._relay.connection_lost(self, reason.check(ConnectionDone) is not None)
-
-    # What the sink asks for.
-
-    def pauseProducing(self) -> None:
-        self.paused = True
-        self.source.pauseProducing()
-
-    def resumeProducing(self) -> None:
-        if getattr(innermost(self.sink), "disconnecting", False):
-            # Its peer has ended a TLS stream: it takes no more, and waits for its producer.
-            self.detach()
-        else:
-            if self._producing:
-                # A wrapper may hide that it closes; what it wraps waits for its producer then.
-                self.sink.unregisterProducer()
-                self.sink.registerProducer(self, True)
-            self.paused = False
-            if not self.full:
-                self.source.resumeProducing()
-
-    def sink_closing(self, ended: bool) -> None:
-        """The sink, which knows no half to tell it to, is being closed; see `SocketTransport`."""
-        self._relay.sink_closing(self, ended)
-
-    def stopProducing(self) -> None:
-        # The sink is lost.  Its own half reports that; there is nobody left to unregister from.
-        self._producing = False
 
 
 def half_closeable(transport: Any) -> bool:

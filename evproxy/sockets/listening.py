@@ -1,8 +1,8 @@
 """
 Listening: what stands in for the reactor where server endpoints listen.
 
-Whatever an endpoint description wraps, the plain port that it ends in is one of those of
-`evproxy.sockets.ports`.
+Whatever an endpoint description wraps, the plain port that it ends in is one of evproxy's: see
+`evproxy.sockets.ports` and `evproxy.sockets.unix_port`.
 """
 
 from __future__ import annotations
@@ -17,8 +17,9 @@ from twisted.protocols.tls import TLSMemoryBIOFactory
 
 from evproxy.engine.options import Options, set_options
 from evproxy.sockets.inherited import InheritedTCPPort, inherited_port
-from evproxy.sockets.ports import Acceptor, TCPPort, UNIXPort
+from evproxy.sockets.ports import Acceptor, TCPPort
 from evproxy.sockets.unix_path import AS_DESCRIBED, Permissions
+from evproxy.sockets.unix_port import UNIXPort
 
 TWISTED_BACKLOG = 50
 """The accept queue that Twisted's endpoints ask for where their description says nothing."""
