@@ -19,7 +19,7 @@ from evproxy.relay.delivery import innermost
 
 
 class Directed(Protocol):
-    """What a direction tells its relay, which decides what it means for the other direction."""
+    """The relay of a direction; it decides what an event means for the other direction."""
 
     def moved(self) -> None:
         """A byte moved, or a stream ended."""
@@ -48,9 +48,10 @@ class Direction:
     """
     One direction of a stream relay, from `source` to `sink`.
 
-    `moved` counts the bytes that were written to the sink.  `ended`: its stream has ended in
-    order; `was_reset`: its peer has reset, but what it sent may still be read; `lost`: its
-    connection is lost.  `paused`: the sink takes no more; `full`: nor do the stages.
+    `moved` counts the bytes that were written to the sink.  `ended`: the stream of the source has
+    ended in order.  `was_reset`: the peer of the source has reset, but its bytes may still be
+    read.  `lost`: the connection of the source is lost.  `paused`: the sink takes no more bytes.
+    `full`: the stages take no more bytes.
     """
 
     __slots__ = (
@@ -80,7 +81,7 @@ class Direction:
         self._producing = False
 
     def start(self) -> None:
-        """Pass on what the source reads from now on, as fast as the sink takes it."""
+        """From now on pass on what the source reads, as fast as the sink takes it."""
         self._producing = True
         self.sink.registerProducer(self, True)
 
@@ -91,10 +92,10 @@ class Direction:
             self.sink.unregisterProducer()
 
     def release(self) -> None:
-        """The relay is over: be in no cycle with it, nor with a sink that keeps this (TLS does)."""
+        """The relay is over: leave no cycle with it, nor with a sink that keeps this (TLS)."""
         del self._relay, self.source, self.sink
 
-    # What stages ask for; see `evproxy.relay.stages.Destination`.
+    # For stages; see `evproxy.relay.stages.Destination`.
 
     @property
     def passing(self) -> bool:
@@ -113,7 +114,7 @@ class Direction:
         elif not self.paused:
             self.source.resumeProducing()
 
-    # What the source's half, or the last stage, hands on.
+    # Called by the half of the source, or by the last stage.
 
     def received(self, data: bytes) -> None:
         if self._producing:
@@ -141,7 +142,7 @@ class Direction:
         self.lost = True
         self._relay.connection_lost(self, reason.check(ConnectionDone) is not None)
 
-    # What the sink asks for.
+    # Called by the sink.
 
     def pauseProducing(self) -> None:
         self.paused = True
@@ -149,11 +150,13 @@ class Direction:
 
     def resumeProducing(self) -> None:
         if getattr(innermost(self.sink), "disconnecting", False):
-            # Its peer has ended a TLS stream: it takes no more, and waits for its producer.
+            # The peer of the sink has ended a TLS stream.  The sink takes no more bytes, and
+            # waits until its producer is unregistered.
             self.detach()
         else:
             if self._producing:
-                # A wrapper may hide that it closes; what it wraps waits for its producer then.
+                # A wrapper may hide that it closes.  Then the wrapped transport waits until its
+                # producer is unregistered.
                 self.sink.unregisterProducer()
                 self.sink.registerProducer(self, True)
             self.paused = False
@@ -161,9 +164,9 @@ class Direction:
                 self.source.resumeProducing()
 
     def sink_closing(self, ended: bool) -> None:
-        """The sink, which knows no half to tell it to, is being closed; see `SocketTransport`."""
+        """The sink is being closed, and knows no half to notify; see `SocketTransport`."""
         self._relay.sink_closing(self, ended)
 
     def stopProducing(self) -> None:
-        # The sink is lost.  Its own half reports that; there is nobody left to unregister from.
+        # The sink is lost, and its own half reports that.  There is nothing to unregister from.
         self._producing = False

@@ -5,10 +5,11 @@ It is portable and asks nothing of a transport but `ITransport` and `IConsumer`;
 and reset where the transport has them.  The two `Direction`s move the bytes; a `StreamRelay`
 decides how the session ends.
 
-Rules: a stream ends once, in order or not, and only an end in order is passed on as one.  A
-direction is detached before its sink is closed, or that would never close; what still comes from
-its source is dropped then.  Whoever is still to get bytes is read until it has them: a socket
-that is closed with bytes unread is reset, and what it was to send is thrown away.
+Rules: a stream ends once, in order or not, and only an end in order is passed on as an end in
+order.  A direction is detached before its sink is closed, or the sink would never close; what
+still comes from its source is then discarded.  A transport that must still deliver bytes is read
+until they are delivered: closing a socket with unread bytes resets the connection and discards
+what the socket has not sent.
 """
 
 from __future__ import annotations
@@ -37,8 +38,8 @@ def half_closeable(transport: Any) -> bool:
     """
     Whether one direction of `transport` can be ended alone.
 
-    Not through a protocol wrapper (TLS is one): it claims its transport's interfaces, but
-    would end the stream beneath the one that it carries.
+    Not through a protocol wrapper (TLS is one): a wrapper claims the interfaces of its transport,
+    but would end the stream beneath the stream that it carries.
     """
     return IHalfCloseableDescriptor.providedBy(transport) and not isinstance(
         transport, ProtocolWrapper
@@ -46,14 +47,14 @@ def half_closeable(transport: Any) -> bool:
 
 
 def set_late_options(transport: Any) -> None:
-    """Set the options that a short session does without, on one of evproxy's own transports."""
+    """Set the options that a short session does not need, on a transport of evproxy's own."""
     end = innermost(transport)
     if isinstance(end, End):
         end.set_late_options()
 
 
 def reset(transport: Any) -> None:
-    """End `transport` at once, with a reset where it knows one."""
+    """End `transport` at once, with a reset if it has one."""
     getattr(transport, "abortConnection", transport.loseConnection)()
 
 
@@ -63,8 +64,8 @@ class StreamRelay:
 
     :param clock: the reactor: tells the time, calls later.
     :param downstream, upstream: the two halves.
-    :param listener: hears of the end.
-    :param stages: what the bytes pass on their way; see `evproxy.relay.stages`.
+    :param listener: is notified of the end.
+    :param stages: the stages that the bytes pass; see `evproxy.relay.stages`.
     """
 
     __slots__ = (
@@ -113,7 +114,7 @@ class StreamRelay:
         self._closing: Direction | None = None
         self._tls_closing: TLSClosing | None = None
         self._last_active = clock.seconds()
-        # What both kernels held at the last look; -1 before the first one.
+        # How many bytes the kernel held for both peers at the last look; -1 before the first one.
         self._queued = -1
         self._first_byte: float | None = None
         self._from_client: Receiver = self._to_upstream
@@ -187,7 +188,7 @@ class StreamRelay:
                 reset(direction.source)
 
     def stream_ended(self, direction: Direction) -> None:
-        """The source of `direction` ended its stream in order: pass that on."""
+        """The source of `direction` ended its stream in order: pass the end on."""
         other = self._opposite(direction)
         direction.detach()
         self.moved()
@@ -199,7 +200,7 @@ class StreamRelay:
         elif other.ended:
             self._finish(other.side)
             other.detach()
-            # The queued bytes and the end of the stream go out before the sockets close.
+            # The queued bytes and the end of the stream are sent before the sockets close.
             direction.sink.loseConnection()
             if not direction.lost:
                 direction.source.loseConnection()
@@ -208,7 +209,7 @@ class StreamRelay:
             self._listener.relay_half_closed(direction.side)
 
     def connection_lost(self, direction: Direction, in_order: bool) -> None:
-        """The source of `direction` is lost, and with it the sink of the other one."""
+        """The source of `direction`, which is the sink of the other direction, is lost."""
         other = self._opposite(direction)
         other.detach()
         if self._closing is direction:
@@ -230,7 +231,7 @@ class StreamRelay:
         elif self._how is not None:
             return
         elif in_order and not closed_here(direction.source):
-            # A transport that cannot half-close (TLS) ends both ways at once.
+            # A transport that cannot half-close (TLS) ends both streams at once.
             direction.ended = True
             self._finish(direction.side)
             direction.detach()
@@ -242,18 +243,18 @@ class StreamRelay:
             self._deliver_and_reset(direction)
 
     def peer_reset(self, direction: Direction) -> None:
-        """The source of `direction` is reset; what it sent is still read when the sink wants it."""
+        """The source of `direction` is reset; its bytes are still read when the sink takes them."""
         other = self._opposite(direction)
         if self._closing is other:
-            # The one that is closed on its own side still gets what was written to it.
+            # The transport that is closed on its own side still gets what was written to it.
             self._stop_delivering()
             reset(direction.source)
         elif self._delivering is other or other.was_reset:
             self.reset((other if other.was_reset else direction).side, Ending.RESET)
 
     def closing_here(self, direction: Direction, ended: bool) -> None:
-        """A wrapper closes the source of `direction`, which still gets what was written to it."""
-        # It would wait for its producer.
+        """Code closes the source of `direction`, whose peer still gets what was written to it."""
+        # The source would wait for its producer.
         self._opposite(direction).detach()
         if self._how is not None:
             return
@@ -270,19 +271,19 @@ class StreamRelay:
             self._deliver_and_reset(direction)
 
     def sink_closing(self, direction: Direction, ended: bool) -> None:
-        """The same for the sink of `direction`."""
+        """Code closes the sink of `direction`."""
         self.closing_here(self._opposite(direction), ended)
 
     def _deliver_and_end(self, direction: Direction) -> None:
-        """The sink of `direction` gets what is written to it, and the end of the stream."""
+        """Deliver what is written to the sink of `direction`, then the end of the stream."""
         sink = direction.sink
         if getattr(sink, "disconnecting", False):
             return
         if direction.lost and not self._opposite(direction).ended:
-            # Nobody wants what it sends, but it is read.
+            # The bytes of the sink go nowhere, but must be read.
             sink.resumeProducing()
         if isinstance(sink, TLSMemoryBIOProtocol):
-            # It reads on until its peer has answered the close_notify.
+            # TLS reads on until its peer has answered the close_notify.
             sink.loseConnection()
         elif self._delivering is not direction:
             how = EndDelivery if half_closeable(sink) else Delivery
@@ -290,7 +291,7 @@ class StreamRelay:
             self._delivery = how(self._clock, sink, self._delivered)
 
     def _deliver_and_reset(self, direction: Direction) -> None:
-        # What comes from the sink now has nowhere to go.
+        # The bytes of the sink have nowhere to go.
         direction.sink.pauseProducing()
         self._stop_delivering()
         self._delivering = direction
@@ -301,7 +302,7 @@ class StreamRelay:
         assert direction is not None
         self._delivery = self._delivering = None
         if is_reset(descriptor_of(direction.sink)):
-            # Its peer will never have it all; its own half may not have told so yet.
+            # The peer will never have all; its half may not have reported the reset yet.
             self._cut(self._opposite(direction).side, Ending.RESET)
         direction.sink.loseConnection()
 
@@ -327,7 +328,7 @@ class StreamRelay:
             self._listener.relay_closing(by, Ending.FINISHED)
 
     def _cut(self, by: Side, how: Ending) -> None:
-        """What was still to be delivered will not be: a session so cut has not finished."""
+        """The delivery is cut short: the session has not finished in order."""
         if self._how is Ending.FINISHED:
             self._by, self._how = by, how
 
