@@ -47,30 +47,27 @@ class Pipes:
     The pipes of one service.
 
     :param most: how many there may be at once; 0 for none, so that everything is copied.
+
+    `in_use` counts the pipes that are taken and not given back yet.
     """
 
     def __init__(self, most: int = MOST) -> None:
         self._most = most
-        self._used = 0
+        self.in_use = 0
         self._free: list[Pipe] = []
-
-    @property
-    def in_use(self) -> int:
-        """How many were taken and not given back."""
-        return self._used
 
     def take(self) -> Pipe | None:
         """An empty pipe, or ``None`` if there is none to be had now."""
         if self._free:
-            self._used += 1
+            self.in_use += 1
             return self._free.pop()
-        if self._used >= self._most:
+        if self.in_use >= self._most:
             return None
         try:
             pipe = Pipe()
         except OSError:
             return None
-        self._used += 1
+        self.in_use += 1
         return pipe
 
     def use_none(self) -> None:
@@ -80,7 +77,7 @@ class Pipes:
 
     def give_back(self, pipe: Pipe) -> None:
         """`pipe` is not needed any more."""
-        self._used -= 1
+        self.in_use -= 1
         if pipe.held or len(self._free) >= min(KEPT, self._most):
             pipe.close()
         else:

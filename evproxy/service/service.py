@@ -45,7 +45,6 @@ from evproxy.settings import (
     in_a_tuple,
     refuse_beside_settings,
 )
-from evproxy.sockets.listening import GivenPaths
 from evproxy.sockets.plane import DataPlane
 from evproxy.upstream.names import Names
 from evproxy.upstream.pool.pool import Pool
@@ -214,8 +213,7 @@ class ProxyService(Service):
                 listener.listen,
                 endpoints.get(place)
                 or server_endpoint(
-                    GivenPaths(self.plane.listening, listener_permissions(listener)),
-                    listener.listen,
+                    self.plane.listening, listener.listen, listener_permissions(listener)
                 ),
                 self._factory(listener),
             )

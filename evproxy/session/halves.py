@@ -32,7 +32,7 @@ from evproxy.relay.delivery import ended_in_order, innermost
 from evproxy.session.connecting import Connecting
 from evproxy.session.discarding import NOBODY
 from evproxy.session.session import Session
-from evproxy.sockets.closings import hear, hear_no_more
+from evproxy.sockets.closings import hear
 from evproxy.sockets.transport import SocketTransport
 from evproxy.upstream.reasons import handshake_reason
 
@@ -73,7 +73,6 @@ class _Half(Protocol):
     def connectionLost(self, reason: Failure = connectionDone) -> None:
         # Once, however often this is called.
         receiver, self.receiver = self.receiver, NOBODY
-        hear_no_more(self)
         receiver.connection_lost(reason)
 
 
@@ -145,7 +144,6 @@ class UpstreamProtocol(_Half):
         if attempt is None:
             # As above, without another call for each session.
             receiver, self.receiver = self.receiver, NOBODY
-            hear_no_more(self)
             receiver.connection_lost(reason)
             return
         # Else a subclass broke before the session heard that it is connected.

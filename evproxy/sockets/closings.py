@@ -49,21 +49,6 @@ def hear(half: Half) -> None:
         own["connectionLost"] = _losing(layer, half)
 
 
-def hear_no_more(half: Half) -> None:
-    """The connection of `half` is lost: leave no cycle."""
-    transport = half.transport
-    if isinstance(transport, SocketTransport):
-        return
-    _restore(ending_layer(transport))
-
-
-def _restore(layer: Any) -> None:
-    if isinstance(layer, Connection | TLSMemoryBIOProtocol):
-        own = vars(layer)
-        own.pop("loseConnection", None)
-        own.pop("connectionLost", None)
-
-
 class _Telling:
     """The ``loseConnection`` of one of Twisted's transports, which tells the half before."""
 
@@ -92,7 +77,10 @@ def _losing(layer: Any, half: Half) -> Callable[[Failure], None]:
         try:
             lost(reason)
         finally:
-            _restore(layer)
+            # Leave no cycle.
+            own = vars(layer)
+            own.pop("loseConnection", None)
+            own.pop("connectionLost", None)
             # It is nobody, if the half has told it already.
             half.receiver.connection_lost(reason)
             # Twisted's TLS may keep a failure whose frames lead here.

@@ -50,6 +50,8 @@ class SocketConnector:
     :param engine: watches it.
     :param gate: hears when descriptors run out.
     :param options: of the socket, if it is TCP.
+    :param first_local_port: from this port on, the kernel may give the port of the server to the
+        socket too, which then connects to itself (RFC 9293, 3.5).
     :param to: where to.
     :param factory: makes the protocol, or is told why not.
     :param timeout: seconds for the attempt.
@@ -59,6 +61,7 @@ class SocketConnector:
         "_bucket",
         "_engine",
         "_factory",
+        "_first_local_port",
         "_gate",
         "_lacking",
         "_options",
@@ -77,6 +80,7 @@ class SocketConnector:
         engine: SocketEngine,
         gate: Gate,
         options: Options,
+        first_local_port: int,
         to: Destination,
         factory: ClientFactory,
         timeout: float,
@@ -84,6 +88,7 @@ class SocketConnector:
         self._engine = engine
         self._gate = gate
         self._options = options
+        self._first_local_port = first_local_port
         self._to = to
         self._factory: ClientFactory | None = factory
         self._timeout = timeout
@@ -210,7 +215,7 @@ class SocketConnector:
     def _connected(self, sock: SocketType, was_reset: bool = False) -> None:
         if self._bucket:
             self._drop_deadline()
-        if not was_reset and self._to.ephemeral and _is_its_own_peer(sock):
+        if not was_reset and self._to.port >= self._first_local_port and _is_its_own_peer(sock):
             self._drop(sock)
             self._failed(getConnectError((errno.ECONNREFUSED, "connected to itself")))
             return

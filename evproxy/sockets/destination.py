@@ -10,8 +10,20 @@ from twisted.internet.interfaces import IAddress
 
 from evproxy.sockets.transport import socket_address
 
-EPHEMERAL = 32768
-"""Ports from here on may be given to the side that connects (Linux's default range)."""
+LOCAL_PORTS = "/proc/sys/net/ipv4/ip_local_port_range"
+"""The first and the last port that the kernel gives to sockets that connect (ip(7))."""
+
+FIRST_LOCAL_PORT = 32768
+"""The first of these ports by default; used where the kernel does not tell."""
+
+
+def first_local_port() -> int:
+    """The first port that the kernel gives to sockets that connect."""
+    try:
+        with open(LOCAL_PORTS) as file:
+            return int(file.read().split()[0])
+    except (OSError, ValueError, IndexError):
+        return FIRST_LOCAL_PORT
 
 
 @frozen
@@ -22,8 +34,7 @@ class Destination:
     `host`, with its zone if it has one, and `port` are as they were given; for a UNIX socket
     `host` is the path.  `name` is the address as the socket module has it, `address` as Twisted
     has it.
-    `near`: on this machine.  `ephemeral`: the kernel may give the same port to the socket
-    that connects, which can so connect to itself (RFC 9293, 3.5).
+    `near`: on this machine.
     """
 
     host: str
@@ -32,7 +43,6 @@ class Destination:
     name: Any
     address: IAddress
     near: bool
-    ephemeral: bool
 
 
 def tcp_destination(host: str, port: int) -> Destination:
@@ -50,15 +60,12 @@ def tcp_destination(host: str, port: int) -> Destination:
         name,
         socket_address(name),
         near=host.startswith(("127.", "::1")),
-        ephemeral=port >= EPHEMERAL,
     )
 
 
 def unix_destination(path: str) -> Destination:
     """The destination at the UNIX socket at `path`."""
-    return Destination(
-        path, 0, socket.AF_UNIX, path, socket_address(path), near=False, ephemeral=False
-    )
+    return Destination(path, 0, socket.AF_UNIX, path, socket_address(path), near=False)
 
 
 def _scope(zone: str) -> int:

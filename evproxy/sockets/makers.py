@@ -20,7 +20,7 @@ from evproxy.engine.loop import IN, SocketEngine
 from evproxy.engine.options import Options
 from evproxy.policy.sources import Sources
 from evproxy.sockets.connector import SocketConnector, SourcedConnector
-from evproxy.sockets.destination import Destination
+from evproxy.sockets.destination import Destination, first_local_port
 from evproxy.sockets.ports import Gate
 from evproxy.sockets.sourced import SourcedReactor
 from evproxy.sockets.transport import RESET_ON_CLOSE, SocketTransport, socket_address
@@ -118,7 +118,9 @@ class TwistedSockets(PlainSockets):
         timeout: float,
         source: Sources | None = None,
     ) -> IConnector:
-        reactor = self.reactor if source is None else SourcedReactor(self.reactor, source)
+        reactor = self.reactor
+        if source is not None:
+            reactor = SourcedReactor(reactor, source, self.gate.short)
         connector: IConnector = (
             reactor.connectUNIX(to.host, factory, timeout)
             if to.family == socket.AF_UNIX
@@ -141,6 +143,7 @@ class EngineSockets(PlainSockets):
         super().__init__(reactor, gate)
         self.options = options
         self.engine = engine
+        self._first_local_port = first_local_port()
 
     def start_accepting(self, port: Any) -> None:
         self.engine.watch(port.fileno(), port, IN)
@@ -163,11 +166,10 @@ class EngineSockets(PlainSockets):
         timeout: float,
         source: Sources | None = None,
     ) -> IConnector:
+        engine, gate, options, first = self.engine, self.gate, self.options, self._first_local_port
         if source is None:
-            connector = SocketConnector(self.engine, self.gate, self.options, to, factory, timeout)
+            connector = SocketConnector(engine, gate, options, first, to, factory, timeout)
         else:
-            connector = SourcedConnector(
-                source, self.engine, self.gate, self.options, to, factory, timeout
-            )
+            connector = SourcedConnector(source, engine, gate, options, first, to, factory, timeout)
         connector.connect()
         return connector

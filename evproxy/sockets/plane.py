@@ -17,6 +17,7 @@ from evproxy.engine.loop import SocketEngine
 from evproxy.engine.options import SWITCHES, Options, can_wait, set_options, timing
 from evproxy.engine.pipes import MOST, Pipes
 from evproxy.errors import SettingsError
+from evproxy.relay.closing_here import ending_layer
 from evproxy.relay.contract import Half, Relay, RelayListener
 from evproxy.relay.delivery import innermost
 from evproxy.relay.end import End
@@ -43,6 +44,8 @@ class DataPlane:
     :param transports: ``engine`` for `SocketTransport` where there is epoll, ``twisted`` for
         Twisted's own transports.
     :raises SettingsError: if the mode is unknown or cannot be had here.
+
+    `engine` watches the plain sockets; ``None`` where there is no epoll.
     """
 
     def __init__(
@@ -64,17 +67,17 @@ class DataPlane:
         at_once, lasting = (SWITCHES, times) if can_wait(keepalive) else (self._options, ())
         self._joins_sockets = mode != "stream"
         self.pipes = Pipes(most_pipes)
-        self._engine: SocketEngine | None = None
+        self.engine: SocketEngine | None = None
         if hasattr(select, "epoll"):
-            self._engine = SocketEngine(reactor, self.deadlines, self.pipes, lasting)
+            self.engine = SocketEngine(reactor, self.deadlines, self.pipes, lasting)
         elif mode == "socket":
             raise SettingsError(
                 "relay: there is no socket relay on this system, which has no epoll"
             )
-        twisted = TwistedSockets(reactor, gate, self._engine)
+        twisted = TwistedSockets(reactor, gate, self.engine)
         self.sockets: PlainSockets = twisted
-        if self._engine is not None and transports == "engine":
-            self.sockets = EngineSockets(reactor, gate, at_once, self._engine)
+        if self.engine is not None and transports == "engine":
+            self.sockets = EngineSockets(reactor, gate, at_once, self.engine)
         self.listening = ListeningReactor(reactor, self.sockets, twisted, self._options)
 
     def join(
@@ -94,7 +97,7 @@ class DataPlane:
         :param listener: hears of the end.
         :param stages: what the bytes pass on their way, of this session alone.
         """
-        engine = self._engine
+        engine = self.engine
         if engine is not None and self._joins_sockets and not stages:
             client = self._relay_end(engine, downstream)
             server = self._relay_end(engine, upstream)
@@ -109,22 +112,20 @@ class DataPlane:
                 client.not_joined()
                 server.not_joined()
         for half in (downstream, upstream):
-            set_transport_options(half.transport, self._options)
-            if not isinstance(half.transport, SocketTransport):
+            if not isinstance(innermost(half.transport), SocketTransport):
+                # evproxy's own transports have theirs already, or get them from the relay.
+                set_transport_options(half.transport, self._options)
+            # TLS has timers, which would wait for an engine that lingers.
+            if not isinstance(ending_layer(half.transport), SocketTransport):
                 self._not_alone()
         streams = StreamRelay(self.reactor, downstream, upstream, listener, stages)
         streams.start(received, ended)
         return streams
 
-    @property
-    def lingers(self) -> bool:
-        """Whether the engine waits for events itself where it cannot lead; see `SocketEngine`."""
-        return self._engine is not None and self._engine.lingers
-
     def linger(self) -> None:
         """The process does nothing but proxy; see `SocketEngine`."""
-        if self._engine is not None:
-            self._engine.leads = self._engine.lingers = True
+        if self.engine is not None:
+            self.engine.leads = self.engine.lingers = True
 
     def close(self) -> None:
         """The service has stopped: keep no descriptor."""
@@ -145,8 +146,8 @@ class DataPlane:
 
     def _not_alone(self) -> None:
         """There is a transport that the reactor watches."""
-        if self._engine is not None:
-            self._engine.lingers = False
+        if self.engine is not None:
+            self.engine.lingers = False
 
 
 def set_transport_options(transport: Any, options: Options) -> None:

@@ -143,9 +143,8 @@ class SocketTransport(End):
             super().event_failed()
             return
         receiver = getattr(self.half or self._protocol, "receiver", None)
-        half_broke = getattr(receiver, "half_broke", None)
-        if half_broke is not None:
-            half_broke()
+        if receiver is not None:
+            receiver.half_broke()
         self._close(ABORTED)
 
     def _readable(self) -> None:

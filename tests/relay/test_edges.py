@@ -27,6 +27,7 @@ from tests.support.certificates import Certificates
 from tests.support.peers import END, RESET, Peer, converse
 from tests.support.proxies import Proxied
 from tests.support.secured import CLOSED, SecuredPeer
+from tests.support.wrappers import Wrapping
 
 pytestmark = pytest.mark.deadline(20)
 socket_relay = pytest.mark.parametrize("proxied", ["socket", "socket-twisted"], indirect=True)
@@ -164,13 +165,27 @@ async def test_a_reset_that_is_told_while_the_relay_is_chosen(
     assert record.reason.how in (Ending.RESET, Ending.LEFT)
 
 
+def lingers(proxied: Proxied) -> bool:
+    """Whether the engine of the proxy waits for events itself."""
+    assert proxied.plane.engine is not None
+    return proxied.plane.engine.lingers
+
+
 async def test_nobody_waits_for_an_engine_that_lingers(proxied: Proxied) -> None:
     """The engine lingers only while it watches every connection of the service itself."""
     await proxied.start()
     proxied.plane.linger()
     await converse(*await proxied.pair())
-    plain = proxied.kind == "socket"
-    assert proxied.plane.lingers == (plain or proxied.kind == "stream")
+    assert lingers(proxied) == (proxied.transports == "engine")
+
+
+@pytest.mark.parametrize("proxied", ["socket", "stream"], indirect=True)
+async def test_an_engine_lingers_beneath_wrappers(proxied: Proxied) -> None:
+    """It watches the sockets of connections that are wrapped, too."""
+    await proxied.start(**Wrapping().arguments())
+    proxied.plane.linger()
+    await converse(*await proxied.pair())
+    assert lingers(proxied)
 
 
 async def test_an_engine_lingers_until_there_is_tls(
@@ -180,10 +195,10 @@ async def test_an_engine_lingers_until_there_is_tls(
     pem = certificates.pem
     await proxied.start(listen=f"ssl:0:interface=127.0.0.1:privateKey={pem}:certKey={pem}")
     proxied.plane.linger()
-    assert proxied.plane.lingers
+    assert lingers(proxied)
     client = SecuredPeer(proxied.client(), certificates.client)
     await client.handshake()
-    assert not proxied.plane.lingers
+    assert not lingers(proxied)
 
 
 @pytest.mark.parametrize("proxied", ["socket", "stream"], indirect=True)

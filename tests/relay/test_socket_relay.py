@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import tracemalloc
 from collections.abc import Callable
 
 import pytest
 from twisted.internet.defer import Deferred
 
-from evproxy.engine.loop import ERR, HANG_UP, IN, IN_VAIN
+from evproxy.engine.loop import CHUNK, ERR, HANG_UP, IN, IN_VAIN
 from evproxy.model import Ending, Side
 from evproxy.relay.socket_relay import SocketRelay
 from tests.support.batches import Trigger
@@ -165,3 +166,19 @@ async def test_the_reset_is_there(workbench: Workbench) -> None:
     await in_batch(workbench, begin)
     assert (await server.rest())[1] == RESET
     assert await listener.closed == (Side.DOWNSTREAM, Ending.RESET)
+
+
+async def test_small_writes_behind_a_large_one(workbench: Workbench) -> None:
+    """Code on the side of an end may write at any time; what is kept is not copied each time."""
+    (down, _), (up, server) = workbench.connect(Plain()), workbench.connect(Plain())
+    SocketRelay(workbench.engine, down, up, Listener()).start(b"", False)
+    large = bytes(16 * 1024 * 1024)
+    up.write(large)
+    # This may make room for more.
+    up.write(b"!")
+    tracemalloc.start()
+    up.write(b"!")
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert peak < CHUNK
+    assert await server.receive(len(large) + 2) == large + b"!!"

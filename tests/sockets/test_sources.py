@@ -12,6 +12,7 @@ from twisted.internet.protocol import Factory, Protocol
 
 from evproxy import HealthCheck, Pool, SettingsError
 from evproxy.model import Side
+from evproxy.observe.log import TroubleLog
 from evproxy.policy.sources import MOST, TRIED, Sources, addresses_in, source_fault
 from evproxy.settings import PoolSettings, in_a_tuple
 from evproxy.sockets import connector as connecting
@@ -148,13 +149,38 @@ async def test_a_source_of_another_machine(proxied: Proxied) -> None:
     assert proxied.pool.servers[0].connect_failures == 0
 
 
-async def test_one_source_of_another_machine(proxied: Proxied) -> None:
-    """The other addresses are used."""
-    await proxied.start(source=("203.0.113.9", "127.0.0.8"))
+@pytest.mark.parametrize("endpoint", ["tcp:host=127.0.0.1:port={}", "127.0.0.1:{}"])
+async def test_one_source_of_another_machine(
+    proxied: Proxied, endpoint: str, warnings_logged: list[str]
+) -> None:
+    """The other addresses are used, and the log says which one is wrong."""
+    upstreams = [endpoint.format(proxied.upstream.port)]
+    await proxied.start(upstreams=upstreams, source=("203.0.113.9", "127.0.0.8"))
     for _ in range(3):
         client, server = await proxied.pair()
         assert server.socket.getpeername()[0] == "127.0.0.8"
         await converse(client, server)
+    [told] = warnings_logged + proxied.observed.pressure
+    assert told.startswith("source 203.0.113.9 is not an address of this machine")
+
+
+async def test_one_source_of_checks_of_another_machine(
+    reactor: Any, warnings_logged: list[str]
+) -> None:
+    """The checks use the other addresses, and the log says which one is wrong."""
+    server = Listening.tcp(reactor)
+    check = HealthCheck(kind="redis", interval=0.01)
+    source = ["203.0.113.9", "127.0.0.7"]
+    servers = [f"127.0.0.1:{server.port}"]
+    pool = Pool(reactor, servers, health_check=check, source=source, observer=TroubleLog())
+    pool.start()
+    for _ in range(2):
+        visitor = await server.accept()
+        visitor.close()
+    pool.stop()
+    server.close()
+    wrong = "source 203.0.113.9 is not an address of this machine"
+    assert [line for line in warnings_logged if line.startswith(wrong)]
 
 
 async def test_a_mapped_source_and_a_mapped_server(proxied: Proxied) -> None:

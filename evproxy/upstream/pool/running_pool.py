@@ -62,11 +62,11 @@ class RunningPool:
         self.name = settings.name
         self.connect_timeout = settings.connect_timeout
         self.connect_attempts = settings.connect_attempts
-        self._parts = parts = Parts(reactor, settings, given)
         self._users = Users()
         self._stopped = False
         self._hub = hub_of(observer)
         self._announcements = Announcements(reactor, settings.name, self._hub)
+        self._parts = parts = Parts(reactor, settings, given, self._announcements.short)
         self._members = Members(
             reactor,
             self._make,
