@@ -56,3 +56,7 @@ class LocalShortage(EvproxyError, OSError):
 
 class HandshakeFailed(EvproxyError):
     """The TLS handshake with an upstream server failed."""
+
+
+class ProxyHeaderError(EvproxyError, ValueError):
+    """Bytes are not a PROXY header, or a header cannot be written.  The message is one line."""
