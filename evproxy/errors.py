@@ -56,3 +56,15 @@ class LocalShortage(EvproxyError, OSError):
 
 class HandshakeFailed(EvproxyError):
     """The TLS handshake with an upstream server failed."""
+
+
+class ClientHelloError(EvproxyError):
+    """What begins like TLS is not a sound ClientHello.  The message is one printable line."""
+
+
+class PostgresError(EvproxyError):
+    """What a client sends first is not PostgreSQL.  The message is one printable line."""
+
+
+class HttpHostError(EvproxyError):
+    """The host of an HTTP/1 request is missing or ambiguous.  The message is one printable line."""
