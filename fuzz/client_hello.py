@@ -6,15 +6,16 @@ The first byte of an input is the size of the pieces into which the rest is cut.
 
 from __future__ import annotations
 
+import importlib
 import sys
 
 from evproxy.errors import ClientHelloError
-from evproxy.wire.client_hello import SIZE_LIMIT, ClientHello, HelloReader, NotTls
+from evproxy.wire import client_hello as wire
 
 
-def outcome(data: bytes, size: int) -> ClientHello | NotTls | str | None:
+def outcome(data: bytes, size: int) -> wire.ClientHello | wire.NotTls | str | None:
     """The answer to `data` in pieces of `size` bytes, the text of the error, or ``None``."""
-    reader = HelloReader()
+    reader = wire.HelloReader()
     try:
         for start in range(0, len(data), size):
             if (answer := reader.feed(data[start : start + size])) is not None:
@@ -31,8 +32,8 @@ def one_input(data: bytes) -> None:
     assert outcome(data, size) == whole
     match whole:
         case None:
-            assert len(data) <= SIZE_LIMIT
-        case ClientHello(server_name=str() as name):
+            assert len(data) <= wire.SIZE_LIMIT
+        case wire.ClientHello(server_name=str() as name):
             assert name
             assert name.isascii()
             assert name.isprintable()
@@ -45,6 +46,7 @@ def one_input(data: bytes) -> None:
 if __name__ == "__main__":
     import atheris
 
-    atheris.instrument_all()
+    with atheris.instrument_imports(include=["evproxy.wire"]):
+        importlib.reload(wire)
     atheris.Setup(sys.argv, one_input)
     atheris.Fuzz()
