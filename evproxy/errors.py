@@ -60,3 +60,15 @@ class HandshakeFailed(EvproxyError):
 
 class ProxyHeaderError(EvproxyError, ValueError):
     """Bytes are not a PROXY header, or a header cannot be written.  The message is one line."""
+
+
+class ClientHelloError(EvproxyError):
+    """What begins like TLS is not a sound ClientHello.  The message is one printable line."""
+
+
+class PostgresError(EvproxyError):
+    """What a client sends first is not PostgreSQL.  The message is one printable line."""
+
+
+class HttpHostError(EvproxyError):
+    """The host of an HTTP/1 request is missing or ambiguous.  The message is one printable line."""
