@@ -93,6 +93,7 @@ def test_libpq(data: bytes, expected: object) -> None:
         (startup(b"user", b""), Startup(0, {"user": ""})),
         (startup(b"user", "bücher".encode()), Startup(0, {"user": "bücher"})),
         (startup(b"user", b"b\xfccher"), Startup(0, {"user": "b\udcfccher"})),
+        (startup(b"\xfc", b"a"), Startup(0, {"\udcfc": "a"})),
         # libpq 19 asks for a minor version that nobody has, so that servers learn to negotiate.
         (
             startup(b"user", b"a", b"_pq_.x", b"", minor=9999),
@@ -256,6 +257,7 @@ def test_key(before: bytes, key: bytes) -> None:
         AUTHENTICATION_OK + READY + KEY,
         message(b"E", b"SFATAL\0\0") + KEY,
         b"HTTP/1.1 400 Bad Request\r\n\r\n",
+        b"S\0\0\0\3",
         b"S\0\0\0\3" + KEY,
         message(b"K", bytes(7)),
         message(b"K", bytes(5 + LONGEST_KEY)),
