@@ -32,6 +32,7 @@ def outcome(data: bytes, piece: int, make_reader: MakeReader = ProxyHeaderReader
             assert message.isprintable(), message
             assert message.isascii(), message
             assert len(message) < 600, message
+            assert reader.size == 0
             return Outcome(refused=True)
         if header is not None:
             taken = data[: begin + piece]

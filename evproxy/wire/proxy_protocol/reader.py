@@ -81,8 +81,9 @@ class ProxyHeaderReader:
         if size is None:
             version_1.check_beginning(self._received)
             return None
+        header = version_1.read_line(self._received[: size - 2].decode("latin-1"))
         self.size = size
-        return version_1.read_line(self._received[: size - 2].decode("latin-1"))
+        return header
 
     def _read_block(self) -> ProxyHeader | None:
         header = self._block.read(self._received)
