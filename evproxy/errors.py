@@ -21,6 +21,18 @@ class NoServerAvailable(EvproxyError):
     """No server of a pool can take a session now."""
 
 
+class Refused(EvproxyError):
+    """
+    A router refuses a client.
+
+    The message is the reason that the session ends with.
+    """
+
+
+class ClientEnded(EvproxyError):
+    """A client ended its stream before it had sent what evproxy waited for."""
+
+
 class BalancerFailed(EvproxyError):
     """A user's own balancer raised an exception, or yielded something that is not in its pool."""
 

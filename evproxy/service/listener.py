@@ -8,7 +8,7 @@ import os
 from collections.abc import Sequence
 from typing import Any
 
-from attrs import frozen
+from attrs import evolve, frozen
 from twisted.internet.defer import Deferred, maybeDeferred, succeed
 from twisted.internet.endpoints import serverFromString
 from twisted.internet.error import CannotListenError
@@ -174,12 +174,13 @@ def listeners_for(
 
     :raises SettingsError: if there are permissions, and no UNIX listener to have them.
     """
-    given = dict(zip(PERMISSIONS, (unix_mode, unix_user, unix_group), strict=True))
+    given: dict[str, Any] = dict(zip(PERMISSIONS, (unix_mode, unix_user, unix_group), strict=True))
     for key, value in given.items():
         if value and not any(map(is_unix_listener, listen)):
             raise SettingsError(f"{key}: it is for UNIX listeners only, and there is none")
     return tuple(
-        ListenerSettings(each, **(given if is_unix_listener(each) else {})) for each in listen
+        evolve(ListenerSettings(each), **(given if is_unix_listener(each) else {}))
+        for each in listen
     )
 
 

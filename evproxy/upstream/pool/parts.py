@@ -19,6 +19,7 @@ from evproxy.upstream.address import dialer_for
 from evproxy.upstream.discovery.by_kind import discovery_for
 from evproxy.upstream.names import Names
 from evproxy.upstream.probes.endpoints import check_endpoints
+from evproxy.upstream.probes.header import check_header
 from evproxy.upstream.probes.probe import check_probe, probe_for
 from evproxy.upstream.resolving import ResolvingReactor
 
@@ -35,14 +36,20 @@ def dialers_on(
     return lambda server: dialer_for(reactor, names, server, source)
 
 
-def probes_on(reactor: Any, names: Names | None = None) -> Callable[[HealthCheck], Probe]:
+def probes_on(
+    reactor: Any, names: Names | None = None, pool_proxy_version: int = 0
+) -> Callable[[HealthCheck], Probe]:
     """
     Return a factory that makes the probe for a health check.
 
     :param names: resolves host names; ``None``: a resolver of its own.
+    :param pool_proxy_version: the version of the PROXY header that a server gets first, unless
+        the server has a version of its own.
     """
     names = names or Names(reactor)
-    return lambda check: probe_for(reactor, check, check_endpoints(reactor, names, check.timeout))
+    return lambda check: probe_for(
+        reactor, check, check_endpoints(reactor, names, check.timeout), pool_proxy_version
+    )
 
 
 def discoveries_on(
@@ -104,12 +111,15 @@ class Parts:
         connecting = reactor if source is None else SourcedReactor(reactor, source, short)
         self.dialer_for = given.dialer_for or dialers_on(connecting, names, source)
         self.probe = given.probe
+        self._proxy_version = settings.send_proxy_protocol
         self.check_timing = given.check_timing or HealthCheck()
         # A probe that the caller makes may accept endpoints that evproxy's own probes refuse.
         self._own_check: HealthCheck | None = None
         if settings.health_check is not None:
             self.check_timing = settings.health_check
-            self.probe = (given.probe_for or probes_on(connecting, names))(self.check_timing)
+            version = settings.send_proxy_protocol
+            make_probe = given.probe_for or probes_on(connecting, names, version)
+            self.probe = make_probe(self.check_timing)
             if given.probe_for is None:
                 self._own_check = settings.health_check
         self.discovery = given.discovery
@@ -119,9 +129,10 @@ class Parts:
 
     def check_endpoint(self, server: UpstreamServer) -> None:
         """
-        Check that the probe can ever succeed for `server`.
+        Check that `server` can get a PROXY header, and that the probe can ever succeed for it.
 
         :raises SettingsError: if it cannot; the message says why, with the key's name.
         """
+        check_header(server, self._proxy_version)
         if self._own_check is not None:
             check_probe(self._own_check, server.endpoint)

@@ -328,7 +328,13 @@ class RunningPool:
 
     def _make(self, spec: UpstreamServer) -> PoolServer:
         held: set[PoolSession] | None = None if self._resetter is None else set()
-        return PoolServer(spec, self._parts.dialer_for(spec), self.reactor.seconds, held=held)
+        return PoolServer(
+            spec,
+            self._parts.dialer_for(spec),
+            self.reactor.seconds,
+            held=held,
+            pool_proxy_version=self.settings.send_proxy_protocol,
+        )
 
     def _changed(self, server: PoolServer) -> None:
         self._selection.stale = True
