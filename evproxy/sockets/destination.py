@@ -1,4 +1,4 @@
-"""Where plain sockets connect to: made once for each server, and not for each session."""
+"""Where plain sockets connect to: a `Destination` is made for each server, not each session."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ LOCAL_PORTS = "/proc/sys/net/ipv4/ip_local_port_range"
 """The first and the last port that the kernel gives to sockets that connect (ip(7))."""
 
 FIRST_LOCAL_PORT = 32768
-"""The first of these ports by default; used where the kernel does not tell."""
+"""The first of these ports by default, for systems without that file."""
 
 
 def first_local_port() -> int:
@@ -29,12 +29,11 @@ def first_local_port() -> int:
 @frozen
 class Destination:
     """
-    Where sockets connect to, and what follows from that.
+    Where sockets connect to.
 
-    `host`, with its zone if it has one, and `port` are as they were given; for a UNIX socket
-    `host` is the path.  `name` is the address as the socket module has it, `address` as Twisted
-    has it.
-    `near`: on this machine.
+    `host`, with its zone if it has one, and `port` are as given; for a UNIX socket, `host` is the
+    path.  `name` is the address in the form of the socket module, `address` in Twisted's form.
+    `near`: the address is a loopback address.
     """
 
     host: str
@@ -46,7 +45,7 @@ class Destination:
 
 
 def tcp_destination(host: str, port: int) -> Destination:
-    """The destination at the IP address `host`; a zone in it is looked up now."""
+    """Return the destination at the IP address `host`; a zone in `host` is looked up now."""
     name: Any = (host, port)
     family = socket.AF_INET
     if ":" in host:
@@ -64,12 +63,12 @@ def tcp_destination(host: str, port: int) -> Destination:
 
 
 def unix_destination(path: str) -> Destination:
-    """The destination at the UNIX socket at `path`."""
+    """Return the destination at the UNIX socket at `path`."""
     return Destination(path, 0, socket.AF_UNIX, path, socket_address(path), near=False)
 
 
 def _scope(zone: str) -> int:
-    """The number of the zone of an IPv6 address (RFC 4007); 0 if there is none, or no such one."""
+    """The number of the zone of an IPv6 address (RFC 4007); 0 without a zone, or if unknown."""
     try:
         return int(zone) if zone.isdecimal() else socket.if_nametoindex(zone) if zone else 0
     except OSError:

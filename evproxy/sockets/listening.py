@@ -1,7 +1,7 @@
 """
-Listening: what stands in for the reactor where server endpoints listen.
+Listening: a stand-in for the reactor, with which server endpoints listen on evproxy's ports.
 
-Whatever an endpoint description wraps, the plain port that it ends in is one of evproxy's: see
+Whatever an endpoint description wraps, the plain port beneath is one of evproxy's: see
 `evproxy.sockets.ports` and `evproxy.sockets.unix_port`.
 """
 
@@ -22,17 +22,17 @@ from evproxy.sockets.unix_path import AS_DESCRIBED, Permissions
 from evproxy.sockets.unix_port import UNIXPort
 
 TWISTED_BACKLOG = 50
-"""The accept queue that Twisted's endpoints ask for where their description says nothing."""
+"""The accept queue that Twisted's endpoints ask for if their description names none."""
 
 
 def ignore_alpn(context_factory: Any) -> None:
     """
-    Let clients that offer protocols (ALPN, RFC 7301) in, with none selected.
+    Accept clients that offer protocols (ALPN, RFC 7301), and select none of the protocols.
 
-    Twisted's `CertificateOptions` refuse them where no protocol is acceptable.  Those with
-    acceptable ones, and whatever else makes contexts, stay as they are.
+    Twisted's `CertificateOptions` without acceptable protocols refuse such clients.
+    `CertificateOptions` with acceptable protocols, and other context factories, do not change.
     """
-    # There is no other way to ask them, and where there is none to ask they decide.
+    # There is no public way to ask.  Context factories without the attribute decide themselves.
     chosen = getattr(context_factory, "_acceptableProtocols", True)
     if isinstance(context_factory, CertificateOptions) and not chosen:
         context_factory.getContext().set_alpn_select_callback(_none_selected)
@@ -44,12 +44,12 @@ def _none_selected(connection: SSL.Connection, offered: list[bytes]) -> Any:
 
 class ListeningReactor:
     """
-    Stands in for the reactor where server endpoints listen, so that their ports are evproxy's.
+    Stands in for the reactor when server endpoints listen, so that their ports are evproxy's.
 
-    :param reactor: what it stands in for.
-    :param plain: takes what plain ports accept.
-    :param twisted: takes what is accepted beneath TLS, as Twisted's own transports.
-    :param options: of TCP sockets.
+    :param reactor: the reactor.
+    :param plain: takes the connections of plain ports.
+    :param twisted: takes the connections beneath TLS, and makes Twisted's own transports of them.
+    :param options: the options of TCP sockets.
     :param backlog: the accept queue of ports whose endpoints ask for `TWISTED_BACKLOG`.
     :param permissions: who may connect to the paths of UNIX ports.
     """
@@ -71,7 +71,7 @@ class ListeningReactor:
         self._permissions = permissions
 
     def for_listener(self, backlog: int, permissions: Permissions) -> ListeningReactor:
-        """The same for one listener, which has its own `backlog` and `permissions`."""
+        """Return a copy for one listener, which has its own `backlog` and `permissions`."""
         return ListeningReactor(
             self._reactor, self._plain, self._twisted, self._options, backlog, permissions
         )
@@ -124,14 +124,14 @@ class ListeningReactor:
         queue = self._queue(backlog)
         made = TCPPort(acceptor, port, factory, queue, interface, self._reactor)
         self._listening(made)
-        # What is accepted inherits them.
+        # Accepted sockets inherit the options.
         set_options(made.socket, self._options)
         return made
 
     def adoptStreamPort(
         self, fileDescriptor: int, addressFamily: int, factory: Factory
     ) -> IListeningPort:
-        # The socket itself knows its family.
+        # `addressFamily` is not needed: the socket knows its family.
         port = inherited_port(self._plain, fileDescriptor, factory, self._reactor)
         self._listening(port)
         if isinstance(port, InheritedTCPPort):

@@ -1,9 +1,9 @@
 """
-Plain sockets: what is made of those that are accepted, and those that connect.
+Plain sockets: makes transports of accepted sockets, and of sockets that connect.
 
-`EngineSockets` makes `SocketTransport`s on the engine, `TwistedSockets` Twisted's own
-transports.  Both accept through the same ports, so the bound on sessions and the running
-out of descriptors are the same for both.
+`EngineSockets` makes `SocketTransport`s on the engine, `TwistedSockets` makes Twisted's own
+transports.  Both accept through the same ports, so both handle the bound on sessions and a lack of
+descriptors in the same way.
 """
 
 from __future__ import annotations
@@ -27,17 +27,17 @@ from evproxy.sockets.transport import RESET_ON_CLOSE, SocketTransport, socket_ad
 
 
 def refuse(sock: SocketType) -> None:
-    """Close a connection that gets no answer; its client must not take that for one."""
+    """Reset a connection, so that its client does not take the end for an empty answer."""
     sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, RESET_ON_CLOSE)
     sock.close()
 
 
 class PlainSockets:
     """
-    Makes the plain sockets of one service: the part that both ways have in common.
+    Makes the plain sockets of one service: the part that both subclasses share.
 
-    :param reactor: Twisted's.
-    :param gate: hears of ports, and when descriptors run out.
+    :param reactor: Twisted's reactor.
+    :param gate: is notified of ports, and when descriptors run out.
     """
 
     def __init__(self, reactor: Any, gate: Gate) -> None:
@@ -45,7 +45,7 @@ class PlainSockets:
         self.gate = gate
 
     def accepted(self, sock: SocketType, peer: Any, factory: Any) -> None:
-        """A client at `peer` is connected; reset if `factory` has no protocol for it."""
+        """A client at `peer` is connected: serve it, or reset it if `factory` makes no protocol."""
         try:
             sock.setblocking(False)
             protocol = factory.buildProtocol(socket_address(peer))
@@ -58,15 +58,15 @@ class PlainSockets:
             self.serve(sock, peer, protocol)
 
     def serve(self, sock: SocketType, peer: Any, protocol: Any) -> None:
-        """Give `protocol` its transport."""
+        """Make the transport of `protocol`."""
         raise NotImplementedError
 
     def start_accepting(self, port: Any) -> None:
-        """Tell `port` when there is something to accept."""
+        """From now on call `port` when there is something to accept."""
         raise NotImplementedError
 
     def stop_accepting(self, port: Any) -> None:
-        """Tell `port` no more."""
+        """Do not call `port` any more."""
         raise NotImplementedError
 
     def connect(
@@ -76,7 +76,7 @@ class PlainSockets:
         timeout: float,
         source: Sources | None = None,
     ) -> IConnector:
-        """Connect to `to`, over TCP from one of `source` if it is given; `timeout` in seconds."""
+        """Connect to `to`; TCP from an address of `source`, if given; `timeout` in seconds."""
         raise NotImplementedError
 
 
@@ -84,9 +84,9 @@ class TwistedSockets(PlainSockets):
     """
     Plain sockets as Twisted's own transports, watched by the reactor.
 
-    :param reactor: Twisted's.
-    :param gate: hears of ports, and when descriptors run out.
-    :param engine: does not linger any more once there is one of them.
+    :param reactor: Twisted's reactor.
+    :param gate: is notified of ports, and when descriptors run out.
+    :param engine: stops lingering with the first of these transports.
     """
 
     def __init__(self, reactor: Any, gate: Gate, engine: SocketEngine | None) -> None:
@@ -133,10 +133,10 @@ class EngineSockets(PlainSockets):
     """
     Plain sockets as `SocketTransport`s.
 
-    :param reactor: Twisted's.
-    :param gate: hears of ports, and when descriptors run out.
-    :param options: of TCP sockets that connect.
-    :param engine: watches them.
+    :param reactor: Twisted's reactor.
+    :param gate: is notified of ports, and when descriptors run out.
+    :param options: the options of TCP sockets that connect.
+    :param engine: watches the sockets.
     """
 
     def __init__(self, reactor: Any, gate: Gate, options: Options, engine: SocketEngine) -> None:

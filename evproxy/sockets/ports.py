@@ -1,7 +1,7 @@
 """
-Ports: Twisted's, with a pause, and no loss when descriptors run out.
+Ports: Twisted's ports, which can also pause, and lose no client when descriptors run out.
 
-What they accept goes to an `Acceptor`, and what keeps them from accepting is told to a `Gate`.
+A port passes accepted sockets to an `Acceptor`, and reports to a `Gate` what prevents accepting.
 """
 
 from __future__ import annotations
@@ -20,19 +20,19 @@ from evproxy.engine.loop import IN
 from evproxy.errors import Shortage
 
 MOST_ACCEPTS = 64
-"""The most connections accepted before other sockets get their turn."""
+"""The most connections that a port accepts before other sockets get their turn."""
 
 PATIENCE = 4
-"""How often in a row as many connections as were looked for must come before more are."""
+"""How often in a row all accepts must succeed before a port tries more at once."""
 
 EXHAUSTED = {errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM}
-"""The errors of accept(2) and socket(2) that say: not now, but later."""
+"""The errors of accept(2) and socket(2) after which a later try may succeed."""
 
 _log = Logger()
 
 
 class Gate(Protocol):
-    """Who is told of ports and of trouble with them; a service's `Admission` is one."""
+    """Is notified of ports and of shortages; `Admission` of a service is a gate."""
 
     def watch(self, port: PlainPort) -> None: ...
 
@@ -44,7 +44,7 @@ class Gate(Protocol):
 
 
 class Acceptor(Protocol):
-    """Who watches a port, and what becomes of those that it accepts."""
+    """Watches a port, and takes the connections that the port accepts."""
 
     gate: Gate
 
@@ -57,18 +57,18 @@ class Acceptor(Protocol):
 
 class ListeningSocket(socket.socket):
     """
-    A listening socket that accepts for less.
+    A listening socket on which an accept costs less.
 
-    It remembers its kind, of which `socket.socket` makes an enumeration's members each time
-    it is asked.
+    It remembers its family and type.  `socket.socket` makes members of enumerations for them at
+    each use.
     """
 
     def accept(self) -> tuple[Any, Any]:
         """
-        What connected, and its address, as `socket.socket` has them.
+        Return the accepted socket and the address of the peer.
 
-        The first is a `SocketType`: what `socket.socket` adds in Python is not needed, and
-        costs more than the system calls.
+        The socket is a `SocketType`: what `socket.socket` adds in Python is not needed, and costs
+        more than the system calls.
         """
         descriptor, peer = self._accept()  # type: ignore[attr-defined]
         return SocketType(self.family, self.type, self.proto, descriptor), peer
@@ -84,9 +84,9 @@ class ListeningSocket(socket.socket):
 
 class PlainPort:
     """
-    What evproxy's ports add to Twisted's: a pause, and no loss when descriptors run out.
+    What evproxy's ports add to Twisted's ports: they can pause, and handle a lack of descriptors.
 
-    Mixed into `tcp.Port` and `unix.Port`.
+    A mixin for `tcp.Port` and `unix.Port`.
     """
 
     sink = None
@@ -102,18 +102,18 @@ class PlainPort:
         self.acceptor = acceptor
 
     def createInternetSocket(self) -> ListeningSocket:
-        """Twisted's own, as a `ListeningSocket`."""
+        """Make the socket as Twisted does, but as a `ListeningSocket`."""
         made = super().createInternetSocket()  # type: ignore[misc]
         self._made = ListeningSocket(made.family, made.type, made.proto, made.detach())
         self._made.setblocking(False)
         return self._made
 
     def startListening(self) -> None:
-        """Bind and listen; where it cannot, nothing is left."""
+        """Bind and listen.  Clean up after a failure."""
         try:
             super().startListening()  # type: ignore[misc]
         except BaseException:
-            # `unix.Port` leaves it open, and so does `tcp.Port` of Twisted 24.7.
+            # `unix.Port` leaves the socket open, and so does `tcp.Port` of Twisted 24.7.
             if self._made is not None:
                 self._made.close()
             raise
@@ -138,14 +138,14 @@ class PlainPort:
             self.startReading()
 
     def connectionLost(self, reason: Failure) -> None:
-        """It listens no longer."""
+        """The port listens no longer."""
         try:
             super().connectionLost(reason)  # type: ignore[misc]
         finally:
             self.acceptor.gate.forget(self)
 
     def event(self, mask: int) -> None:
-        """The engine tells that there is something to accept: accept it."""
+        """The engine reports that there is something to accept: accept it."""
         accepted = 0
         for _ in range(self._accepts):
             if not self._accepting:
@@ -158,15 +158,15 @@ class PlainPort:
                 if error.errno in EXHAUSTED:
                     self.acceptor.gate.exhausted(error)
                     break
-                # A connection that is gone again (accept(2)): there may be others.
+                # That connection is gone again (accept(2)), but there may be others.
                 continue
             accepted += 1
             try:
                 self.acceptor.accepted(sock, peer, self.factory)
             except BaseException:
-                # What leaves `doRead` ends a port.
+                # An exception that leaves `doRead` would end the port.
                 _log.failure("A connection that was accepted broke")
-        # One too many is a system call for nothing, one too few another turn of the loop.
+        # One accept too many is a wasted system call, one too few another turn of the loop.
         if accepted < self._accepts:
             self._accepts = max(1, accepted)
             self._filled = 0
@@ -176,10 +176,10 @@ class PlainPort:
                 self._accepts = min(MOST_ACCEPTS, accepted * 2)
 
     def event_failed(self) -> None:
-        """An error that was logged; the port goes on."""
+        """Nothing to do: the error is logged, and the port goes on."""
 
     def doRead(self) -> None:
-        """The same, told by the reactor."""
+        """The reactor reports that there is something to accept: accept it."""
         self.event(IN)
 
 

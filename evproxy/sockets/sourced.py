@@ -1,8 +1,8 @@
 """
 Twisted's own connections, made from chosen addresses of this machine.
 
-`SourcedReactor` stands in for the reactor where client endpoints connect, so that whatever
-an endpoint description wraps, its TCP connection comes from one of those addresses.
+`SourcedReactor` stands in for the reactor when client endpoints connect.  So whatever an endpoint
+description wraps, its TCP connection comes from one of those addresses.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ from evproxy.sockets.connector import bind_late
 
 
 class _Client(tcp.Client):
-    """Twisted's transport, whose port is chosen when it connects."""
+    """Twisted's transport, but its port is chosen when it connects."""
 
     def createInternetSocket(self) -> socket.socket:
         made: socket.socket = super().createInternetSocket()
@@ -37,13 +37,13 @@ class _Client(tcp.Client):
 
     def _finishInit(self, whenDone: Any, skt: Any, error: Any, reactor: Any) -> None:
         if whenDone is None and skt is not None:
-            # Twisted leaves a socket open that it could not bind.
+            # Twisted leaves the socket open when it cannot bind it.
             skt.close()
         super()._finishInit(whenDone, skt, error, reactor)
 
 
 class _Connector(tcp.Connector):
-    """Twisted's connector, which goes on to the next address as `SourcedConnector` does."""
+    """Twisted's connector, but it tries the next address as `SourcedConnector` does."""
 
     def __init__(
         self,
@@ -85,9 +85,9 @@ class _Connector(tcp.Connector):
 
 class SourcedReactor:
     """
-    Stands in for `reactor` where client endpoints connect: TCP comes from `sources`.
+    Stands in for `reactor` when client endpoints connect: TCP connections come from `sources`.
 
-    An endpoint that names an address of its own to connect from (``bindAddress``) keeps it.
+    An endpoint that names its own source address (``bindAddress``) keeps that address.
 
     :param short: called with the shortage when an address is not one of this machine's and the
         next one is tried; the error of the last address goes to the endpoint.

@@ -30,10 +30,10 @@ _log = Logger()
 
 class PathSocket(ListeningSocket):
     """
-    A listening socket at a path, whose user and group are set before anybody can connect.
+    A listening socket at a path, whose user and group are set before a client can connect.
 
-    :param owner: who they are.
-    :param path: as `bind` is going to be told.
+    :param owner: the user and the group.
+    :param path: the path that `bind` will get.
     """
 
     def __init__(self, made: socket.socket, owner: Permissions, path: bytes) -> None:
@@ -41,10 +41,10 @@ class PathSocket(ListeningSocket):
         self._owner = owner
         self._path = path
         self.mark: Mark | None = None
-        """What was put at the path, once it is bound."""
+        """The identity of the file at the path, once the socket is bound."""
 
     def bind(self, address: Any) -> None:
-        """Bind; nobody can connect before it listens."""
+        """Bind and set the owner: no client can connect before the socket listens."""
         super().bind(address)
         if in_file_system(self._path):
             self.mark = mark(self._path)
@@ -55,8 +55,8 @@ class UNIXPort(PlainPort, unix.Port):
     """
     A UNIX listening port of evproxy.
 
-    It takes the place of a stale socket, and of nothing else, and closes whatever has become
-    of its path.  See `evproxy.sockets.unix_path`.
+    The port replaces a stale socket, and nothing else.  It closes even if its path cannot be
+    removed.  See `evproxy.sockets.unix_path`.
     """
 
     _made: PathSocket | None
@@ -69,16 +69,16 @@ class UNIXPort(PlainPort, unix.Port):
         self._owner = owner
 
     def createInternetSocket(self) -> PathSocket:
-        """Twisted's own, as a `PathSocket`."""
+        """Make the socket as Twisted does, but as a `PathSocket`."""
         self._made = PathSocket(super().createInternetSocket(), self._owner, self._path)
         self._made.setblocking(False)
         return self._made
 
     def startListening(self) -> None:
         """
-        Bind and listen; where it cannot, nothing is left.
+        Bind and listen.  Clean up after a failure.
 
-        :raises CannotListenError: if the path is in use or cannot be had.
+        :raises CannotListenError: if the path is in use or cannot be taken.
         """
         if not in_file_system(self._path):
             self.wantPID = False
@@ -103,8 +103,9 @@ class UNIXPort(PlainPort, unix.Port):
             raise
 
     def connectionLost(self, reason: Failure) -> None:
-        """It listens no longer."""
-        # `unix.Port`'s does not close what it cannot unlink, and unlinks what is another's.
+        """The port listens no longer."""
+        # `unix.Port.connectionLost` does not close the port if it cannot remove the path, and
+        # removes a path that another process has taken.
         if in_file_system(self._path):
             self._leave_path()
         try:
@@ -113,7 +114,7 @@ class UNIXPort(PlainPort, unix.Port):
             self.acceptor.gate.forget(self)
 
     def _leave_path(self) -> None:
-        """Remove what it put there, while it still listens: until then nobody else takes it."""
+        """Remove the path while the socket still listens: until then no other process takes it."""
         assert self._made is not None
         try:
             replaced = mark(self._path) not in (self._made.mark, None)
@@ -133,7 +134,8 @@ class UNIXPort(PlainPort, unix.Port):
         try:
             remove(*arguments)
         except (OSError, ValueError) as error:
-            # It is gone or another's, or may not be removed any more (twistd --uid).
+            # The file is gone, or belongs to another process, or this process may not remove it
+            # any more (twistd --uid).
             _log.warn(
                 "What the UNIX listener {path} put there cannot be removed: {why}",
                 path=escaped(os.fsdecode(self._path)),

@@ -35,7 +35,7 @@ def stages(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
 
 @each_kind
 async def test_a_stage_changes_bytes(proxied: Proxied, stages: list[Any]) -> None:
-    """Each side gets what the stage made of the bytes, and the record says which relay it was."""
+    """Each side gets the bytes that the stage made, and the record names the stream relay."""
     stages.append(Shift(1))
     await proxied.start()
     client, server = await proxied.pair()
@@ -50,7 +50,7 @@ async def test_a_stage_changes_bytes(proxied: Proxied, stages: list[Any]) -> Non
 
 
 class Naming(PassThrough):
-    """Adds its name to what passes."""
+    """Adds its name to all that passes."""
 
     def __init__(self, name: bytes) -> None:
         self._name = name
@@ -64,7 +64,7 @@ class Naming(PassThrough):
 
 @each_kind
 async def test_stages_are_passed_in_order(proxied: Proxied, stages: list[Any]) -> None:
-    """The first stage is the one that is next to the client."""
+    """The first stage is next to the client."""
     stages += [Naming(b"1"), PassThrough(), Naming(b"2")]
     await proxied.start()
     client, server = await proxied.pair()
@@ -75,7 +75,7 @@ async def test_stages_are_passed_in_order(proxied: Proxied, stages: list[Any]) -
 
 
 class Equal(Naming):
-    """Equals every other one, as a stage that is a value may."""
+    """Equals every other `Equal`: a stage may be a value."""
 
     def __eq__(self, other: object) -> bool:
         return isinstance(other, Equal)
@@ -98,7 +98,7 @@ async def test_stages_that_are_equal(proxied: Proxied, stages: list[Any]) -> Non
 
 @each_kind
 async def test_a_slow_stage_makes_the_peer_wait(proxied: Proxied, stages: list[Any]) -> None:
-    """A stage that delays holds no more than the bound and one read, and loses nothing."""
+    """A slow stage holds at most the bound and one read, and loses nothing."""
     later = Later(proxied.reactor, 0.002)
     stages.append(later)
     await proxied.start()
@@ -114,7 +114,7 @@ async def test_a_slow_stage_makes_the_peer_wait(proxied: Proxied, stages: list[A
 async def test_what_a_stage_holds_is_delivered_before_a_reset(
     proxied: Proxied, stages: list[Any]
 ) -> None:
-    """A stage that would pass bytes on in an hour passes them on when their peer resets."""
+    """A stage with a delay of an hour passes on its bytes when their peer resets."""
     stages.append(Later(proxied.reactor, 3600))
     await proxied.start()
     client, server = await proxied.pair()
@@ -149,7 +149,7 @@ class Closed(PassThrough):
 async def test_a_stage_that_breaks_when_the_session_is_over(
     proxied: Proxied, stages: list[Any], logged_errors: LoggedErrors
 ) -> None:
-    """Each exception is logged, and the stages after it still hear that the session is over."""
+    """Each exception is logged, and later stages are still notified that the session is over."""
     stages += [Breaking(), Breaking(), Closed()]
     await proxied.start()
     client, server = await proxied.pair()
@@ -162,7 +162,7 @@ async def test_a_stage_that_breaks_when_the_session_is_over(
 
 
 class Refusing(PassThrough):
-    """Raises an exception for whatever comes."""
+    """Raises an exception for all bytes of the client."""
 
     def upload(self, data: bytes) -> None:
         raise ArithmeticError

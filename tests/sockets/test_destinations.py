@@ -1,4 +1,4 @@
-"""Where a dialer connects to is worked out once, and not for each session."""
+"""A dialer makes its destination once, and not for each session."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from tests.support.proxies import Proxied
 
 
 class Connects:
-    """Remembers where to, and connects nowhere."""
+    """Remembers the destinations, and does not connect."""
 
     def __init__(self) -> None:
         self.to: list[Destination] = []
@@ -33,7 +33,7 @@ class Connects:
 
 
 class Known:
-    """Look-ups that know the address of every name."""
+    """Look-ups that have one address for every name."""
 
     def known(self, name: str) -> tuple[str, ...]:
         return ("127.0.0.1",)
@@ -49,7 +49,7 @@ class Known:
     ],
 )
 def test_two_connects_of_a_dialer(dialer: Any, same: bool) -> None:
-    """They have the same destination, unless it names a zone, whose number may change."""
+    """They have the same destination, unless its address has a zone, whose number may change."""
     sockets = Connects()
     for _ in range(2):
         dialer.connect(ClientFactory(), 1.0, sockets)
@@ -59,7 +59,7 @@ def test_two_connects_of_a_dialer(dialer: Any, same: bool) -> None:
 
 
 def test_what_a_destination_says() -> None:
-    """The address in every form, and whether it is on this machine."""
+    """A destination has the address in each form, and says whether it is a loopback address."""
     near, far = tcp_destination("127.0.0.1", 80), tcp_destination("2001:db8::1", 40000)
     assert (near.name, near.address) == (("127.0.0.1", 80), IPv4Address("TCP", "127.0.0.1", 80))
     assert (near.near, far.near) == (True, False)
@@ -77,7 +77,7 @@ def test_what_a_destination_says() -> None:
 def test_the_first_local_port(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path, text: str, first: int
 ) -> None:
-    """It is read from the kernel; where that does not tell, it is the default."""
+    """It is read from the kernel; if that fails, it is the default."""
     path = tmp_path / "range"
     monkeypatch.setattr(destination, "LOCAL_PORTS", str(path))
     assert first_local_port() == FIRST_LOCAL_PORT
@@ -91,7 +91,7 @@ def test_the_first_local_port(
 async def test_a_socket_that_connects_to_itself(
     proxied: Proxied, tmp_path: Path, source: tuple[str, ...]
 ) -> None:
-    """It is no server, whatever range of ports the kernel chooses from."""
+    """It does not count as a server, whatever range of ports the kernel chooses from."""
     with network_of_its_own():
         few_local_ports(1, first=20001)
         await proxied.start(
