@@ -24,6 +24,7 @@ from evproxy.settings import (
     HealthCheck,
     ListenerSettings,
     PoolSettings,
+    RouteSettings,
     Settings,
     Timeouts,
 )
@@ -34,6 +35,7 @@ KEYS = (
     Timeouts,
     AccessLogSettings,
     PoolSettings,
+    RouteSettings,
     UpstreamServer,
     HealthCheck,
     Ejection,

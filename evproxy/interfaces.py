@@ -194,6 +194,9 @@ class Client(Protocol):
     def info(self) -> ConnectionInfo:
         """What is known of its connection; behind a PROXY header, what the header says."""
 
+    def note(self, text: str) -> None:
+        """Put `text` into the session's record as its `route`: what was chosen, and why."""
+
     def peek(self, size: int) -> Deferred[bytes]:
         """
         The first `size` bytes, or all bytes of a client that has sent fewer and ended its stream.

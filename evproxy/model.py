@@ -230,6 +230,9 @@ class SessionRecord(NamedTuple):
     kernel for each side.
     `relay` is ``"stream"``, ``"socket"``, or empty if the session never relayed.
     `id` is the number of the session, from 1 and unique among those of its service or factory.
+    `via` is the address of the proxy that sent a PROXY header, and `server_name` the name that a
+    TLS client asked for, if a route looked at it; else they are empty.  `route` is what the
+    router noted: the conditions of a declared route, or ``default`` and why.
     """
 
     listener: str
@@ -246,6 +249,9 @@ class SessionRecord(NamedTuple):
     error: str = ""
     first_byte_time: float | None = None
     id: int = 0
+    via: str = ""
+    server_name: str = ""
+    route: str = ""
 
 
 class SessionStatus(NamedTuple):

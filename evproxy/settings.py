@@ -511,6 +511,55 @@ class PoolSettings:
     )
 
 
+_HOST_PATTERN = Matching(
+    'a name, "*" or "*.NAME"', r"\*|(?:\*\.)?[A-Za-z0-9_-]+(?:\.[A-Za-z0-9_-]+)*|"
+)
+
+
+@frozen
+class RouteSettings:
+    """One route of a listener: the sessions for which all of its conditions hold go to a pool."""
+
+    pool: str = setting(Text(), "The pool that gets these sessions.")
+    sni: str = setting(
+        _HOST_PATTERN,
+        "The name that a TLS client asks for. `*.example.org`: every name below `example.org`, "
+        "however deep. `*`: any name.",
+        default="",
+    )
+    alpn: str = setting(
+        Matching("a protocol in ASCII", r"[!-~]*"),
+        "A protocol that a TLS client offers, such as `h2` or `postgresql`.",
+        default="",
+    )
+    peer: str = setting(
+        Judged(
+            'an IP address or a network, such as "10.0.0.0/8"',
+            lambda text: network_fault(text) if text else None,
+        ),
+        "The network of the client.",
+        default="",
+    )
+    listener: str = setting(Text(), "The name of the listener.", default="")
+    client_cert: str = setting(
+        Text(),
+        "The common name in the client's verified certificate, as `sni`. Behind a PROXY header, "
+        "the proxy says it.",
+        default="",
+    )
+    http_host: str = setting(
+        _HOST_PATTERN,
+        "The host of the first HTTP/1 request on the connection, as `sni`.",
+        default="",
+    )
+    postgres_user: str = setting(
+        Text(), "The user in the first message of a PostgreSQL client without TLS.", default=""
+    )
+    postgres_database: str = setting(
+        Text(), "The database in that message; by default it is the user's name.", default=""
+    )
+
+
 @frozen
 class ListenerSettings:
     """One listener: where clients connect, and the pool that gets their sessions."""
@@ -525,12 +574,24 @@ class ListenerSettings:
     )
     pool: str = setting(
         Text(),
-        "The pool that gets its sessions. Required if there is more than one pool.",
+        "The pool that gets its sessions, or those that no route matches. Required if there is "
+        "more than one pool.",
         default="default",
         default_shown="the only pool",
     )
     name: str = setting(
         Matching(POOL_NAME.expected, r"[\w.-]*"), "Its name in the log.", default=""
+    )
+    routes: tuple[RouteSettings, ...] = setting(
+        Many("an array of tables", Table(RouteSettings)),
+        "Which sessions go to other pools: [one table](#routes) for each route. The first route "
+        "that matches counts.",
+        default=(),
+    )
+    route: str = setting(
+        Matching('"MODULE:FUNCTION"', r"(?:[A-Za-z_][\w.]*:[A-Za-z_]\w*)?"),
+        "A [function in Python](routing.md#in-python) that chooses the pool, in place of `routes`.",
+        default="",
     )
     accept_proxy_protocol_from: tuple[str, ...] = setting(
         Many("an array of networks", NETWORK),

@@ -7,6 +7,7 @@ from typing import TextIO
 
 from evproxy.cli.settings_file import listen_fault, read_settings
 from evproxy.config.document import ConfigErrors
+from evproxy.config.loops import pools_of
 from evproxy.config.problems import listed
 from evproxy.escape import escaped
 from evproxy.settings import Settings
@@ -45,8 +46,11 @@ def _listen_fault(description: str) -> str | None:
 def _summary(settings: Settings) -> str:
     servers = sum(len(pool.upstreams) for pool in settings.pools)
     discovered = sum(pool.discover is not None for pool in settings.pools)
-    used = {listener.pool for listener in settings.listeners}
+    used = {pool for listener in settings.listeners for pool in pools_of(listener)}
     unused = [pool.name for pool in settings.pools if pool.name not in used]
+    if any(listener.route for listener in settings.listeners):
+        # The function may choose any pool.
+        unused = []
     parts = [
         _count(len(settings.listeners), "listener"),
         _count(len(settings.pools), "pool"),

@@ -20,6 +20,7 @@ from evproxy.config.problems import shown_path
 from evproxy.config.reading import Fault, Surroundings
 from evproxy.errors import SettingsError
 from evproxy.service.listener import listener_permissions, server_endpoint
+from evproxy.session.routes import function_named
 from evproxy.settings import ListenerSettings, PoolSettings, Settings
 from evproxy.upstream.address import check_upstream
 from evproxy.upstream.discovery.file import open_at_once
@@ -53,6 +54,7 @@ def read_settings(path: str, closer_look: Fault = listen_fault) -> Settings:
     settings = parse(_text(path), Surroundings(directory, upstream_fault, closer_look))
     problems = [*permission_problems(settings.listeners)]
     problems += [problem for pool in settings.pools for problem in pool_problems(pool)]
+    problems += route_problems(settings.listeners)
     for loop in loops(settings.listeners, settings.pools):
         where = shown_path(("pools", loop.pool.name, "upstreams", loop.index))
         problems.append(f"{where}: {loop.reason}")
@@ -68,6 +70,16 @@ def permission_problems(listeners: Iterable[ListenerSettings]) -> Iterator[str]:
             listener_permissions(listener)
         except SettingsError as error:
             yield f"{shown_path(('listeners', index))}.{error}"
+
+
+def route_problems(listeners: Iterable[ListenerSettings]) -> Iterator[str]:
+    """Why the function that a `route` of `listeners` names cannot be used, with the key's path."""
+    for index, listener in enumerate(listeners):
+        if listener.route:
+            try:
+                function_named(listener.route)
+            except SettingsError as error:
+                yield f"{shown_path(('listeners', index, 'route'))}: {error}"
 
 
 def pool_problems(pool: PoolSettings) -> Iterator[str]:

@@ -78,9 +78,32 @@ def _listener_conflicts(document: Table, directory: str) -> Iterator[Problem]:
                 if fault is not None:
                     yield Problem(("listeners", index, key), fault)
     pools = document.get("pools")
-    if isinstance(pools, dict) and pools:
-        for index, entry in tables.items():
+    for index, entry in tables.items():
+        if isinstance(pools, dict) and pools:
             yield from _pool_choice(("listeners", index, "pool"), entry, list(pools))
+        yield from _route_conflicts(("listeners", index), entry, pools)
+
+
+def _route_conflicts(path: Path, listener: Table, pools: object) -> Iterator[Problem]:
+    routes = listener.get("routes", [])
+    if listener.get("route") and routes:
+        yield Problem((*path, "route"), "it would choose in place of routes: give only one of them")
+    for index, route in enumerate(routes if isinstance(routes, list) else ()):
+        if not isinstance(route, dict):
+            continue
+        where = (*path, "routes", index)
+        pool = route.get("pool")
+        if isinstance(pool, str) and isinstance(pools, dict) and pools and pool not in pools:
+            hint = did_you_mean(pool, list(pools))
+            yield Problem((*where, "pool"), f"there is no pool {quoted(pool)}{hint}")
+        reading = [key for key in _EXCLUSIVE if any(map(route.get, key))]
+        if len(reading) > 1:
+            keys = listed([next(filter(route.get, each)) for each in reading], "and")
+            yield Problem(where, f"no client can match {keys} at once")
+
+
+_EXCLUSIVE = (("sni", "alpn"), ("http_host",), ("postgres_user", "postgres_database"))
+"""Conditions of a route that need a client of one protocol each."""
 
 
 def _repeated(above: Path, values: dict[int, Any], key: Path) -> Iterator[Problem]:

@@ -37,6 +37,11 @@ class Loop:
         return f"{quoted(server)} leads back to the listener {quoted(self.listener.listen)}"
 
 
+def pools_of(listener: ListenerSettings) -> list[str]:
+    """The names of the pools that sessions of `listener` may go to by its settings."""
+    return list(dict.fromkeys([*(route.pool for route in listener.routes), listener.pool]))
+
+
 def loops(listeners: Sequence[ListenerSettings], pools: Sequence[PoolSettings]) -> Iterator[Loop]:
     """Each server that leads the sessions of a listener back to that listener."""
     by_name = {pool.name: pool for pool in pools}
@@ -60,13 +65,16 @@ def loops(listeners: Sequence[ListenerSettings], pools: Sequence[PoolSettings]) 
                 return True
             if here not in seen:
                 seen.append(here)
-                waiting += [listener for _, listener in reached.get(here.pool, ())]
+                waiting += [
+                    listener for pool in pools_of(here) for _, listener in reached.get(pool, ())
+                ]
         return False
 
     for listener in listeners:
-        for index, next_listener in reached.get(listener.pool, ()):
-            if comes_to(listener, next_listener):
-                yield Loop(by_name[listener.pool], index, listener)
+        for pool in pools_of(listener):
+            for index, next_listener in reached.get(pool, ()):
+                if comes_to(listener, next_listener):
+                    yield Loop(by_name[pool], index, listener)
 
 
 @frozen

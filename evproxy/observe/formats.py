@@ -67,7 +67,9 @@ class TextFormat:
             f" connect_time={'-' if connect is None else f'{connect:.6f}'}"
             f" first_byte_time={'-' if first is None else f'{first:.6f}'}"
             f" duration={record.duration:.6f} attempts={record.attempts}"
-            f' relay={record.relay or "-"} error="{_quoted(record.error)}"\n'
+            f" relay={record.relay or '-'} id={record.id} via={word(record.via)}"
+            f" server_name={word(record.server_name)}"
+            f' route="{_quoted(record.route)}" error="{_quoted(record.error)}"\n'
         )
 
     def dropped(self, now: float, lines: int) -> str:
@@ -93,7 +95,9 @@ class JsonFormat:
             f' "connect_time": {"null" if connect is None else f"{connect:.6f}"},'
             f' "first_byte_time": {"null" if first is None else f"{first:.6f}"},'
             f' "duration": {record.duration:.6f}, "attempts": {record.attempts},'
-            f' "relay": "{record.relay}", "error": {_json(record.error)}}}\n'
+            f' "relay": "{record.relay}", "id": {record.id}, "via": {_json(record.via)},'
+            f' "server_name": {_json(record.server_name)}, "route": {_json(record.route)},'
+            f' "error": {_json(record.error)}}}\n'
         )
 
     def dropped(self, now: float, lines: int) -> str:

@@ -35,6 +35,7 @@ from evproxy.service.status import Status
 from evproxy.session.admission import Admission
 from evproxy.session.factory import ProxyFactory
 from evproxy.session.live import MOST_LISTED
+from evproxy.session.routes import ByName, Routes, function_named
 from evproxy.settings import (
     DEFAULT_LISTEN,
     AccessLogSettings,
@@ -252,7 +253,7 @@ class ProxyService(Service):
 
     def _factory(self, listener: ListenerSettings) -> ProxyFactory:
         return ProxyFactory(
-            self._pools[listener.pool],
+            self._router(listener),
             reactor=self._reactor,
             listener=listener.name or listener.listen,
             timeouts=self.settings.timeouts,
@@ -261,6 +262,14 @@ class ProxyService(Service):
             plane=self.plane,
             hub=self._hub,
         )
+
+    def _router(self, listener: ListenerSettings) -> Any:
+        """What chooses the pool of a session of `listener`, or its only pool."""
+        if listener.route:
+            return ByName(function_named(listener.route), self._pools)
+        if listener.routes:
+            return Routes(listener.routes, self._pools, self._pools[listener.pool])
+        return self._pools[listener.pool]
 
     @property
     def addresses(self) -> list[IPv4Address | IPv6Address | UNIXAddress]:

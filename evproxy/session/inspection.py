@@ -15,6 +15,7 @@ from twisted.internet.defer import Deferred
 from twisted.python.failure import Failure
 
 from evproxy.errors import ClientEnded, EvproxyError
+from evproxy.escape import printable
 from evproxy.model import ConnectionInfo
 from evproxy.session.intake import EARLY_BYTES, Intake
 from evproxy.wire.client_hello import ClientHello, HelloReader, NotTls
@@ -55,18 +56,18 @@ class Inspection:
     """
     Looks at the bytes of one client; an `evproxy.interfaces.Client`.
 
-    `wanted` names what a reader waits for, empty if none waits.
+    `wanted` names what a reader waits for, empty if none waits.  `noted` is what the router said.
 
     :param intake: has the bytes.
     :param info: what is known of the client's connection.
     """
 
-    __slots__ = ("_intake", "info", "wanted")
+    __slots__ = ("_intake", "info", "noted", "wanted")
 
     def __init__(self, intake: Intake, info: ConnectionInfo) -> None:
         self._intake = intake
         self.info = info
-        self.wanted = ""
+        self.wanted = self.noted = ""
 
     def look(
         self,
@@ -122,6 +123,10 @@ class Inspection:
         self._intake.looker = None
 
     # What routers ask for: see `evproxy.interfaces.Client`.
+
+    def note(self, text: str) -> None:
+        """The session's record has `text` as its `route`."""
+        self.noted = printable(text)
 
     def peek(self, size: int) -> Deferred[bytes]:
         """The first `size` bytes, or all bytes of a client that has sent fewer and ended."""

@@ -141,6 +141,7 @@ class Session:
         "phase",
         "reason",
         "relay",
+        "route",
         "server",
         "started",
     )
@@ -148,6 +149,7 @@ class Session:
     def __init__(self, context: SessionContext, downstream: Half, info: ConnectionInfo) -> None:
         self._context = context
         self.id = 0
+        self.route = ""
         self.downstream = downstream
         self.info = info
         self.phase = Phase.ACCEPTED
@@ -239,9 +241,7 @@ class Session:
         if self._bucket:
             self._drop_deadline()
         if self._inspection is not None:
-            self._inspection.stop()
-            self.info = self._inspection.info
-            self._inspection = None
+            self._inspected()
         assert self.phase in _BEFORE_CONNECTING
         self.phase = _CONNECTING
         self._pool = pool
@@ -253,6 +253,13 @@ class Session:
             connecting.find()
         except Exception:
             self.broke()
+
+    def _inspected(self) -> None:
+        """Keep what was found out of the client, and look no more."""
+        inspection, self._inspection = self._inspection, None
+        if inspection is not None:
+            inspection.stop()
+            self.info, self.route = inspection.info, inspection.noted
 
     def _not_routed(self, reason: Failure) -> None:
         self._routing = None
@@ -321,9 +328,7 @@ class Session:
         self._drop_deadline()
         connecting, self._connecting = self._connecting, None
         routing, self._routing = self._routing, None
-        inspection, self._inspection = self._inspection, None
-        if inspection is not None:
-            inspection.stop()
+        self._inspected()
         if connecting is not None:
             connecting.stop()
         if routing is not None:
@@ -466,6 +471,9 @@ class Session:
             self.error,
             first_byte - started if first_byte is not None else None,
             self.id,
+            info.via,
+            info.server_name,
+            self.route,
         )
 
     def status(self, now: float) -> SessionStatus:

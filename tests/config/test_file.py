@@ -306,7 +306,10 @@ lisen = "tcp:1"
                 " a port is a number from 0 to 65535"
             ],
         ),
-        (LISTENERS + "routes = []\n" + POOLS, ["listeners[0].routes: unknown key"]),
+        (
+            LISTENERS + "routes = 3\n" + POOLS,
+            ["listeners[0].routes: expected an array of tables, got 3"],
+        ),
         (LISTENERS + "allow = []\n" + POOLS, ["listeners[0].allow: unknown key"]),
         (LISTENERS + "deny = []\n" + POOLS, ["listeners[0].deny: unknown key"]),
         (LISTENERS + "tls = {}\n" + POOLS, ["listeners[0].tls: unknown key"]),

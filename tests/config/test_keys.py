@@ -539,3 +539,57 @@ def test_a_near_key_comes_before_that_of_another_proxy() -> None:
     """A key that only lacks a letter counts as a typo, not as a key of another proxy."""
     [problem] = problems(f"{SOUND}upstream = []\n")
     assert problem == 'pools.web.upstream: unknown key, did you mean "upstreams"?'
+
+
+ROUTE = SOUND.replace("[[listeners]]", "[[listeners]]\nroutes = [{ROUTE}]", 1)
+
+
+@pytest.mark.parametrize(
+    ("route", "line"),
+    [
+        ('{sni = "*.a.org", pool = "web"}', None),
+        ('{peer = "10.0.0.0/8", listener = "a", pool = "web"}', None),
+        ('{sni = "a"}', "listeners[0].routes[0].pool: required, but missing"),
+        (
+            '{sni = "a", pool = "wep"}',
+            'listeners[0].routes[0].pool: there is no pool "wep", did you mean "web"?',
+        ),
+        ('{sni = "a*", pool = "web"}', 'listeners[0].routes[0].sni: expected a name, "*" or'),
+        ('{peer = "10.0.0.1/8", pool = "web"}', "listeners[0].routes[0].peer: expected an IP"),
+        (
+            '{sni = "a", http_host = "b", pool = "web"}',
+            'listeners[0].routes[0]: no client can match "sni" and "http_host" at once',
+        ),
+        (
+            '{alpn = "h2", postgres_user = "b", pool = "web"}',
+            'listeners[0].routes[0]: no client can match "alpn" and "postgres_user" at once',
+        ),
+        (
+            '{snj = "a", pool = "web"}',
+            'listeners[0].routes[0].snj: unknown key, did you mean "sni"',
+        ),
+    ],
+)
+def test_routes(route: str, line: str | None) -> None:
+    """Each route has a pool that is there, and conditions that one client can match."""
+    found = problems(ROUTE.replace("{ROUTE}", route))
+    if line is None:
+        assert found == []
+    else:
+        [problem] = found
+        assert problem.startswith(line)
+
+
+def test_a_route_beside_routes() -> None:
+    """A function would choose in place of the routes."""
+    text = ROUTE.replace("{ROUTE}", '{sni = "a", pool = "web"}')
+    [line] = problems(text.replace("routes =", 'route = "a:b"\nroutes ='))
+    assert line == "listeners[0].route: it would choose in place of routes: give only one of them"
+
+
+@pytest.mark.parametrize("route", ["a", "a:b:c", "1:b", "a b:c"])
+def test_a_route_that_names_no_function(route: str) -> None:
+    """A function is named by its module and its name."""
+    text = SOUND.replace("[[listeners]]", f'[[listeners]]\nroute = "{route}"', 1)
+    [line] = problems(text)
+    assert line.startswith('listeners[0].route: expected "MODULE:FUNCTION", got')

@@ -26,6 +26,7 @@ from evproxy.settings import (
     Keepalive,
     ListenerSettings,
     PoolSettings,
+    RouteSettings,
     Settings,
     Timeouts,
 )
@@ -36,6 +37,7 @@ TABLES: list[Any] = [
     ListenerSettings,
     Timeouts,
     PoolSettings,
+    RouteSettings,
     UpstreamServer,
     HealthCheck,
     Ejection,

@@ -46,23 +46,25 @@ UNCONNECTED = RECORD._replace(
 
 TEXT = {
     "served": (
-        RECORD,
+        RECORD._replace(id=3, via="10.0.0.9:5", server_name="a.org", route="sni *"),
         "2026-11-24T07:03:11.204Z web 192.0.2.7:50122 10.0.0.5:80 downstream finished relaying"
         " bytes_to_upstream=517 bytes_to_downstream=10240 connect_time=0.000412"
-        ' first_byte_time=0.003120 duration=0.004001 attempts=1 relay=socket error=""\n',
+        " first_byte_time=0.003120 duration=0.004001 attempts=1 relay=socket id=3"
+        ' via=10.0.0.9:5 server_name=a.org route="sni *" error=""\n',
     ),
     "not connected": (
         UNCONNECTED,
         "2026-11-24T07:03:11.204Z web - - proxy unreachable connecting"
         " bytes_to_upstream=0 bytes_to_downstream=0 connect_time=- first_byte_time=-"
-        r' duration=0.004001 attempts=2 relay=- error="no \"b\" here\n"' + "\n",
+        r' duration=0.004001 attempts=2 relay=- id=0 via=- server_name=- route=""'
+        r' error="no \"b\" here\n"' + "\n",
     ),
     "odd names": (
         RECORD._replace(listener="unix:/a b", peer="-", upstream="c:\\d\u202e\x1b[0m\udc80ü"),
         r"2026-11-24T07:03:11.204Z unix:/a\x20b \x2d c:\\d\u202e\x1b[0m\udc80ü"
         " downstream finished relaying bytes_to_upstream=517 bytes_to_downstream=10240"
         " connect_time=0.000412 first_byte_time=0.003120 duration=0.004001 attempts=1"
-        ' relay=socket error=""\n',
+        ' relay=socket id=0 via=- server_name=- route="" error=""\n',
     ),
 }
 
@@ -90,6 +92,10 @@ def test_the_json_of_a_session() -> None:
         "duration": 0.004001,
         "attempts": 2,
         "relay": "",
+        "id": 0,
+        "via": "",
+        "server_name": "",
+        "route": "",
         "error": 'no "b" here\n',
     }
 

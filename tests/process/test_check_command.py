@@ -335,3 +335,30 @@ def test_wrong_usage(arguments: list[str], capsys: pytest.CaptureFixture[str]) -
         main(arguments)
     assert stopped.value.code == 2
     assert capsys.readouterr().err.startswith("usage: evproxy")
+
+
+@pytest.mark.parametrize(
+    ("route", "fault"),
+    [
+        ("no_such_module:f", "no_such_module:f: ModuleNotFoundError: No module named"),
+        ("json:no_such", "json:no_such: AttributeError: "),
+        ("json:__name__", "json:__name__ is not a function"),
+    ],
+)
+def test_a_route_that_cannot_be_imported(tmp_path: Path, route: str, fault: str) -> None:
+    """The function of a route is looked for when the file is checked."""
+    file = tmp_path / "evproxy.toml"
+    pool = '[pools.web]\nupstreams = ["127.0.0.1:1"]\n'
+    file.write_text(f'[[listeners]]\nroute = "{route}"\n{pool}')
+    status, _, err = run("check", str(file))
+    assert status == 1
+    assert err.startswith(f"{file}: listeners[0].route: {fault}")
+
+
+def test_pools_of_routes_are_used(tmp_path: Path) -> None:
+    """A pool that only a route uses is used."""
+    file = tmp_path / "evproxy.toml"
+    pools = "".join(f'[pools.{name}]\nupstreams = ["127.0.0.1:1"]\n' for name in "abc")
+    file.write_text(f'[[listeners]]\npool = "a"\nroutes = [{{sni = "x", pool = "b"}}]\n{pools}')
+    _, out, _ = run("check", str(file))
+    assert 'no listener uses "c"' in out

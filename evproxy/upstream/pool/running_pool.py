@@ -27,6 +27,7 @@ from evproxy.model import CloseReason, ConnectionInfo, UpstreamServer, upstream_
 from evproxy.settings import PoolSettings
 from evproxy.upstream.pool.announcements import Announcements
 from evproxy.upstream.pool.members import Members
+from evproxy.upstream.pool.one_server import OneServer
 from evproxy.upstream.pool.parts import GivenParts, Parts
 from evproxy.upstream.pool.queue import Queue
 from evproxy.upstream.pool.queue_notifier import QueueNotifier
@@ -106,6 +107,16 @@ class RunningPool:
         """Notify `observer` of changes from now on, unless the pool has an observer already."""
         if not self._hub:
             self._hub.add(observer)
+
+    def server_named(self, name: str) -> PoolServer:
+        """
+        The server called `name`.
+
+        :raises LookupError: if it is not in the pool.
+        """
+        if self._selection.stale:
+            self._selection.refresh()
+        return self._members[name]
 
     # Called by sessions.
 
@@ -248,6 +259,10 @@ class RunningPool:
         self._announcements.stop()
         if self._parts.own_names is not None:
             self._parts.own_names.stop()
+
+    def only(self, name: str) -> OneServer:
+        """A pool that is only the server called `name` of this pool, for a route to choose."""
+        return OneServer(self, name)
 
     # Called by programs.
 
