@@ -20,11 +20,11 @@ pytestmark = pytest.mark.deadline(10)
 
 
 class Broken(Exception):
-    """What a router of these tests raises."""
+    """The exception that a router of these tests raises."""
 
 
 class Answers:
-    """A router that calls `answer` for each session, and remembers who it was asked for."""
+    """A router that calls `answer` for each session, and records the clients."""
 
     def __init__(self, answer: Callable[[], Any]) -> None:
         self._answer = answer
@@ -36,7 +36,7 @@ class Answers:
 
 
 class Later:
-    """A router whose answers the test gives."""
+    """A router whose Deferreds the test fires."""
 
     def __init__(self) -> None:
         self.pending: list[Deferred[Pool | None]] = []
@@ -51,7 +51,7 @@ class Later:
 
 
 async def routed(proxied: Proxied, router: Router) -> Pool:
-    """Have `router` asked by the factory that listens; returns the pool of its server."""
+    """Make the listening factory use `router`; return the pool of its server."""
     await proxied.start()
     pool = proxied.pool
     made = ProxyFactory(
@@ -71,7 +71,7 @@ def break_down() -> None:
 
 @pytest.mark.parametrize("wrapped", [False, True])
 async def test_a_router_that_answers_at_once(proxied: Proxied, wrapped: bool) -> None:
-    """The session goes to the pool that is chosen, be it in a Deferred or not."""
+    """The session uses the chosen pool, whether the router returns a Deferred or not."""
     router = Answers(lambda: succeed(proxied.pool) if wrapped else proxied.pool)
     await routed(proxied, router)
     client, server = await proxied.pair()
@@ -85,7 +85,7 @@ async def test_a_router_that_answers_at_once(proxied: Proxied, wrapped: bool) ->
 
 
 async def test_a_router_that_answers_later(proxied: Proxied) -> None:
-    """What the client sends meanwhile, and its end, are passed on to the server."""
+    """The server gets the bytes, and the end, that the client sends while the router decides."""
     router = Later()
     pool = await routed(proxied, router)
     client = proxied.client()
@@ -105,7 +105,7 @@ async def test_a_router_that_answers_later(proxied: Proxied) -> None:
 
 
 async def test_a_client_that_leaves_before_the_answer(proxied: Proxied) -> None:
-    """The Deferred is cancelled, and the session is over at once."""
+    """evproxy cancels the Deferred, and the session ends at once."""
     router = Later()
     await routed(proxied, router)
     client = proxied.client()
@@ -122,7 +122,7 @@ async def test_a_client_that_leaves_before_the_answer(proxied: Proxied) -> None:
 async def test_a_router_that_never_answers(
     proxied: Proxied, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The client is reset after the timeout, and the Deferred is cancelled."""
+    """After the timeout, evproxy resets the client and cancels the Deferred."""
     monkeypatch.setattr(session_module, "ROUTE_TIMEOUT", 0.2)
     router = Later()
     await routed(proxied, router)
@@ -135,7 +135,7 @@ async def test_a_router_that_never_answers(
 
 
 async def test_a_drain_before_the_answer(proxied: Proxied) -> None:
-    """A session that is ended from outside cancels the Deferred as well."""
+    """If a drain ends the session, evproxy cancels the Deferred as well."""
     router = Later()
     await routed(proxied, router)
     client = proxied.client()
@@ -160,7 +160,7 @@ async def test_a_drain_before_the_answer(proxied: Proxied) -> None:
 async def test_a_router_that_refuses(
     proxied: Proxied, answer: Callable[[], Any], error: str
 ) -> None:
-    """The client is reset at once, and the record has the router's reason."""
+    """evproxy resets the client at once, and the record has the router's reason."""
     await routed(proxied, Answers(answer))
     assert await proxied.client().rest() == (b"", RESET)
     await proxied.observed.ended()
@@ -173,7 +173,7 @@ async def test_a_router_that_refuses(
 async def test_a_router_that_breaks(
     proxied: Proxied, logged_errors: LoggedErrors, answer: Callable[[], Any]
 ) -> None:
-    """The client is reset at once, and the traceback is logged."""
+    """evproxy resets the client at once, and logs the traceback."""
     await routed(proxied, Answers(answer))
     assert await proxied.client().rest() == (b"", RESET)
     await proxied.observed.ended()
