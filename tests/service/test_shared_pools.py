@@ -157,7 +157,7 @@ class Plain:
 
 
 async def test_a_pool_of_another_kind(ground: Ground) -> None:
-    """Such a pool is stopped as often as it was started, and is not notified of a drain."""
+    """A user's own pool is stopped as often as it was started, and not notified of a drain."""
     pool: Any = Plain()
     assert not isinstance(pool, SharedPool)
     service = ground.service(pool=pool)

@@ -114,7 +114,7 @@ async def test_a_peer_that_takes_nothing_is_not_waited_for(secured: Secured, sid
 @both_sides
 @pytest.mark.parametrize("how", [Ending.DRAIN, Ending.SERVER_DOWN])
 async def test_ending_a_session_that_is_delivered(secured: Secured, side: str, how: Ending) -> None:
-    """A second signal, or a server that is marked down, ends such a session at once."""
+    """A second signal, or a server that is marked down, ends a delivering session at once."""
     proxied = secured.proxied
     peer, plain = await conversing(secured, side)
     await sent_and_closed(peer, proxied)
@@ -237,7 +237,7 @@ async def test_no_server_for_a_client_that_is_gone(
 async def test_a_drain_while_connecting_for_a_client_that_is_gone(
     secured: Secured, unanswered: Unanswered
 ) -> None:
-    """A second signal ends such a session at once."""
+    """A second signal ends the session of a client that is gone at once."""
     await left_early(secured, [unanswered.name])
     [session] = secured.proxied.admission.sessions
     session.end(Side.PROXY, Ending.DRAIN)

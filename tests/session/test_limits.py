@@ -191,7 +191,7 @@ async def test_ports_of_others_refuse_at_the_bound(reactor: Any) -> None:
 
 
 def test_the_bound_follows_from_the_limit_on_open_files(reactor: Any) -> None:
-    """The default bound on sessions leaves some of the descriptors unused."""
+    """The default bound on sessions fits the limit on open files, with some files to spare."""
     for open_files in 256, 1024, 20_000, 1_048_576:
         needed = 2 * sessions_for(open_files) + 2 * pipes_for(open_files) + RESERVED_FILES
         assert open_files - 2 < needed <= open_files

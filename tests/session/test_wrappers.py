@@ -189,7 +189,7 @@ async def test_a_wrapper_above_tls_with_bytes_queued(
 async def test_a_tls_client_that_takes_nothing(
     proxied: Proxied, certificates: Certificates
 ) -> None:
-    """evproxy waits for such a client for the half-close timeout."""
+    """For a TLS client that reads nothing, evproxy waits until the half-close timeout."""
     client = await queued_behind_tls(proxied, certificates)
     await is_over(proxied, Side.DOWNSTREAM, Ending.RESET, Phase.RELAYING)
     _, end = await client.rest()

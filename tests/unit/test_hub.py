@@ -114,7 +114,7 @@ def test_an_observer_that_is_added_twice() -> None:
 
 
 def test_an_observer_without_the_method_for_an_incomplete_discovery() -> None:
-    """Such an observer is notified of a failure instead."""
+    """An observer without `discovery_incomplete` is notified of a failure instead."""
     observer = Old()
     Hub((observer,)).discovery_incomplete("web", "one is missing")
     assert observer.failures == ["one is missing"]
