@@ -8,9 +8,10 @@ What these do can be replaced by plain objects: a `Router`, a `Balancer`, a `Pro
 and a `PoolObserver` of your own satisfy the protocols of these names, and inherit nothing.
 """
 
-from evproxy.errors import EvproxyError, SettingsError, Shortage
+from evproxy.errors import EvproxyError, Refused, SettingsError, Shortage
 from evproxy.interfaces import (
     Balancer,
+    Client,
     Discovery,
     DiscoveryObserver,
     LogWriterObserver,
@@ -65,6 +66,7 @@ __all__ = [
     "AccessLogSettings",
     "Balancer",
     "Candidate",
+    "Client",
     "CloseReason",
     "ConnectionInfo",
     "Discover",
@@ -91,6 +93,7 @@ __all__ = [
     "ProxyFactory",
     "ProxyService",
     "RandomTwo",
+    "Refused",
     "RoundRobin",
     "Router",
     "ServerStatus",

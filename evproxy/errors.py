@@ -21,6 +21,18 @@ class NoServerAvailable(EvproxyError):
     """No server of a pool can take a session now."""
 
 
+class Refused(EvproxyError):
+    """
+    A router refuses a client.
+
+    The message is the reason that the session ends with.
+    """
+
+
+class ClientEnded(EvproxyError):
+    """A client ended its stream before it had sent what evproxy waited for."""
+
+
 class BalancerFailed(EvproxyError):
     """A user's own balancer raised an exception, or yielded something that is not in its pool."""
 
@@ -56,3 +68,19 @@ class LocalShortage(EvproxyError, OSError):
 
 class HandshakeFailed(EvproxyError):
     """The TLS handshake with an upstream server failed."""
+
+
+class ProxyHeaderError(EvproxyError, ValueError):
+    """Bytes are not a PROXY header, or a header cannot be written.  The message is one line."""
+
+
+class ClientHelloError(EvproxyError):
+    """What begins like TLS is not a sound ClientHello.  The message is one printable line."""
+
+
+class PostgresError(EvproxyError):
+    """What a client sends first is not PostgreSQL.  The message is one printable line."""
+
+
+class HttpHostError(EvproxyError):
+    """The host of an HTTP/1 request is missing or ambiguous.  The message is one printable line."""

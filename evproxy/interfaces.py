@@ -28,6 +28,9 @@ from evproxy.model import (
 )
 from evproxy.policy.balance.candidate import Candidate as Candidate
 from evproxy.policy.sources import Sources
+from evproxy.wire.client_hello import ClientHello, NotTls
+from evproxy.wire.http_host import HttpHost, NoHost
+from evproxy.wire.postgres import Start
 
 
 class PlainConnector(Protocol):
@@ -83,6 +86,10 @@ class Server(Candidate, Protocol):
 
     @property
     def dialer(self) -> Dialer: ...
+
+    @property
+    def proxy_version(self) -> int:
+        """The version of the PROXY header that the server gets first; 0: no header."""
 
 
 class PoolSession(Protocol):
@@ -174,21 +181,54 @@ class Pool(Protocol):
         """
 
 
+class Client(Protocol):
+    """
+    A client whose pool is to be chosen.
+
+    The methods look at what the client sends first, one at a time.  The server gets all of these
+    bytes.  Each Deferred fails with an `evproxy.errors.EvproxyError` if the client ends its stream
+    before the answer is complete, or if what it sends is malformed.  A router that passes such an
+    error on refuses the client, with the error as the reason.  After the handshake timeout, the
+    client is reset.
+    """
+
+    @property
+    def info(self) -> ConnectionInfo:
+        """What is known of its connection; behind a PROXY header, what the header says."""
+
+    def peek(self, size: int) -> Deferred[bytes]:
+        """
+        The first `size` bytes, or all bytes of a client that has sent fewer and ended its stream.
+
+        :param size: from 1 to 65536.
+        :raises ValueError: if it is another.
+        """
+
+    def client_hello(self) -> Deferred[ClientHello | NotTls]:
+        """What a TLS client says first; `NotTls` if the client does not speak TLS."""
+
+    def http_host(self) -> Deferred[HttpHost | NoHost]:
+        """The host that an HTTP/1 client asks for; `NoHost` if it names none."""
+
+    def postgres_start(self) -> Deferred[Start]:
+        """What a PostgreSQL client says first."""
+
+
 @runtime_checkable
 class Router(Protocol):
-    """Chooses the pool of each session."""
+    """Chooses the pool of each session.  A function like `route` is a router, too."""
 
-    def route(self, info: ConnectionInfo) -> Pool | Deferred[Any] | None:
+    def route(self, client: Client) -> Any:
         """
-        Return the pool for the session of the client that `info` describes, or a Deferred of it.
+        Return the pool for `client`, or a Deferred of it.  This may be a coroutine (``async def``).
 
-        ``None`` refuses the client.  evproxy cancels the Deferred when the client leaves, and after
-        `evproxy.session.intake.ROUTE_TIMEOUT` seconds.  The program that makes the pools also
-        starts and stops them.
+        ``None`` refuses the client.  evproxy cancels a Deferred or a coroutine when the client
+        leaves, and after the handshake timeout.  The program that makes the pools also starts and
+        stops them.
 
-        :raises evproxy.errors.NoServerAvailable: to refuse the client; the message becomes the
-            session's error.  Any other exception is logged with its traceback, and ends the
-            session too.
+        :raises evproxy.errors.Refused: to refuse the client; the message becomes the session's
+            error.  Any other exception that is not an `EvproxyError` is logged with its
+            traceback, and ends the session too.
         """
 
 

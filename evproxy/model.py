@@ -19,6 +19,7 @@ from evproxy.config.declare import setting
 from evproxy.config.descriptions import ClientDescription
 from evproxy.config.rules import MOST_SESSIONS, Flag, Many, Matching, Whole
 from evproxy.errors import SettingsError
+from evproxy.wire.proxy_protocol import ProxyHeader
 
 
 class _HashedById(enum.Enum):
@@ -65,6 +66,10 @@ class Ending(_HashedById):
     """The session was still running at the drain deadline."""
     SERVER_DOWN = "server-down"
     """The upstream server went down, and its pool resets the sessions of such servers."""
+    REFUSED = "refused"
+    """The client was refused: by its router, by its address, or for a wrong PROXY header."""
+    HANDSHAKE = "handshake"
+    """The client did not send what its pool depends on within the handshake timeout."""
     REQUESTED = "requested"
     """A program or an operator asked for the end of the session."""
     ERROR = "error"
@@ -96,16 +101,24 @@ def close_reason(by: Side, how: Ending, phase: Phase) -> CloseReason:
 @frozen(slots=True)
 class ConnectionInfo:
     """
-    The downstream connection, as a balancer sees it when it chooses the upstream server.
+    What is known of a client's connection: for routers and balancers.
 
     `peer_host` and `peer_port` are the client's address, in the form of `canonical_address`.
     For a UNIX socket they are the escaped path, often empty, and 0.  `listener` is the name of
     the listener that accepted the connection.
+
+    Behind a PROXY header, they are the address of the client in the header.  `header` is then the
+    header, and `via` is the address of the proxy that sent the header: ``HOST:PORT``.
+
+    `server_name` is the name that a TLS client asks for (SNI), if a router has looked at that.
     """
 
     peer_host: str
     peer_port: int
     listener: str = ""
+    via: str = ""
+    header: ProxyHeader | None = None
+    server_name: str = ""
 
 
 @frozen(slots=True)
@@ -144,6 +157,12 @@ class UpstreamServer:
         "number is usable, as in DNS SRV.",
         default=0,
     )
+    send_proxy_protocol: int | None = setting(
+        Whole(0, 2),
+        "The version of the PROXY header that evproxy sends to this server first. 0: no header.",
+        default=None,
+        default_shown="the pool's",
+    )
     tags: tuple[str, ...] = setting(
         Many(
             "an array of tags",
@@ -159,6 +178,12 @@ class UpstreamServer:
     @name.default
     def _name(self) -> str:
         return server_name(self.endpoint)
+
+
+def proxy_version(server: UpstreamServer, of_pool: int) -> int:
+    """The version of the PROXY header for `server` of a pool whose version is `of_pool`."""
+    chosen = server.send_proxy_protocol
+    return of_pool if chosen is None else chosen
 
 
 def upstream_server(given: Any) -> UpstreamServer:

@@ -40,6 +40,7 @@ from evproxy.config.tables import NamedTables, Table, TableOrKey
 from evproxy.errors import SettingsError
 from evproxy.model import UpstreamServer
 from evproxy.policy.balance.by_name import NAMES
+from evproxy.policy.networks import network_fault
 from evproxy.policy.sources import MOST as MOST_SOURCES
 from evproxy.policy.sources import Sources, source_fault
 
@@ -101,6 +102,17 @@ def too_many_sources(given: Sequence[str]) -> str | None:
     return f"more than {MOST_SOURCES} addresses" if many else None
 
 
+UNIX_CLIENTS = "unix"
+"""In a list of networks, the clients of a UNIX socket, which have no IP address."""
+
+
+def _proxies_fault(text: str) -> str | None:
+    return None if text == UNIX_CLIENTS else network_fault(text)
+
+
+NETWORK = Judged('an IP address or a network, such as "10.0.0.0/8"', _proxies_fault)
+
+
 @frozen
 class Timeouts:
     """When evproxy resets sessions: idle ones, half-closed ones, and those left after a drain."""
@@ -118,6 +130,14 @@ class Timeouts:
         default=30.0,
         called=("half_close_timeout",),
         option="half-close-timeout",
+    )
+    handshake: float = setting(
+        Seconds(MILLISECOND),
+        "How long a client may take, from its connect on, to send a PROXY header and whatever "
+        "its route depends on, and how long a router may take to choose a pool. Then evproxy "
+        "resets the client.",
+        default=10.0,
+        called=("handshake_timeout",),
     )
     drain: float = setting(
         Seconds(0),
@@ -434,6 +454,12 @@ class PoolSettings:
         default=3,
         option="connect-attempts",
     )
+    send_proxy_protocol: int = setting(
+        Whole(0, 2),
+        "The version of the [PROXY header](proxy-protocol.md) that evproxy sends to a server "
+        "first, so that the server knows the client. 0: no header.",
+        default=0,
+    )
     queue_timeout: float = setting(
         Seconds(0),
         "How long a session waits for a free slot while every server is at its `max_sessions`. 0: "
@@ -505,6 +531,13 @@ class ListenerSettings:
     )
     name: str = setting(
         Matching(POOL_NAME.expected, r"[\w.-]*"), "Its name in the log.", default=""
+    )
+    accept_proxy_protocol_from: tuple[str, ...] = setting(
+        Many("an array of networks", NETWORK),
+        "The networks of proxies that must send a [PROXY header](proxy-protocol.md): evproxy "
+        "takes the client's address from it. It looks for no header from anybody else. `unix`: "
+        "the clients of a UNIX socket.",
+        default=(),
     )
     unix_mode: str = setting(
         Matching('an octal file mode, such as "660"', r"(?:0?[0-7]{3})?"),

@@ -15,7 +15,7 @@ from twisted.application.service import Application, Service
 from twisted.internet import reactor
 from twisted.internet.endpoints import serverFromString
 
-from evproxy import ConnectionInfo, Pool, ProxyFactory, SessionLog, TroubleLog
+from evproxy import Client, Pool, ProxyFactory, SessionLog, TroubleLog
 
 
 class ByNetwork(Service):
@@ -26,8 +26,8 @@ class ByNetwork(Service):
         self._inside = inside
         self._others = others
 
-    def route(self, info: ConnectionInfo) -> Pool:
-        inside = ip_address(info.peer_host) in self._network
+    def route(self, client: Client) -> Pool:
+        inside = ip_address(client.info.peer_host) in self._network
         return self._inside if inside else self._others
 
     def startService(self) -> None:

@@ -24,6 +24,7 @@ from evproxy.settings import ListenerSettings, PoolSettings, Settings
 from evproxy.upstream.address import check_upstream
 from evproxy.upstream.discovery.file import open_at_once
 from evproxy.upstream.pool.parts import discoveries_on, probes_on
+from evproxy.upstream.probes.header import check_header
 from evproxy.upstream.probes.probe import check_probe
 
 SIZE_LIMIT = 16 * 1024 * 1024
@@ -70,10 +71,12 @@ def permission_problems(listeners: Iterable[ListenerSettings]) -> Iterator[str]:
 
 
 def pool_problems(pool: PoolSettings) -> Iterator[str]:
-    """The problems of the health check and the discovery of `pool`, each with its key's path."""
+    """Why a server of `pool`, its health check or its discovery is impossible, with the key."""
     from twisted.internet import reactor
 
-    attempts: list[Callable[[], object]] = []
+    attempts: list[Callable[[], object]] = [
+        partial(check_header, server, pool.send_proxy_protocol) for server in pool.upstreams
+    ]
     if pool.health_check is not None:
         attempts.append(partial(probes_on(reactor), pool.health_check))
         attempts += [

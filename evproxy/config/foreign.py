@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 _OURS = {
+    "accept_proxy": "accept_proxy_protocol_from of a listener",
     "acl": "nothing: every client may connect",
     "backend": "a pool, [pools.NAME]",
     "backlog": 'backlog in the description of a listener, as in listen = "tcp:80:backlog=1000"',
@@ -26,10 +27,14 @@ _OURS = {
     "pool": "a pool, [pools.NAME]",
     "proxy_connect_timeout": "connect_timeout of a pool",
     "proxy_pass": "upstreams of a pool",
+    "proxy_protocol": "send_proxy_protocol of a pool",
+    "proxy_protocol_timeout": "timeouts.handshake",
     "proxy_timeout": "timeouts.idle",
     "resolver": "discover.nameservers of a pool",
     "retries": "connect_attempts of a pool",
     "rise": "health_check.rise of a pool",
+    "send_proxy": "send_proxy_protocol = 1 of a pool",
+    "send_proxy_v2": "send_proxy_protocol = 2 of a pool",
     "server": "upstreams of a pool",
     "servers": "upstreams of a pool",
     "slowstart": "slow_start of a pool",

@@ -1,1 +1,1 @@
-"""The event loop of the plain sockets, and what it keeps: time, pipes, threads, options."""
+"""The event loop of the plain sockets, with its deadlines, pipes, threads and socket options."""

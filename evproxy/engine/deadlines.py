@@ -1,11 +1,11 @@
 """
 Coarse deadlines for many things with one timer.
 
-Every session has a deadline, most deadlines are never reached, and none needs to be
-exact.  So they are kept in buckets, a set each, and the one timer that is pending is
-for the earliest bucket: adding, moving and dropping a deadline are set operations,
-with no timer of their own.  (The idea is the hierarchical timing wheel of Varghese
-and Lauck, 1987, with a dictionary for the wheels.)
+Every session has a deadline, most deadlines are never reached, and none needs to be exact.  So
+deadlines are kept in buckets, each of them a set, and the only timer is for the earliest bucket.
+Adding, moving and dropping a deadline are operations on sets, without timers of their own.  (The
+idea is the hierarchical timing wheel of Varghese and Lauck, 1987, with a dictionary for the
+wheels.)
 """
 
 from __future__ import annotations
@@ -19,24 +19,24 @@ TICK = 0.05
 """The width in seconds of the narrowest bucket."""
 
 PRECISION = 6
-"""A deadline is noticed late by `TICK` or by one part in 2 ** (PRECISION - 1), never early."""
+"""A deadline is late by at most `TICK` or one part in 2 ** (PRECISION - 1), and never early."""
 
 BATCH = 200
-"""How many deadlines are handled before the reactor gets its turn."""
+"""The most deadlines that are handled before the reactor gets its turn."""
 
 
 class Expiring(Protocol):
     """Something with a deadline."""
 
     def deadline_reached(self, now: float) -> None:
-        """The deadline is over.  Add again to be told of another one."""
+        """The deadline is reached.  For another deadline, call `Deadlines.add` again."""
 
 
 class Deadlines:
     """
     The deadlines of one service.
 
-    :param clock: what tells the time (``seconds``) and calls later (``callLater``).
+    :param clock: tells the time (``seconds``) and calls later (``callLater``).
     """
 
     def __init__(self, clock: IReactorTime) -> None:
@@ -46,15 +46,15 @@ class Deadlines:
         self._count = 0
         self._timer: IDelayedCall | None = None
         self._timer_bucket = 0
-        # Of most deadlines the delay is that of the one before.
+        # Most deadlines have the same delay as the one before.
         self._delay = -1.0
         self._shift = 0
 
     def add(self, item: Expiring, now: float, delay: float) -> int:
         """
-        Call ``item.deadline_reached`` once `delay` seconds after `now`, or a little later.
+        Call ``item.deadline_reached`` once, `delay` seconds after `now` or a little later.
 
-        :return: the bucket, to be given to `discard`.
+        :return: the bucket, which `discard` needs.
         """
         if delay != self._delay:
             # Far deadlines go into wide buckets, so that there are few of them.
@@ -73,7 +73,7 @@ class Deadlines:
         return bucket
 
     def discard(self, item: Expiring, bucket: int) -> None:
-        """Drop the deadline of `item`, which must not have been reached yet."""
+        """Drop the deadline of `item`.  The deadline must not have been reached yet."""
         self._buckets[bucket].remove(item)
         self._count -= 1
         if not self._count:
@@ -111,5 +111,5 @@ class Deadlines:
                 self._order.clear()
                 self._cancel()
             else:
-                # A deadline that was added meanwhile may have a timer, but not for these.
+                # A deadline that was added meanwhile may have set a timer, but not for these.
                 self._schedule(self._order[0])

@@ -1,15 +1,15 @@
 """
 The event loop within the event loop.
 
-An epoll object of our own, registered in the reactor as one descriptor: an epoll
-descriptor can itself be polled.  The reactor calls `SocketEngine.doRead` when anything
-is ready; that handles the events in batches, each in one tight loop, and begins none later
+The engine has an epoll object of its own, and registers it with the reactor as one descriptor: an
+epoll descriptor can itself be polled.  The reactor calls `SocketEngine.doRead` when anything is
+ready.  That method handles the events in batches, each in one tight loop, and begins no batch later
 than a millisecond after the first.  So there is no logging context for each event and no
-``epoll_ctl`` for each chunk, and it works under every reactor that can watch a descriptor.
+``epoll_ctl`` for each chunk, and the engine works under every reactor that can watch a descriptor.
 
-Rules: at most one bounded read for a ready socket in a batch.  No descriptor is closed
-within a batch, so that no number is reused in it and no event meets the wrong socket:
-what is to be closed waits in `SocketEngine.after_batch`.
+Rules: a ready socket has at most one bounded read in a batch.  No descriptor is closed within a
+batch, so that no number is reused in it and no event reaches the wrong socket: what must be closed
+waits in `SocketEngine.after_batch`.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ from evproxy.engine.deadlines import Deadlines
 from evproxy.engine.options import Options
 from evproxy.engine.pipes import Pipes
 
-# By their numbers (epoll(7)): where there is no epoll, this module must still import.
+# As numbers (epoll(7)), because this module must also import on systems without epoll.
 IN = 0x001
 OUT = 0x004
 ERR = 0x008
@@ -40,47 +40,47 @@ BATCH = 256
 """The most events of one batch."""
 
 TURN = 0.001
-"""Seconds after which no further batch is begun before the reactor gets its turn; the most
-that an engine that lingers waits for one."""
+"""Seconds after which no further batch begins before the reactor gets its turn; the longest time
+that an engine that lingers waits for a batch."""
 
 LEAD = 0.05
-"""Seconds after which an engine that leads begins no further batch; its longest wait for one;
-and the longest until it leads again, after the reactor has called it at once."""
+"""Seconds after which an engine that leads begins no further batch; its longest wait for a batch;
+and the longest time until it leads again, after the reactor has called it at once."""
 
 RETRY = 0.05
-"""Seconds until one of the two is to watch the other again, after the kernel refused (there is
-no memory, or all processes of the user together have reached fs.epoll.max_user_watches)."""
+"""Seconds until the engine or the reactor tries again to watch the other, after the kernel refused
+(no memory, or all processes of the user together have reached fs.epoll.max_user_watches)."""
 
 CHUNK = 64 * 1024
-"""The most bytes copied for one event; the size of the one buffer that all sessions share."""
+"""The most bytes that are copied for one event; the size of the buffer that all sessions share."""
 
 IN_VAIN = 16
-"""After a client that had sent nothing when its server was connected, so many are not asked."""
+"""How many clients are not read early after one that had sent nothing by then."""
 
 _log = Logger()
 
 
 class Readable(Protocol):
-    """What may be read before it is ready."""
+    """An end that may be read before an event says that it is ready."""
 
     descriptor: int
 
     @property
     def heard(self) -> bool:
-        """Whether anything came from it."""
+        """Whether anything came from the end."""
 
 
 class Watched(Protocol):
-    """What can be registered with the engine."""
+    """An object that the engine can watch."""
 
     sink: Any
-    """The channel that what is read can be sent to at once, or ``None`` if `event` decides."""
+    """The channel to which the engine copies what it reads; ``None``: the engine calls `event`."""
 
     def event(self, mask: int) -> None:
-        """`mask` is ready."""
+        """The events of `mask` have happened."""
 
     def event_failed(self) -> None:
-        """`event` raised an exception, which is logged: close what is yours."""
+        """`event` raised an exception, which is logged: close the socket."""
 
 
 @implementer(IReadDescriptor)
@@ -89,18 +89,18 @@ class SocketEngine:
     Watches the sockets of one service.
 
     :param reactor: watches the engine, tells the time, calls later.
-    :param deadlines: bound connects, and the silence of spliced directions.
-    :param pipes: what bulk is spliced through.
+    :param deadlines: the timeouts of connects, and of spliced directions without bytes.
+    :param pipes: the pipes through which bulk is spliced.
     :param lasting: options that TCP sockets get once a session lasts.
 
-    In a process that does nothing but proxy, the engine waits for the next batch itself, which
-    spares the reactor a turn for each event where sessions are few (design note 0015):
+    In a process that only proxies, the engine waits for the next batch itself.  If there are few
+    sessions, that saves a turn of the reactor for each event (design note 0015):
 
-    `leads`: it watches the reactor's own epoll object meanwhile, and returns as soon as the
-    reactor has anything to do.  Set to false where there is none to watch.
+    `leads`: while the engine waits, it watches the reactor's own epoll object, and returns as soon
+    as the reactor has anything to do.  The engine sets this to false if it finds no such object.
 
-    `lingers`: it waits up to `TURN` seconds, and whatever else the reactor has waits for so
-    long.  So this is to end with the first connection that the reactor watches.
+    `lingers`: the engine waits up to `TURN` seconds, and everything else in the reactor waits too.
+    So this must end with the first connection that the reactor watches.
     """
 
     def __init__(
@@ -125,13 +125,13 @@ class SocketEngine:
         self._leads_from = 0.0
         self._pause = TURN
 
-    # What is watched.
+    # Watching.
 
     def watch(self, descriptor: int, what: Watched, mask: int) -> None:
         """
-        Tell `what` (from now on, if it was another) of the events of `mask` on `descriptor`.
+        From now on notify `what`, and no other object, of the events of `mask` on `descriptor`.
 
-        It is told of the end of the connection in any case.
+        `what` is notified of the end of the connection in any case.
 
         :raises OSError: if the kernel refuses.
         """
@@ -145,28 +145,28 @@ class SocketEngine:
         self._watched[descriptor] = what
 
     def change(self, descriptor: int, mask: int) -> None:
-        """Watch `descriptor` for `mask` from now on."""
+        """From now on watch `descriptor` for `mask`."""
         assert self._epoll is not None
         self._epoll.modify(descriptor, mask)
 
     def unwatch(self, descriptor: int) -> None:
-        """Watch `descriptor`, which is open, no longer."""
+        """Stop watching `descriptor`, which is open."""
         if self._watched.pop(descriptor, None) is not None:
             assert self._epoll is not None
             self._epoll.unregister(descriptor)
             self._close_if_unused()
 
     def forget(self, descriptor: int) -> None:
-        """`descriptor` will be closed before this batch is over: no event of it counts any more."""
+        """Ignore all events of `descriptor`, which will be closed before this batch is over."""
         self._watched.pop(descriptor, None)
 
     def read_early(self, end: Readable) -> None:
         """
         At the end of the batch in progress, if there is one, read `end` as if it were ready.
 
-        Most clients speak first, and then it spares an event; and a server that is just
-        being woken by its connection finds the first bytes there.  Not at once: whoever
-        begins a session may have bytes that come before those.
+        Most clients speak first.  Then this saves an event, and a server that its new connection
+        wakes up finds the first bytes there.  The read is not done at once, because the caller may
+        have bytes that must be sent before.
         """
         if not self._in_batch:
             return
@@ -182,12 +182,12 @@ class SocketEngine:
         self._later.append(call)
 
     def seconds(self) -> float:
-        """The time: in a batch, that of its beginning."""
+        """Return the time; during a batch, the time of its beginning."""
         if not self._in_batch:
             self.now = self.reactor.seconds()
         return self.now
 
-    # What the reactor asks.
+    # Called by the reactor.
 
     def fileno(self) -> int:
         return self._epoll.fileno() if self._epoll is not None else -1
@@ -196,14 +196,14 @@ class SocketEngine:
         return "evproxy"
 
     def connectionLost(self, reason: Failure) -> None:
-        """The reactor is through with every descriptor: there is nothing to flush."""
+        """Nothing to do: the reactor drops all its descriptors, and there is nothing to flush."""
 
     def doRead(self) -> None:
         """Handle what is ready, in batches."""
         epoll = self._epoll
         if epoll is None:
             return
-        # Not the reactor's clock: that may be set back meanwhile.
+        # Not the reactor's clock, which may be set back meanwhile.
         until = monotonic() + TURN
         events = epoll.poll(0, BATCH)
         while events:
@@ -211,7 +211,7 @@ class SocketEngine:
             if self._epoll is not epoll or (now := monotonic()) >= until:
                 break
             if self.leads and now >= self._leads_from:
-                # From the reactor's next turn on: what it has heard in this one it does then.
+                # Lead from the reactor's next turn on: first the reactor handles its own events.
                 self._leads_from = inf
                 self.reactor.callLater(0, self._lead)
                 break
@@ -230,7 +230,7 @@ class SocketEngine:
             return
         if self._reactors is None:
             self._reactors = reactor_epoll.find(reactor, self)
-        # Each of the two may watch the other only while it is not watched itself (ELOOP).
+        # The engine and the reactor must not watch each other at the same time (ELOOP).
         reactor.removeReader(self)
         try:
             if self._reactors is None:
@@ -238,7 +238,7 @@ class SocketEngine:
             else:
                 self._run_until_called(epoll, self._reactors)
         finally:
-            # The reactor first does what it has to do, without waiting for another batch.
+            # The reactor first handles its own events, without waiting for another batch.
             reactor.callLater(0, self._follow)
 
     def _run_until_called(self, epoll: select.epoll, reactors: int) -> None:
@@ -249,21 +249,21 @@ class SocketEngine:
             self._leads_from = now + RETRY
             return
         while self._epoll is epoll and now < since + LEAD:
-            # This counts the calls that were made within the batch, too.
+            # This includes the calls that were scheduled within the batch.
             due = self.reactor.timeout()
             if due is None or due > LEAD:
                 due = LEAD
             elif not due:
                 break
             events = epoll.poll(due, BATCH)
-            # What came with the reactor's is told again.
+            # Other events of this poll are reported again.
             if not events or (reactors, IN) in events:
                 break
             self._run_batch(events)
             now = monotonic()
         if self._epoll is epoll:
             epoll.unregister(reactors)
-        # An engine that is called at once would pay for coming and going each time.
+        # If the reactor calls at once each time, leading costs more than it saves.
         if (now := monotonic()) < since + TURN:
             self._leads_from = now + self._pause
             self._pause = min(2 * self._pause, LEAD)
@@ -322,7 +322,7 @@ class SocketEngine:
                 if count == CHUNK:
                     end.filled()
             except BaseException:
-                # Whatever it is: what leaves `doRead` would end every session.
+                # Catch everything: an exception that leaves `doRead` would end every session.
                 _log.failure("An event of a connection broke it")
                 self._failed(end)
 

@@ -1,8 +1,8 @@
 """
 Kernel pipes for splicing, kept for reuse.
 
-Data that is spliced from one socket to another goes through a pipe.  A direction holds a
-pipe only while it is bulk; making one costs three system calls, so some are kept.
+Data that is spliced from one socket to another goes through a pipe.  A direction holds a pipe only
+while it is bulk.  A new pipe costs three system calls, so some unused pipes are kept.
 """
 
 from __future__ import annotations
@@ -11,19 +11,19 @@ import fcntl
 import os
 
 SIZE = 1024 * 1024
-"""The size in bytes asked for; ``fs.pipe-max-size`` allows it to anyone."""
+"""The requested size in bytes; ``fs.pipe-max-size`` allows it to all users."""
 
 MOST = 256
 """How many pipes (two descriptors each) may be in use and kept together."""
 
 KEPT = 16
-"""How many pipes that nobody uses are kept."""
+"""How many unused pipes are kept."""
 
 F_SETPIPE_SZ = getattr(fcntl, "F_SETPIPE_SZ", 1031)
 
 
 class Pipe:
-    """A pipe and how many bytes are in it."""
+    """A pipe, and `held`: how many bytes are in it."""
 
     __slots__ = ("held", "read_end", "write_end")
 
@@ -33,11 +33,11 @@ class Pipe:
         try:
             fcntl.fcntl(self.write_end, F_SETPIPE_SZ, SIZE)
         except OSError:
-            # Over fs.pipe-user-pages-soft pipes are small.  They work all the same.
+            # Beyond fs.pipe-user-pages-soft, pipes are small, but they work.
             return
 
     def close(self) -> None:
-        """Close both ends; what is in it is gone."""
+        """Close both ends; the bytes in the pipe are lost."""
         os.close(self.read_end)
         os.close(self.write_end)
 
@@ -46,47 +46,44 @@ class Pipes:
     """
     The pipes of one service.
 
-    :param most: how many there may be at once; 0 for none, so that everything is copied.
+    :param most: how many pipes there may be at once; 0: none, so that everything is copied.
+
+    `in_use` counts the pipes that are taken and not given back yet.
     """
 
     def __init__(self, most: int = MOST) -> None:
         self._most = most
-        self._used = 0
+        self.in_use = 0
         self._free: list[Pipe] = []
 
-    @property
-    def in_use(self) -> int:
-        """How many were taken and not given back."""
-        return self._used
-
     def take(self) -> Pipe | None:
-        """An empty pipe, or ``None`` if there is none to be had now."""
+        """Take an empty pipe; return ``None`` if there is none now."""
         if self._free:
-            self._used += 1
+            self.in_use += 1
             return self._free.pop()
-        if self._used >= self._most:
+        if self.in_use >= self._most:
             return None
         try:
             pipe = Pipe()
         except OSError:
             return None
-        self._used += 1
+        self.in_use += 1
         return pipe
 
     def use_none(self) -> None:
-        """Splicing is not possible here: those in use are the last ones."""
+        """Splicing is not possible here: make no more pipes."""
         self._most = 0
         self.close()
 
     def give_back(self, pipe: Pipe) -> None:
-        """`pipe` is not needed any more."""
-        self._used -= 1
+        """Give back `pipe`, which is not needed any more."""
+        self.in_use -= 1
         if pipe.held or len(self._free) >= min(KEPT, self._most):
             pipe.close()
         else:
             self._free.append(pipe)
 
     def close(self) -> None:
-        """Close those that nobody uses."""
+        """Close the unused pipes."""
         while self._free:
             self._free.pop().close()

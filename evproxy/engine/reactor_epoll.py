@@ -1,8 +1,8 @@
 """
-The reactor's own epoll object, found without its private names.
+Finds the reactor's own epoll object, without the private names of the reactor.
 
 Linux lists in ``/proc/self/fdinfo`` what an epoll object watches (proc_pid_fdinfo(5)).  The
-reactor's is the one that watches a reader until that is taken out of the reactor.
+reactor's object is the one that watches a reader until the reader is removed from the reactor.
 """
 
 from __future__ import annotations
@@ -11,34 +11,34 @@ import os
 from typing import Any
 
 FOLDER = "/proc/self/fdinfo"
-"""Has a file for each descriptor of this process; missing under ``twistd --chroot``."""
+"""A folder with a file for each descriptor of this process; none under ``twistd --chroot``."""
 
 
 def find(reactor: Any, reader: Any) -> int | None:
     """
-    The descriptor of the epoll object that `reactor` waits in; ``None`` if that cannot be told.
+    Return the descriptor of the epoll object in which `reactor` waits; ``None`` if not found.
 
-    Only Twisted's epoll reactor is looked into.  Others that wait in an epoll object, asyncio's
-    for one, have timers that ``reactor.timeout()`` does not know of.
+    This works only for Twisted's epoll reactor.  Other reactors that wait in an epoll object, for
+    example asyncio's, have timers that ``reactor.timeout()`` does not know.
 
-    :param reader: one that the reactor watches; it is taken out of the reactor.
+    :param reader: a reader that the reactor watches; it is removed from the reactor.
     """
-    # Not at the top: where there is no epoll, it cannot be imported.
+    # Not at the top of the module: on a system without epoll, the import fails.
     from twisted.internet.epollreactor import EPollReactor
 
-    # Nor one that is derived from it, whose main loop may be another.
+    # Not a subclass either, which may have another main loop.
     if type(reactor) is not EPollReactor:
         return None
     descriptor = reader.fileno()
     watching = _watching(descriptor)
     reactor.removeReader(reader)
-    # A number may be left of another file, in an epoll object that has nothing to do with this.
+    # An unrelated epoll object may list the same number, of a file that was closed.
     watching -= _watching(descriptor)
     return watching.pop() if len(watching) == 1 else None
 
 
 def _watching(descriptor: int) -> set[int]:
-    """The epoll objects of this process that watch `descriptor`."""
+    """Return the epoll objects of this process that watch `descriptor`."""
     found = set()
     try:
         for name in os.listdir(FOLDER):
@@ -50,10 +50,10 @@ def _watching(descriptor: int) -> set[int]:
 
 
 def _targets(path: str) -> set[int]:
-    """What the descriptor that `path` tells of watches; nothing, if it is no epoll object."""
+    """Return what the descriptor behind `path` watches; nothing if it is not an epoll object."""
     try:
         with open(path) as file:
             return {int(line.split()[1]) for line in file if line.startswith("tfd:")}
     except FileNotFoundError:
-        # A thread has closed it meanwhile, or it was that of the folder.
+        # A thread has closed the descriptor, or it was the descriptor of the folder.
         return set()

@@ -1,12 +1,12 @@
 """
 Threads of evproxy's own, for calls that block: name look-ups and reads of files.
 
-The reactor's thread pool is for short work, and everybody shares it.  A look-up that the
-name servers leave unanswered holds a thread for 10 seconds and more, a file on a dead
-network mount for ever.  Here such calls hold up only what waits for the same `Threads`.
+The reactor's thread pool is for short work, and all code shares it.  A look-up without an answer
+holds a thread for 10 seconds or more, a file on a dead network mount holds one for ever.  Such
+calls delay only the calls of the same `Threads`.
 
-A thread exists only while it has something to do, and is a daemon: the end of the process
-waits for no call.
+A thread exists only while it has something to do.  It is a daemon: the end of the process does not
+wait for a call.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from twisted.python.failure import Failure
 from evproxy.errors import EvproxyError
 
 WAITING = 1024
-"""Calls that wait for a thread in one line; one more is refused."""
+"""The most calls that wait for a thread in one line; a further call is refused."""
 
 _FAULTS = {signal.SIGBUS, signal.SIGFPE, signal.SIGILL, signal.SIGSEGV}
 
@@ -36,8 +36,8 @@ def start_without_signals(thread: threading.Thread) -> None:
     """
     Start `thread` with all signals blocked, so that they go to other threads.
 
-    Else a signal that the reactor's thread blocks for a moment goes to `thread`, and its handler
-    runs in the reactor's thread all the same.
+    Otherwise a signal that the reactor's thread blocks for a moment goes to `thread`, and its
+    handler still runs in the reactor's thread.
 
     :raises RuntimeError: if no more threads can be started.
     """
@@ -49,15 +49,15 @@ def start_without_signals(thread: threading.Thread) -> None:
 
 
 class NoThread(EvproxyError):
-    """There is no thread for a call: too many wait already, or no more can be started."""
+    """There is no thread for a call: too many calls wait, or no thread can be started."""
 
 
 class Call(Generic[T]):
     """
-    A call that a thread makes, or that waits for one.
+    A call that a thread makes, or that waits for a thread.
 
-    `result` fires in the reactor's thread.  Cancelling it takes a call out of the line;
-    the outcome of one that runs already is dropped.
+    `result` fires in the reactor's thread.  If it is cancelled, a waiting call leaves its line, and
+    the outcome of a running call is discarded.
     """
 
     def __init__(self, threads: Threads, work: Callable[[], T], first: bool) -> None:
@@ -68,11 +68,11 @@ class Call(Generic[T]):
         self._dropped = False
 
     def hurry(self) -> None:
-        """Go into the line of those that come first, if this call still waits."""
+        """Move to the line of the calls that come first, if this call still waits."""
         self._threads.hurry(self)
 
     def finish(self, outcome: T | Failure) -> None:
-        """The call was made.  In the reactor's thread."""
+        """The call was made.  Runs in the reactor's thread."""
         if not self._dropped:
             self.result.callback(outcome)
 
@@ -83,14 +83,14 @@ class Call(Generic[T]):
 
 class Threads:
     """
-    Makes calls in threads, a bounded number at once; all others wait in one of two lines.
+    Makes calls in a bounded number of threads; other calls wait in one of two lines.
 
-    Used in the reactor's thread only.
+    Use it in the reactor's thread only.
 
     :param reactor: the outcomes come in its thread.
-    :param name: what the threads are called.
+    :param name: the name of the threads.
     :param most: how many threads there may be.
-    :param kept: how many of them only make calls that come first.
+    :param kept: how many of the threads make only calls that come first.
     """
 
     def __init__(self, reactor: IReactorFromThreads, name: str, most: int, kept: int = 0) -> None:
@@ -98,7 +98,7 @@ class Threads:
         self._name = name
         self._most = most
         self._most_ordinary = most - kept
-        # What follows is shared with the threads.
+        # The threads share the following attributes.
         self._lock = threading.Lock()
         self._first: deque[Call[Any]] = deque()
         self._ordinary: deque[Call[Any]] = deque()
@@ -107,11 +107,11 @@ class Threads:
 
     def call(self, work: Callable[[], T], first: bool = False) -> Call[T]:
         """
-        Have a thread call `work`, which may block.
+        Let a thread call `work`, which may block.
 
-        :param first: go before all calls that do not.
+        :param first: go before all calls that do not come first.
 
-        The result fails with what `work` raises, or with `NoThread`.
+        The result fails with the exception of `work`, or with `NoThread`.
         """
         call = Call(self, work, first)
         with self._lock:
@@ -127,7 +127,7 @@ class Threads:
         return call
 
     def hurry(self, call: Call[Any]) -> None:
-        """`call` goes first, if it still waits."""
+        """Move `call` to the line of the calls that come first, if it still waits."""
         with self._lock:
             if call.first or call not in self._ordinary:
                 return
@@ -139,12 +139,12 @@ class Threads:
             self._start(next_call)
 
     def forget(self, call: Call[Any]) -> None:
-        """`call` need not be made any more."""
+        """Do not make `call` any more."""
         with self._lock, suppress(ValueError):
             (self._first if call.first else self._ordinary).remove(call)
 
     def _next(self) -> Call[Any] | None:
-        """The call to make now, if one waits and a thread is free for it.  With the lock."""
+        """Return the call to make now, if one waits and a thread is free.  Needs the lock."""
         if self._running >= self._most:
             return None
         if self._first:
@@ -177,9 +177,9 @@ class Threads:
             try:
                 outcome = call.work()
             except BaseException:
-                # Whatever it is, it belongs to who asked, as `deferToThread` has it.
+                # Any exception goes to the caller, as with `deferToThread`.
                 outcome = Failure()
-            # An event loop that is closed takes nothing any more, and nobody waits either.
+            # A closed event loop takes no more calls, and nobody waits for the outcome.
             with suppress(RuntimeError):
                 self._reactor.callFromThread(call.finish, outcome)
             with self._lock:

@@ -1,1 +1,1 @@
-"""What moves the bytes of a session, and brings it to its end."""
+"""The relays: they move the bytes of a session, and end the session."""

@@ -1,8 +1,8 @@
 """
-What an end reads from and writes to: a kernel socket as it is, or something on top of one.
+What an end reads from and writes to: a kernel socket, or something on top of one.
 
 The engine's loop copies, and the kernel splices, only between kernel sockets.  Any other
-`Channel` is read by its `evproxy.relay.end.End`, which asks it for what is pending.
+`Channel` is read by its `evproxy.relay.end.End`, which asks the channel for pending bytes.
 """
 
 from __future__ import annotations
@@ -12,23 +12,23 @@ from typing import Protocol
 
 class Channel(Protocol):
     """
-    A stream of bytes both ways on one kernel socket; nothing in it blocks.
+    A stream of bytes in both directions on one kernel socket; no method blocks.
 
-    The descriptor of the socket stays the end's: the engine watches it, and the end closes it.
-    Errors are those of the socket: `BlockingIOError` where nothing can be done now, which the
-    engine's next event of the same direction may change; any other `OSError` where the
-    connection was reset.  A stream that is cut off before its own end counts as reset.
+    The end keeps the descriptor of the socket: the engine watches the descriptor, and the end
+    closes it.  The methods raise the errors of a socket: `BlockingIOError` if nothing can be done
+    before the engine's next event for this direction, and any other `OSError` if the connection
+    was reset.  A stream that is cut off before its own end counts as reset.
     """
 
     def recv_into(self, buffer: bytearray | memoryview) -> int:
-        """Fill the beginning of `buffer`; how many bytes came, 0 at the end of the stream."""
+        """Read into `buffer`; return how many bytes came, 0 at the end of the stream."""
 
     def send(self, data: bytes | bytearray | memoryview) -> int:
         """
-        How many bytes of `data` were taken.
+        Send `data`; return how many bytes of it were taken.
 
-        What is taken is the kernel's.  After `BlockingIOError` the same bytes come again, and
-        perhaps more behind them.
+        The kernel has the bytes that were taken.  After `BlockingIOError`, the caller sends the
+        same bytes again, and perhaps more behind them.
         """
 
     def shutdown(self, how: int) -> None:
@@ -36,7 +36,8 @@ class Channel(Protocol):
 
     def pending(self) -> int:
         """
-        How many bytes can be read at once though no event may tell of them.
+        Return how many bytes can be read now, even if no event will report them.
 
-        Bounded, for all of them are read in one batch; none at the end of the stream.
+        The number is bounded, because all of them are read in one batch.  At the end of the
+        stream it is 0.
         """

@@ -1,5 +1,5 @@
 """
-Connections that code on their own side closes, and not a peer.
+Connections that are closed by code on evproxy's side, not by a peer.
 """
 
 from __future__ import annotations
@@ -16,10 +16,10 @@ from evproxy.relay.delivery import Delivery, innermost
 
 def ending_layer(transport: Any) -> Any:
     """
-    The part of `transport` that ends its stream: TLS, or what is beneath every wrapper.
+    The layer of `transport` that ends its stream: TLS, or the transport beneath every wrapper.
 
-    Every wrapper above it passes ``loseConnection`` down to it.  What is beneath TLS is closed
-    by TLS too, when the peer has ended its stream.
+    Every wrapper above that layer passes ``loseConnection`` down to it.  TLS also closes the
+    transport beneath it when the peer has ended its stream.
     """
     while (
         isinstance(transport, ProtocolWrapper)
@@ -35,25 +35,26 @@ def closed_here(transport: Any) -> bool:
     layer = ending_layer(transport)
     if not getattr(layer, "disconnecting", False) or getattr(layer, "ended", False):
         return False
-    # With `startTLS`, what says `disconnecting` is beneath TLS.
+    # After `startTLS`, `disconnecting` is an attribute of the transport beneath TLS.
     return not getattr(layer, "TLS", False)
 
 
 def shutdown_state(layer: TLSMemoryBIOProtocol) -> int:
-    """What OpenSSL has sent and received of close_notify; see ``SSL_get_shutdown(3)``."""
+    """Whether OpenSSL has sent and received close_notify; see ``SSL_get_shutdown(3)``."""
     handle = layer.getHandle()
     return handle.get_shutdown() if handle is not None else 0
 
 
 class TLSClosing:
     """
-    Closes a connection with TLS once its peer has the close_notify.
+    Closes a connection with TLS once its peer has received the close_notify.
 
-    TLS itself would wait for the peer's answer, in which nobody is interested any more: a
-    session that its own side closes is over.  Nothing is done for a connection without TLS.
+    TLS itself would wait for the peer's answer, which is not needed: the session is over.  For a
+    connection without TLS, this class does nothing.
 
     :param clock: calls later.
-    :param transport: ``loseConnection`` is about to be called on it; no producer is registered.
+    :param transport: the transport on which ``loseConnection`` is about to be called; it has no
+        producer.
     """
 
     __slots__ = ("_delivery", "_layer")

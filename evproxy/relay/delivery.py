@@ -1,9 +1,9 @@
 """
-What the kernel still holds for a peer, and waiting until the peer has it.
+The bytes that the kernel still holds for a peer, and waiting until the peer has them.
 
-A reset throws away what the kernel has not delivered yet.  Where delivery matters, the
-reset waits for it: first for the transport's own buffer, then for the socket's send
-queue.  Whoever waits bounds the wait.
+A reset discards what the kernel has not delivered yet.  If delivery matters, the reset waits:
+first until the transport's own buffer is empty, then until the socket's send queue is.  The
+caller sets the timeout.
 """
 
 from __future__ import annotations
@@ -23,14 +23,15 @@ from zope.interface import implementer
 
 FIRST_LOOK = 0.005
 SLOWEST_LOOK = 0.25
-"""Seconds between two looks at a send queue: the first, doubling up to the slowest."""
+"""Seconds between two looks at a send queue: first `FIRST_LOOK`, then doubled each time."""
 
 
 def unsent(descriptor: int) -> int:
     """
-    How many bytes the kernel holds that the peer's kernel has not taken (SIOCOUTQ of tcp(7)).
+    Return how many bytes the kernel holds that the peer's kernel has not taken (SIOCOUTQ of
+    tcp(7)).
 
-    Zero for what is not a socket, or is closed.
+    0 if the descriptor is closed or is not a socket.
     """
     count = array.array("i", [0])
     try:
@@ -44,7 +45,7 @@ def is_reset(descriptor: int) -> bool:
     """
     Whether the connection is reset, so that its peer will never take what is unsent.
 
-    Not so where there is none any more, nor a descriptor (-1).
+    False if there is no connection any more, or no descriptor (-1).
     """
     if descriptor < 0:
         return False
@@ -55,10 +56,10 @@ def is_reset(descriptor: int) -> bool:
 
 def ended_in_order(transport: Any) -> bool:
     """
-    Whether the stream of `transport` has ended, when Twisted says so.
+    Whether the stream of `transport` has ended in order, when Twisted says that it has ended.
 
-    Its epoll and poll reactors say so of a reset too: if the transport waits to write, and is
-    read again in the very turn in which the reset comes.
+    Twisted's epoll and poll reactors say so after a reset too, if the transport waits to write
+    and is read again in the turn in which the reset comes.
     """
     if not isinstance(transport, Connection):
         return True
@@ -85,13 +86,13 @@ def descriptor_of(transport: Any) -> int:
 
 class KernelDelivery:
     """
-    Waits until a socket's peer has taken everything that was sent, or never will.
+    Waits until a socket's peer has taken everything that was sent, or never will take it.
 
-    There is no event for it, so the send queue is looked at, ever more rarely.
+    The kernel has no event for this, so a timer looks at the send queue, at growing intervals.
 
     :param clock: calls later.
-    :param descriptor: the socket's.
-    :param done: called once, never before the constructor returns; not after `cancel`.
+    :param descriptor: the descriptor of the socket.
+    :param done: called once, after the constructor has returned; not called after `cancel`.
     """
 
     __slots__ = ("_clock", "_descriptor", "_done", "_pause", "_timer")
@@ -121,13 +122,13 @@ class KernelDelivery:
 @implementer(IPullProducer)
 class Delivery:
     """
-    Waits until what was written to a Twisted transport is with its peer.
+    Waits until the peer has everything that was written to a Twisted transport.
 
-    No producer may be registered with the transport.
+    The transport must have no producer.
 
     :param clock: calls later.
-    :param transport: what was written to.
-    :param done: called once, never before the constructor returns; not after `cancel`.
+    :param transport: the transport.
+    :param done: called once, after the constructor has returned; not called after `cancel`.
     """
 
     def __init__(self, clock: IReactorTime, transport: Any, done: Callable[[], None]) -> None:
@@ -136,7 +137,7 @@ class Delivery:
         self._transport = innermost(transport)
         self._registered = False
         self._in_kernel: KernelDelivery | None = None
-        # A wrapper may still hold small writes back until the reactor's next turn.
+        # A wrapper may hold small writes back until the reactor's next turn.
         self._timer: IDelayedCall | None = clock.callLater(0, self._wait_for_buffer)
 
     def cancel(self) -> None:
@@ -156,22 +157,22 @@ class Delivery:
         if start_writing is None:
             self._buffer_empty()
         else:
-            # A pull producer is asked for more whenever the transport's buffer is empty:
-            # once when it is registered, and again after the next write, which is asked
-            # for here even if there is nothing to write.
+            # The transport asks a pull producer for more whenever its buffer is empty: once at
+            # the registration, and again after the next write, which `startWriting` causes even
+            # if there is nothing to write.
             self._transport.registerProducer(self, False)
             self._registered = True
             start_writing()
 
     def resumeProducing(self) -> None:
-        """The transport's buffer is empty, unless it was just given this producer."""
+        """The transport's buffer is empty, unless this is the call at the registration."""
         if self._registered:
             self._registered = False
             self._transport.unregisterProducer()
             self._buffer_empty()
 
     def stopProducing(self) -> None:
-        """The connection is lost; its protocol hears of it."""
+        """The connection is lost; the transport notifies its protocol."""
         self._registered = False
 
     def _buffer_empty(self) -> None:
@@ -180,17 +181,17 @@ class Delivery:
 
 class EndDelivery(Delivery):
     """
-    The same, with the end of the stream behind what was written.
+    Waits in the same way, and ends the stream behind what was written.
 
-    What the peer still sends can no longer spoil its end, as it would if the end only came
-    with the close: closing a socket with bytes unread resets it.
+    If the stream ended only with the close, bytes that the peer still sends would spoil that end:
+    closing a socket with unread bytes resets the connection.
 
-    :param transport: can end its stream alone.
+    :param transport: a transport that can end its stream without closing.
     """
 
     def _buffer_empty(self) -> None:
         self._transport.loseWriteConnection()
-        # Twisted's own transports end it in a later turn, when it may be closed already.
+        # Twisted's own transports end the stream in a later turn, when they may be closed already.
         write = getattr(self._transport, "doWrite", None)
         if write is None or write() is None:
             super()._buffer_empty()

@@ -1,15 +1,15 @@
 """
 The ends of a socket relay: a kernel socket each, and the direction that begins there.
 
-What an `End` reads goes to its other end at once; only what the kernel refuses is kept, and then
-the end is not read until that is sent.  So an idle session holds no buffer, and a slow
-reader makes the other peer wait.  A direction that keeps filling the buffer is spliced
-through a kernel pipe until it calms down.
+An `End` sends what it reads to its other end at once.  It keeps only what the kernel refuses, and
+is not read again until that is sent.  So an idle session holds no buffer, and a slow reader makes
+the other peer wait.  A direction that fills the buffer again and again is spliced through a kernel
+pipe until it calms down.
 
-Rules: an end is read only while nothing of it is kept, and it has a sink only while it is
-to be copied: a stale event from the same batch must not bypass this.  The end of a stream is
-passed on only if `recv` said so and no send to that socket has failed: the kernel reports a reset
-once, and then `recv` returns zero as if the stream had ended in order.
+Rules: an end is read only while nothing of it is kept, and it has a sink only while the engine is
+to copy: a stale event from the same batch must not bypass this.  The end of a stream is passed on
+only if `recv` returned zero and no send to that socket has failed: the kernel reports a reset only
+once, and after that `recv` returns zero as if the stream had ended in order.
 """
 
 from __future__ import annotations
@@ -30,19 +30,19 @@ from evproxy.model import Ending, Side
 from evproxy.relay.channel import Channel
 
 SPLICE_CHUNK = 1024 * 1024
-"""The most bytes spliced for one event."""
+"""The most bytes that are spliced for one event."""
 
 BULK_AFTER = 3
-"""A direction that filled the buffer so many times, with less than that in between, is spliced."""
+"""Full reads after which a direction is spliced, with less than one read's bytes between two."""
 
 CALM_AFTER = 8
-"""A direction that moved less than a buffer this many times in a row is copied again."""
+"""Smaller reads in a row after which a spliced direction is copied again."""
 
 SILENT_AFTER = 1.0
-"""A spliced direction in which no byte moved for this many seconds gives its pipe back."""
+"""Seconds without a moved byte after which a spliced direction gives its pipe back."""
 
 _REFUSED = {errno.EINVAL, errno.ENOSYS, errno.EPERM}
-"""What splice(2) says where it, or splicing from this kind of socket, is not allowed."""
+"""The errors of splice(2) where it is not allowed, or not from this kind of socket."""
 
 _FLAGS = getattr(os, "SPLICE_F_MOVE", 0) | getattr(os, "SPLICE_F_NONBLOCK", 0)
 
@@ -52,25 +52,25 @@ ABORTED = Failure(error.ConnectionAborted())
 
 
 class Joined(Protocol):
-    """What an end tells its relay, which decides what it means for the other end."""
+    """The relay of an end; it decides what an event means for the other end."""
 
     how: Ending | None
-    """How the session ends, once that is decided."""
+    """How the session ends; ``None`` until that is decided."""
 
     def end_passed(self, end: End) -> None:
         """The end of the stream of `end` was passed on."""
 
     def lost(self, end: End) -> None:
-        """The connection of `end` is lost: it was reset, and all that came from it was read."""
+        """The connection of `end` is lost: it was reset, and all that the peer sent was read."""
 
     def flushed(self, end: End) -> None:
-        """The end is decided, and nothing of `end` is kept any more."""
+        """The end of the session is decided, and nothing that came from `end` is kept any more."""
 
     def closing_here(self, end: End) -> bool:
-        """Code on the side of `end` closes it in order; see `evproxy.relay.contract.Receiver`."""
+        """Code on the side of `end` closes `end` in order; see `Receiver` of `contract`."""
 
     def aborted_here(self, end: End) -> None:
-        """Code on the side of `end` resets its socket, or has closed it."""
+        """Code on the side of `end` resets the socket, or has closed it."""
 
     def reset(self, by: Side, how: Ending) -> None:
         """Reset both sides now."""
@@ -80,18 +80,19 @@ class End:
     """
     One end of a socket relay, and the direction that begins there.
 
-    :param engine: watches it.
+    :param engine: watches the socket.
     :param sock: the kernel socket.
-    :param channel: what is read from and written to; ``None`` for the kernel socket itself.
+    :param channel: what the end reads from and writes to; ``None``: the kernel socket itself.
 
-    `sink` is where the engine copies to, ``None`` while it is not to.
-    `first` is when its first bytes were read; until then it has no sink, so that the engine
-    need not look for them.
+    `sink`: the channel that the engine copies to; ``None`` while the engine must not copy.
+    `first`: when the first bytes were read.  Until then the end has no sink, so that the engine
+    need not check for them.
     `other`: the opposite end.  `moved` counts the bytes that the kernel took for `other`.
-    `ended`: its stream has ended in order; `passed`: that was passed on.  `was_reset`: nothing
-    can be sent to its peer any more; what the peer sent before may still be read.
-    `unwatched`: the engine does not watch it.  It hung up while it was not read, and the engine
-    would report that again and again.
+    `ended`: the stream of the peer has ended in order; `passed`: that was passed on.
+    `was_reset`: nothing can be sent to the peer any more, but what the peer sent before may still
+    be read.
+    `unwatched`: the engine does not watch the socket, because the socket hung up while it was not
+    read, and the engine would report that again and again.
     """
 
     __slots__ = (
@@ -138,10 +139,10 @@ class End:
         self.other: End | None = None
         self.relay: Joined | None = None
 
-    # What the engine tells.
+    # Called by the engine.
 
     def event(self, mask: int) -> None:
-        """Something other than plain bytes to be copied."""
+        """Handle any event but plain bytes to be copied."""
         if mask & OUT and self.other is not None:
             self.other.flush()
         if mask & ~OUT and self.relay is not None:
@@ -151,24 +152,24 @@ class End:
                 self._hang_up(mask)
 
     def event_failed(self) -> None:
-        """There is an error in evproxy: this session ends."""
+        """An error in evproxy: end this session."""
         if self.relay is not None:
             self.relay.reset(Side.PROXY, Ending.ERROR)
 
     def read_failed(self, failure: OSError) -> None:
-        """`recv` failed: there is nothing to read, or the connection is lost."""
+        """`recv` raised `failure`: there is nothing to read, or the connection is lost."""
         if not isinstance(failure, BlockingIOError) and self.relay is not None:
             self.relay.lost(self)
 
     def send_failed(self, failure: OSError, rest: memoryview) -> None:
-        """`rest` could not be sent to the other end: it must wait, or that end was reset."""
+        """Keep `rest`, which could not be sent to the other end, unless the other end was reset."""
         if isinstance(failure, BlockingIOError):
             self.keep(rest)
         else:
             self._other_was_reset()
 
     def at_end(self) -> None:
-        """`recv` said that this is the end."""
+        """`recv` returned zero."""
         assert self.relay is not None
         if self.was_reset:
             self.relay.lost(self)
@@ -176,13 +177,13 @@ class End:
             self.stream_ended()
 
     def keep(self, rest: memoryview) -> None:
-        """The kernel does not take `rest` for the other end now."""
+        """Keep `rest` until the kernel takes it for the other end."""
         assert not self.kept
         self.kept = bytearray(rest)
         self._wait_for_other()
 
     def filled(self) -> None:
-        """One read filled the buffer: is this direction bulk?"""
+        """One read filled the buffer: splice this direction if that happens again and again."""
         if self.moved - self.mark < 2 * CHUNK:
             self.streak += 1
         else:
@@ -202,22 +203,22 @@ class End:
 
     @property
     def backlogged(self) -> bool:
-        """Whether something that was read is not sent yet."""
+        """Whether bytes that were read are not sent yet."""
         return bool(self.kept) or (self.pipe is not None and self.pipe.held > 0)
 
     @property
     def heard(self) -> bool:
-        """Whether bytes came from it, or their end."""
+        """Whether bytes came from the peer, or the end of its stream."""
         return bool(self.moved or self.kept or self.ended)
 
     @property
     def plain(self) -> bool:
-        """Whether its channel is the kernel socket itself."""
+        """Whether the channel is the kernel socket itself."""
         return self.channel is self.socket
 
     @property
     def unsent(self) -> bool:
-        """Whether something that was written before is not sent yet: no relay can begin."""
+        """Whether bytes that were written before are not sent yet, so that no relay can begin."""
         raise NotImplementedError
 
     def _read(self) -> None:
@@ -228,7 +229,7 @@ class End:
         self.read_pending()
 
     def read_pending(self) -> None:
-        """Read what is pending in the channel, while the other end takes it."""
+        """Read what is pending in the channel, as long as the other end takes it."""
         channel = self.channel
         if channel is not self.socket and not isinstance(channel, SocketType):
             while self.mask & IN and channel.pending():
@@ -264,7 +265,7 @@ class End:
         try:
             count = os.splice(self.descriptor, pipe.write_end, SPLICE_CHUNK, flags=_FLAGS)
         except BlockingIOError:
-            # Urgent data is before it, which splice does not pass and recv does.
+            # Urgent data comes first: splice stops there, and recv does not.
             self._copy_again()
             return
         except OSError as failure:
@@ -320,7 +321,7 @@ class End:
         self.bucket = self.engine.deadlines.add(self, now, SILENT_AFTER)
 
     def deadline_reached(self, now: float) -> None:
-        """Look whether a direction that is spliced has fallen silent."""
+        """Copy again if no byte of this spliced direction has moved for `SILENT_AFTER` seconds."""
         self.bucket = 0
         if self.pipe is not None and not self.pipe.held and now - self.active >= SILENT_AFTER:
             self._copy_again()
@@ -328,7 +329,7 @@ class End:
             self._look_later(now)
 
     def flush(self) -> None:
-        """The other end takes bytes again."""
+        """The other end takes bytes again: send what is kept."""
         other, relay = self.other, self.relay
         if other is None or relay is None:
             return
@@ -361,7 +362,7 @@ class End:
             self._pass_end()
 
     def drop_backlog(self) -> None:
-        """What is kept has nowhere to go any more."""
+        """Discard what is kept: the other peer cannot get it any more."""
         self.kept = None
         if self.pipe is not None:
             self._give_pipe_back(self.pipe)
@@ -379,7 +380,7 @@ class End:
         assert relay is not None
         self.passed = True
         if other.passed and other.plain:
-            # Both sockets are closed now, and closing passes the end on.
+            # Both sockets are about to be closed, and closing passes the end on.
             relay.end_passed(self)
             return
         try:
@@ -390,7 +391,7 @@ class End:
             relay.end_passed(self)
 
     def _other_was_reset(self) -> None:
-        """Nothing can be sent to the other end; what it sent before is still to be read."""
+        """Nothing can be sent to the other end; read what its peer sent before."""
         other, relay = self.other, self.relay
         assert other is not None
         assert relay is not None
@@ -408,7 +409,7 @@ class End:
             other.read_pending()
 
     def _hang_up(self, mask: int) -> None:
-        """The kernel reports a hang-up: a reset, or the end of both streams."""
+        """Handle a hang-up: a reset, or the end of both streams."""
         other, relay = self.other, self.relay
         assert other is not None
         assert relay is not None
@@ -416,7 +417,7 @@ class End:
         if reset and self.ended and not self.backlogged:
             relay.lost(self)
             return
-        # The engine would report it again and again until the backlog is sent.
+        # The engine would report the hang-up again and again until the backlog is sent.
         self.unwatch()
         if reset:
             self.was_reset = True
@@ -427,21 +428,24 @@ class End:
             other.set_mask(other.mask & ~IN)
 
     def means_reset(self, mask: int, ended: bool) -> bool:
-        """Whether a hang-up means a reset; `ended`: the end of a stream was sent to the peer."""
+        """Whether a hang-up means a reset; `ended`: evproxy has ended its stream to the peer."""
         # A UNIX socket that is closed in order hangs up at once.
         return bool(mask & ERR) or not (ended or self.socket.family == socket.AF_UNIX)
 
-    # What its half hands on.
+    # Called by the half.
 
     def received(self, data: bytes) -> None:
         """Pass `data` on as if it had just been read."""
-        self.kept = (self.kept or bytearray()) + data
+        if self.kept is None:
+            self.kept = bytearray(data)
+        else:
+            self.kept += data
         self.flush()
         if self.backlogged:
             self._wait_for_other()
 
     def stream_ended(self) -> None:
-        """The stream has ended in order: pass that on after what is kept."""
+        """The stream has ended in order: pass the end on after what is kept."""
         other = self.other
         assert other is not None
         self.ended = True
@@ -449,24 +453,27 @@ class End:
         if not other.passed:
             # When both have ended, the sockets are closed in this very batch.
             self.set_mask(self.mask & ~IN)
-        if not (self.passed or self.kept or (self.pipe is not None and self.pipe.held)):
+        if not (self.passed or self.backlogged):
             self._pass_end()
 
     def peer_reset(self) -> None:
-        """Nothing to do: the engine reports that itself."""
+        """Nothing to do: the engine reports a reset itself."""
 
     def closing_here(self, ended: bool) -> bool:
         return self.relay is not None and self.relay.closing_here(self)
 
+    def half_broke(self) -> None:
+        """Nothing to do: `event_failed` notifies the relay."""
+
     def connection_lost(self, reason: Failure) -> None:
-        """Somebody else closed the transport."""
+        """Other code has closed the transport."""
         if self.relay is not None:
             self.relay.aborted_here(self)
 
-    # The engine.
+    # Calls to the engine.
 
     def unwatch(self) -> None:
-        """Be told of nothing."""
+        """Let the engine report no events."""
         if not self.unwatched:
             self.unwatched = True
             self.mask = 0
@@ -474,7 +481,7 @@ class End:
             self.engine.unwatch(self.descriptor)
 
     def set_mask(self, mask: int) -> None:
-        """Be told of the events of `mask`; once unwatched, not before it is to be read."""
+        """Let the engine report the events of `mask`; if unwatched, only once `mask` has `IN`."""
         if mask == self.mask:
             return
         if not self.unwatched:
@@ -490,26 +497,26 @@ class End:
             self.copy_to_sink()
 
     def copy_to_sink(self) -> None:
-        """Let the engine's loop copy, where that can and the first bytes have come."""
+        """Let the engine's loop copy, if it can and the first bytes have come."""
         if self.first is not None and self.other is not None and self.channel is self.socket:
             self.sink = self.other.channel
 
     def end_stream(self) -> None:
-        """End the stream to the peer of the socket; nothing is sent any more."""
+        """End the stream to the peer; nothing is sent after that."""
         with suppress(OSError):
             self.channel.shutdown(socket.SHUT_WR)
 
     def not_joined(self) -> None:
-        """There will be no socket relay of it: its transport goes on as it was."""
+        """There will be no socket relay: the transport continues as before."""
 
     def begin(self) -> None:
-        """Take the socket over: from now on it is read for the relay."""
+        """Take over the socket: from now on it is read for the relay."""
         raise NotImplementedError
 
     def set_late_options(self) -> None:
-        """Set the socket options that a short session does without."""
+        """Set the socket options that a short session does not need."""
         raise NotImplementedError
 
     def release(self, reason: Failure) -> None:
-        """The relay is over: close the socket as `reason` says, and tell the protocol."""
+        """The relay is over: close the socket as `reason` says, and notify the protocol."""
         raise NotImplementedError

@@ -1,9 +1,9 @@
 """
 The transport of a client that has finished: its connection is closed, its bytes are still kept.
 
-A client whose connection can only end whole (TLS) may send its question and close in
-order while its server is being connected.  Its half gets one of these, and is relayed
-like any other: the half hears of the end once it is.
+A client whose connection can only end whole (TLS) may send its question and close in order while
+its session connects to a server.  Its half then gets a `FinishedClient` as its transport, and is
+relayed like any other half.  The half is notified of the end once it is relayed.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ class FinishedClient:
     Stands in for the transport that `half` has lost in order.
 
     :param clock: calls later.
-    :param half: its receiver hears of the end a turn after it is relayed, or closed.
+    :param half: its receiver is notified of the end one turn after it is relayed, or closed.
     """
 
     disconnecting = True
@@ -53,31 +53,31 @@ class FinishedClient:
         half.receiver.connection_lost(connectionDone)
 
     def registerProducer(self, producer: IProducer, streaming: bool) -> None:
-        """Nothing can be sent any more, and nothing more comes."""
+        """Stop the producer: nothing can be sent any more.  Nothing more comes either."""
         producer.stopProducing()
         self._close()
 
     def unregisterProducer(self) -> None:
-        """There is none."""
+        """Nothing to do: there is no producer."""
 
     def loseConnection(self) -> None:
         self._close()
 
     def abortConnection(self) -> None:
-        """It is closed already."""
+        """Close: a connection that is gone cannot be reset."""
         self._close()
 
     def write(self, data: bytes) -> None:
-        """Nobody is there to take it."""
+        """Discard the data: the connection is gone."""
 
     def writeSequence(self, iovec: Iterable[bytes]) -> None:
-        """Nobody is there to take it."""
+        """Discard the data: the connection is gone."""
 
     def pauseProducing(self) -> None:
-        """Nothing comes anyway."""
+        """Nothing to do: nothing more comes."""
 
     def resumeProducing(self) -> None:
-        """Nothing comes any more."""
+        """Nothing to do: nothing more comes."""
 
     def stopProducing(self) -> None:
         self._close()

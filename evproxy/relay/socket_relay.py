@@ -1,8 +1,8 @@
 """
 The socket relay: two kernel sockets, and nothing between them but system calls.
 
-The two `End`s move the bytes; a `SocketRelay` decides how the session comes to its end, and
-sees to it that what a peer sent before a reset is delivered before the other peer is reset.
+The two `End`s move the bytes.  A `SocketRelay` decides how the session ends, and delivers what a
+peer sent before a reset before it resets the other peer.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from evproxy.relay.contract import RelayListener
 from evproxy.relay.delivery import KernelDelivery, unsent
 from evproxy.relay.end import ABORTED, DONE, End
 
-# A member of an enumeration is looked up in its class each time it is named there.
+# Shortcuts: Python looks up a member of an enumeration in its class at each use.
 _DOWNSTREAM, _UPSTREAM, _PROXY = Side.DOWNSTREAM, Side.UPSTREAM, Side.PROXY
 _FINISHED = Ending.FINISHED
 
@@ -26,12 +26,13 @@ class SocketRelay:
     """
     Relays between two kernel sockets.
 
-    :param engine: watches both.
+    :param engine: watches both sockets.
     :param downstream, upstream: the two ends.
-    :param listener: hears of the end.
+    :param listener: is notified of the end.
     """
 
     __slots__ = (
+        "_by",
         "_delivery",
         "_down",
         "_ending",
@@ -42,7 +43,6 @@ class SocketRelay:
         "_queued",
         "_releasing",
         "_up",
-        "by",
         "how",
     )
 
@@ -57,13 +57,13 @@ class SocketRelay:
         self._listener = listener
         self._delivery: KernelDelivery | None = None
         self._ending: KernelDelivery | None = None
-        # The end that its own side closes in order, and the end that is closed first.
+        # The end that code on its own side closes in order, and the end that is closed first.
         self._closing: End | None = None
         self._closed_first: End | None = None
-        # What both kernels held at the last look; -1 before the first one.
+        # How many bytes the kernel held for both peers at the last look; -1 before the first one.
         self._queued = -1
         self._releasing = False
-        self.by = _PROXY
+        self._by = _PROXY
         self.how: Ending | None = None
         downstream.other, upstream.other = upstream, downstream
         downstream.relay = upstream.relay = self
@@ -72,7 +72,7 @@ class SocketRelay:
         """Begin, with what the client sent before and whether it has ended its stream."""
         down, up = self._down, self._up
         down.active = up.active = self._engine.seconds()
-        # When the client's first bytes come is not told.
+        # Nobody asks when the client's first bytes come.
         down.first = down.active
         down.begin()
         up.begin()
@@ -111,35 +111,32 @@ class SocketRelay:
             down.active = now
         return max(down.active, up.active)
 
-    # What the ends tell.
+    # Called by the ends.
 
     def end_passed(self, end: End) -> None:
         """The end of the stream of `end` was passed on."""
         other = end.other
         assert other is not None
         if other.passed:
-            self.by, self.how = self._side(other), _FINISHED
+            self._by, self.how = self._side(other), _FINISHED
             self._release_soon()
         else:
             self._listener.relay_half_closed(self._side(end))
 
     def lost(self, end: End) -> None:
-        """The connection of `end` is lost: it was reset, and all that came from it was read."""
+        """The connection of `end` is lost: it was reset, and all that the peer sent was read."""
         if self.how is not None:
             return
-        self.by, self.how = self._side(end), Ending.RESET
-        self._listener.relay_closing(self.by, self.how)
+        self._by, self.how = self._side(end), Ending.RESET
+        self._listener.relay_closing(self._by, self.how)
         end.unwatch()
         other = end.other
         assert other is not None
         other.drop_backlog()
-        if end.backlogged and not other.was_reset:
-            other.set_mask(OUT)
-        else:
-            self.flushed(end)
+        self.flushed(end)
 
     def flushed(self, end: End) -> None:
-        """The end is decided, and nothing of `end` is kept: reset the other end after delivery."""
+        """How the session ends is decided, and nothing of `end` is kept: deliver, then reset."""
         other = end.other
         assert other is not None
         if self._releasing or other is self._closed_first:
@@ -158,7 +155,7 @@ class SocketRelay:
             self._delivered(other)
 
     def closing_here(self, end: End) -> bool:
-        """Code on the side of `end` closes it: each side first gets what is kept for it."""
+        """Code on the side of `end` closes `end`: each side first gets what is kept for it."""
         if self.how is None:
             other = end.other
             assert other is not None
@@ -166,11 +163,11 @@ class SocketRelay:
             self._closing = end
             self._deliver(other)
             self._deliver(end)
-        # Else it is closed once it has what is kept for it, anyway.
+        # Else `end` is closed anyway, once its peer has what is kept for it.
         return True
 
     def aborted_here(self, end: End) -> None:
-        """Code on the side of `end` resets its socket, or has closed it."""
+        """Code on the side of `end` resets the socket, or has closed it."""
         if self._releasing or end is self._closed_first:
             return
         if self.how is not None and self._closing is None:
@@ -194,7 +191,7 @@ class SocketRelay:
         if self._releasing:
             return
         if self.how is None:
-            self.by, self.how = by, how
+            self._by, self.how = by, how
             self._listener.relay_closing(by, how)
         if self._delivery is not None:
             self._delivery.cancel()
@@ -202,15 +199,15 @@ class SocketRelay:
         self._closing = None
         self._release_soon()
 
-    # Closing one end before the other.
+    # To close one end before the other.
 
     def _decide(self, end: End) -> None:
-        """The session ends now, as code on the side of `end` closes that."""
-        self.by, self.how = self._side(end), Ending.RESET
-        self._listener.relay_closing(self.by, self.how)
+        """The session ends now, because code on the side of `end` closes `end`."""
+        self._by, self.how = self._side(end), Ending.RESET
+        self._listener.relay_closing(self._by, self.how)
 
     def _deliver(self, end: End) -> None:
-        """Stop reading the other end, and send it what is kept of `end`."""
+        """Do not read the other end any more, and send it what is kept of `end`."""
         other = end.other
         assert other is not None
         if end.backlogged and not (other.was_reset or other.unwatched):
@@ -219,7 +216,7 @@ class SocketRelay:
             self.flushed(end)
 
     def _delivered(self, end: End) -> None:
-        """`end`, which is to be reset, has all that it is to get."""
+        """The peer of `end` has all that it should get: reset `end`."""
         self._delivery = None
         if self._closing is None and self._closed_first is None:
             self._release_soon()
@@ -227,7 +224,7 @@ class SocketRelay:
             self._close(end)
 
     def _end_and_close(self, end: End) -> None:
-        """End the stream to the peer of `end`, and close `end` once the peer has all of it."""
+        """End the stream to the peer of `end`, and close `end` once the peer has all bytes."""
         if self._ending is not None:
             return
         end.unwatch()
@@ -285,7 +282,7 @@ class SocketRelay:
             try:
                 up.release(self._reason(up))
             finally:
-                self._listener.relay_closed(self.by, self.how)
+                self._listener.relay_closed(self._by, self.how)
                 down.other = up.other = down.relay = up.relay = None
 
     def _side(self, end: End) -> Side:

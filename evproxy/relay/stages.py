@@ -1,15 +1,15 @@
 """
-Stages: what sees, changes or delays the bytes of a session on their way.
+Stages: they see, change or delay the bytes of a session on their way.
 
-A session with stages takes the stream relay; the socket relay knows nothing of them.  What the
-client sends passes the stages from the first to the last, what the server sends from the last
-to the first.  A `Path` is one such way: it stands between the half that reads and the
+A session with stages uses the stream relay; the socket relay knows nothing of stages.  The bytes
+of the client pass the stages from the first to the last, the bytes of the server from the last to
+the first.  A `Path` is the way of one direction: it stands between the half that reads and the
 direction of the relay that writes.
 
-Backpressure: a stage says how much it holds.  While all stages of a path hold `HELD` bytes or
-more together, the source is not read.  While the sink takes no more, the source is not read
-either, and what stages pass on then waits in the buffer of the sink's transport.  So no more is
-kept for one direction than `HELD` bytes and one read, in the stages and in that buffer.
+Backpressure: a stage says how much it holds.  While the stages of a path together hold `HELD`
+bytes or more, the source is not read.  While the sink takes no more bytes, the source is not read
+either, and what stages pass on waits in the buffer of the sink's transport.  So the stages and
+that buffer keep at most `HELD` bytes and one read for each direction.
 """
 
 from __future__ import annotations
@@ -23,51 +23,51 @@ from evproxy.model import Side
 from evproxy.relay.contract import Receiver
 
 HELD = 64 * 1024
-"""From so many bytes on that the stages of one direction hold together, its source is not read."""
+"""When the stages of one direction together hold so many bytes, its source is not read."""
 
 
 class Outlet(Protocol):
-    """Where a stage passes on what comes from one side.  It may be called at any time."""
+    """What a stage passes the bytes of one side on to.  A stage may call it at any time."""
 
     def pass_on(self, data: bytes) -> None:
-        """Give `data` to the next stage, or write it; ignored once the connection is lost."""
+        """Give `data` to the next stage, or write `data`; ignored once the connection is lost."""
 
     def end(self) -> None:
         """Pass on the end of the stream; nothing is passed on after it."""
 
 
 class Stage(Protocol):
-    """One stage of one session: a plain object, made for that session."""
+    """One stage of one session: a plain object that is made for the session."""
 
     def start(self, upload: Outlet, download: Outlet) -> None:
         """
-        The session begins to relay; called once, first.
+        The session begins to relay; called once, before all other methods.
 
-        :param upload: for what came from the client.
-        :param download: for what came from the server.
+        :param upload: for bytes from the client.
+        :param download: for bytes from the server.
         """
 
     def upload(self, data: bytes) -> None:
-        """The client sent `data`: pass it on, changed or not, now or later."""
+        """The client sent `data`: pass them on, changed or not, now or later."""
 
     def download(self, data: bytes) -> None:
-        """The same for what the server sent."""
+        """The server sent `data`: pass them on, changed or not, now or later."""
 
     def held(self, side: Side) -> int:
-        """How many bytes that came from `side` are to be passed on later."""
+        """Return how many bytes from `side` the stage will pass on later."""
 
     def ended(self, side: Side) -> None:
-        """`side` ended its stream in order: pass that on behind all bytes, now or later."""
+        """`side` ended its stream in order: pass the end on after all bytes, now or later."""
 
     def flush(self, side: Side) -> None:
-        """The connection of `side` is over: pass on what is held of it now, or never."""
+        """The connection of `side` is over: pass on now what is held of `side`, or never."""
 
     def closed(self) -> None:
-        """The session is over, and nothing is called any more: leave no timer."""
+        """The session is over, and this is the last call: cancel all timers."""
 
 
 class PassThrough:
-    """A `Stage` that passes everything on at once; one to inherit from."""
+    """A `Stage` that passes everything on at once; a base class for stages."""
 
     def start(self, upload: Outlet, download: Outlet) -> None:
         self.outlets = {Side.DOWNSTREAM: upload, Side.UPSTREAM: download}
@@ -85,21 +85,21 @@ class PassThrough:
         self.outlets[side].end()
 
     def flush(self, side: Side) -> None:
-        """Nothing is held."""
+        """Nothing to do: the stage holds nothing."""
 
     def closed(self) -> None:
         self.outlets.clear()
 
 
 class Destination(Receiver, Protocol):
-    """Where a path leads to: a direction of the stream relay."""
+    """Where a path ends: a direction of the stream relay."""
 
     def came(self) -> None:
         """Bytes came from the source, which stages may hold."""
 
     @property
     def passing(self) -> bool:
-        """Whether it still passes bytes on."""
+        """Whether the direction still passes bytes on."""
 
     def hold(self, full: bool) -> None:
         """Do not read the source while the stages are `full`."""
@@ -107,10 +107,10 @@ class Destination(Receiver, Protocol):
 
 class Path:
     """
-    The way of what comes from `side` through `stages`; a `Receiver`.
+    The way of the bytes from `side` through `stages`; a `Receiver`.
 
-    :param stages: in the order in which they are passed.
-    :param to: where what the last one passes on goes.
+    :param stages: in the order in which the bytes pass them.
+    :param to: gets what the last stage passes on.
     """
 
     __slots__ = ("_full", "_over", "_side", "_stages", "_to")
@@ -122,14 +122,14 @@ class Path:
         self._full = False
         self._over = False
 
-    def outlet(self, stage: Stage) -> Outlet:
-        """The outlet of `stage`."""
-        return _Outlet(self, self._stages.index(stage) + 1)
+    def outlet(self, number: int) -> Outlet:
+        """Return the outlet of stage `number`, counted from 0 in the order of this path."""
+        return _Outlet(self, number + 1)
 
-    # What the half that reads hands on.
+    # Called by the half that reads.
 
     def received(self, data: bytes) -> None:
-        # What comes when nothing is passed on any more is only read to be out of the way.
+        # When nothing is passed on any more, bytes are read only to be discarded.
         if self._to.passing:
             self._to.came()
             self.give(0, data)
@@ -144,6 +144,9 @@ class Path:
         self._flush()
         return self._to.closing_here(ended)
 
+    def half_broke(self) -> None:
+        self._to.half_broke()
+
     def connection_lost(self, reason: Failure) -> None:
         try:
             self._flush()
@@ -155,10 +158,10 @@ class Path:
         for stage in self._stages:
             stage.flush(self._side)
 
-    # What the outlets hand on.
+    # Called by the outlets.
 
     def give(self, number: int, data: bytes) -> None:
-        """Give `data` to the stage `number`, or to what is behind the last one."""
+        """Give `data` to stage `number`, or to the destination behind the last stage."""
         if self._over:
             return
         if number == len(self._stages):
@@ -170,7 +173,7 @@ class Path:
         self._count()
 
     def end(self, number: int) -> None:
-        """The same for the end of the stream."""
+        """Give the end of the stream to stage `number`, or to the destination."""
         if self._over:
             return
         if number < len(self._stages):
@@ -191,7 +194,7 @@ class Path:
 
 
 class _Outlet:
-    """The `Outlet` before the stage `number` of `path`."""
+    """The `Outlet` before stage `number` of `path`."""
 
     __slots__ = ("_number", "_path")
 

@@ -1,15 +1,15 @@
 """
 The stream relay: producers and consumers between any two Twisted transports.
 
-It is portable and asks nothing of a transport but `ITransport` and `IConsumer`; half-close
-and reset are used where the transport has them.  The two `Direction`s move the bytes: each is
-both the receiver of what its source reads and the producer that its sink pauses, so that a slow
-reader makes the other peer wait.  A `StreamRelay` decides how the session comes to its end.
+It is portable and asks nothing of a transport but `ITransport` and `IConsumer`; it uses half-close
+and reset where the transport has them.  The two `Direction`s move the bytes; a `StreamRelay`
+decides how the session ends.
 
-Rules: a stream ends once, in order or not, and only an end in order is passed on as one.  A
-direction is detached before its sink is closed, or that would never close; what still comes from
-its source is dropped then.  Whoever is still to get bytes is read until it has them: a socket
-that is closed with bytes unread is reset, and what it was to send is thrown away.
+Rules: a stream ends once, in order or not, and only an end in order is passed on as an end in
+order.  A direction is detached before its sink is closed, or the sink would never close; what
+still comes from its source is then discarded.  A transport that must still deliver bytes is read
+until they are delivered: closing a socket with unread bytes resets the connection and discards
+what the socket has not sent.
 """
 
 from __future__ import annotations
@@ -17,158 +17,44 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from twisted.internet.error import ConnectionDone
-from twisted.internet.interfaces import IHalfCloseableDescriptor, IPushProducer, IReactorTime
+from twisted.internet.interfaces import IHalfCloseableDescriptor, IReactorTime
+from twisted.logger import Logger
 from twisted.protocols.policies import ProtocolWrapper
 from twisted.protocols.tls import TLSMemoryBIOProtocol
-from twisted.python.failure import Failure
-from zope.interface import implementer
 
 from evproxy.model import Ending, Side
 from evproxy.relay.closing_here import TLSClosing, closed_here
 from evproxy.relay.contract import Half, Receiver, RelayListener
 from evproxy.relay.delivery import Delivery, EndDelivery, descriptor_of, innermost, is_reset, unsent
+from evproxy.relay.direction import Direction
+from evproxy.relay.end import End
 from evproxy.relay.stages import Path, Stage
 from evproxy.relay.wrappers import guard
 
-
-@implementer(IPushProducer)
-class Direction:
-    """
-    One direction of a stream relay, from `source` to `sink`.
-
-    `moved` counts the bytes that were written to the sink.  `ended`: its stream has ended in
-    order; `was_reset`: its peer has reset, but what it sent may still be read; `lost`: its
-    connection is lost.  `paused`: the sink takes no more; `full`: nor do the stages.
-    """
-
-    __slots__ = (
-        "_relay",
-        "side",
-        "source",
-        "sink",
-        "moved",
-        "ended",
-        "lost",
-        "was_reset",
-        "paused",
-        "full",
-        "_producing",
-    )
-
-    def __init__(self, relay: StreamRelay, side: Side, source: Any, sink: Any) -> None:
-        self._relay = relay
-        self.side = side
-        self.source = source
-        self.sink = sink
-        self.moved = 0
-        self.ended = False
-        self.lost = False
-        self.was_reset = False
-        self.paused = self.full = False
-        self._producing = False
-
-    def start(self) -> None:
-        """Pass on what the source reads from now on, as fast as the sink takes it."""
-        self._producing = True
-        self.sink.registerProducer(self, True)
-
-    def detach(self) -> None:
-        """Pass on nothing more."""
-        if self._producing:
-            self._producing = False
-            self.sink.unregisterProducer()
-
-    def release(self) -> None:
-        """The relay is over: be in no cycle with it, nor with a sink that keeps this (TLS does)."""
-        del self._relay, self.source, self.sink
-
-    # What stages ask for; see `evproxy.relay.stages.Destination`.
-
-    @property
-    def passing(self) -> bool:
-        """Whether it passes bytes on."""
-        return self._producing
-
-    def came(self) -> None:
-        self._relay.moved()
-
-    def hold(self, full: bool) -> None:
-        self.full = full
-        if not self._producing:
-            return
-        if full:
-            self.source.pauseProducing()
-        elif not self.paused:
-            self.source.resumeProducing()
-
-    # What the source's half, or the last stage, hands on.
-
-    def received(self, data: bytes) -> None:
-        if self._producing:
-            self.moved += len(data)
-            self._relay.moved()
-            self.sink.write(data)
-
-    def stream_ended(self) -> None:
-        if not self.ended:
-            self.ended = True
-            self._relay.stream_ended(self)
-
-    def peer_reset(self) -> None:
-        self.was_reset = True
-        self._relay.peer_reset(self)
-
-    def closing_here(self, ended: bool) -> bool:
-        self._relay.closing_here(self, ended)
-        return False
-
-    def connection_lost(self, reason: Failure) -> None:
-        self.lost = True
-        self._relay.connection_lost(self, reason.check(ConnectionDone) is not None)
-
-    # What the sink asks for.
-
-    def pauseProducing(self) -> None:
-        self.paused = True
-        self.source.pauseProducing()
-
-    def resumeProducing(self) -> None:
-        if getattr(innermost(self.sink), "disconnecting", False):
-            # Its peer has ended a TLS stream: it takes no more, and waits for its producer.
-            self.detach()
-        else:
-            if self._producing:
-                # A wrapper may hide that it closes; what it wraps waits for its producer then.
-                self.sink.unregisterProducer()
-                self.sink.registerProducer(self, True)
-            self.paused = False
-            if not self.full:
-                self.source.resumeProducing()
-
-    def sink_closing(self, ended: bool) -> None:
-        """The sink, which knows no half to tell it to, is being closed; see `Relayed`."""
-        self._relay.sink_closing(self, ended)
-
-    def stopProducing(self) -> None:
-        # The sink is lost.  Its own half reports that; there is nobody left to unregister from.
-        self._producing = False
+_log = Logger()
 
 
 def half_closeable(transport: Any) -> bool:
     """
     Whether one direction of `transport` can be ended alone.
 
-    Not through a protocol wrapper (TLS is one): it claims its transport's interfaces, but
-    would end the stream beneath the one that it carries.
+    Not through a protocol wrapper (TLS is one): a wrapper claims the interfaces of its transport,
+    but would end the stream beneath the stream that it carries.
     """
     return IHalfCloseableDescriptor.providedBy(transport) and not isinstance(
         transport, ProtocolWrapper
     )
 
 
+def set_late_options(transport: Any) -> None:
+    """Set the options that a short session does not need, on a transport of evproxy's own."""
+    end = innermost(transport)
+    if isinstance(end, End):
+        end.set_late_options()
+
+
 def reset(transport: Any) -> None:
-    """End `transport` at once, with a reset where it knows one."""
+    """End `transport` at once, with a reset if it has one."""
     getattr(transport, "abortConnection", transport.loseConnection)()
 
 
@@ -178,8 +64,8 @@ class StreamRelay:
 
     :param clock: the reactor: tells the time, calls later.
     :param downstream, upstream: the two halves.
-    :param listener: hears of the end.
-    :param stages: what the bytes pass on their way; see `evproxy.relay.stages`.
+    :param listener: is notified of the end.
+    :param stages: the stages that the bytes pass; see `evproxy.relay.stages`.
     """
 
     __slots__ = (
@@ -228,7 +114,8 @@ class StreamRelay:
         self._closing: Direction | None = None
         self._tls_closing: TLSClosing | None = None
         self._last_active = clock.seconds()
-        self._queued = 0
+        # How many bytes the kernel held for both peers at the last look; -1 before the first one.
+        self._queued = -1
         self._first_byte: float | None = None
         self._from_client: Receiver = self._to_upstream
         from_server: Receiver = self._to_downstream
@@ -246,8 +133,9 @@ class StreamRelay:
             direction.start()
         if self._paths:
             up, down = self._paths
-            for stage in self._stages:
-                stage.start(up.outlet(stage), down.outlet(stage))
+            last = len(self._stages) - 1
+            for number, stage in enumerate(self._stages):
+                stage.start(up.outlet(number), down.outlet(last - number))
         if received:
             self._from_client.received(received)
         if ended:
@@ -274,6 +162,10 @@ class StreamRelay:
 
     def idle_since(self, now: float) -> float:
         """When a byte last moved; see `evproxy.relay.contract.Relay`."""
+        if self._queued < 0:
+            self._queued = 0
+            set_late_options(self._to_upstream.source)
+            set_late_options(self._to_downstream.source)
         queued = unsent(descriptor_of(self._to_upstream.sink)) + unsent(
             descriptor_of(self._to_downstream.sink)
         )
@@ -296,7 +188,7 @@ class StreamRelay:
                 reset(direction.source)
 
     def stream_ended(self, direction: Direction) -> None:
-        """The source of `direction` ended its stream in order: pass that on."""
+        """The source of `direction` ended its stream in order: pass the end on."""
         other = self._opposite(direction)
         direction.detach()
         self.moved()
@@ -308,7 +200,7 @@ class StreamRelay:
         elif other.ended:
             self._finish(other.side)
             other.detach()
-            # The queued bytes and the end of the stream go out before the sockets close.
+            # The queued bytes and the end of the stream are sent before the sockets close.
             direction.sink.loseConnection()
             if not direction.lost:
                 direction.source.loseConnection()
@@ -317,7 +209,7 @@ class StreamRelay:
             self._listener.relay_half_closed(direction.side)
 
     def connection_lost(self, direction: Direction, in_order: bool) -> None:
-        """The source of `direction` is lost, and with it the sink of the other one."""
+        """The source of `direction`, which is the sink of the other direction, is lost."""
         other = self._opposite(direction)
         other.detach()
         if self._closing is direction:
@@ -339,7 +231,7 @@ class StreamRelay:
         elif self._how is not None:
             return
         elif in_order and not closed_here(direction.source):
-            # A transport that cannot half-close (TLS) ends both ways at once.
+            # A transport that cannot half-close (TLS) ends both streams at once.
             direction.ended = True
             self._finish(direction.side)
             direction.detach()
@@ -351,18 +243,18 @@ class StreamRelay:
             self._deliver_and_reset(direction)
 
     def peer_reset(self, direction: Direction) -> None:
-        """The source of `direction` is reset; what it sent is still read when the sink wants it."""
+        """The source of `direction` is reset; its bytes are still read when the sink takes them."""
         other = self._opposite(direction)
         if self._closing is other:
-            # The one that is closed on its own side still gets what was written to it.
+            # The transport that is closed on its own side still gets what was written to it.
             self._stop_delivering()
             reset(direction.source)
         elif self._delivering is other or other.was_reset:
             self.reset((other if other.was_reset else direction).side, Ending.RESET)
 
     def closing_here(self, direction: Direction, ended: bool) -> None:
-        """A wrapper closes the source of `direction`, which still gets what was written to it."""
-        # It would wait for its producer.
+        """Code closes the source of `direction`, whose peer still gets what was written to it."""
+        # The source would wait for its producer.
         self._opposite(direction).detach()
         if self._how is not None:
             return
@@ -379,19 +271,19 @@ class StreamRelay:
             self._deliver_and_reset(direction)
 
     def sink_closing(self, direction: Direction, ended: bool) -> None:
-        """The same for the sink of `direction`."""
+        """Code closes the sink of `direction`."""
         self.closing_here(self._opposite(direction), ended)
 
     def _deliver_and_end(self, direction: Direction) -> None:
-        """The sink of `direction` gets what is written to it, and the end of the stream."""
+        """Deliver what is written to the sink of `direction`, then the end of the stream."""
         sink = direction.sink
         if getattr(sink, "disconnecting", False):
             return
         if direction.lost and not self._opposite(direction).ended:
-            # Nobody wants what it sends, but it is read.
+            # The bytes of the sink go nowhere, but must be read.
             sink.resumeProducing()
         if isinstance(sink, TLSMemoryBIOProtocol):
-            # It reads on until its peer has answered the close_notify.
+            # TLS reads on until its peer has answered the close_notify.
             sink.loseConnection()
         elif self._delivering is not direction:
             how = EndDelivery if half_closeable(sink) else Delivery
@@ -399,7 +291,7 @@ class StreamRelay:
             self._delivery = how(self._clock, sink, self._delivered)
 
     def _deliver_and_reset(self, direction: Direction) -> None:
-        # What comes from the sink now has nowhere to go.
+        # The bytes of the sink have nowhere to go.
         direction.sink.pauseProducing()
         self._stop_delivering()
         self._delivering = direction
@@ -410,7 +302,7 @@ class StreamRelay:
         assert direction is not None
         self._delivery = self._delivering = None
         if is_reset(descriptor_of(direction.sink)):
-            # Its peer will never have it all; its own half may not have told so yet.
+            # The peer will never have all; its half may not have reported the reset yet.
             self._cut(self._opposite(direction).side, Ending.RESET)
         direction.sink.loseConnection()
 
@@ -436,7 +328,7 @@ class StreamRelay:
             self._listener.relay_closing(by, Ending.FINISHED)
 
     def _cut(self, by: Side, how: Ending) -> None:
-        """What was still to be delivered will not be: a session so cut has not finished."""
+        """The delivery is cut short: the session has not finished in order."""
         if self._how is Ending.FINISHED:
             self._by, self._how = by, how
 
@@ -445,11 +337,12 @@ class StreamRelay:
         assert self._how is not None
         for path in self._paths:
             path.close()
-        try:
-            for stage in self._stages:
+        for stage in self._stages:
+            try:
                 stage.closed()
-        finally:
-            self._listener.relay_closed(self._by, self._how)
+            except Exception:
+                _log.failure("A stage raised an exception when its session was over")
+        self._listener.relay_closed(self._by, self._how)
         self._to_upstream.release()
         self._to_downstream.release()
 

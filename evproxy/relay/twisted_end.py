@@ -1,7 +1,7 @@
 """
 One of Twisted's own transports as an end of a socket relay.
 
-Why that is worth its code is in design note 0017.
+Design note 0017 says why this is worth its code.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from evproxy.relay.end import End
 
 
 def twisted_end(engine: SocketEngine, transport: Any, half: Any) -> TwistedEnd | None:
-    """The end for `transport`, if it is one of Twisted's on a plain socket, beneath `half`."""
+    """Return the end for `transport`, if Twisted made it on a plain socket for `half`."""
     if isinstance(transport, Connection) and not transport.TLS and transport.protocol is half:
         return TwistedEnd(engine, transport)
     return None
@@ -26,8 +26,8 @@ class TwistedEnd(End):
     """
     An end that is one of Twisted's own TCP or UNIX transports.
 
-    It leaves the reactor while it is relayed, and gets its end back as if it had seen it
-    itself, so that its protocol, connector and port live their usual lives.
+    The transport leaves the reactor while it is relayed.  At the end it is closed as if it had
+    noticed the end itself, so that its protocol, connector and port are notified as usual.
     """
 
     __slots__ = ("transport",)
@@ -38,14 +38,14 @@ class TwistedEnd(End):
 
     @property
     def unsent(self) -> bool:
-        """Whether something written is not sent yet, after one try to send it."""
+        """Whether bytes that were written are not sent yet, after one try to send them."""
         if self.transport.doWrite() is not None:
-            # The kernel tells of a reset only once, and has told it now.
+            # The kernel reports a reset only once, and has reported it now.
             self.was_reset = True
         return bool(self.transport.dataBuffer) and not self.was_reset
 
     def not_joined(self) -> None:
-        # Its transport was told of a reset when it tried to send, and will not be told again.
+        # The kernel reported the reset in `unsent`, and will not report it again.
         if self.was_reset:
             self.transport.abortConnection()
 
@@ -59,12 +59,12 @@ class TwistedEnd(End):
         """Nothing to do: all options are set when the transport is adopted."""
 
     def end_stream(self) -> None:
-        # Other code may have written to it.
+        # Other code may have written to the transport.
         self.transport.doWrite()
         super().end_stream()
 
     def release(self, reason: Failure) -> None:
         self.descriptor = -1
-        # If other code has closed it, the reactor has told it so.
+        # If other code has closed the transport, the reactor has notified it.
         if self.transport.connected:
             self.transport.connectionLost(reason)

@@ -1,10 +1,10 @@
 """
-The end of a stream beneath a wrapper that can be told of none.
+The end of a stream beneath a wrapper that cannot be notified of it.
 
-Most protocol wrappers (``haproxy:`` makes one) are no half-closeable protocols: Twisted
-closes their connection in order as soon as the peer ends its stream, and throws away what
-is queued.  To the peer half an answer then looks like a whole one.  The connection is
-reset instead.  TLS needs none of this: it has an end of its own.
+Most protocol wrappers (``haproxy:`` makes one) are not half-closeable protocols: Twisted closes
+their connection in order as soon as the peer ends its stream, and discards what is queued.  To the
+peer, half an answer then looks like a whole one.  So evproxy resets the connection instead.  TLS
+does not need this: it has an end of its own.
 """
 
 from __future__ import annotations
@@ -22,9 +22,9 @@ from evproxy.relay.delivery import ended_in_order, innermost
 
 
 def guard(transport: Any) -> None:
-    """From now on reset the peer of `transport` where Twisted would close too early."""
+    """From now on reset the peer of `transport` when Twisted would close too early."""
     inner = innermost(transport)
-    # evproxy's own transports do so themselves.
+    # evproxy's own transports reset the peer themselves.
     if isinstance(inner, Connection):
         protocol = inner.protocol
         if not isinstance(protocol, TLSMemoryBIOProtocol) and not IHalfCloseableProtocol.providedBy(
@@ -53,7 +53,7 @@ class _Guard:
         self._transport.abortConnection()
 
     def writeConnectionLost(self) -> None:
-        """A wrapper ends both ways at once."""
+        """Nothing to do: a wrapper ends both streams at once."""
 
     def connectionLost(self, reason: Failure) -> None:
         self._protocol.connectionLost(connectionDone if self._ended else reason)

@@ -8,7 +8,7 @@ import os
 from collections.abc import Sequence
 from typing import Any
 
-from attrs import frozen
+from attrs import evolve, frozen
 from twisted.internet.defer import Deferred, maybeDeferred, succeed
 from twisted.internet.endpoints import serverFromString
 from twisted.internet.error import CannotListenError
@@ -21,9 +21,9 @@ from evproxy.config.canonical import host_and_port
 from evproxy.errors import SettingsError
 from evproxy.escape import escaped
 from evproxy.session.factory import ProxyFactory
-from evproxy.settings import PERMISSIONS, ListenerSettings
-from evproxy.sockets.listening import LongQueues
-from evproxy.sockets.unix_path import Permissions, permissions
+from evproxy.settings import DEFAULT_BACKLOG, PERMISSIONS, ListenerSettings
+from evproxy.sockets.listening import TWISTED_BACKLOG, ListeningReactor
+from evproxy.sockets.unix_path import AS_DESCRIBED, Permissions, permissions
 from evproxy.upstream.reasons import description_fault
 
 _log = Logger()
@@ -130,17 +130,22 @@ def shown_address(address: Any) -> str:
     return f"unix:{escaped(os.fsdecode(address.name or b''))}"
 
 
-def server_endpoint(reactor: Any, description: str) -> IStreamServerEndpoint:
+def server_endpoint(
+    reactor: Any, description: str, permissions: Permissions = AS_DESCRIBED
+) -> IStreamServerEndpoint:
     """
     Return the endpoint for `description`, with a backlog of `DEFAULT_BACKLOG` if it names none.
 
+    :param reactor: a `ListeningReactor`; any other one if the endpoint will never listen.
+    :param permissions: who may connect to the path of a UNIX listener.
     :raises SettingsError: if there is no such endpoint.
     """
     fault = listen_fault(description)
     if fault is not None:
         raise SettingsError(f"{description!r} cannot be listened on: {fault}")
-    if ":backlog=" not in description:
-        reactor = LongQueues(reactor)
+    if isinstance(reactor, ListeningReactor):
+        backlog = TWISTED_BACKLOG if ":backlog=" in description else DEFAULT_BACKLOG
+        reactor = reactor.for_listener(backlog, permissions)
     try:
         endpoint: IStreamServerEndpoint = serverFromString(reactor, description)
     except Exception as error:
@@ -175,12 +180,13 @@ def listeners_for(
 
     :raises SettingsError: if there are permissions, but no UNIX listener.
     """
-    given = dict(zip(PERMISSIONS, (unix_mode, unix_user, unix_group), strict=True))
+    given: dict[str, Any] = dict(zip(PERMISSIONS, (unix_mode, unix_user, unix_group), strict=True))
     for key, value in given.items():
         if value and not any(map(is_unix_listener, listen)):
             raise SettingsError(f"{key}: it is for UNIX listeners only, and there is none")
     return tuple(
-        ListenerSettings(each, **(given if is_unix_listener(each) else {})) for each in listen
+        evolve(ListenerSettings(each), **(given if is_unix_listener(each) else {}))
+        for each in listen
     )
 
 

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from typing import Any, Self, cast
 
 import attrs
+from attrs import evolve
 from twisted.application.service import Service
 from twisted.internet.address import IPv4Address, IPv6Address, UNIXAddress
 from twisted.internet.defer import Deferred, DeferredList, succeed
@@ -45,7 +46,6 @@ from evproxy.settings import (
     in_a_tuple,
     refuse_beside_settings,
 )
-from evproxy.sockets.listening import GivenPaths
 from evproxy.sockets.plane import DataPlane
 from evproxy.upstream.names import Names
 from evproxy.upstream.pool.pool import Pool
@@ -95,11 +95,14 @@ class ProxyService(Service):
     :param connect_attempts: how many distinct servers evproxy tries for one session.
     :param source: addresses of this machine, and ranges of them, to connect from in turn;
         empty: the kernel chooses.
-    :param idle_timeout, half_close_timeout, drain_timeout: seconds; see `Timeouts`.
+    :param idle_timeout, half_close_timeout, handshake_timeout, drain_timeout: seconds; see
+        `Timeouts`.
     :param max_sessions: the most sessions at once; 0 derives it from the open-file limit.
     :param relay: ``auto``, ``stream`` or ``socket``.
     :param access_log: where evproxy logs the end of each session: `AccessLogSettings`, whose
         ``auto`` means ``twisted:`` here.  True: ``twisted:``.  False: nowhere.
+    :param accept_proxy_protocol_from: networks of proxies that must send a PROXY header; see
+        `ListenerSettings`.
     :param unix_mode, unix_user, unix_group: the permissions of the paths of UNIX listeners; see
         `ListenerSettings`.
     :param keepalive: how the kernel probes idle TCP connections.
@@ -127,10 +130,12 @@ class ProxyService(Service):
         source: str | Sequence[str] = (),
         idle_timeout: float = _TIMEOUTS.idle,
         half_close_timeout: float = _TIMEOUTS.half_close,
+        handshake_timeout: float = _TIMEOUTS.handshake,
         drain_timeout: float = _TIMEOUTS.drain,
         max_sessions: int = 0,
         relay: str = "auto",
         access_log: AccessLogSettings | bool = True,
+        accept_proxy_protocol_from: str | Sequence[str] = (),
         unix_mode: str = "",
         unix_user: str = "",
         unix_group: str = "",
@@ -160,11 +165,20 @@ class ProxyService(Service):
             if pool is not None:
                 _refuse_beside_a_pool(pool_settings)
             settings = Settings(
-                listeners=listeners_for(descriptions, unix_mode, unix_user, unix_group),
+                listeners=tuple(
+                    evolve(
+                        each,
+                        accept_proxy_protocol_from=in_a_tuple(accept_proxy_protocol_from),
+                    )
+                    for each in listeners_for(descriptions, unix_mode, unix_user, unix_group)
+                ),
                 pools=(pool_settings,),
                 keepalive=keepalive,
                 timeouts=Timeouts(
-                    idle=idle_timeout, half_close=half_close_timeout, drain=drain_timeout
+                    idle=idle_timeout,
+                    half_close=half_close_timeout,
+                    handshake=handshake_timeout,
+                    drain=drain_timeout,
                 ),
                 max_sessions=max_sessions,
                 relay=relay,
@@ -214,8 +228,7 @@ class ProxyService(Service):
                 listener.listen,
                 endpoints.get(place)
                 or server_endpoint(
-                    GivenPaths(self.plane.listening, listener_permissions(listener)),
-                    listener.listen,
+                    self.plane.listening, listener.listen, listener_permissions(listener)
                 ),
                 self._factory(listener),
             )
@@ -243,6 +256,7 @@ class ProxyService(Service):
             reactor=self._reactor,
             listener=listener.name or listener.listen,
             timeouts=self.settings.timeouts,
+            accept_proxy_protocol_from=listener.accept_proxy_protocol_from,
             admission=self.admission,
             plane=self.plane,
             hub=self._hub,

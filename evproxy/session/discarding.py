@@ -34,6 +34,9 @@ class Discarding:
         """Do nothing: the connection is being closed already."""
         return False
 
+    def half_broke(self) -> None:
+        """The connection is being closed already."""
+
     def connection_lost(self, reason: Failure) -> None:
         self._lost()
 

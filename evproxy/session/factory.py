@@ -5,7 +5,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, cast
 
 from twisted.internet.address import UNIXAddress
 from twisted.internet.defer import Deferred, succeed
@@ -14,13 +14,14 @@ from twisted.internet.protocol import ClientFactory, Factory, Protocol
 from evproxy.config.canonical import MAPPED, canonical_address
 from evproxy.escape import escaped, printable
 from evproxy.hub import Hub
-from evproxy.interfaces import Observer, Pool, Router
+from evproxy.interfaces import Client, Observer, Pool, Router
 from evproxy.model import ConnectionInfo, SessionStatus
 from evproxy.session.admission import Admission
 from evproxy.session.connecting import ConnectContext, Connecting
 from evproxy.session.halves import DownstreamProtocol, Refusing, UpstreamFactory
 from evproxy.session.live import MOST_LISTED
 from evproxy.session.session import Session, SessionContext
+from evproxy.session.trusted import proxies_in
 from evproxy.settings import Keepalive, Timeouts
 from evproxy.sockets.closings import hear
 from evproxy.sockets.plane import DataPlane
@@ -29,17 +30,20 @@ DEFAULT_MAX_SESSIONS = 4096
 """The bound on sessions of a `ProxyFactory` that is used without a `ProxyService`."""
 
 
-class OnePool:
-    """The `Router` that sends every session to the same pool."""
+class _Function:
+    """The `Router` that a function is."""
 
-    __slots__ = ("_pool",)
+    __slots__ = ("route",)
 
-    def __init__(self, pool: Pool) -> None:
-        self._pool = pool
+    def __init__(self, function: Callable[[Client], Any]) -> None:
+        self.route = function
 
-    def route(self, info: ConnectionInfo) -> Pool:
-        """Return the pool."""
-        return self._pool
+
+def router_of(given: object) -> Router | None:
+    """Return `given` as a router; ``None`` if it is a pool."""
+    if isinstance(given, Router):
+        return given
+    return _Function(given) if callable(given) else None
 
 
 class ProxyFactory(Factory):
@@ -54,7 +58,7 @@ class ProxyFactory(Factory):
     `DownstreamProtocol` and of `UpstreamFactory` as its `protocol` and its `upstream_factory`.
 
     :param pool: the pool that has the upstream servers, or a `Router` that chooses the pool of
-        each session.
+        each session: an object, or a function.
     :param reactor: Twisted's.  Required unless there is a `plane`, or `pool` is an `evproxy.Pool`;
         the default is then the reactor of that object.
     :param listener: the name of the listener in logs.
@@ -64,6 +68,8 @@ class ProxyFactory(Factory):
     :param troubles: more observers.
     :param max_sessions: the most sessions at once.  At the bound, evproxy's own ports pause, and
         evproxy refuses connections of other ports.
+    :param accept_proxy_protocol_from: networks of proxies that must send a PROXY header; see
+        `ListenerSettings`.
     :param admission: counts sessions; the factories of a service share it, as they do `plane`.
     :param plane: makes sockets and joins them.
     :param hub: calls the observers; used in place of `observers` and `troubles`.
@@ -76,7 +82,7 @@ class ProxyFactory(Factory):
 
     def __init__(
         self,
-        pool: Pool | Router,
+        pool: Pool | Router | Callable[[Client], Any],
         *,
         reactor: Any = None,
         listener: str = "",
@@ -85,6 +91,7 @@ class ProxyFactory(Factory):
         observers: Sequence[Observer] = (),
         troubles: Sequence[Observer] = (),
         max_sessions: int = DEFAULT_MAX_SESSIONS,
+        accept_proxy_protocol_from: Sequence[str] = (),
         admission: Admission | None = None,
         plane: DataPlane | None = None,
         hub: Hub | None = None,
@@ -104,9 +111,11 @@ class ProxyFactory(Factory):
             self._owned.append(plane)
         self.admission = admission
         self._draining = False
+        router = router_of(pool)
         self.context = SessionContext(
             clock=reactor,
-            router=pool if isinstance(pool, Router) else OnePool(pool),
+            pool=cast(Pool, pool) if router is None else None,
+            router=router,
             connects=ConnectContext(
                 clock=reactor,
                 sockets=plane.sockets,
@@ -119,7 +128,9 @@ class ProxyFactory(Factory):
             timeouts=Timeouts() if timeouts is None else timeouts,
             ended=admission.closed,
             listener=printable(listener),
+            is_proxy=proxies_in(accept_proxy_protocol_from),
             hub=hub,
+            prefix=admission.sessions.prefix,
         )
 
     def buildProtocol(self, addr: Any) -> Any:

@@ -32,7 +32,7 @@ from evproxy.relay.delivery import ended_in_order, innermost
 from evproxy.session.connecting import Connecting
 from evproxy.session.discarding import NOBODY
 from evproxy.session.session import Session
-from evproxy.sockets.closings import hear, hear_no_more
+from evproxy.sockets.closings import hear
 from evproxy.sockets.transport import SocketTransport
 from evproxy.upstream.reasons import handshake_reason
 
@@ -73,7 +73,6 @@ class _Half(Protocol):
     def connectionLost(self, reason: Failure = connectionDone) -> None:
         # The receiver is notified once, however often this method is called.
         receiver, self.receiver = self.receiver, NOBODY
-        hear_no_more(self)
         receiver.connection_lost(reason)
 
 
@@ -146,7 +145,6 @@ class UpstreamProtocol(_Half):
         if attempt is None:
             # The same as `_Half.connectionLost`, without another call for each session.
             receiver, self.receiver = self.receiver, NOBODY
-            hear_no_more(self)
             receiver.connection_lost(reason)
             return
         # The connection was lost before `_connected` was called: the attempt failed.

@@ -21,9 +21,6 @@ from evproxy.relay.finished_client import FinishedClient
 EARLY_BYTES = 64 * 1024
 """How many bytes of a client are kept before its session relays; then evproxy stops reading."""
 
-ROUTE_TIMEOUT = 10.0
-"""Seconds that a session waits for its router to choose a pool."""
-
 
 class Unconnected(Protocol):
     """The session of an intake, as the intake sees it."""
@@ -43,14 +40,16 @@ class Intake:
     The bytes of one client from before its session relays.
 
     `chunks`: the bytes, ``None`` if there are none yet.  `ended`: the client has ended its stream.
-    `looker`: called after each change of `chunks` or `ended`.  If it raises, the session ends.
+    `over`: no more bytes will come.
+    `looker`: called with each piece of bytes, and with no bytes once `over` is set.  If it raises,
+    the session ends.
 
     :param session: is notified when the client leaves.
     :param downstream: the client's half.
     :param clock: the timers.
     """
 
-    __slots__ = ("_clock", "_downstream", "_session", "_size", "chunks", "ended", "looker")
+    __slots__ = ("_clock", "_downstream", "_session", "_size", "chunks", "ended", "looker", "over")
 
     def __init__(self, session: Unconnected, downstream: Half, clock: IReactorTime) -> None:
         self._session = session
@@ -58,8 +57,8 @@ class Intake:
         self._clock = clock
         self._size = 0
         self.chunks: list[bytes] | None = None
-        self.ended = False
-        self.looker: Callable[[Intake], None] | None = None
+        self.ended = self.over = False
+        self.looker: Callable[[bytes], None] | None = None
         downstream.receiver = self
 
     def received(self, data: bytes) -> None:
@@ -71,16 +70,24 @@ class Intake:
         if self._size >= EARLY_BYTES:
             self._downstream.transport.pauseProducing()
         if self.looker is not None:
-            self.looker(self)
+            self.looker(data)
+
+    def take(self, size: int) -> None:
+        """Drop the first `size` bytes, which were for evproxy itself; read on if there is room."""
+        rest = b"".join(self.chunks or ())[size:]
+        self.chunks = [rest] if rest else None
+        was_full, self._size = self._size >= EARLY_BYTES, len(rest)
+        if was_full and self._size < EARLY_BYTES:
+            self._downstream.transport.resumeProducing()
 
     def stream_ended(self) -> None:
         """The client ended its stream; the session passes on the end after the kept bytes."""
-        self.ended = True
+        self.ended = self.over = True
         if self.chunks is None:
             # A client that sent nothing expects nothing, and counts as gone (as in HAProxy).
             self._session.close_unconnected(Side.DOWNSTREAM, Ending.LEFT)
         elif self.looker is not None:
-            self.looker(self)
+            self.looker(b"")
 
     def peer_reset(self) -> None:
         """The client reset its connection while its transport was paused."""
@@ -100,7 +107,9 @@ class Intake:
         """The client's connection is gone."""
         if self.chunks and reason.check(ConnectionDone):
             # The session passes on the end after the connect, like the bytes before the end.
-            self.ended = False
+            self.ended, self.over = False, True
             self._downstream.transport = FinishedClient(self._clock, self._downstream)
+            if self.looker is not None:
+                self.looker(b"")
         else:
             self._session.client_gone()

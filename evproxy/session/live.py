@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from itertools import islice
 from operator import length_hint
 from typing import Any
+from uuid import uuid4
 
 from twisted.internet.defer import Deferred, succeed
 from twisted.internet.interfaces import IDelayedCall
@@ -29,13 +30,15 @@ class LiveSessions:
     """
     The sessions of one service or factory.
 
-    `by_id` has them in the order in which they started.
+    `by_id` has them in the order in which they started.  `prefix` and the number of a session make
+    its unique id.
 
     :param reactor: the time and the timers.
     """
 
     def __init__(self, reactor: Any) -> None:
         self.by_id: dict[int, Session] = {}
+        self.prefix = uuid4().hex[:12]
         self._reactor = reactor
         self._last_id = 0
         self._empty: list[Deferred[None]] = []

@@ -9,7 +9,7 @@ The session drops the first two once the relay runs.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Coroutine
 
 from attrs import define, field
 from twisted.internet.defer import Deferred
@@ -20,7 +20,7 @@ from twisted.python.failure import Failure
 from evproxy.config.canonical import host_and_port
 from evproxy.engine.deadlines import Deadlines
 from evproxy.engine.options import LASTING
-from evproxy.errors import NoServerAvailable
+from evproxy.errors import EvproxyError
 from evproxy.hub import Hub
 from evproxy.interfaces import Pool, Router, Server
 from evproxy.model import (
@@ -37,14 +37,17 @@ from evproxy.relay.closing_here import TLSClosing, closed_here
 from evproxy.relay.contract import Half, Relay
 from evproxy.session.connecting import ConnectContext, Connecting, message_of
 from evproxy.session.discarding import NOBODY, ClosingHere, Discarding
-from evproxy.session.intake import ROUTE_TIMEOUT, Intake
+from evproxy.session.inspection import Inspection
+from evproxy.session.intake import Intake
+from evproxy.session.proxy_header import HeaderReader, behind, header_for
 from evproxy.settings import Timeouts
 from evproxy.sockets.plane import DataPlane
+from evproxy.wire.proxy_protocol import ProxyHeader
 
 TRANSITIONS: dict[Phase, tuple[Phase, ...]] = {
-    # The session asks the router for a pool.
+    # The session reads the PROXY header, and asks the router for a pool.
     Phase.ACCEPTED: (Phase.INSPECTING,),
-    # The router has chosen a pool; or the client left, there is no pool, an exception.
+    # A pool is chosen; or the client left or is refused, or an exception.
     Phase.INSPECTING: (Phase.CONNECTING, Phase.CLOSING),
     # A server is connected; or the client left, there is no server, an exception.
     Phase.CONNECTING: (Phase.RELAYING, Phase.CLOSING),
@@ -78,9 +81,10 @@ class SessionContext:
     """
     What the sessions of one listener share.
 
-    `clock` gives the time; `router` chooses the pool of each session; `connects` is the context of
-    its `Connecting`; `plane` joins the two halves; `ended` is called with each session that is
-    over; `hub` calls the observers.
+    `clock` gives the time.  `pool` is the pool of each session, unless `router` chooses it.
+    `is_proxy` says whether the client with an address must send a PROXY header.  `connects` is the
+    context of its `Connecting`; `plane` joins the two halves; `ended` is called with each session
+    that is over; `hub` calls the observers; `prefix` is the beginning of each `unique_id`.
 
     `first_look`: seconds until the first idle check of a session.  It is not longer than the
     half-close timeout, so a half-close before the first check needs no new deadline.  Most
@@ -88,14 +92,17 @@ class SessionContext:
     """
 
     clock: IReactorTime
-    router: Router
+    pool: Pool | None
+    router: Router | None
     connects: ConnectContext
     plane: DataPlane
     deadlines: Deadlines
     timeouts: Timeouts
     ended: Callable[[Session], None]
     listener: str = ""
+    is_proxy: Callable[[str, int], bool] | None = None
     hub: Hub = field(factory=Hub)
+    prefix: str = ""
     first_look: float = field(init=False)
 
     def __attrs_post_init__(self) -> None:
@@ -121,6 +128,7 @@ class Session:
         "_context",
         "_deadline_is_idle",
         "_half_closed",
+        "_inspection",
         "_pool",
         "_routing",
         "attempts",
@@ -152,26 +160,71 @@ class Session:
         self.server: Server | None = None
         self._pool: Pool | None = None
         self._routing: Deferred[Pool | None] | None = None
+        self._inspection: Inspection | None = None
         self._connecting: Connecting | None = None
         self._bucket = 0
         self._half_closed = False
         self._deadline_is_idle = False
         self.intake: Intake | None = Intake(self, downstream, context.clock)
 
+    @property
+    def unique_id(self) -> str:
+        """A name for the session that no other session has, on this machine or another."""
+        return f"{self._context.prefix}-{self.id}"
+
     # Before relaying: the pool, and the server.
 
     def start(self) -> None:
-        """The client is connected: choose a pool for it."""
+        """The client is connected: read its PROXY header, if it must send one; choose a pool."""
         assert self.phase in _BEFORE_INSPECTING
         self.phase = _INSPECTING
+        context = self._context
+        if context.is_proxy is not None and context.is_proxy(
+            self.info.peer_host, self.info.peer_port
+        ):
+            self._wait_for_client()
+            reader = HeaderReader()
+            self._inspect().look(reader, "its PROXY header", self._header_read, self._malformed)
+        else:
+            self._choose_pool()
+
+    def _inspect(self) -> Inspection:
+        if self._inspection is None:
+            assert self.intake is not None
+            self._inspection = Inspection(self.intake, self.info)
+        return self._inspection
+
+    def _header_read(self, found: tuple[ProxyHeader, int]) -> None:
+        header, size = found
+        assert self.intake is not None
+        self.intake.take(size)
+        self.info = self._inspect().info = behind(header, self.info)
+        self._choose_pool()
+
+    def _malformed(self, error: EvproxyError) -> None:
+        self._refuse(str(error))
+
+    def _wait_for_client(self) -> None:
+        """From now on, the handshake timeout counts from when the client connected."""
+        if not self._bucket:
+            timeout = self._context.timeouts.handshake
+            self._set_deadline(self._context.clock.seconds(), self.started, timeout)
+
+    def _choose_pool(self) -> None:
+        router = self._context.router
+        if router is None:
+            self._routed(self._context.pool)
+            return
         try:
-            pool = self._context.router.route(self.info)
+            pool = router.route(self._inspect())
+            if isinstance(pool, Coroutine):
+                pool = Deferred.fromCoroutine(pool)
         except Exception:
             self._not_routed(Failure())
             return
         if isinstance(pool, Deferred):
             self._routing = pool
-            self._set_deadline(self.started, self.started, ROUTE_TIMEOUT)
+            self._wait_for_client()
             pool.addCallbacks(self._routed, self._not_routed)
         else:
             self._routed(pool)
@@ -185,6 +238,10 @@ class Session:
             return
         if self._bucket:
             self._drop_deadline()
+        if self._inspection is not None:
+            self._inspection.stop()
+            self.info = self._inspection.info
+            self._inspection = None
         assert self.phase in _BEFORE_CONNECTING
         self.phase = _CONNECTING
         self._pool = pool
@@ -201,14 +258,14 @@ class Session:
         self._routing = None
         if self.phase is not _INSPECTING:
             return
-        if reason.check(NoServerAvailable):
+        if reason.check(EvproxyError):
             self._refuse(message_of(reason))
         else:
             self._broke(reason)
 
-    def _refuse(self, why: str) -> None:
+    def _refuse(self, why: str, how: Ending = Ending.REFUSED) -> None:
         self.error = why
-        self.close_unconnected(Side.PROXY, Ending.UNREACHABLE)
+        self.close_unconnected(Side.PROXY, how)
 
     def connected(self, upstream: Half, now: float, seconds: float) -> None:
         """`server` is connected at `now`, `seconds` after the attempt began: relay."""
@@ -225,6 +282,9 @@ class Session:
             pool.connected(server, seconds)
             self._bucket = context.deadlines.add(self, now, context.first_look)
             received = b"".join(intake.chunks) if intake.chunks else b""
+            if version := server.proxy_version:
+                host = self.downstream.transport.getHost()
+                received = header_for(version, self.info, host, self.unique_id) + received
             self.relay = context.plane.join(self.downstream, upstream, received, intake.ended, self)
         except Exception:
             upstream.transport.abortConnection()
@@ -261,6 +321,9 @@ class Session:
         self._drop_deadline()
         connecting, self._connecting = self._connecting, None
         routing, self._routing = self._routing, None
+        inspection, self._inspection = self._inspection, None
+        if inspection is not None:
+            inspection.stop()
         if connecting is not None:
             connecting.stop()
         if routing is not None:
@@ -299,7 +362,7 @@ class Session:
             if self.phase is _CLOSING:
                 self.downstream.transport.abortConnection()
             elif self.phase is _INSPECTING:
-                self._refuse(f"the router chose no pool within {ROUTE_TIMEOUT:g} s")
+                self._too_slow()
             return
         timeouts = self._context.timeouts
         active = relay.idle_since(now)
@@ -309,6 +372,15 @@ class Session:
             self._deadline_is_idle = not self._half_closed
         else:
             self.end(Side.PROXY, Ending.HALF_CLOSE if self._half_closed else Ending.IDLE)
+
+    def _too_slow(self) -> None:
+        """The handshake timeout is over before a pool is chosen."""
+        wanted = "" if self._inspection is None else self._inspection.wanted
+        within = f"within {self._context.timeouts.handshake:g} s"
+        if wanted:
+            self._refuse(f"the client did not send {wanted} {within}", Ending.HANDSHAKE)
+        else:
+            self._refuse(f"the router chose no pool {within}")
 
     def _set_deadline(self, now: float, active: float, limit: float) -> None:
         if limit > 0:

@@ -1,1 +1,1 @@
-"""What makes sockets: ports, connectors, their transports; and what joins two of them."""
+"""Ports, connectors and transports of plain sockets, and the plane, which joins two transports."""

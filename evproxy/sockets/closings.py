@@ -2,15 +2,15 @@
 Connections that are closed by code between their socket and the half of a session.
 
 A protocol wrapper (``haproxy:`` makes one, and `twisted.protocols.policies` has more), or a
-subclass of a half, may call ``loseConnection`` on its transport at any time.  Transports wait
-for a registered producer before they close, and the producer is the other direction of the
-session: so whoever has registered it must hear of the call.  `hear` arranges for that.
+subclass of a half, may call ``loseConnection`` on its transport at any time.  A transport with a
+producer waits for the producer before it closes, and the producer is the other direction of the
+session.  So the code that registered the producer must be notified of the call.  `hear` does that.
 
-There is no such need for ``abortConnection``, which waits for nobody.
+``abortConnection`` needs no notification, because it does not wait.
 
 A subclass of a half may also raise an exception in ``connectionLost``, or not call the method of
-the half.  So the transport itself tells the half's receiver that the connection is gone.
-`SocketTransport` does so anyway, and `hear` arranges for it with Twisted's own transports.
+the half.  So the transport itself notifies the receiver of the half that the connection is gone.
+`SocketTransport` does so anyway, and `hear` does it for Twisted's own transports.
 """
 
 from __future__ import annotations
@@ -31,13 +31,13 @@ from evproxy.sockets.transport import SocketTransport
 
 def hear(half: Half) -> None:
     """
-    From now on call ``half.closing_here`` when code on its side closes its connection.
+    From now on call ``half.closing_here`` when code on the side of `half` closes the connection.
 
-    And call ``connection_lost`` of its receiver, after the half, when the connection is gone.
+    When the connection is gone, also call ``connection_lost`` of the receiver, after the half.
     """
     transport = half.transport
     if isinstance(transport, SocketTransport) and transport.speaks_to(half):
-        # It finds its half itself.
+        # The transport finds its half itself.
         return
     layer = ending_layer(transport)
     if isinstance(layer, SocketTransport):
@@ -49,23 +49,8 @@ def hear(half: Half) -> None:
         own["connectionLost"] = _losing(layer, half)
 
 
-def hear_no_more(half: Half) -> None:
-    """The connection of `half` is lost: leave no cycle."""
-    transport = half.transport
-    if isinstance(transport, SocketTransport):
-        return
-    _restore(ending_layer(transport))
-
-
-def _restore(layer: Any) -> None:
-    if isinstance(layer, Connection | TLSMemoryBIOProtocol):
-        own = vars(layer)
-        own.pop("loseConnection", None)
-        own.pop("connectionLost", None)
-
-
 class _Telling:
-    """The ``loseConnection`` of one of Twisted's transports, which tells the half before."""
+    """The ``loseConnection`` of one of Twisted's transports; it first notifies the half."""
 
     __slots__ = ("_half", "_layer", "_lose")
 
@@ -84,7 +69,7 @@ class _Telling:
 
 
 def _losing(layer: Any, half: Half) -> Callable[[Failure], None]:
-    """The ``connectionLost`` of one of Twisted's transports, which tells the receiver after."""
+    """The ``connectionLost`` of one of Twisted's transports; it also notifies the receiver."""
     lost = layer.connectionLost
 
     def connection_lost(reason: Failure) -> None:
@@ -92,8 +77,11 @@ def _losing(layer: Any, half: Half) -> Callable[[Failure], None]:
         try:
             lost(reason)
         finally:
-            _restore(layer)
-            # It is nobody, if the half has told it already.
+            # Leave no cycle.
+            own = vars(layer)
+            own.pop("loseConnection", None)
+            own.pop("connectionLost", None)
+            # If the half has already notified its receiver, the receiver is `NOBODY` now.
             half.receiver.connection_lost(reason)
             # Twisted's TLS may keep a failure whose frames lead here.
             del layer, half, lost
@@ -102,7 +90,7 @@ def _losing(layer: Any, half: Half) -> Callable[[Failure], None]:
 
 
 def _stream_ended(layer: Connection | TLSMemoryBIOProtocol) -> bool:
-    """Whether the peer has ended its stream, and all of it was read."""
+    """Whether the peer has ended its stream, and all of the stream was read."""
     if isinstance(layer, Connection):
         return not layer.TLS and bool(layer.connected) and ended_in_order(layer)
     return bool(shutdown_state(layer) & SSL.RECEIVED_SHUTDOWN)

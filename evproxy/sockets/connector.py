@@ -1,4 +1,4 @@
-"""Connecting a plain socket on the engine: one attempt, bounded in time, cancelled whole."""
+"""Connects a plain socket on the engine: one attempt, with a timeout, that can be cancelled."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ RETRY = 0.05
 _IN_PROGRESS = {errno.EINPROGRESS, errno.EALREADY}
 
 BIND_LATE = getattr(socket, "IP_BIND_ADDRESS_NO_PORT", 24 if sys.platform == "linux" else None)
-"""Binds an address without a port, which connect(2) then chooses for that destination alone."""
+"""The option with which bind(2) leaves the port to connect(2), which knows the destination."""
 
 _RESET = {errno.ECONNRESET, errno.EPIPE}
 
@@ -47,11 +47,13 @@ class SocketConnector:
     """
     One attempt to connect a plain socket on the engine.
 
-    :param engine: watches it.
-    :param gate: hears when descriptors run out.
-    :param options: of the socket, if it is TCP.
-    :param to: where to.
-    :param factory: makes the protocol, or is told why not.
+    :param engine: watches the socket.
+    :param gate: is notified when descriptors run out.
+    :param options: the options of the socket, if it is TCP.
+    :param first_local_port: from this port on, the kernel may give the port of the server to the
+        socket too, which then connects to itself (RFC 9293, 3.5).
+    :param to: the destination.
+    :param factory: makes the protocol, or is notified of the failure.
     :param timeout: seconds for the attempt.
     """
 
@@ -59,6 +61,7 @@ class SocketConnector:
         "_bucket",
         "_engine",
         "_factory",
+        "_first_local_port",
         "_gate",
         "_lacking",
         "_options",
@@ -77,6 +80,7 @@ class SocketConnector:
         engine: SocketEngine,
         gate: Gate,
         options: Options,
+        first_local_port: int,
         to: Destination,
         factory: ClientFactory,
         timeout: float,
@@ -84,6 +88,7 @@ class SocketConnector:
         self._engine = engine
         self._gate = gate
         self._options = options
+        self._first_local_port = first_local_port
         self._to = to
         self._factory: ClientFactory | None = factory
         self._timeout = timeout
@@ -93,7 +98,7 @@ class SocketConnector:
         self.sink = None
 
     def connect(self) -> None:
-        """Start; called once by who made this, and again while descriptors are exhausted."""
+        """Start.  The caller calls this once; retries call it while descriptors are exhausted."""
         self._retry = None
         to, sock, failure = self._to, None, None
         try:
@@ -104,8 +109,8 @@ class SocketConnector:
                 self.bind(sock)
             error = sock.connect_ex(to.name)
             if error == errno.EINPROGRESS and to.near:
-                # On one machine the answer comes before the call returns, and is seen by
-                # the next: that saves a registration, a deadline and a turn of the loop.
+                # On the same machine the answer comes before the call returns, and the next
+                # call sees it.  That saves a registration, a deadline and a turn of the loop.
                 error = sock.connect_ex(to.name)
             if error in _IN_PROGRESS:
                 self._engine.watch(sock.fileno(), self, OUT)
@@ -129,7 +134,7 @@ class SocketConnector:
                 self._failed(getConnectError((error, os.strerror(error))))
 
     def bind(self, sock: SocketType) -> None:
-        """Bind `sock` before it connects."""
+        """Bind `sock`; called before it connects."""
 
     def _try_later(self, error: int) -> None:
         self._lacking = error
@@ -149,7 +154,7 @@ class SocketConnector:
         assert sock is not None
         error = sock.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
         if error in _RESET:
-            # It was connected and reset since.  What it sent is still to be read.
+            # The server accepted and then reset.  What it sent is still to be read.
             self._connected(sock, was_reset=True)
         elif error:
             self._drop(sock)
@@ -158,7 +163,7 @@ class SocketConnector:
             self._connected(sock)
 
     def event_failed(self) -> None:
-        """The protocol broke while it was connected; its transport is closed already."""
+        """Nothing to do: the transport of a protocol that raised is closed already."""
 
     def deadline_reached(self, now: float) -> None:
         """The time is over."""
@@ -169,17 +174,17 @@ class SocketConnector:
         self._give_up(ConnectTimeout(f"timed out after {self._timeout:g} s"))
 
     def stopConnecting(self) -> None:
-        """Give up: nothing is left of the attempt."""
+        """Give up, and leave nothing of the attempt behind."""
         if self._factory is None:
             return
         self._give_up(UserError())
 
     def disconnect(self) -> None:
-        """The same: a connection that is made belongs to its transport."""
+        """Give up too: a connection that is made belongs to its transport."""
         self.stopConnecting()
 
     def getDestination(self) -> Any:
-        """The address."""
+        """The address of the server."""
         return self._to.address
 
     def _give_up(self, error: Exception) -> None:
@@ -210,7 +215,7 @@ class SocketConnector:
     def _connected(self, sock: SocketType, was_reset: bool = False) -> None:
         if self._bucket:
             self._drop_deadline()
-        if not was_reset and self._to.ephemeral and _is_its_own_peer(sock):
+        if not was_reset and self._to.port >= self._first_local_port and _is_its_own_peer(sock):
             self._drop(sock)
             self._failed(getConnectError((errno.ECONNREFUSED, "connected to itself")))
             return
@@ -246,8 +251,8 @@ class SourcedConnector(SocketConnector):
     """
     A `SocketConnector` that connects from the addresses of `sources` in turn.
 
-    One from which the destination has no free port, or that is not the machine's, makes room
-    for the next.
+    If an address has no free port to the destination, or is not an address of this machine, the
+    next address is tried.
     """
 
     __slots__ = ("_left", "_source", "_sources")
@@ -261,7 +266,7 @@ class SourcedConnector(SocketConnector):
         self._source = ""
 
     def bind(self, sock: SocketType) -> None:
-        """Take the next address."""
+        """Bind `sock` to the next address."""
         to = self._to
         if not self._left:
             self._left = self._sources.turn(to.name[0])
@@ -275,7 +280,7 @@ class SourcedConnector(SocketConnector):
             if error.errno != errno.EADDRNOTAVAIL:
                 raise
             shortage = not_local(source)
-            # The next one may do, but what is wrong is to be told.
+            # The next address may connect, and then nothing else reports this one.
             self._gate.short(shortage)
             raise LocalShortage(shortage) from None
 
@@ -289,13 +294,13 @@ class SourcedConnector(SocketConnector):
 
 def bind_late(sock: SocketType) -> None:
     """
-    Have the port chosen when `sock` connects, not when it is bound.
+    Let the kernel choose the port when `sock` connects, not when it is bound.
 
-    Else each port could be used for one destination only, among all of them.
+    Otherwise each port could be used only once, and not once for each destination.
     """
     if BIND_LATE is not None:
         with suppress(OSError):
-            # Older than Linux 4.2: each port is used once then.
+            # Linux before 4.2 does not have the option: then each port is used once.
             sock.setsockopt(socket.IPPROTO_IP, BIND_LATE, 1)
 
 
@@ -304,5 +309,5 @@ def _is_its_own_peer(sock: SocketType) -> bool:
     try:
         return bool(sock.getsockname() == sock.getpeername())
     except OSError:
-        # It was reset this very moment.  What it was sent is still to be read.
+        # The server has just reset.  What it sent is still to be read.
         return False

@@ -1,4 +1,4 @@
-"""Where plain sockets connect to: made once for each server, and not for each session."""
+"""Where plain sockets connect to: a `Destination` is made for each server, not each session."""
 
 from __future__ import annotations
 
@@ -10,20 +10,30 @@ from twisted.internet.interfaces import IAddress
 
 from evproxy.sockets.transport import socket_address
 
-EPHEMERAL = 32768
-"""Ports from here on may be given to the side that connects (Linux's default range)."""
+LOCAL_PORTS = "/proc/sys/net/ipv4/ip_local_port_range"
+"""The first and the last port that the kernel gives to sockets that connect (ip(7))."""
+
+FIRST_LOCAL_PORT = 32768
+"""The first of these ports by default, for systems without that file."""
+
+
+def first_local_port() -> int:
+    """The first port that the kernel gives to sockets that connect."""
+    try:
+        with open(LOCAL_PORTS) as file:
+            return int(file.read().split()[0])
+    except (OSError, ValueError, IndexError):
+        return FIRST_LOCAL_PORT
 
 
 @frozen
 class Destination:
     """
-    Where sockets connect to, and what follows from that.
+    Where sockets connect to.
 
-    `host`, with its zone if it has one, and `port` are as they were given; for a UNIX socket
-    `host` is the path.  `name` is the address as the socket module has it, `address` as Twisted
-    has it.
-    `near`: on this machine.  `ephemeral`: the kernel may give the same port to the socket
-    that connects, which can so connect to itself (RFC 9293, 3.5).
+    `host`, with its zone if it has one, and `port` are as given; for a UNIX socket, `host` is the
+    path.  `name` is the address in the form of the socket module, `address` in Twisted's form.
+    `near`: the address is a loopback address.
     """
 
     host: str
@@ -32,11 +42,10 @@ class Destination:
     name: Any
     address: IAddress
     near: bool
-    ephemeral: bool
 
 
 def tcp_destination(host: str, port: int) -> Destination:
-    """The destination at the IP address `host`; a zone in it is looked up now."""
+    """Return the destination at the IP address `host`; a zone in `host` is looked up now."""
     name: Any = (host, port)
     family = socket.AF_INET
     if ":" in host:
@@ -50,19 +59,16 @@ def tcp_destination(host: str, port: int) -> Destination:
         name,
         socket_address(name),
         near=host.startswith(("127.", "::1")),
-        ephemeral=port >= EPHEMERAL,
     )
 
 
 def unix_destination(path: str) -> Destination:
-    """The destination at the UNIX socket at `path`."""
-    return Destination(
-        path, 0, socket.AF_UNIX, path, socket_address(path), near=False, ephemeral=False
-    )
+    """Return the destination at the UNIX socket at `path`."""
+    return Destination(path, 0, socket.AF_UNIX, path, socket_address(path), near=False)
 
 
 def _scope(zone: str) -> int:
-    """The number of the zone of an IPv6 address (RFC 4007); 0 if there is none, or no such one."""
+    """The number of the zone of an IPv6 address (RFC 4007); 0 without a zone, or if unknown."""
     try:
         return int(zone) if zone.isdecimal() else socket.if_nametoindex(zone) if zone else 0
     except OSError:

@@ -1,9 +1,9 @@
 """
-Ports on listening sockets that this process was handed (``systemd:``).
+Ports on listening sockets that this process has inherited (``systemd:``).
 
-Whoever handed a socket over owns it.  It keeps its options of listening, and for a UNIX socket
-the path and its mode; and it listens on when evproxy stops, so that no client is refused
-meanwhile.
+The process that created a socket owns it.  So evproxy leaves the accept queue of the socket as it
+is, and the path and mode of a UNIX socket.  The socket goes on listening when evproxy stops, so
+that no client is refused meanwhile.
 """
 
 from __future__ import annotations
@@ -25,24 +25,24 @@ _log = Logger()
 
 
 class InheritedSocket(ListeningSocket):
-    """A listening socket that is bound, listens already, and listens on once it is closed here."""
+    """A socket that listens already, and that goes on listening when evproxy closes it."""
 
     def bind(self, address: Any) -> None:
-        """It is bound."""
+        """Nothing to do: the socket is bound."""
 
     def listen(self, backlog: int = 0) -> None:
-        """It listens, with the accept queue that its owner chose."""
+        """Nothing to do: the socket listens, with the accept queue that its owner chose."""
 
     def shutdown(self, how: int) -> None:
-        """Its owner goes on listening: close it only here."""
+        """Nothing to do: a shutdown would also stop the owner's listening."""
 
 
 class InheritedTCPPort(TCPPort):
     """
     A TCP listening port on an inherited socket.
 
-    :param acceptor: takes what it accepts.
-    :param made: the socket.
+    :param acceptor: takes the accepted connections.
+    :param made: the inherited socket.
     """
 
     def __init__(
@@ -53,7 +53,7 @@ class InheritedTCPPort(TCPPort):
         self._made = made
 
     def createInternetSocket(self) -> ListeningSocket:
-        """The one that is there."""
+        """Return the inherited socket."""
         assert self._made is not None
         return self._made
 
@@ -62,8 +62,8 @@ class InheritedUNIXPort(PlainPort, unix.Port):
     """
     A UNIX listening port on an inherited socket.
 
-    :param acceptor: takes what it accepts.
-    :param made: the socket.
+    :param acceptor: takes the accepted connections.
+    :param made: the inherited socket.
     """
 
     def __init__(
@@ -75,7 +75,7 @@ class InheritedUNIXPort(PlainPort, unix.Port):
 
     def startListening(self) -> None:
         """Accept from now on."""
-        # `unix.Port`'s sets the mode of the path.
+        # `unix.Port.startListening` would set the mode of the path.
         assert self._made is not None
         self.factory.doStart()
         self.socket = self._made
@@ -87,8 +87,8 @@ class InheritedUNIXPort(PlainPort, unix.Port):
         )
 
     def connectionLost(self, reason: Failure) -> None:
-        """It listens no longer."""
-        # `unix.Port`'s removes the path.
+        """The port listens no longer."""
+        # `unix.Port.connectionLost` would remove the path.
         try:
             tcp.Port.connectionLost(self, reason)
         finally:
@@ -99,11 +99,11 @@ def inherited_port(
     acceptor: Acceptor, descriptor: int, factory: Any, reactor: Any
 ) -> InheritedTCPPort | InheritedUNIXPort:
     """
-    A port on the socket of `descriptor`, which is duplicated; it does not accept yet.
+    Return a port on a duplicate of `descriptor`; the port does not accept yet.
 
-    :param acceptor: takes what it accepts.
-    :raises UnsupportedAddressFamily: if it is neither a TCP nor a UNIX socket.
-    :raises CannotListenError: if it does not listen.
+    :param acceptor: takes the accepted connections.
+    :raises UnsupportedAddressFamily: if the socket is neither a TCP nor a UNIX socket.
+    :raises CannotListenError: if the socket does not listen.
     """
     made = InheritedSocket(fileno=os.dup(descriptor))
     try:

@@ -1,8 +1,8 @@
 """
-Listening: what stands in for the reactor where server endpoints listen.
+Listening: a stand-in for the reactor, with which server endpoints listen on evproxy's ports.
 
-Whatever an endpoint description wraps, the plain port that it ends in is one of those of
-`evproxy.sockets.ports`.
+Whatever an endpoint description wraps, the plain port beneath is one of evproxy's: see
+`evproxy.sockets.ports` and `evproxy.sockets.unix_port`.
 """
 
 from __future__ import annotations
@@ -16,92 +16,23 @@ from twisted.internet.ssl import CertificateOptions
 from twisted.protocols.tls import TLSMemoryBIOFactory
 
 from evproxy.engine.options import Options, set_options
-from evproxy.settings import DEFAULT_BACKLOG
 from evproxy.sockets.inherited import InheritedTCPPort, inherited_port
-from evproxy.sockets.ports import Acceptor, TCPPort, UNIXPort
+from evproxy.sockets.ports import Acceptor, TCPPort
 from evproxy.sockets.unix_path import AS_DESCRIBED, Permissions
+from evproxy.sockets.unix_port import UNIXPort
 
 TWISTED_BACKLOG = 50
-"""The accept queue that Twisted's endpoints ask for where their description says nothing."""
-
-
-def _long(backlog: int) -> int:
-    return DEFAULT_BACKLOG if backlog == TWISTED_BACKLOG else backlog
-
-
-class LongQueues:
-    """
-    Stands in for the reactor of an endpoint whose description says nothing of the accept queue.
-
-    Whatever the endpoint is wrapped in, the port it ends in has `DEFAULT_BACKLOG`.
-    """
-
-    def __init__(self, reactor: Any) -> None:
-        self._reactor = reactor
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self._reactor, name)
-
-    def listenTCP(
-        self, port: int, factory: Any, backlog: int = TWISTED_BACKLOG, interface: str = ""
-    ) -> Any:
-        return self._reactor.listenTCP(port, factory, _long(backlog), interface)
-
-    def listenSSL(
-        self,
-        port: int,
-        factory: Any,
-        contextFactory: Any,
-        backlog: int = TWISTED_BACKLOG,
-        interface: str = "",
-    ) -> Any:
-        return self._reactor.listenSSL(port, factory, contextFactory, _long(backlog), interface)
-
-    def listenUNIX(
-        self,
-        address: str,
-        factory: Any,
-        backlog: int = TWISTED_BACKLOG,
-        mode: int = 0o666,
-        wantPID: bool = False,
-    ) -> Any:
-        return self._reactor.listenUNIX(address, factory, _long(backlog), mode, wantPID)
-
-
-class GivenPaths:
-    """
-    Stands in for a `ListeningReactor` where UNIX listeners have permissions of their own.
-
-    :param reactor: what it stands in for.
-    :param permissions: who may connect to the path, whatever the endpoint is wrapped in.
-    """
-
-    def __init__(self, reactor: Any, permissions: Permissions) -> None:
-        self._reactor = reactor
-        self._permissions = permissions
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self._reactor, name)
-
-    def listenUNIX(
-        self,
-        address: str,
-        factory: Any,
-        backlog: int = TWISTED_BACKLOG,
-        mode: int = 0o666,
-        wantPID: bool = False,
-    ) -> Any:
-        return self._reactor.listenUNIX(address, factory, backlog, mode, wantPID, self._permissions)
+"""The accept queue that Twisted's endpoints ask for if their description names none."""
 
 
 def ignore_alpn(context_factory: Any) -> None:
     """
-    Let clients that offer protocols (ALPN, RFC 7301) in, with none selected.
+    Accept clients that offer protocols (ALPN, RFC 7301), and select none of the protocols.
 
-    Twisted's `CertificateOptions` refuse them where no protocol is acceptable.  Those with
-    acceptable ones, and whatever else makes contexts, stay as they are.
+    Twisted's `CertificateOptions` without acceptable protocols refuse such clients.
+    `CertificateOptions` with acceptable protocols, and other context factories, do not change.
     """
-    # There is no other way to ask them, and where there is none to ask they decide.
+    # There is no public way to ask.  Context factories without the attribute decide themselves.
     chosen = getattr(context_factory, "_acceptableProtocols", True)
     if isinstance(context_factory, CertificateOptions) and not chosen:
         context_factory.getContext().set_alpn_select_callback(_none_selected)
@@ -113,19 +44,37 @@ def _none_selected(connection: SSL.Connection, offered: list[bytes]) -> Any:
 
 class ListeningReactor:
     """
-    Stands in for the reactor where server endpoints listen, so that their ports are evproxy's.
+    Stands in for the reactor when server endpoints listen, so that their ports are evproxy's.
 
-    :param reactor: what it stands in for.
-    :param plain: takes what plain ports accept.
-    :param twisted: takes what is accepted beneath TLS, as Twisted's own transports.
-    :param options: of TCP sockets.
+    :param reactor: the reactor.
+    :param plain: takes the connections of plain ports.
+    :param twisted: takes the connections beneath TLS, and makes Twisted's own transports of them.
+    :param options: the options of TCP sockets.
+    :param backlog: the accept queue of ports whose endpoints ask for `TWISTED_BACKLOG`.
+    :param permissions: who may connect to the paths of UNIX ports.
     """
 
-    def __init__(self, reactor: Any, plain: Acceptor, twisted: Acceptor, options: Options) -> None:
+    def __init__(
+        self,
+        reactor: Any,
+        plain: Acceptor,
+        twisted: Acceptor,
+        options: Options,
+        backlog: int = TWISTED_BACKLOG,
+        permissions: Permissions = AS_DESCRIBED,
+    ) -> None:
         self._reactor = reactor
         self._plain = plain
         self._twisted = twisted
         self._options = options
+        self._backlog = backlog
+        self._permissions = permissions
+
+    def for_listener(self, backlog: int, permissions: Permissions) -> ListeningReactor:
+        """Return a copy for one listener, which has its own `backlog` and `permissions`."""
+        return ListeningReactor(
+            self._reactor, self._plain, self._twisted, self._options, backlog, permissions
+        )
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._reactor, name)
@@ -155,26 +104,34 @@ class ListeningReactor:
         backlog: int = TWISTED_BACKLOG,
         mode: int = 0o666,
         wantPID: bool = False,
-        permissions: Permissions = AS_DESCRIBED,
     ) -> IListeningPort:
+        permissions = self._permissions
         if permissions.mode is not None:
             mode = permissions.mode
+        queue = self._queue(backlog)
         port = UNIXPort(
-            self._plain, permissions, address, factory, backlog, mode, self._reactor, wantPID
+            self._plain, permissions, address, factory, queue, mode, self._reactor, wantPID
         )
         return self._listening(port)
 
-    def _listen_tcp(self, acceptor: Acceptor, *arguments: Any) -> IListeningPort:
-        port = TCPPort(acceptor, *arguments, self._reactor)
-        self._listening(port)
-        # What is accepted inherits them.
-        set_options(port.socket, self._options)
-        return port
+    def _queue(self, backlog: int) -> int:
+        """The accept queue of a port whose endpoint asks for `backlog`."""
+        return self._backlog if backlog == TWISTED_BACKLOG else backlog
+
+    def _listen_tcp(
+        self, acceptor: Acceptor, port: int, factory: Any, backlog: int, interface: str
+    ) -> IListeningPort:
+        queue = self._queue(backlog)
+        made = TCPPort(acceptor, port, factory, queue, interface, self._reactor)
+        self._listening(made)
+        # Accepted sockets inherit the options.
+        set_options(made.socket, self._options)
+        return made
 
     def adoptStreamPort(
         self, fileDescriptor: int, addressFamily: int, factory: Factory
     ) -> IListeningPort:
-        # The socket itself knows its family.
+        # `addressFamily` is not needed: the socket knows its family.
         port = inherited_port(self._plain, fileDescriptor, factory, self._reactor)
         self._listening(port)
         if isinstance(port, InheritedTCPPort):

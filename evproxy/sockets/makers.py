@@ -1,9 +1,9 @@
 """
-Plain sockets: what is made of those that are accepted, and those that connect.
+Plain sockets: makes transports of accepted sockets, and of sockets that connect.
 
-`EngineSockets` makes `SocketTransport`s on the engine, `TwistedSockets` Twisted's own
-transports.  Both accept through the same ports, so the bound on sessions and the running
-out of descriptors are the same for both.
+`EngineSockets` makes `SocketTransport`s on the engine, `TwistedSockets` makes Twisted's own
+transports.  Both accept through the same ports, so both handle the bound on sessions and a lack of
+descriptors in the same way.
 """
 
 from __future__ import annotations
@@ -20,24 +20,24 @@ from evproxy.engine.loop import IN, SocketEngine
 from evproxy.engine.options import Options
 from evproxy.policy.sources import Sources
 from evproxy.sockets.connector import SocketConnector, SourcedConnector
-from evproxy.sockets.destination import Destination
+from evproxy.sockets.destination import Destination, first_local_port
 from evproxy.sockets.ports import Gate
 from evproxy.sockets.sourced import SourcedReactor
 from evproxy.sockets.transport import RESET_ON_CLOSE, SocketTransport, socket_address
 
 
 def refuse(sock: SocketType) -> None:
-    """Close a connection that gets no answer; its client must not take that for one."""
+    """Reset a connection, so that its client does not take the end for an empty answer."""
     sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, RESET_ON_CLOSE)
     sock.close()
 
 
 class PlainSockets:
     """
-    Makes the plain sockets of one service: the part that both ways have in common.
+    Makes the plain sockets of one service: the part that both subclasses share.
 
-    :param reactor: Twisted's.
-    :param gate: hears of ports, and when descriptors run out.
+    :param reactor: Twisted's reactor.
+    :param gate: is notified of ports, and when descriptors run out.
     """
 
     def __init__(self, reactor: Any, gate: Gate) -> None:
@@ -45,7 +45,7 @@ class PlainSockets:
         self.gate = gate
 
     def accepted(self, sock: SocketType, peer: Any, factory: Any) -> None:
-        """A client at `peer` is connected; reset if `factory` has no protocol for it."""
+        """A client at `peer` is connected: serve it, or reset it if `factory` makes no protocol."""
         try:
             sock.setblocking(False)
             protocol = factory.buildProtocol(socket_address(peer))
@@ -58,15 +58,15 @@ class PlainSockets:
             self.serve(sock, peer, protocol)
 
     def serve(self, sock: SocketType, peer: Any, protocol: Any) -> None:
-        """Give `protocol` its transport."""
+        """Make the transport of `protocol`."""
         raise NotImplementedError
 
     def start_accepting(self, port: Any) -> None:
-        """Tell `port` when there is something to accept."""
+        """From now on call `port` when there is something to accept."""
         raise NotImplementedError
 
     def stop_accepting(self, port: Any) -> None:
-        """Tell `port` no more."""
+        """Do not call `port` any more."""
         raise NotImplementedError
 
     def connect(
@@ -76,7 +76,7 @@ class PlainSockets:
         timeout: float,
         source: Sources | None = None,
     ) -> IConnector:
-        """Connect to `to`, over TCP from one of `source` if it is given; `timeout` in seconds."""
+        """Connect to `to`; TCP from an address of `source`, if given; `timeout` in seconds."""
         raise NotImplementedError
 
 
@@ -84,9 +84,9 @@ class TwistedSockets(PlainSockets):
     """
     Plain sockets as Twisted's own transports, watched by the reactor.
 
-    :param reactor: Twisted's.
-    :param gate: hears of ports, and when descriptors run out.
-    :param engine: does not linger any more once there is one of them.
+    :param reactor: Twisted's reactor.
+    :param gate: is notified of ports, and when descriptors run out.
+    :param engine: stops lingering with the first of these transports.
     """
 
     def __init__(self, reactor: Any, gate: Gate, engine: SocketEngine | None) -> None:
@@ -118,7 +118,9 @@ class TwistedSockets(PlainSockets):
         timeout: float,
         source: Sources | None = None,
     ) -> IConnector:
-        reactor = self.reactor if source is None else SourcedReactor(self.reactor, source)
+        reactor = self.reactor
+        if source is not None:
+            reactor = SourcedReactor(reactor, source, self.gate.short)
         connector: IConnector = (
             reactor.connectUNIX(to.host, factory, timeout)
             if to.family == socket.AF_UNIX
@@ -131,16 +133,17 @@ class EngineSockets(PlainSockets):
     """
     Plain sockets as `SocketTransport`s.
 
-    :param reactor: Twisted's.
-    :param gate: hears of ports, and when descriptors run out.
-    :param options: of TCP sockets that connect.
-    :param engine: watches them.
+    :param reactor: Twisted's reactor.
+    :param gate: is notified of ports, and when descriptors run out.
+    :param options: the options of TCP sockets that connect.
+    :param engine: watches the sockets.
     """
 
     def __init__(self, reactor: Any, gate: Gate, options: Options, engine: SocketEngine) -> None:
         super().__init__(reactor, gate)
         self.options = options
         self.engine = engine
+        self._first_local_port = first_local_port()
 
     def start_accepting(self, port: Any) -> None:
         self.engine.watch(port.fileno(), port, IN)
@@ -163,11 +166,10 @@ class EngineSockets(PlainSockets):
         timeout: float,
         source: Sources | None = None,
     ) -> IConnector:
+        engine, gate, options, first = self.engine, self.gate, self.options, self._first_local_port
         if source is None:
-            connector = SocketConnector(self.engine, self.gate, self.options, to, factory, timeout)
+            connector = SocketConnector(engine, gate, options, first, to, factory, timeout)
         else:
-            connector = SourcedConnector(
-                source, self.engine, self.gate, self.options, to, factory, timeout
-            )
+            connector = SourcedConnector(source, engine, gate, options, first, to, factory, timeout)
         connector.connect()
         return connector

@@ -1,7 +1,7 @@
 """
-The sockets of one service, and what joins two of them: where the kind of relay is picked.
+The sockets and relays of one service: joins two sockets, and chooses the kind of relay.
 
-Nothing above knows which one runs.
+The layers above do not know which kind of relay runs.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ from evproxy.engine.loop import SocketEngine
 from evproxy.engine.options import SWITCHES, Options, can_wait, set_options, timing
 from evproxy.engine.pipes import MOST, Pipes
 from evproxy.errors import SettingsError
+from evproxy.relay.closing_here import ending_layer
 from evproxy.relay.contract import Half, Relay, RelayListener
 from evproxy.relay.delivery import innermost
 from evproxy.relay.end import End
@@ -37,12 +38,14 @@ class DataPlane:
 
     :param reactor: tells the time, calls later, watches descriptors.
     :param mode: one of `RELAYS`.
-    :param gate: hears of ports, and when descriptors run out.
+    :param gate: is notified of ports, and when descriptors run out.
     :param keepalive: how idle TCP connections are probed.
     :param most_pipes: how many pipes may be used for splicing at once.
-    :param transports: ``engine`` for `SocketTransport` where there is epoll, ``twisted`` for
+    :param transports: ``engine``: `SocketTransport`, if the system has epoll.  ``twisted``:
         Twisted's own transports.
-    :raises SettingsError: if the mode is unknown or cannot be had here.
+    :raises SettingsError: if the mode is unknown, or this system does not support it.
+
+    `engine` watches the plain sockets; ``None`` on a system without epoll.
     """
 
     def __init__(
@@ -64,17 +67,17 @@ class DataPlane:
         at_once, lasting = (SWITCHES, times) if can_wait(keepalive) else (self._options, ())
         self._joins_sockets = mode != "stream"
         self.pipes = Pipes(most_pipes)
-        self._engine: SocketEngine | None = None
+        self.engine: SocketEngine | None = None
         if hasattr(select, "epoll"):
-            self._engine = SocketEngine(reactor, self.deadlines, self.pipes, lasting)
+            self.engine = SocketEngine(reactor, self.deadlines, self.pipes, lasting)
         elif mode == "socket":
             raise SettingsError(
                 "relay: there is no socket relay on this system, which has no epoll"
             )
-        twisted = TwistedSockets(reactor, gate, self._engine)
+        twisted = TwistedSockets(reactor, gate, self.engine)
         self.sockets: PlainSockets = twisted
-        if self._engine is not None and transports == "engine":
-            self.sockets = EngineSockets(reactor, gate, at_once, self._engine)
+        if self.engine is not None and transports == "engine":
+            self.sockets = EngineSockets(reactor, gate, at_once, self.engine)
         self.listening = ListeningReactor(reactor, self.sockets, twisted, self._options)
 
     def join(
@@ -87,19 +90,19 @@ class DataPlane:
         stages: Sequence[Stage] = (),
     ) -> Relay:
         """
-        Relay between the two.
+        Relay between the two halves.
 
         :param received: what the client sent before; passed to the server first.
-        :param ended: whether the client has ended its stream; passed on after that.
-        :param listener: hears of the end.
-        :param stages: what the bytes pass on their way, of this session alone.
+        :param ended: whether the client has ended its stream; passed on after `received`.
+        :param listener: is notified of the end.
+        :param stages: the stages that the bytes pass; they belong to this session only.
         """
-        engine = self._engine
+        engine = self.engine
         if engine is not None and self._joins_sockets and not stages:
             client = self._relay_end(engine, downstream)
             server = self._relay_end(engine, upstream)
             if client is not None and server is not None:
-                # Both are asked: it may take a try to send.
+                # Ask both, because asking may try to send.
                 waits, waits_too = client.unsent, server.unsent
                 if not waits and not waits_too:
                     downstream.receiver, upstream.receiver = client, server
@@ -109,29 +112,27 @@ class DataPlane:
                 client.not_joined()
                 server.not_joined()
         for half in (downstream, upstream):
-            set_transport_options(half.transport, self._options)
-            if not isinstance(half.transport, SocketTransport):
+            if not isinstance(innermost(half.transport), SocketTransport):
+                # evproxy's own transports have these options, or get them from the relay.
+                set_transport_options(half.transport, self._options)
+            # TLS has timers, which would wait for an engine that lingers.
+            if not isinstance(ending_layer(half.transport), SocketTransport):
                 self._not_alone()
         streams = StreamRelay(self.reactor, downstream, upstream, listener, stages)
         streams.start(received, ended)
         return streams
 
-    @property
-    def lingers(self) -> bool:
-        """Whether the engine waits for events itself where it cannot lead; see `SocketEngine`."""
-        return self._engine is not None and self._engine.lingers
-
     def linger(self) -> None:
-        """The process does nothing but proxy; see `SocketEngine`."""
-        if self._engine is not None:
-            self._engine.leads = self._engine.lingers = True
+        """The process only proxies, so the engine may wait itself; see `SocketEngine`."""
+        if self.engine is not None:
+            self.engine.leads = self.engine.lingers = True
 
     def close(self) -> None:
-        """The service has stopped: keep no descriptor."""
+        """The service has stopped: close all descriptors."""
         self.pipes.close()
 
     def _relay_end(self, engine: SocketEngine, half: Half) -> End | None:
-        """The end of a socket relay that `half` has, ``None`` if it can have none."""
+        """Return the end of a socket relay for `half`; ``None`` if `half` cannot have one."""
         transport = half.transport
         relay_end = getattr(transport, "relay_end", None)
         if relay_end is not None:
@@ -144,13 +145,13 @@ class DataPlane:
         return adopted
 
     def _not_alone(self) -> None:
-        """There is a transport that the reactor watches."""
-        if self._engine is not None:
-            self._engine.lingers = False
+        """The reactor watches a transport, which must not wait for the engine."""
+        if self.engine is not None:
+            self.engine.lingers = False
 
 
 def set_transport_options(transport: Any, options: Options) -> None:
-    """`set_options` for the socket beneath any transport, if it is a TCP one."""
+    """Call `set_options` for the socket beneath any transport, if it is a TCP socket."""
     get_handle = getattr(innermost(transport), "getHandle", None)
     handle = get_handle() if get_handle is not None else None
     if isinstance(handle, SocketType) and handle.family != socket.AF_UNIX:

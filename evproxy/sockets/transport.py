@@ -1,13 +1,13 @@
 """
 A Twisted transport on the engine's epoll.
 
-One object is both: a complete `ITCPTransport` for its protocol until it is joined, and an
-end of a socket relay afterwards.  That saves the second object a side, and registrations
+One object has two roles: it is a complete `ITCPTransport` for its protocol until it is joined, and
+an end of a socket relay afterwards.  That saves a second object for each side, and registrations
 with the reactor that a proxied connection does not need.
 
-It keeps Twisted's promises, and two more: what the peer sent before it reset its
-connection is delivered before ``connectionLost``, and a reset is never taken for an end in
-order.  A protocol that has ``peer_reset`` is told of a reset that comes while it is paused.
+It keeps the promises of Twisted's transports, and two more: it delivers what the peer sent before
+a reset before it calls ``connectionLost``, and it never takes a reset for an end in order.  A
+protocol that has ``peer_reset`` is notified of a reset that comes while the transport is paused.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ RESET_ON_CLOSE = struct.pack("ii", 1, 0)
 
 
 def socket_address(name: Any) -> IAddress:
-    """The Twisted address for what the socket module calls `name`."""
+    """Return Twisted's form of the address `name` of the socket module."""
     if not isinstance(name, tuple):
         return UNIXAddress(name or None)
     if len(name) == 2:
@@ -54,14 +54,15 @@ class SocketTransport(End):
     """
     A connected TCP or UNIX socket.
 
-    :param engine: watches it.
-    :param sock: connected and non-blocking; it is closed with the transport.
-    :param protocol: what it talks to.
-    :param peer: the peer's address as the socket module has it.
+    :param engine: watches the socket.
+    :param sock: connected and non-blocking; the transport closes it.
+    :param protocol: the protocol of the connection.
+    :param peer: the peer's address in the form of the socket module.
 
-    `buffered` is what was written and is not sent yet, ``None`` if nothing is.
-    `half`: the half of a session above the wrappers of `protocol`, ``None`` if there is none but
-    `protocol`.  A half with ``closing_here`` hears when the connection is closed on its side.
+    `buffered`: the bytes that were written and are not sent yet; ``None`` if there are none.
+    `half`: the half of a session above `protocol`, which is a wrapper; ``None`` if `protocol` is
+    the half, or there is no half.  A half with ``closing_here`` is notified when code on its side
+    closes the connection.
     """
 
     __slots__ = (
@@ -79,7 +80,7 @@ class SocketTransport(End):
     )
 
     def __init__(self, engine: SocketEngine, sock: SocketType, protocol: Any, peer: Any) -> None:
-        # Without super(), whose look-ups cost as much as all the rest of it.
+        # Without super(), whose look-ups cost as much as the rest of this method.
         End.__init__(self, engine, sock)
         self._protocol: Any = protocol
         self._peer = peer
@@ -94,11 +95,11 @@ class SocketTransport(End):
 
     @property
     def unsent(self) -> bool:
-        """Whether something that was written is not sent yet."""
+        """Whether bytes that were written are not sent yet."""
         return bool(self.buffered)
 
     def relay_end(self, engine: SocketEngine, half: Any) -> End | None:
-        """The end for a socket relay of `engine`: itself, if nothing is between it and `half`."""
+        """Return this object as an end for `engine`, if nothing is between it and `half`."""
         return self if self._protocol is half and self.engine is engine else None
 
     def speaks_to(self, protocol: Any) -> bool:
@@ -106,13 +107,13 @@ class SocketTransport(End):
         return self._protocol is protocol
 
     def start(self) -> None:
-        """Read, and tell the protocol that the connection is made."""
+        """Read from now on, and notify the protocol that the connection is made."""
         self.engine.watch(self.descriptor, self, IN)
         self.mask = IN
         assert self._protocol is not None
         self._protocol.makeConnection(self)
 
-    # What the engine tells.
+    # Called by the engine.
 
     def event(self, mask: int) -> None:
         if self.relay is not None:
@@ -130,7 +131,7 @@ class SocketTransport(End):
         if self.ended or self.disconnecting:
             self._close(LOST if reset else DONE)
             return
-        # What came before is still to be read when reading goes on.
+        # What the peer sent before is read when reading goes on.
         self.unwatch()
         if reset:
             self.was_reset = True
@@ -143,9 +144,8 @@ class SocketTransport(End):
             super().event_failed()
             return
         receiver = getattr(self.half or self._protocol, "receiver", None)
-        half_broke = getattr(receiver, "half_broke", None)
-        if half_broke is not None:
-            half_broke()
+        if receiver is not None:
+            receiver.half_broke()
         self._close(ABORTED)
 
     def _readable(self) -> None:
@@ -168,7 +168,8 @@ class SocketTransport(End):
             if IHalfCloseableProtocol.providedBy(protocol):
                 protocol.readConnectionLost()
             else:
-                # It ends whole: what it would still send must not look as if it were sent.
+                # The connection ends whole: with a reset, so that its peer does not take what
+                # it has received for all of the stream.
                 self.socket.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, RESET_ON_CLOSE)
                 self._close(DONE)
 
@@ -195,7 +196,7 @@ class SocketTransport(End):
             self._shutdown()
 
     def _send_failed(self) -> None:
-        # What the peer sent before it reset is still to be read; after it comes the error.
+        # What the peer sent before the reset is still to be read; the error comes after it.
         self.was_reset = True
         self.buffered = None
         if self.ended or self.disconnecting:
@@ -215,7 +216,7 @@ class SocketTransport(End):
             protocol.writeConnectionLost()
 
     def _close(self, reason: Failure) -> None:
-        """Close it once the batch is over, and tell the protocol `reason`."""
+        """Close the socket once the batch is over, and notify the protocol with `reason`."""
         if self._closing:
             return
         self._closing = True
@@ -224,7 +225,7 @@ class SocketTransport(End):
             self.unwatched = True
         self.engine.after_batch(lambda: self.release(reason))
 
-    # What a relay asks.
+    # Called by a relay.
 
     def begin(self) -> None:
         if not self.mask & IN:
@@ -255,7 +256,8 @@ class SocketTransport(End):
         try:
             protocol.connectionLost(reason)
         finally:
-            # A subclass or a wrapper may break before it passes that on, or forget to.
+            # A subclass or a wrapper may raise an exception before it passes this on, or may
+            # not pass it on.
             receiver = getattr(half or protocol, "receiver", None)
             if receiver is not None:
                 receiver.connection_lost(reason)
@@ -263,13 +265,13 @@ class SocketTransport(End):
     # ITransport.
 
     def write(self, data: bytes) -> None:
-        """Send `data`; what the kernel does not take now is kept."""
+        """Send `data`; keep what the kernel does not take now."""
         if not isinstance(data, bytes):
             raise TypeError("Data must be bytes")
         if not self.connected or self._write_ended or self._closing or self.was_reset or not data:
             return
         if self.other is not None and self.relay is not None:
-            # It goes behind what is kept for this peer.
+            # The data goes behind what the other end keeps for this peer.
             if not self.other.passed:
                 self.other.received(data)
             return
@@ -312,7 +314,7 @@ class SocketTransport(End):
 
     def _tell_closing(self) -> None:
         half = self.half or self._protocol
-        # Not of the object: a wrapper has every attribute of this transport.
+        # Ask the type, not the object: a wrapper has every attribute of its transport.
         if hasattr(type(half), "closing_here"):
             half.closing_here(self.ended)
         elif hasattr(self._producer, "sink_closing"):
@@ -360,7 +362,7 @@ class SocketTransport(End):
     # IConsumer.
 
     def registerProducer(self, producer: IProducer, streaming: bool) -> None:
-        """Ask `producer` for more whenever everything written is sent."""
+        """From now on ask `producer` for more whenever everything written is sent."""
         if self._producer is not None:
             raise RuntimeError(f"producer {self._producer!r} is registered already")
         if not self.connected or self._closing:
@@ -373,7 +375,7 @@ class SocketTransport(End):
             self._producer.resumeProducing()
 
     def unregisterProducer(self) -> None:
-        """There is no producer any more."""
+        """Forget the producer."""
         self._producer = None
         if self.disconnecting and self.buffered is None and self.connected:
             self._close(DONE)
@@ -383,7 +385,7 @@ class SocketTransport(End):
         if not self.connected or self._closing:
             return
         if self.unwatched:
-            # It hung up: whatever is written fails at once.
+            # The socket hung up: every write fails at once.
             self.engine.after_batch(self._writable)
         else:
             self.set_mask(self.mask | OUT)
@@ -391,7 +393,7 @@ class SocketTransport(End):
     # IPushProducer.
 
     def pauseProducing(self) -> None:
-        """Do not read."""
+        """Stop reading."""
         if self.relay is None and not self._closing:
             self.set_mask(self.mask & ~IN)
 
@@ -407,7 +409,7 @@ class SocketTransport(End):
     # IHalfCloseableDescriptor.
 
     def readConnectionLost(self, reason: Failure) -> None:
-        """The engine reads: nobody else has to tell."""
+        """Nothing to do: the engine reads."""
 
     def writeConnectionLost(self, reason: Failure) -> None:
-        """The engine writes: nobody else has to tell."""
+        """Nothing to do: the engine writes."""

@@ -1,8 +1,8 @@
 """
 The path of a UNIX listener: when it may be taken, who may connect, and when it is removed.
 
-Whether a path is in use is asked of the socket there, by connecting to it.  The process number
-in a lock file cannot tell: in a container, the new process has the number of the old one.
+To find out whether a path is in use, evproxy connects to the socket there.  The process number in
+a lock file is no answer: in a container, the new process has the number of the old one.
 """
 
 from __future__ import annotations
@@ -23,10 +23,10 @@ from twisted.logger import Logger
 from evproxy.errors import SettingsError
 
 ATTEMPTS = 3
-"""How often the claim on a path is tried while others who had it remove its file."""
+"""How often the claim on a path is tried while other processes remove the lock file."""
 
 _NO_LOCKS = {errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP}
-"""The errors of flock(2) that say: this file system has no locks."""
+"""The errors of flock(2) on a file system without locks."""
 
 _KINDS: tuple[tuple[Callable[[int], bool], str], ...] = (
     (stat.S_ISREG, "a regular file"),
@@ -36,12 +36,12 @@ _KINDS: tuple[tuple[Callable[[int], bool], str], ...] = (
 )
 
 _LARGEST_ID = 2**32 - 2
-"""The largest number of a user or a group; the next one means: no change (chown(2))."""
+"""The largest number of a user or a group; one more means "no change" (chown(2))."""
 
 _log = Logger()
 
 Mark = tuple[int, int]
-"""What tells one file from another, under whatever path: its device and inode."""
+"""The identity of a file, whatever its path: its device and inode."""
 
 
 @frozen
@@ -49,8 +49,8 @@ class Permissions:
     """
     Who may connect to a path: its mode, and the numbers of its user and its group.
 
-    `mode` of ``None``: as the endpoint description says.  `user` and `group` of -1: those of
-    the process.
+    `mode` is ``None``: as the endpoint description says.  `user` or `group` is -1: that of the
+    process.
     """
 
     mode: int | None = None
@@ -59,15 +59,15 @@ class Permissions:
 
 
 AS_DESCRIBED = Permissions()
-"""Nothing but what the endpoint description says."""
+"""The permissions that the endpoint description says."""
 
 
 def permissions(mode: str, user: str, group: str) -> Permissions:
     """
-    The `Permissions` that the settings ``unix_mode``, ``unix_user`` and ``unix_group`` mean.
+    Return the `Permissions` for the settings ``unix_mode``, ``unix_user`` and ``unix_group``.
 
-    :param mode: octal digits; empty for that of the endpoint description.
-    :param user, group: a name or a number; empty for that of the process.
+    :param mode: octal digits; empty: the mode of the endpoint description.
+    :param user, group: a name or a number; empty: that of the process.
     :raises SettingsError: if there is no such user or group.
     """
     return Permissions(
@@ -90,12 +90,12 @@ def _number(setting: str, what: str, given: str, look_up: Callable[[str], int]) 
 
 
 def in_file_system(path: bytes) -> bool:
-    """Whether `path` is a file's; else it is an abstract name (unix(7)), or none yet."""
+    """Whether `path` is in the file system; if not, it is an abstract name (unix(7)) or empty."""
     return bool(path) and not path.startswith(b"\0")
 
 
 def mark(path: bytes) -> Mark | None:
-    """What tells the file at `path` from others; ``None`` if there is none."""
+    """Return the identity of the file at `path`; ``None`` if there is no file."""
     try:
         found = os.lstat(path)
     except FileNotFoundError:
@@ -106,13 +106,13 @@ def mark(path: bytes) -> Mark | None:
 @contextmanager
 def claimed(path: bytes) -> Iterator[None]:
     """
-    While this lasts nobody else who asks here takes `path`, and there is nothing at it.
+    Claim `path` for the ``with`` block: no other evproxy takes it, and nothing is at the path.
 
-    A socket that was bound and does not listen yet looks like a stale one, so whoever is about
-    to bind holds a lock (flock(2)) on a file beside the path.  A stale socket is removed only
-    under that lock.  The kernel ends the lock with the process, however it ends.
+    A socket that is bound and does not listen yet looks like a stale socket.  So evproxy holds a
+    lock (flock(2)) on a file beside the path while it binds, and removes a stale socket only under
+    that lock.  The kernel releases the lock when the process ends, however it ends.
 
-    :raises OSError: with a message to be told, if the path cannot be taken.
+    :raises OSError: with a message for the user, if the path cannot be taken.
     """
     claim = path + b".flock"
     descriptor = _locked(claim)
@@ -120,14 +120,14 @@ def claimed(path: bytes) -> Iterator[None]:
         _make_way(path)
         yield
     finally:
-        # It is removed before it is unlocked: who opened it meanwhile notices.
+        # Remove the file before the unlock: a process that has opened it meanwhile notices.
         with suppress(OSError):
             os.unlink(claim)
         os.close(descriptor)
 
 
 def _locked(claim: bytes) -> int:
-    """A descriptor of the file `claim`, which holds the lock on it."""
+    """Lock the file `claim`; return the descriptor that holds the lock."""
     flags = os.O_RDONLY | os.O_CREAT | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
     for _ in range(ATTEMPTS):
         try:
@@ -152,7 +152,7 @@ def _is_locked(descriptor: int, claim: bytes) -> bool:
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except OSError as error:
-        # Without locks, two that start in the same instant may take a path from each other.
+        # Without locks, two processes that start at the same time may both take the path.
         return error.errno in _NO_LOCKS
     return mark(claim) == (found.st_dev, found.st_ino)
 
@@ -189,7 +189,7 @@ def _make_way(path: bytes) -> None:
 
 
 def _answer(path: bytes) -> str | None:
-    """What a connect to the socket at `path` says of who listens there; ``None``: nobody does."""
+    """Connect to the socket at `path`; return why it is in use, ``None`` if nobody listens."""
     with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as client:
         client.setblocking(False)
         try:
@@ -209,9 +209,9 @@ def _in_use(why: str) -> OSError:
 
 def remove_stale_lock(path: bytes) -> None:
     """
-    Remove the lock that a listener of Twisted's left beside the `path` that is claimed.
+    Remove the lock that a listener of Twisted's left beside `path`, which is claimed.
 
-    :raises OSError: if there is something else.
+    :raises OSError: if something other than a lock is there.
     """
     lock = path + b".lock"
     try:
@@ -227,7 +227,7 @@ def give(path: bytes, owner: Permissions) -> None:
     """
     Give the file at `path` its user and group.
 
-    :raises OSError: with a message to be told, if this process may not.
+    :raises OSError: with a message for the user, if this process is not allowed to.
     """
     if (owner.user, owner.group) == (-1, -1):
         return

@@ -21,7 +21,6 @@ from evproxy.errors import SettingsError
 from evproxy.interfaces import Dialer
 from evproxy.model import UpstreamServer
 from evproxy.policy.sources import Sources
-from evproxy.sockets.sourced import SourcedReactor
 from evproxy.upstream.dialers import (
     AddressDialer,
     EndpointDialer,
@@ -125,7 +124,7 @@ def dialer_for(
 
     :param reactor: the timers, and the connects that are not plain sockets.
     :param names: resolves host names; the pools of a service share it.
-    :param source: the source addresses; ``None``: as the kernel chooses.
+    :param source: the source addresses of plain sockets; ``None``: as the kernel chooses.
     :raises SettingsError: if the endpoint of `server` is not valid.
     """
     if server.client_endpoint is not None:
@@ -135,8 +134,7 @@ def dialer_for(
     if isinstance(address, UNIXPath):
         return UNIXDialer(address.path)
     if address is None:
-        connecting = reactor if source is None else SourcedReactor(reactor, source)
-        resolving = ResolvingReactor(connecting, names)
+        resolving = ResolvingReactor(reactor, names)
         return EndpointDialer(reactor, client_endpoint(resolving, description), resolving.lacked)
     if isIPAddress(address.host) or isIPv6Address(address.host):
         return AddressDialer(address.host, address.port, source)

@@ -36,7 +36,12 @@ def test_everything() -> None:
         max_sessions=1000,
         relay="stream",
         listeners=(
-            ListenerSettings("unix:/etc/evproxy/front.sock:mode=600", "web", "front"),
+            ListenerSettings(
+                "unix:/etc/evproxy/front.sock:mode=600",
+                "web",
+                "front",
+                accept_proxy_protocol_from=("10.0.0.0/8", "unix"),
+            ),
             ListenerSettings(pool="found"),
         ),
         pools=(
@@ -45,7 +50,7 @@ def test_everything() -> None:
                 upstreams=(
                     UpstreamServer("tcp:10.0.0.1:80"),
                     UpstreamServer("[2001:db8::1]:80", 0, True, 5, 2),
-                    UpstreamServer("unix:/etc/evproxy/app.sock"),
+                    UpstreamServer("unix:/etc/evproxy/app.sock", tags=("a:b",)),
                 ),
                 balance="least-time",
                 connect_timeout=1.0,
@@ -53,6 +58,7 @@ def test_everything() -> None:
                 queue_timeout=0.0,
                 queue_size=0,
                 slow_start=30.0,
+                send_proxy_protocol=2,
                 on_down="reset",
                 all_down="try",
                 health_check=HealthCheck(
@@ -62,7 +68,7 @@ def test_everything() -> None:
             ),
             PoolSettings(name="found", discover=Discover("file", path="/etc/evproxy/servers.json")),
         ),
-        timeouts=Timeouts(0.0, 1.5, 0.0),
+        timeouts=Timeouts(idle=0.0, half_close=1.5, handshake=5.0, drain=0.0),
     )
 
 

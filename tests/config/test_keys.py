@@ -18,6 +18,27 @@ SERVERS = "HOST:PORT, [v6]:PORT or a client endpoint description"
 
 
 @pytest.mark.parametrize(
+    ("networks", "line"),
+    [
+        ('["10.0.0.1/8"]', '[0]: expected an IP address or a network, such as "10.0.0.0/8", got'),
+        ('["::1", "web"]', "[1]: expected an IP address or a network"),
+        ('"10.0.0.0/8"', ': expected an array of networks, got "10.0.0.0/8", did you mean ["10.'),
+        ('["10.0.0.0/8", "unix", "::ffff:10.0.0.1"]', None),
+    ],
+)
+def test_proxies_that_must_send_a_header(networks: str, line: str | None) -> None:
+    """Each network is checked; its host bits must be zero."""
+    found = problems(
+        SOUND.replace("[[listeners]]", f"[[listeners]]\naccept_proxy_protocol_from = {networks}", 1)
+    )
+    if line is None:
+        assert found == []
+    else:
+        [problem] = found
+        assert problem.startswith(f"listeners[0].accept_proxy_protocol_from{line}")
+
+
+@pytest.mark.parametrize(
     ("key", "expected"),
     [
         ('weight = "two"', 'expected a whole number from 0 to 256, got "two"'),
@@ -110,7 +131,7 @@ def test_possible_endpoints(endpoint: str) -> None:
         ("balanse = 3", 'unknown key, did you mean "balance"?'),
         ('"a.b" = 3', "unknown key"),
         ("tls = {}", "unknown key"),
-        ("send_proxy_protocol = 2", "unknown key"),
+        ("send_proxy_protocol = 3", "expected a whole number from 0 to 2, got 3"),
         ('name = "web"', "unknown key"),
     ],
 )

@@ -19,6 +19,7 @@ from evproxy.model import UpstreamServer
 from evproxy.settings import HealthCheck
 from evproxy.upstream.address import client_endpoint
 from evproxy.upstream.probes.attempt import RECEIVE_LIMIT, Attempt
+from evproxy.upstream.probes.header import check_header
 from evproxy.upstream.probes.probe import EndpointProbe, probe_for
 from tests.support.peers import turn
 from tests.support.real_servers import free_port
@@ -286,3 +287,37 @@ def test_refused_settings(reactor: Any, check: dict[str, Any], key: str) -> None
     """What cannot be checked is refused before the first check, with the key."""
     with pytest.raises(SettingsError, match=rf"^health_check\.{key}: "):
         probe_for(reactor, HealthCheck(**check), partial(client_endpoint, reactor))
+
+
+@pytest.mark.parametrize(
+    ("version", "header"),
+    [
+        (1, b"PROXY UNKNOWN\r\n"),
+        (2, b"\r\n\r\n\0\r\nQUIT\n\x20\0\0\0"),
+    ],
+)
+@pytest.mark.parametrize("of_the_server", [False, True])
+async def test_a_proxy_header(
+    reactor: Any, listen: Listen, version: int, header: bytes, of_the_server: bool
+) -> None:
+    """A check of a server that gets PROXY headers sends one for itself before its question."""
+    visits = Visits(answer=b"+PONG\r\n")
+    check = HealthCheck(kind="redis")
+    own, of_pool = (version, 3 - version) if of_the_server else (None, version)
+    server = UpstreamServer(listen(visits), send_proxy_protocol=own)
+    probe = probe_for(reactor, check, partial(client_endpoint, reactor), of_pool)
+    done: Deferred[Any] = Deferred()
+    probe.check(server, done.callback)
+    assert await done is None
+    assert visits.received.startswith(header)
+    assert visits.received != header
+
+
+@pytest.mark.parametrize("endpoint", ["tls:example.org:443", "ssl:example.org:443"])
+def test_a_proxy_header_inside_tls(endpoint: str) -> None:
+    """A server that would get its header inside TLS is refused; with no header it is fine."""
+    server = UpstreamServer(endpoint)
+    check_header(server, 0)
+    check_header(UpstreamServer(endpoint, send_proxy_protocol=0), 2)
+    with pytest.raises(SettingsError, match=r"^send_proxy_protocol: .* inside TLS"):
+        check_header(server, 2)

@@ -13,11 +13,14 @@ from twisted.internet.defer import gatherResults
 from twisted.internet.utils import getProcessOutputAndValue
 
 ROOT = Path(__file__).resolve().parents[2]
-FOLDERS = [["tests/session"], ["tests/relay"], ["tests/engine", "tests/sockets"]]
-"""At once, for they wait more than they work."""
-
-NOT_STAGED = ["-k", "not staged"]
-"""Stages know no reactor, and CI has 15 minutes."""
+FOLDERS = ["tests/session", "tests/relay", "tests/engine", "tests/sockets"]
+PARTS = [
+    ("staged", FOLDERS),
+    ("not staged", ["tests/session"]),
+    ("not staged", ["tests/relay"]),
+    ("not staged", ["tests/engine", "tests/sockets"]),
+]
+"""Markers and folders of tests that run at the same time, for they wait more than they work."""
 
 
 @pytest.mark.deadline(400)
@@ -36,11 +39,11 @@ async def test_sessions_behave_alike(name: str, kind: str, marked: str, reactor:
         [
             getProcessOutputAndValue(
                 sys.executable,
-                ["-m", "pytest", "-p", "no:cacheprovider", "-m", marked, *NOT_STAGED, *folders],
+                ["-m", "pytest", "-p", "no:cacheprovider", "-m", f"{marked} and {part}", *folders],
                 {**os.environ, "EVPROXY_TEST_REACTOR": name},
                 str(ROOT),
             )
-            for folders in FOLDERS
+            for part, folders in PARTS
         ]
     )
     for out, err, status in runs:

@@ -1,1 +1,1 @@
-"""What moves the bytes of a session."""
+"""The relays."""

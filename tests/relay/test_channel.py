@@ -1,4 +1,4 @@
-"""The socket relay with an end whose channel is more than a kernel socket, as that of TLS is."""
+"""The socket relay with an end whose channel is more than a kernel socket, as TLS would be."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ MUCH = bytes(range(256)) * 4096 * 8
 
 @dataclass
 class Speaker:
-    """A peer, which speaks in records where the end that it talks to does."""
+    """A peer; it speaks in records if the end at its other side does."""
 
     peer: Peer
     in_records: bool
@@ -79,7 +79,7 @@ def joined(workbench: Workbench, request: pytest.FixtureRequest) -> Iterator[Joi
 
 
 async def test_bulk_and_ends_pass_both_ways(joined: Joined) -> None:
-    """However much comes, all of it arrives in order, and then the end; nothing is spliced."""
+    """All bytes arrive in order, then the end, however many bytes there are; none are spliced."""
     joined.relay.start(b"", False)
     for one, other in ((joined.client, joined.server), (joined.server, joined.client)):
         sending = Deferred.fromCoroutine(one.say(MUCH))
@@ -89,7 +89,7 @@ async def test_bulk_and_ends_pass_both_ways(joined: Joined) -> None:
 
 
 async def test_what_is_pending_needs_no_event(joined: Joined) -> None:
-    """What a channel took from the kernel is read as the other side takes it, from the start."""
+    """The relay reads what is pending in a channel as fast as the other side takes it."""
     for end in (joined.down, joined.up):
         if isinstance(end.channel, RecordChannel):
             end.channel.take(records(MUCH))
@@ -101,7 +101,7 @@ async def test_what_is_pending_needs_no_event(joined: Joined) -> None:
 
 
 async def test_a_stream_that_is_cut_off_is_a_reset(joined: Joined) -> None:
-    """A stream without an end of its own does not look whole to the other peer."""
+    """A stream that is cut off before its own end does not look whole to the other peer."""
     joined.relay.start(b"", False)
     one, other = joined.client, joined.server
     if not one.in_records:

@@ -1,4 +1,4 @@
-"""The socket relay where pipes are missing or small, and where many things happen in one batch."""
+"""The socket relay with missing or small pipes, and with many events in one batch."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ socket_relay = pytest.mark.parametrize("proxied", ["socket", "socket-twisted"], 
 
 
 async def both_ways(proxied: Proxied, client: Peer, server: Peer) -> None:
-    """Send `BULK` both ways at once, and end; each gets it all, and every byte is counted."""
+    """Send `BULK` both ways at once, and end: each peer gets all bytes, and all are counted."""
     done = await gatherResults(
         map(
             Deferred.fromCoroutine,
@@ -44,7 +44,7 @@ async def both_ways(proxied: Proxied, client: Peer, server: Peer) -> None:
 
 
 async def send_and_end(reactor: Any, peer: Peer) -> None:
-    """Send `BULK` and end the stream, while somebody else reads from `peer`."""
+    """Send `BULK` and end the stream, while other code reads from `peer`."""
     duplicate = Peer(reactor, peer.socket.dup())
     await duplicate.send(BULK)
     duplicate.end()
@@ -53,7 +53,7 @@ async def send_and_end(reactor: Any, peer: Peer) -> None:
 
 @socket_relay
 async def test_a_direction_that_falls_silent_gives_its_pipe_back(proxied: Proxied) -> None:
-    """A session that was bulk and says no more holds no pipe."""
+    """A session that moved bulk and then falls silent holds no pipe."""
     await proxied.start()
     client, server = await proxied.pair()
     sending = Deferred.fromCoroutine(server.send(BULK))
@@ -72,7 +72,7 @@ async def test_a_direction_that_falls_silent_gives_its_pipe_back(proxied: Proxie
 
 @socket_relay
 async def test_bulk_goes_through_pipes_and_calm_does_not(proxied: Proxied) -> None:
-    """A direction that is bulk uses a pipe until it calms down; not a byte goes astray."""
+    """A direction that is bulk uses a pipe until it calms down, and no byte is lost."""
     await proxied.start()
     client, server = await proxied.pair()
     in_use = proxied.plane.pipes
@@ -98,7 +98,7 @@ async def test_bulk_goes_through_pipes_and_calm_does_not(proxied: Proxied) -> No
 
 @socket_relay
 async def test_bulk_whose_reads_are_not_all_full_goes_through_a_pipe(proxied: Proxied) -> None:
-    """Where evproxy is faster than the sender, every other read is a short one."""
+    """A direction is bulk even if every other read is short, because evproxy is faster."""
     await proxied.start()
     client, server = await proxied.pair()
     burst = BULK[: 96 * 1024]
@@ -110,7 +110,7 @@ async def test_bulk_whose_reads_are_not_all_full_goes_through_a_pipe(proxied: Pr
 
 @socket_relay
 async def test_now_and_then_a_full_read_is_not_bulk(proxied: Proxied) -> None:
-    """Answers that fill the buffer, with many small ones between them, are copied."""
+    """Answers that fill the buffer are copied if there are many small ones between them."""
     await proxied.start()
     client, server = await proxied.pair()
     for _ in range(8):
@@ -130,14 +130,14 @@ async def test_bulk_both_ways_at_once(proxied: Proxied) -> None:
 
 @socket_relay
 async def test_no_pipe_is_allowed(proxied: Proxied) -> None:
-    """Where no pipe may be used, everything is copied."""
+    """If no pipe may be used, everything is copied."""
     await proxied.start(most_pipes=0)
     await both_ways(proxied, *await proxied.pair())
 
 
 @socket_relay
 async def test_a_slow_reader_without_a_pipe(proxied: Proxied) -> None:
-    """What the kernel does not take of a copied chunk is kept, to the byte."""
+    """Exactly the bytes of a copied chunk that the kernel does not take are kept."""
     await proxied.start(most_pipes=0)
     client, server = await proxied.pair()
     sent = await fill(proxied.reactor, server)
@@ -150,7 +150,7 @@ async def test_a_slow_reader_without_a_pipe(proxied: Proxied) -> None:
 
 @socket_relay
 async def test_no_descriptor_for_a_pipe(proxied: Proxied) -> None:
-    """Where a pipe cannot be had, bulk is copied; once it can, bulk is spliced."""
+    """While no pipe can be made, bulk is copied; after that, bulk is spliced."""
     await proxied.start()
     client, server = await proxied.pair()
     await converse(client, server)
@@ -172,7 +172,7 @@ async def test_no_descriptor_for_a_pipe(proxied: Proxied) -> None:
 
 @attrs.frozen
 class PipesTaken:
-    """How big each pipe was when it was taken, and how much was in it when it came back."""
+    """The size of each pipe when it was taken, and how many bytes it held when it came back."""
 
     sizes: list[int] = attrs.field(factory=list)
     held: list[int] = attrs.field(factory=list)
@@ -210,7 +210,7 @@ def taken(monkeypatch: pytest.MonkeyPatch) -> PipesTaken:
 async def test_pipes_are_small(
     proxied: Proxied, asked: int, size: int, taken: PipesTaken, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Where pipes cannot be made big, bulk goes through small ones."""
+    """If pipes cannot be made big, bulk goes through small ones."""
     monkeypatch.setattr(pipes, "SIZE", asked)
     await proxied.start()
     await both_ways(proxied, *await proxied.pair())
@@ -221,7 +221,7 @@ async def test_pipes_are_small(
 @socket_relay
 @pytest.mark.parametrize("side", [Side.DOWNSTREAM, Side.UPSTREAM])
 async def test_a_reset_with_a_full_pipe(proxied: Proxied, side: Side, taken: PipesTaken) -> None:
-    """What is in a pipe when its session is reset does not get to the next one that is bulk."""
+    """The bytes in a pipe whose session is reset do not reach the next session that is bulk."""
     await proxied.start(most_pipes=1)
     reader, sender = roles(side, *await proxied.pair())
     await fill(proxied.reactor, sender)
@@ -240,14 +240,14 @@ async def test_a_reset_with_a_full_pipe(proxied: Proxied, side: Side, taken: Pip
 
 @socket_relay
 async def test_one_pipe_for_many(proxied: Proxied) -> None:
-    """Where there is one pipe only, one direction has it and the others are copied."""
+    """If there is only one pipe, one direction has it and the others are copied."""
     await proxied.start(most_pipes=1)
     pairs = [await proxied.pair() for _ in range(4)]
     sending = [Deferred.fromCoroutine(client.send(BULK)) for client, _ in pairs]
     receiving = [Deferred.fromCoroutine(server.receive(len(BULK))) for _, server in pairs]
     assert await gatherResults(receiving) == [BULK] * 4
     await gatherResults(sending)
-    # A direction that calmed down before the end has given it back.
+    # A direction that calmed down before the end has given back its pipe.
     assert proxied.plane.pipes.in_use <= 1
 
 
@@ -275,8 +275,8 @@ async def test_a_socket_that_breaks_in_the_middle_of_a_batch(proxied: Proxied) -
 
 async def test_a_session_that_ends_another_one_in_the_same_batch(proxied: Proxied) -> None:
     """
-    What is ready on a session that a user's code just ended goes to nobody else, though the
-    next socket is made before the batch is over.
+    Events of a session that a user's code has just ended reach no other session, even if the next
+    socket is made before the batch is over.
     """
 
     class Jealous(ProxyFactory):
@@ -308,7 +308,7 @@ async def test_a_session_that_ends_another_one_in_the_same_batch(proxied: Proxie
 
 @pytest.mark.many_descriptors
 async def test_more_events_at_once_than_a_batch_takes(proxied: Proxied) -> None:
-    """Nobody is forgotten when more sessions than fit in a batch are ready at once."""
+    """No session is forgotten if more sessions are ready at once than fit in a batch."""
     await proxied.start()
     pairs = [await proxied.pair() for _ in range(BATCH + 20)]
     for number, (client, _) in enumerate(pairs):
@@ -331,7 +331,7 @@ async def test_more_events_at_once_than_a_batch_takes(proxied: Proxied) -> None:
 
 
 async def test_one_bulk_sender_does_not_hold_up_the_others(proxied: Proxied) -> None:
-    """While one session moves bulk, a question of another one is answered in a few turns."""
+    """While one session moves bulk, another session gets its answer within a few turns."""
     await proxied.start()
     bulk_client, bulk_server = await proxied.pair()
     client, server = await proxied.pair()

@@ -1,4 +1,4 @@
-"""What happens to a relay seldom: urgent data, a kernel that does not splice, a clock that lags."""
+"""Rare events in a relay: urgent data, a kernel that does not splice, a clock that lags."""
 
 from __future__ import annotations
 
@@ -27,6 +27,7 @@ from tests.support.certificates import Certificates
 from tests.support.peers import END, RESET, Peer, converse
 from tests.support.proxies import Proxied
 from tests.support.secured import CLOSED, SecuredPeer
+from tests.support.wrappers import Wrapping
 
 pytestmark = pytest.mark.deadline(20)
 socket_relay = pytest.mark.parametrize("proxied", ["socket", "socket-twisted"], indirect=True)
@@ -34,7 +35,7 @@ socket_relay = pytest.mark.parametrize("proxied", ["socket", "socket-twisted"], 
 
 @socket_relay
 async def test_urgent_data_in_bulk(proxied: Proxied) -> None:
-    """Splicing stops at urgent data; what comes after it is not kept waiting."""
+    """Splicing stops at urgent data, and the bytes after it do not wait."""
     await proxied.start()
     client, server = await proxied.pair()
     sending = Deferred.fromCoroutine(client.send(BULK))
@@ -55,12 +56,12 @@ async def test_urgent_data_in_bulk(proxied: Proxied) -> None:
     [
         (["a", "!1", "b"], b"ab"),
         (["a", "!1"], b"a"),
-        # Nobody has read up to the first one, which is then a byte like any other (tcp(7)).
+        # evproxy has not read up to the first one, so it is a byte like any other (tcp(7)).
         (["a", "!1", "!2", "b"], b"a1b"),
     ],
 )
 async def test_urgent_data_is_left_out(proxied: Proxied, sends: list[str], arrives: bytes) -> None:
-    """The urgent byte reaches nobody; all others arrive in order, and so does the end."""
+    """The urgent byte is left out; all other bytes arrive in order, and so does the end."""
     await proxied.start()
     client, server = await proxied.pair()
     await converse(client, server)
@@ -91,7 +92,7 @@ async def test_urgent_data_moves_no_byte(proxied: Proxied) -> None:
 async def test_splice_is_refused(
     proxied: Proxied, monkeypatch: pytest.MonkeyPatch, number: int
 ) -> None:
-    """Where the system does not allow it, bulk is copied."""
+    """If the system does not allow splice, bulk is copied."""
 
     def refused(*arguments: Any, **options: Any) -> int:
         raise OSError(number, os.strerror(number))
@@ -138,7 +139,7 @@ class Late:
 async def test_a_reset_that_is_told_while_the_relay_is_chosen(
     proxied: Proxied, certificates: Certificates
 ) -> None:
-    """A client that resets before its server, which has TLS, is connected did not end in order."""
+    """A client that resets before its TLS server is connected has not ended in order."""
     port, trusted = proxied.upstream.port, certificates.authorities
     go: Deferred[None] = Deferred()
     endpoint = clientFromString(proxied.reactor, f"tls:127.0.0.1:{port}:trustRoots={trusted}")
@@ -153,7 +154,7 @@ async def test_a_reset_that_is_told_while_the_relay_is_chosen(
     go.callback(None)
     if proxied.kind == "socket-twisted":
         server = SecuredPeer(await proxied.upstream.accept(), certificates.server, serves=True)
-        # Perhaps so early that there is no TLS yet.
+        # The reset may come before the handshake.
         with suppress(ConnectionResetError):
             await server.handshake()
             _, how = await server.rest()
@@ -164,26 +165,40 @@ async def test_a_reset_that_is_told_while_the_relay_is_chosen(
     assert record.reason.how in (Ending.RESET, Ending.LEFT)
 
 
+def lingers(proxied: Proxied) -> bool:
+    """Whether the engine of the proxy waits for events itself."""
+    assert proxied.plane.engine is not None
+    return proxied.plane.engine.lingers
+
+
 async def test_nobody_waits_for_an_engine_that_lingers(proxied: Proxied) -> None:
-    """The engine lingers only while it watches every connection of the service itself."""
+    """The engine lingers only while it watches all connections of the service itself."""
     await proxied.start()
     proxied.plane.linger()
     await converse(*await proxied.pair())
-    plain = proxied.kind == "socket"
-    assert proxied.plane.lingers == (plain or proxied.kind == "stream")
+    assert lingers(proxied) == (proxied.transports == "engine")
+
+
+@pytest.mark.parametrize("proxied", ["socket", "stream"], indirect=True)
+async def test_an_engine_lingers_beneath_wrappers(proxied: Proxied) -> None:
+    """The engine also watches the sockets of wrapped connections."""
+    await proxied.start(**Wrapping().arguments())
+    proxied.plane.linger()
+    await converse(*await proxied.pair())
+    assert lingers(proxied)
 
 
 async def test_an_engine_lingers_until_there_is_tls(
     proxied: Proxied, certificates: Certificates
 ) -> None:
-    """A connection with TLS is the reactor's, and would wait while the engine does."""
+    """The reactor watches a connection with TLS, which would wait while the engine waits."""
     pem = certificates.pem
     await proxied.start(listen=f"ssl:0:interface=127.0.0.1:privateKey={pem}:certKey={pem}")
     proxied.plane.linger()
-    assert proxied.plane.lingers
+    assert lingers(proxied)
     client = SecuredPeer(proxied.client(), certificates.client)
     await client.handshake()
-    assert not proxied.plane.lingers
+    assert not lingers(proxied)
 
 
 @pytest.mark.parametrize("proxied", ["socket", "stream"], indirect=True)
@@ -192,8 +207,8 @@ async def test_a_server_that_resets_once_it_is_connected(
     proxied: Proxied, monkeypatch: pytest.MonkeyPatch, host: str
 ) -> None:
     """
-    A reset that comes while evproxy looks at what it has connected is one like any other,
-    whether that was there at once or by an event; and it harms nobody who comes after.
+    A reset during the self-connect check is a reset like any other, whether the connect finished
+    at once or with an event, and later sessions do not notice it.
     """
 
     class Looked(SocketType):

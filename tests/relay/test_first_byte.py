@@ -1,4 +1,4 @@
-"""How long the server took: the time to its first byte, on each relay."""
+"""The time until the first byte of the server, on each relay."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from tests.support.proxies import Proxied
 pytestmark = [pytest.mark.lingering, pytest.mark.deadline(20)]
 
 LATE = 0.05
-"""Seconds that a server takes here."""
+"""How many seconds a server waits in these tests."""
 
 
 async def ended(proxied: Proxied) -> SessionRecord:
@@ -24,7 +24,7 @@ async def ended(proxied: Proxied) -> SessionRecord:
 
 
 async def test_it_is_that_of_the_first_byte(proxied: Proxied) -> None:
-    """Not of the connection, of what the client sends, or of what the server sends later."""
+    """It is the time of the first byte of the server, and of no other event."""
     await proxied.start()
     client = proxied.client()
     server = await proxied.upstream.accept()
@@ -49,7 +49,7 @@ async def test_it_is_that_of_the_first_byte(proxied: Proxied) -> None:
 
 
 async def test_a_server_that_speaks_first_and_ends(proxied: Proxied) -> None:
-    """What comes with the end of the stream counts too."""
+    """A byte that comes together with the end of the stream counts too."""
     await proxied.start()
     client = proxied.client()
     server = await proxied.upstream.accept()
@@ -65,7 +65,7 @@ async def test_a_server_that_speaks_first_and_ends(proxied: Proxied) -> None:
 
 
 async def test_a_client_that_does_not_read_at_first(proxied: Proxied) -> None:
-    """While the server waits for the client's socket, what it sent first is still the first."""
+    """The time does not change while later bytes wait for the client."""
     await proxied.start()
     client = proxied.client()
     server = await proxied.upstream.accept()
@@ -85,7 +85,7 @@ async def test_a_client_that_does_not_read_at_first(proxied: Proxied) -> None:
 
 
 async def test_a_client_that_sends_more_than_is_taken(proxied: Proxied) -> None:
-    """The server's first byte is noticed after the client's own direction was held up."""
+    """The first byte is noticed even if the direction from the client had to wait before."""
     await proxied.start()
     client = proxied.client()
     server = await proxied.upstream.accept()
@@ -105,7 +105,7 @@ async def test_a_client_that_sends_more_than_is_taken(proxied: Proxied) -> None:
 
 
 async def test_there_is_none_where_no_byte_came(proxied: Proxied) -> None:
-    """A server that ends without a byte, whatever the client sent."""
+    """There is no time if the server ends without a byte, whatever the client sent."""
     await proxied.start()
     client = proxied.client()
     server = await proxied.upstream.accept()

@@ -1,4 +1,4 @@
-"""Ends and resets while nothing can be passed on, on each kind of relay."""
+"""Ends and resets while send buffers are full, on each kind of relay."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ each_side = pytest.mark.parametrize("side", [Side.DOWNSTREAM, Side.UPSTREAM])
 
 @each_side
 async def test_an_end_behind_a_full_queue(proxied: Proxied, side: Side) -> None:
-    """An end of stream comes after all that could not be passed on when it came."""
+    """The end of a stream arrives after all bytes that had to wait when it came."""
     await proxied.start()
     sender, receiver = roles(side, *await proxied.pair())
     sent = await fill(proxied.reactor, sender)
@@ -37,7 +37,7 @@ async def test_an_end_behind_a_full_queue(proxied: Proxied, side: Side) -> None:
 
 @each_side
 async def test_a_reset_behind_a_full_queue(proxied: Proxied, side: Side) -> None:
-    """A sender that is made to wait, and resets, has what evproxy's kernel got delivered."""
+    """If a sender has to wait and resets, all that evproxy's kernel has is still delivered."""
     await proxied.start()
     sender, receiver = roles(side, *await proxied.pair())
     sent = await fill(proxied.reactor, sender)
@@ -55,7 +55,7 @@ async def test_a_reset_behind_a_full_queue(proxied: Proxied, side: Side) -> None
 
 @each_side
 async def test_a_reader_that_resets_with_a_full_queue(proxied: Proxied, side: Side) -> None:
-    """A reader that is waited for, and resets, takes its sender with it at once."""
+    """If a slow reader resets, its sender is reset at once."""
     await proxied.start()
     reader, sender = roles(side, *await proxied.pair())
     await fill(proxied.reactor, sender)
@@ -102,7 +102,7 @@ async def test_both_reset_behind_full_queues(proxied: Proxied, side: Side) -> No
 
 @each_side
 async def test_a_reset_while_the_last_bytes_are_delivered(proxied: Proxied, side: Side) -> None:
-    """A reader for which the reset of the other side waits may reset itself: nobody waits then."""
+    """If a reset waits for a reader, and the reader resets too, the session ends at once."""
     await proxied.start()
     sender, reader = roles(side, *await proxied.pair())
     await fill(proxied.reactor, sender)
@@ -119,7 +119,7 @@ async def test_a_reset_while_the_last_bytes_are_delivered(proxied: Proxied, side
 
 @each_side
 async def test_a_reset_while_the_kernel_delivers(proxied: Proxied, side: Side) -> None:
-    """The same where all that waits for the reader is in the kernel."""
+    """The session also ends at once if all bytes for the reader are in the kernel."""
     await proxied.start()
     sender, reader = roles(side, *await proxied.pair())
     reader.socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
@@ -141,7 +141,7 @@ async def test_a_reset_while_the_kernel_delivers(proxied: Proxied, side: Side) -
 async def test_a_unix_peer_that_closes_while_the_other_one_is_slow(
     proxied: Proxied, side: Side, tmp_path: Any
 ) -> None:
-    """Closing a UNIX socket is an end in order, and is passed on as one after all bytes."""
+    """A close of a UNIX socket is an end in order, and is passed on so after all bytes."""
     path = str(tmp_path / "socket")
     if side is Side.UPSTREAM:
         upstream = proxied.closes(Listening.unix(proxied.reactor, path))
@@ -178,7 +178,7 @@ async def test_a_unix_server_that_answers_and_closes(proxied: Proxied, tmp_path:
 
 @pytest.mark.parametrize("proxied", ["stream-twisted"], indirect=True)
 async def test_a_reset_that_twisted_takes_for_an_end(proxied: Proxied) -> None:
-    """Where Twisted says that a stream has ended, but it was reset, the other side is reset."""
+    """If Twisted takes a reset for an end of the stream, evproxy still resets the other side."""
     made = []
 
     class Remembering(UpstreamFactory):
@@ -196,7 +196,7 @@ async def test_a_reset_that_twisted_takes_for_an_end(proxied: Proxied) -> None:
     server.reset()
     for _ in range(10):
         await deferLater(proxied.reactor, 0)
-    # This is what Twisted does when reading is resumed just now (see `ended_in_order`).
+    # Twisted does this if reading is resumed at this moment (see `ended_in_order`).
     made[0].readConnectionLost()
     assert (await client.rest())[1] == RESET
     await proxied.observed.ended()

@@ -1,13 +1,14 @@
-"""The socket relay alone, told of events in an order that takes many sessions to come about."""
+"""The socket relay alone, with events in orders that are rare in real sessions."""
 
 from __future__ import annotations
 
+import tracemalloc
 from collections.abc import Callable
 
 import pytest
 from twisted.internet.defer import Deferred
 
-from evproxy.engine.loop import ERR, HANG_UP, IN, IN_VAIN
+from evproxy.engine.loop import CHUNK, ERR, HANG_UP, IN, IN_VAIN
 from evproxy.model import Ending, Side
 from evproxy.relay.socket_relay import SocketRelay
 from tests.support.batches import Trigger
@@ -19,8 +20,8 @@ pytestmark = [pytest.mark.deadline(10), pytest.mark.every_reactor]
 
 async def test_both_are_reset_and_are_told_of_in_different_batches(workbench: Workbench) -> None:
     """
-    One end finds that nothing can be sent to the other, and hangs up itself before the other
-    is looked at: nobody has anybody to deliver to, so it is over.
+    One end finds that nothing can be sent to the other, and hangs up before the other end is
+    handled: nothing can be delivered, so the session is over.
     """
     (down, client), (up, server) = workbench.connect(Plain()), workbench.connect(Plain())
     listener = Listener()
@@ -63,7 +64,7 @@ async def in_batch(workbench: Workbench, call: Callable[[], None]) -> None:
 
 
 async def speak_first(workbench: Workbench, says: bytes) -> bool:
-    """Whether what a client says before its relay begins is passed on in the same batch."""
+    """Whether bytes that a client sends before its relay begins are passed on in that batch."""
     (down, client), (up, server) = workbench.connect(Plain()), workbench.connect(Plain())
     relay = SocketRelay(workbench.engine, down, up, Listener())
 
@@ -80,7 +81,7 @@ async def speak_first(workbench: Workbench, says: bytes) -> bool:
 
 
 async def test_the_first_bytes_are_there(workbench: Workbench) -> None:
-    """They need no event; but when a client says nothing first, the next few are not asked."""
+    """They need no event, but after a silent client the next few are not read early."""
     for _ in range(3):
         assert await speak_first(workbench, b"hello")
     assert not await speak_first(workbench, b"")
@@ -91,7 +92,7 @@ async def test_the_first_bytes_are_there(workbench: Workbench) -> None:
 
 
 async def test_the_first_bytes_are_not_asked_for(workbench: Workbench) -> None:
-    """They come by an event then, and so they do where a relay begins in no batch."""
+    """Then they come with an event, and also if a relay begins outside of a batch."""
     assert not await speak_first(workbench, b"")
     (down, client), (up, server) = workbench.connect(Plain()), workbench.connect(Plain())
     relay = SocketRelay(workbench.engine, down, up, Listener())
@@ -105,7 +106,7 @@ async def test_the_first_bytes_are_not_asked_for(workbench: Workbench) -> None:
 
 
 async def test_the_first_bytes_of_another(workbench: Workbench) -> None:
-    """Whoever begins a relay may say something itself: that comes before what is there."""
+    """Bytes that the caller of `start` passes on come before bytes that are read early."""
     (down, client), (up, server) = workbench.connect(Plain()), workbench.connect(Plain())
     relay = SocketRelay(workbench.engine, down, up, Listener())
 
@@ -119,7 +120,7 @@ async def test_the_first_bytes_of_another(workbench: Workbench) -> None:
 
 
 async def test_it_is_reset_before_its_first_bytes_are_read(workbench: Workbench) -> None:
-    """A relay that is over in the batch in which it began reads nothing any more."""
+    """A relay that ends in the batch in which it began reads nothing."""
     (down, client), (up, server) = workbench.connect(Plain()), workbench.connect(Plain())
     listener = Listener()
     relay = SocketRelay(workbench.engine, down, up, listener)
@@ -136,7 +137,7 @@ async def test_it_is_reset_before_its_first_bytes_are_read(workbench: Workbench)
 
 @pytest.mark.parametrize("says", [b"", b"hello"])
 async def test_the_end_is_there(workbench: Workbench, says: bytes) -> None:
-    """What comes with the first bytes is not lost: an end in order, ..."""
+    """An end in order that comes with the first bytes is not lost."""
     (down, client), (up, server) = workbench.connect(Plain()), workbench.connect(Plain())
     listener = Listener()
     relay = SocketRelay(workbench.engine, down, up, listener)
@@ -153,7 +154,7 @@ async def test_the_end_is_there(workbench: Workbench, says: bytes) -> None:
 
 
 async def test_the_reset_is_there(workbench: Workbench) -> None:
-    """... or a reset."""
+    """A reset that comes with the first bytes is not lost."""
     (down, client), (up, server) = workbench.connect(Plain()), workbench.connect(Plain())
     listener = Listener()
     relay = SocketRelay(workbench.engine, down, up, listener)
@@ -165,3 +166,19 @@ async def test_the_reset_is_there(workbench: Workbench) -> None:
     await in_batch(workbench, begin)
     assert (await server.rest())[1] == RESET
     assert await listener.closed == (Side.DOWNSTREAM, Ending.RESET)
+
+
+async def test_small_writes_behind_a_large_one(workbench: Workbench) -> None:
+    """A write behind a large backlog does not copy the backlog."""
+    (down, _), (up, server) = workbench.connect(Plain()), workbench.connect(Plain())
+    SocketRelay(workbench.engine, down, up, Listener()).start(b"", False)
+    large = bytes(16 * 1024 * 1024)
+    up.write(large)
+    # This write may make the buffer larger.
+    up.write(b"!")
+    tracemalloc.start()
+    up.write(b"!")
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert peak < CHUNK
+    assert await server.receive(len(large) + 2) == large + b"!!"

@@ -1,4 +1,4 @@
-"""A wrapper, or other code on its side, closes a connection, in any phase of the session."""
+"""A wrapper, or other code between socket and half, closes a connection in any phase."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ both_sides = pytest.mark.parametrize("side", [Side.DOWNSTREAM, Side.UPSTREAM])
 async def test_a_wrapper_that_closes_when_it_is_connected(
     proxied: Proxied, unanswered: Unanswered, how: str, when: str, reachable: bool
 ) -> None:
-    """The client's connection closes, and its session is over before a server matters."""
+    """The client's connection closes, and its session ends before it connects to a server."""
     await proxied.start(
         upstreams=None if reachable else [unanswered.name],
         connect_timeout=60,
@@ -62,7 +62,7 @@ async def test_a_wrapper_that_closes_when_it_is_connected(
 async def test_a_wrapper_that_closes_while_its_session_is_connected(
     proxied: Proxied, unanswered: Unanswered, how: str
 ) -> None:
-    """What the client sent before is for nobody: the connect is cancelled."""
+    """The connect is cancelled, and what the client sent before is discarded."""
     wrapping = Wrapping(how)
     await proxied.start(upstreams=[unanswered.name], connect_timeout=60, **wrapping.arguments())
     client = proxied.client()
@@ -78,7 +78,7 @@ async def test_a_wrapper_that_closes_while_its_session_is_connected(
 async def test_an_end_that_nobody_takes_while_connecting(
     proxied: Proxied, unanswered: Unanswered
 ) -> None:
-    """What a wrapper writes before it closes is waited for as long as a half-close."""
+    """Delivery of what a wrapper wrote before it closed has the half-close timeout."""
     wrapping = Wrapping()
     await proxied.start(
         upstreams=[unanswered.name],
@@ -95,7 +95,7 @@ async def test_an_end_that_nobody_takes_while_connecting(
 
 
 async def test_a_drain_while_an_end_is_taken(proxied: Proxied, unanswered: Unanswered) -> None:
-    """A session that is closed by a wrapper while it is connected does not outlive the drain."""
+    """A session that a wrapper closes while it connects does not outlive the drain."""
     wrapping = Wrapping()
     await proxied.start(upstreams=[unanswered.name], connect_timeout=60, **wrapping.arguments())
     client = proxied.client()
@@ -112,7 +112,7 @@ async def test_a_drain_while_an_end_is_taken(proxied: Proxied, unanswered: Unans
 async def test_a_wrapper_that_closes_a_quiet_session(
     proxied: Proxied, how: str, side: Side
 ) -> None:
-    """Its own side closes as it said; the other one is reset, for its peer has ended nothing."""
+    """The side of the wrapper closes as the wrapper says; the other side is reset."""
     wrapping = Wrapping(how, upstream=side is Side.UPSTREAM)
     await proxied.start(**wrapping.arguments())
     client, server = await proxied.pair()
@@ -129,7 +129,7 @@ async def test_a_wrapper_that_closes_a_quiet_session(
 async def test_a_wrapper_that_closes_with_bytes_queued_for_it(
     proxied: Proxied, how: str, side: Side
 ) -> None:
-    """Its peer still gets all that was written, unless it is aborted."""
+    """The peer of the wrapper still gets all that was written, unless the wrapper aborts."""
     wrapping = Wrapping(how, upstream=side is Side.UPSTREAM)
     await proxied.start(**wrapping.arguments())
     client, server = await proxied.pair()
@@ -154,7 +154,7 @@ async def test_a_wrapper_that_closes_with_bytes_queued_for_it(
 async def test_a_wrapper_that_closes_with_bytes_queued_from_it(
     proxied: Proxied, how: str, side: Side
 ) -> None:
-    """The other side gets all that was read, and then it is reset."""
+    """The other side gets all that was read, and then is reset."""
     wrapping = Wrapping(how, upstream=side is Side.UPSTREAM)
     await proxied.start(**wrapping.arguments())
     client, server = await proxied.pair()
@@ -165,7 +165,7 @@ async def test_a_wrapper_that_closes_with_bytes_queued_from_it(
     received, end = await other.rest()
     assert end == RESET
     assert received == ENDLESS[: len(received)]
-    # With bytes of its own that nobody has read, it may be reset by the kernel.
+    # Unread bytes of the peer may make the kernel reset the connection.
     _, end = await own.rest()
     assert end == RESET or how == LOSE
     await is_over(proxied, side, Ending.RESET, Phase.RELAYING)
@@ -176,7 +176,7 @@ async def test_a_wrapper_that_closes_with_bytes_queued_from_it(
 
 @both_sides
 async def test_the_other_side_resets_while_an_end_is_taken(proxied: Proxied, side: Side) -> None:
-    """What was written to the side that closes is delivered all the same."""
+    """What was written to the closing side is still delivered."""
     wrapping = Wrapping(upstream=side is Side.UPSTREAM)
     await proxied.start(**wrapping.arguments())
     client, server = await proxied.pair()
@@ -193,14 +193,14 @@ async def test_the_other_side_resets_while_an_end_is_taken(proxied: Proxied, sid
 
 @both_sides
 async def test_nobody_takes_what_is_queued(proxied: Proxied, side: Side) -> None:
-    """A close that a peer does not let come to its end is a reset, after the half-close timeout."""
+    """A peer that does not take the bytes before a close is reset after the half-close timeout."""
     wrapping = Wrapping(upstream=side is Side.UPSTREAM)
     await proxied.start(timeouts=Timeouts(half_close=0.2), **wrapping.arguments())
     client, server = await proxied.pair()
     await converse(client, server)
     own, other = (client, server) if side is Side.DOWNSTREAM else (server, client)
     await fill(proxied.reactor, other)
-    # More than the kernel finds room for.
+    # More than the kernel can hold.
     wrapping.door.transport.write(BULK)
     wrapping.door.close()
     await is_over(proxied, side, Ending.RESET, Phase.RELAYING)
@@ -208,7 +208,7 @@ async def test_nobody_takes_what_is_queued(proxied: Proxied, side: Side) -> None
 
 
 async def test_a_wrapper_that_closes_twice(proxied: Proxied) -> None:
-    """Losing, losing again and aborting is one end."""
+    """Two calls of loseConnection and one of abortConnection end the session once."""
     wrapping = Wrapping()
     await proxied.start(**wrapping.arguments())
     client, server = await proxied.pair()
@@ -223,7 +223,7 @@ async def test_a_wrapper_that_closes_twice(proxied: Proxied) -> None:
 
 
 async def test_a_wrapper_that_closes_while_the_session_does(proxied: Proxied) -> None:
-    """The answer of a server that has ended its stream still arrives, and is whole."""
+    """The whole answer of a server that has ended its stream still arrives."""
     wrapping = Wrapping()
     await proxied.start(**wrapping.arguments())
     client, server = await proxied.pair()
@@ -243,13 +243,13 @@ async def test_a_wrapper_that_closes_while_the_session_does(proxied: Proxied) ->
 async def test_an_upstream_wrapper_that_closes_when_it_is_connected(
     proxied: Proxied, how: str
 ) -> None:
-    """That was no connect: the session goes on to the next server, and says why."""
+    """The connect has failed: the session tries the next server, and the log says why."""
     wrapping = Wrapping(how, "before makeConnection", upstream=True)
     await proxied.start(**wrapping.arguments())
     client = proxied.client()
     assert await drops(client) == RESET
     if how == ABORT and proxied.transports == "twisted":
-        # Twisted's transports do not tell that they are being aborted.
+        # Twisted's transports do not report that they are being aborted.
         await is_over(proxied, Side.UPSTREAM, Ending.RESET, Phase.RELAYING)
         return
     await is_over(proxied, Side.UPSTREAM, Ending.UNREACHABLE, Phase.CONNECTING)
@@ -262,7 +262,7 @@ async def test_an_upstream_wrapper_that_closes_when_it_is_connected(
 async def test_code_that_wraps_no_transport(
     proxied: Proxied, how: str, doors: type[Doors], queued: bool
 ) -> None:
-    """It sees every byte, whichever relay there is, and what it closes is closed."""
+    """The code sees every byte on each relay, and a connection that it closes is closed."""
     wrapping = Wrapping(how, doors=doors)
     await proxied.start(**wrapping.arguments())
     client, server = await proxied.pair()
@@ -277,7 +277,7 @@ async def test_code_that_wraps_no_transport(
     assert bool(received) is queued or how == ABORT
     assert end == (END if how == LOSE else RESET)
     if how == LOSE and doors is Hidings and proxied.transports == "twisted":
-        # Nothing tells this from the end of the client's stream.
+        # This looks exactly like the end of the client's stream.
         await proxied.observed.ended()
         return
     assert (await server.rest())[1] == RESET
@@ -285,7 +285,7 @@ async def test_code_that_wraps_no_transport(
 
 
 class Halves:
-    """Makes clients' halves, which tests close."""
+    """Makes halves of clients, which tests close."""
 
     def __init__(self) -> None:
         self.made: list[DownstreamProtocol] = []
@@ -307,7 +307,7 @@ class Halves:
 @both_ways
 @pytest.mark.parametrize("queue", ["", "for it", "from it"])
 async def test_a_half_that_closes_its_connection(proxied: Proxied, how: str, queue: str) -> None:
-    """A subclass of a half is code on its side like any other; the relay stays what it is."""
+    """A subclass of a half may close its connection too, and the kind of relay does not change."""
     halves = Halves()
     await proxied.start(factory=halves.factory())
     client, server = await proxied.pair()
@@ -315,7 +315,7 @@ async def test_a_half_that_closes_its_connection(proxied: Proxied, how: str, que
     if queue:
         await fill(proxied.reactor, server if queue == "for it" else client)
     [half] = halves.made
-    # A transport of Twisted's does not know what a socket relay keeps for its peer.
+    # Twisted's transports do not know what a socket relay keeps for the peer.
     says = b"bye" if how == LOSE and not (queue and proxied.kind == "socket-twisted") else b""
     half.transport.write(says)
     getattr(half.transport, how)()
@@ -323,7 +323,7 @@ async def test_a_half_that_closes_its_connection(proxied: Proxied, how: str, que
     if how == ABORT:
         assert end == RESET
     elif queue != "from it":
-        # Else it may be reset by the kernel, with bytes of its own that nobody has read.
+        # Otherwise unread bytes of the peer may make the kernel reset the connection.
         assert end == END
         assert received.endswith(says)
         received = received[: len(received) - len(says)]
@@ -341,7 +341,7 @@ async def test_a_half_that_closes_its_connection(proxied: Proxied, how: str, que
 
 @pytest.mark.parametrize("queue", ["", "for it"])
 async def test_a_drain_ends_a_half_that_closes(proxied: Proxied, queue: str) -> None:
-    """Nor does what is still delivered outlive the drain deadline."""
+    """A delivery that is still running ends at the drain deadline."""
     halves = Halves()
     await proxied.start(factory=halves.factory())
     client, server = await proxied.pair()

@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 from twisted.internet.defer import Deferred
 
-from evproxy.model import ConnectionInfo, Ending
-from evproxy.session.intake import Intake
+from evproxy import Client
+from evproxy.model import Ending
 from tests.support.leaks import LoggedErrors
 from tests.support.peers import END, RESET, turn
 from tests.support.proxies import Proxied
@@ -23,14 +23,17 @@ class Looks:
         self._pending: Deferred[object] = Deferred()
         self.seen: list[bytes] = []
 
-    def route(self, info: ConnectionInfo) -> Deferred[object]:
+    def route(self, client: Client) -> Deferred[object]:
         [session] = self._proxied.admission.sessions
         assert session.intake is not None
+        self._intake = session.intake
         session.intake.looker = self._look
         return self._pending
 
-    def _look(self, intake: Intake) -> None:
+    def _look(self, data: bytes) -> None:
+        intake = self._intake
         self.seen.append(b"".join(intake.chunks or ()))
+        assert self.seen[-1].endswith(data)
         if self.seen[-1] == b"break":
             raise ValueError("on purpose")
         if (self._wanted in self.seen[-1] or intake.ended) and not self._pending.called:

@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 from twisted.internet.defer import Deferred
 
+from evproxy import Client
 from evproxy.model import ConnectionInfo, Phase
 from evproxy.session import session as session_module
 from evproxy.session.session import TRANSITIONS, Session
@@ -43,7 +44,7 @@ def steps(monkeypatch: pytest.MonkeyPatch) -> Steps:
 class Never:
     """A router that does not answer."""
 
-    def route(self, info: ConnectionInfo) -> Deferred[Any]:
+    def route(self, client: Client) -> Deferred[Any]:
         return Deferred()
 
 

@@ -8,10 +8,11 @@ from typing import Any
 import pytest
 from twisted.internet.defer import Deferred, fail, succeed
 
-from evproxy import Pool, ProxyFactory, Router
-from evproxy.errors import NoServerAvailable
+from evproxy import Client, Pool, Router
+from evproxy.errors import Refused
 from evproxy.model import ConnectionInfo, Ending, Phase, Side
-from evproxy.session import session as session_module
+from evproxy.session.factory import router_of
+from evproxy.settings import Timeouts
 from tests.support.leaks import LoggedErrors
 from tests.support.peers import END, RESET, converse, turn
 from tests.support.proxies import Proxied
@@ -30,8 +31,8 @@ class Answers:
         self._answer = answer
         self.asked: list[ConnectionInfo] = []
 
-    def route(self, info: ConnectionInfo) -> Any:
-        self.asked.append(info)
+    def route(self, client: Client) -> Any:
+        self.asked.append(client.info)
         return self._answer()
 
 
@@ -42,7 +43,7 @@ class Later:
         self.pending: list[Deferred[Pool | None]] = []
         self.cancelled = 0
 
-    def route(self, info: ConnectionInfo) -> Deferred[Pool | None]:
+    def route(self, client: Client) -> Deferred[Pool | None]:
         self.pending.append(Deferred(self._cancel))
         return self.pending[-1]
 
@@ -50,19 +51,17 @@ class Later:
         self.cancelled += 1
 
 
-async def routed(proxied: Proxied, router: Router) -> Pool:
+async def routed(
+    proxied: Proxied, router: Router | Callable[[Client], Any], **settings: Any
+) -> Pool:
     """Make the listening factory use `router`; return the pool of its server."""
-    await proxied.start()
-    pool = proxied.pool
-    made = ProxyFactory(
-        router, reactor=proxied.reactor, admission=proxied.admission, plane=proxied.plane
-    )
-    proxied.factory.context.router = made.context.router
-    return pool
+    await proxied.start(**settings)
+    proxied.factory.context.router = router_of(router)
+    return proxied.pool
 
 
 def refuse() -> None:
-    raise NoServerAvailable("closed on Sundays")
+    raise Refused("closed on Sundays")
 
 
 def break_down() -> None:
@@ -119,18 +118,15 @@ async def test_a_client_that_leaves_before_the_answer(proxied: Proxied) -> None:
     assert (reason.by, reason.how, reason.phase) == (Side.DOWNSTREAM, Ending.LEFT, Phase.INSPECTING)
 
 
-async def test_a_router_that_never_answers(
-    proxied: Proxied, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """After the timeout, evproxy resets the client and cancels the Deferred."""
-    monkeypatch.setattr(session_module, "ROUTE_TIMEOUT", 0.2)
+async def test_a_router_that_never_answers(proxied: Proxied) -> None:
+    """After the handshake timeout, evproxy resets the client and cancels the Deferred."""
     router = Later()
-    await routed(proxied, router)
+    await routed(proxied, router, timeouts=Timeouts(handshake=0.2))
     assert await proxied.client().rest() == (b"", RESET)
     await proxied.observed.ended()
     assert router.cancelled == 1
     [record] = proxied.observed.records
-    assert (record.reason.by, record.reason.how) == (Side.PROXY, Ending.UNREACHABLE)
+    assert (record.reason.by, record.reason.how) == (Side.PROXY, Ending.REFUSED)
     assert record.error == "the router chose no pool within 0.2 s"
 
 
@@ -154,7 +150,7 @@ async def test_a_drain_before_the_answer(proxied: Proxied) -> None:
         (lambda: None, "the router chose no pool"),
         (lambda: succeed(None), "the router chose no pool"),
         (refuse, "closed on Sundays"),
-        (lambda: fail(NoServerAvailable("closed on Sundays")), "closed on Sundays"),
+        (lambda: fail(Refused("closed on Sundays")), "closed on Sundays"),
     ],
 )
 async def test_a_router_that_refuses(
@@ -165,7 +161,7 @@ async def test_a_router_that_refuses(
     assert await proxied.client().rest() == (b"", RESET)
     await proxied.observed.ended()
     [record] = proxied.observed.records
-    assert (record.reason.by, record.reason.how) == (Side.PROXY, Ending.UNREACHABLE)
+    assert (record.reason.by, record.reason.how) == (Side.PROXY, Ending.REFUSED)
     assert (record.error, record.attempts, record.upstream) == (error, 0, "")
 
 

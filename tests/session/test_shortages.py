@@ -15,7 +15,6 @@ from evproxy import Discover, Ejection, HealthCheck, Pool
 from evproxy.errors import Shortage
 from evproxy.model import Ending, Side
 from evproxy.policy.shortages import shortage_in, shortage_of
-from evproxy.session.factory import OnePool
 from evproxy.settings import CHECK_KINDS
 from evproxy.upstream.dialers import NameDialer
 from tests.support.exhaustion import Exhaustion
@@ -241,7 +240,7 @@ async def test_the_addresses_of_a_name(
     reactor = proxied.reactor
     made = NameDialer(reactor, known, "server.test", port)  # type: ignore[arg-type]
     pool = Pool(reactor, ["server.test:1"], dialer_for=lambda server: made)
-    proxied.factory.context.router = OnePool(pool)
+    proxied.factory.context.pool = pool
     await proxied.client().rest()
     await proxied.observed.ended()
     [status] = pool.servers

@@ -1,1 +1,1 @@
-"""What makes sockets: ports, connectors, transports, options."""
+"""Ports, connectors, transports, socket options."""

@@ -1,4 +1,4 @@
-"""The options of the sockets of a session, as the kernel has them, and of listening ones."""
+"""The options in the kernel of the sockets of a session, and of listening sockets."""
 
 from __future__ import annotations
 
@@ -23,6 +23,7 @@ from tests.support.certificates import Certificates
 from tests.support.peers import Peer, converse, turn
 from tests.support.proxies import Proxied
 from tests.support.secured import Secured
+from tests.support.wrappers import Wrapping
 
 OPTIONS = {
     "no delay": (socket.IPPROTO_TCP, socket.TCP_NODELAY, 1),
@@ -32,14 +33,14 @@ OPTIONS = {
     "probes": (socket.IPPROTO_TCP, socket.TCP_KEEPCNT, 6),
 }
 QUEUE_OFFSET = 28
-"""Where ``tcpi_sacked`` is in TCP_INFO (linux/tcp.h): for a listening socket, its backlog."""
+"""The offset of ``tcpi_sacked`` in TCP_INFO (linux/tcp.h): the backlog of a listening socket."""
 SOMAXCONN = int(Path("/proc/sys/net/core/somaxconn").read_text())
 LOOPBACK = "0:interface=127.0.0.1"
 
 
 @contextmanager
 def sockets() -> Iterator[list[socket.socket]]:
-    """All sockets of this process that are connected."""
+    """All connected sockets of this process."""
     with ExitStack() as stack:
         found = []
         for path in Path("/proc/self/fd").iterdir():
@@ -53,24 +54,28 @@ def sockets() -> Iterator[list[socket.socket]]:
 
 WANTED = {name: value for name, (_, _, value) in OPTIONS.items()}
 AT_ONCE = {"no delay": 1, "keepalive": 1}
+with socket.socket() as unused:
+    DEFAULTS = {name: unused.getsockopt(*option[:2]) for name, option in OPTIONS.items()}
 
 
 def options(peer: Peer) -> dict[str, int]:
-    """The options of the socket that `peer` is connected to, which is evproxy's."""
+    """The options of evproxy's socket that is connected to `peer`."""
     with sockets() as every:
         [other] = [each for each in every if each.getpeername() == peer.socket.getsockname()]
         return {name: other.getsockopt(*option[:2]) for name, option in OPTIONS.items()}
 
 
 def assert_options(peer: Peer) -> None:
-    """The socket that `peer` is connected to, which is evproxy's, has the options."""
+    """evproxy's socket that is connected to `peer` has all options."""
     assert options(peer) == WANTED
 
 
-async def test_the_sockets_of_a_session(proxied: Proxied) -> None:
-    """Both send without delay, and are probed when they are idle: once the session lasts."""
+@pytest.mark.parametrize("wrapped", [False, True])
+async def test_the_sockets_of_a_session(proxied: Proxied, wrapped: bool) -> None:
+    """Both send without delay, and once the session lasts, the kernel probes them when idle."""
     # The first look at a session comes no later than the half-close timeout.
-    await proxied.start(timeouts=Timeouts(half_close=0.1))
+    wrapping = Wrapping(upstream=True).arguments() if wrapped else {}
+    await proxied.start(timeouts=Timeouts(half_close=0.1), **wrapping)
     client, server = await proxied.pair()
     await converse(client, server)
     assert_options(client)
@@ -80,9 +85,21 @@ async def test_the_sockets_of_a_session(proxied: Proxied) -> None:
     assert proxied.admission.sessions
 
 
+@pytest.mark.parametrize("proxied", ["socket", "stream"], indirect=True)
+@pytest.mark.parametrize("wrapped", [False, True])
+async def test_a_short_session(proxied: Proxied, wrapped: bool) -> None:
+    """It needs no system calls for the times of the probes to its server."""
+    await proxied.start(**Wrapping(upstream=True).arguments() if wrapped else {})
+    client, server = await proxied.pair()
+    await converse(client, server)
+    assert_options(client)
+    untimed = {name: DEFAULTS[name] for name in ("idle", "interval", "probes")}
+    assert options(server) == AT_ONCE | untimed
+
+
 @pytest.mark.parametrize("idle", [1, int(2 * LASTING) - 1])
 async def test_keepalive_that_cannot_wait(proxied: Proxied, idle: int) -> None:
-    """Where the first probe may be due before the session lasts, it is timed at once."""
+    """If the first probe may be due before the session lasts, its times are set at once."""
     await proxied.start(keepalive=Keepalive(idle=idle))
     client, server = await proxied.pair()
     await converse(client, server)
@@ -90,19 +107,19 @@ async def test_keepalive_that_cannot_wait(proxied: Proxied, idle: int) -> None:
 
 
 async def test_the_sockets_beneath_tls(proxied: Proxied, certificates: Certificates) -> None:
-    """So do those of a session with TLS on its client's side, and on its server's."""
+    """The sockets of a session with TLS to its client have the options too."""
     secured = Secured(proxied, certificates)
     client, server = await secured.downstream()
     await client.send(b"?")
     await server.receive(1)
     assert_options(client.peer)
-    assert_options(server)
+    assert options(server).items() >= AT_ONCE.items()
 
 
 async def test_the_sockets_beneath_tls_to_a_server(
     proxied: Proxied, certificates: Certificates
 ) -> None:
-    """A server that is connected to as Twisted does it is no exception."""
+    """The sockets of a session with TLS to its server have the options too."""
     server, client = await Secured(proxied, certificates).upstream()
     await server.send(b"?")
     await client.receive(1)

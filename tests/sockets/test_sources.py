@@ -1,4 +1,4 @@
-"""The addresses that connections to servers are made from."""
+"""The source addresses of connections to servers."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from twisted.internet.protocol import Factory, Protocol
 
 from evproxy import HealthCheck, Pool, SettingsError
 from evproxy.model import Side
+from evproxy.observe.log import TroubleLog
 from evproxy.policy.sources import MOST, TRIED, Sources, addresses_in, source_fault
 from evproxy.settings import PoolSettings, in_a_tuple
 from evproxy.sockets import connector as connecting
@@ -32,7 +33,7 @@ def network(reactor: Any) -> Iterator[None]:
 
 
 class Greeting(Factory):
-    """A server that greets, and remembers where those that it greeted came from."""
+    """A server that greets, and remembers the addresses of its clients."""
 
     noisy = False
 
@@ -52,7 +53,7 @@ class Greeter(Protocol):
 
 @pytest.fixture
 def greeting(network: None, reactor: Any) -> Iterator[Callable[[], tuple[Greeting, str]]]:
-    """Makes servers that greet, in the test's network, with their addresses."""
+    """Makes servers that greet, in the test's network; returns each with its address."""
     ports = []
 
     def make() -> tuple[Greeting, str]:
@@ -66,7 +67,7 @@ def greeting(network: None, reactor: Any) -> Iterator[Callable[[], tuple[Greetin
 
 
 async def sessions(proxied: Proxied, most: int) -> int:
-    """So many sessions, at most that many, can be there at once."""
+    """Return how many sessions can exist at once, at most `most`."""
     for count in range(most):
         client = proxied.client()
         # A client at a UNIX socket sees a reset as an end.
@@ -82,7 +83,7 @@ async def sessions(proxied: Proxied, most: int) -> int:
 async def test_as_many_sessions_as_ports(
     greeting: Any, proxied: Proxied, tmp_path: Path, source: tuple[str, ...], expected: int
 ) -> None:
-    """Each source address is as many sessions to one server more as there are local ports."""
+    """With each source address, one server can have as many more sessions as there are ports."""
     server, address = greeting()
     await proxied.start(listen=f"unix:{tmp_path / 'proxy'}", upstreams=[address], source=source)
     few_local_ports(PORTS)
@@ -100,7 +101,7 @@ async def test_as_many_sessions_as_ports(
 async def test_a_port_is_used_once_for_each_server(
     greeting: Any, proxied: Proxied, tmp_path: Path, late: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A local port serves every server at once; without IP_BIND_ADDRESS_NO_PORT it would not."""
+    """A local port is used for each server; without IP_BIND_ADDRESS_NO_PORT only for one."""
     if not late:
         monkeypatch.setattr(connecting, "BIND_LATE", None)
     servers = [greeting()[1] for _ in range(2)]
@@ -138,7 +139,7 @@ async def test_checks_have_the_source(reactor: Any) -> None:
 
 
 async def test_a_source_of_another_machine(proxied: Proxied) -> None:
-    """An address that this machine does not have is told, and blamed on no server."""
+    """An address that this machine does not have is reported, and no server is blamed."""
     await proxied.start(source=("203.0.113.9",))
     await proxied.client().rest()
     await proxied.observed.ended()
@@ -148,17 +149,42 @@ async def test_a_source_of_another_machine(proxied: Proxied) -> None:
     assert proxied.pool.servers[0].connect_failures == 0
 
 
-async def test_one_source_of_another_machine(proxied: Proxied) -> None:
-    """The other addresses are used."""
-    await proxied.start(source=("203.0.113.9", "127.0.0.8"))
+@pytest.mark.parametrize("endpoint", ["tcp:host=127.0.0.1:port={}", "127.0.0.1:{}"])
+async def test_one_source_of_another_machine(
+    proxied: Proxied, endpoint: str, warnings_logged: list[str]
+) -> None:
+    """The other addresses are used, and the log says which one is wrong."""
+    upstreams = [endpoint.format(proxied.upstream.port)]
+    await proxied.start(upstreams=upstreams, source=("203.0.113.9", "127.0.0.8"))
     for _ in range(3):
         client, server = await proxied.pair()
         assert server.socket.getpeername()[0] == "127.0.0.8"
         await converse(client, server)
+    [told] = warnings_logged + proxied.observed.pressure
+    assert told.startswith("source 203.0.113.9 is not an address of this machine")
+
+
+async def test_one_source_of_checks_of_another_machine(
+    reactor: Any, warnings_logged: list[str]
+) -> None:
+    """The checks use the other addresses, and the log says which one is wrong."""
+    server = Listening.tcp(reactor)
+    check = HealthCheck(kind="redis", interval=0.01)
+    source = ["203.0.113.9", "127.0.0.7"]
+    servers = [f"127.0.0.1:{server.port}"]
+    pool = Pool(reactor, servers, health_check=check, source=source, observer=TroubleLog())
+    pool.start()
+    for _ in range(2):
+        visitor = await server.accept()
+        visitor.close()
+    pool.stop()
+    server.close()
+    wrong = "source 203.0.113.9 is not an address of this machine"
+    assert [line for line in warnings_logged if line.startswith(wrong)]
 
 
 async def test_a_mapped_source_and_a_mapped_server(proxied: Proxied) -> None:
-    """An IPv4 address in IPv6 form is an IPv4 address, on either end."""
+    """An IPv4 address in IPv6 form is an IPv4 address, as source and as server."""
     server = f"[::ffff:127.0.0.1]:{proxied.upstream.port}"
     await proxied.start(upstreams=[server], source=("::ffff:127.0.0.8",))
     client = proxied.client()
@@ -168,7 +194,7 @@ async def test_a_mapped_source_and_a_mapped_server(proxied: Proxied) -> None:
 
 
 async def test_no_source_of_the_family(proxied: Proxied) -> None:
-    """A server of a family without a source cannot be connected, and is not blamed."""
+    """A connect to a server of a family without a source fails, and the server is not blamed."""
     await proxied.start(source=("::1",))
     await proxied.client().rest()
     await proxied.observed.ended()
@@ -187,7 +213,7 @@ async def test_an_ipv6_source(reactor: Any, proxied: Proxied) -> None:
 
 
 def test_ranges() -> None:
-    """A range is the addresses of its hosts."""
+    """A range stands for the addresses of its hosts."""
     assert addresses_in("10.0.0.5") == ("10.0.0.5",)
     assert addresses_in("10.0.0.4/30") == ("10.0.0.5", "10.0.0.6")
     assert addresses_in("10.0.0.4/31") == ("10.0.0.4", "10.0.0.5")
@@ -209,7 +235,7 @@ def test_ranges() -> None:
     ],
 )
 def test_what_is_no_source(text: str, fault: str) -> None:
-    """What is neither an address nor a range is refused in one line."""
+    """A text that is neither an address nor a range is refused in one line."""
     assert source_fault(text) == fault
     with pytest.raises(
         SettingsError, match=r"source\[0\]: expected an IP address or a range of them"
@@ -218,7 +244,7 @@ def test_what_is_no_source(text: str, fault: str) -> None:
 
 
 def test_settings() -> None:
-    """One address is enough, and their number is bounded."""
+    """One address is enough, and the number of addresses is bounded."""
     assert PoolSettings(source=in_a_tuple("10.0.0.1")).source == ("10.0.0.1",)
     with pytest.raises(SettingsError, match=f"source: more than {MOST} addresses"):
         PoolSettings(source=("10.0.0.0/22", "10.0.4.0/22"))

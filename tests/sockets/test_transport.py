@@ -1,4 +1,4 @@
-"""`SocketTransport` on its own keeps what Twisted promises of a TCP transport."""
+"""`SocketTransport`, without a relay, keeps the promises of Twisted's TCP transport."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ MANY = bytes(range(256)) * 65536  # 16 MiB
 
 
 async def test_it_has_the_interfaces_that_it_claims(workbench: Workbench) -> None:
-    """It provides all that Twisted's own TCP transport does."""
+    """It provides all interfaces of Twisted's own TCP transport."""
     transport, _ = workbench.connect(Plain())
     for interface in (
         *(ITCPTransport, IConsumer, IPushProducer),
@@ -38,7 +38,7 @@ async def test_it_has_the_interfaces_that_it_claims(workbench: Workbench) -> Non
 
 @pytest.mark.parametrize(("host", "kind"), [("127.0.0.1", IPv4Address), ("::1", IPv6Address)])
 async def test_addresses(host: str, kind: Any, workbench: Workbench) -> None:
-    """It knows both addresses, as Twisted writes them."""
+    """It has both addresses, in Twisted's form."""
     transport, peer = workbench.connect(Plain(), host)
     assert transport.getPeer() == kind("TCP", *peer.socket.getsockname())
     assert transport.getHost() == kind("TCP", *peer.socket.getpeername())
@@ -52,7 +52,7 @@ async def test_unix_addresses(workbench: Workbench) -> None:
 
 
 async def test_options_of_the_socket(workbench: Workbench) -> None:
-    """No delay and keepalive can be set and asked for."""
+    """No delay and keepalive can be set and read."""
     transport, _ = workbench.connect(Plain())
     for value in (True, False):
         transport.setTcpNoDelay(value)
@@ -62,7 +62,7 @@ async def test_options_of_the_socket(workbench: Workbench) -> None:
 
 
 async def test_writes_keep_their_order_under_pressure(workbench: Workbench) -> None:
-    """However much is kept, and however it was written, it is sent in order; losing flushes."""
+    """All that was written is sent in order, and before loseConnection closes the connection."""
     protocol = Plain()
     transport, peer = workbench.connect(protocol)
     transport.write(MANY)
@@ -75,14 +75,14 @@ async def test_writes_keep_their_order_under_pressure(workbench: Workbench) -> N
 
 
 async def test_only_bytes_can_be_written(workbench: Workbench) -> None:
-    """Text is a mistake that is told at once, as by Twisted."""
+    """A write of text raises an exception at once, as in Twisted."""
     transport, _ = workbench.connect(Plain())
     with pytest.raises(TypeError):
         transport.write("text")  # type: ignore[arg-type]
 
 
 async def test_a_push_producer_is_paused_and_resumed(workbench: Workbench) -> None:
-    """It is paused while something is kept, resumed when all is sent, and closing waits for it."""
+    """It is paused while bytes are kept, and resumed when all are sent; closing waits for it."""
     protocol, producer = Plain(), Producer()
     transport, peer = workbench.connect(protocol)
     transport.registerProducer(producer, True)
@@ -104,7 +104,7 @@ async def test_a_push_producer_is_paused_and_resumed(workbench: Workbench) -> No
 
 
 async def test_a_pull_producer_is_asked_for_each_piece(workbench: Workbench) -> None:
-    """It is asked at once, and again whenever all is sent, until it is unregistered."""
+    """The transport asks it at once, and again whenever all is sent, until it is unregistered."""
     pieces = [b"a" * 100, MANY, b"z"]
 
     def resumed() -> None:
@@ -124,7 +124,7 @@ async def test_a_pull_producer_is_asked_for_each_piece(workbench: Workbench) -> 
 
 
 async def test_a_producer_is_stopped_with_the_connection(workbench: Workbench) -> None:
-    """A producer hears that nothing can be written any more, whenever it comes."""
+    """A producer is stopped when nothing can be written any more, even if it registers late."""
     protocol, producer, late = Plain(), Producer(), Producer()
     transport, peer = workbench.connect(protocol)
     transport.registerProducer(producer, True)
@@ -152,7 +152,7 @@ async def test_an_abort_resets(workbench: Workbench) -> None:
 
 
 async def test_each_stream_ends_alone(workbench: Workbench) -> None:
-    """Half-close: each end is told, and the other direction goes on."""
+    """Half-close: the protocol is notified of each end, and the other direction goes on."""
     protocol = HalfCloseable()
     transport, peer = workbench.connect(protocol)
     transport.write(MANY)
@@ -174,7 +174,7 @@ async def test_each_stream_ends_alone(workbench: Workbench) -> None:
 
 
 async def test_an_end_closes_what_cannot_be_half_closed(workbench: Workbench) -> None:
-    """A protocol that knows no half-close loses its connection with the peer's stream."""
+    """A protocol without half-close loses its connection when the peer ends its stream."""
     protocol = Plain()
     _, peer = workbench.connect(protocol)
     await peer.send(b"bye")
@@ -184,7 +184,7 @@ async def test_an_end_closes_what_cannot_be_half_closed(workbench: Workbench) ->
 
 
 async def test_what_came_before_a_reset_is_delivered(workbench: Workbench) -> None:
-    """The peer's last bytes arrive though the write that shows its reset comes first."""
+    """The peer's last bytes arrive even if a write finds out about the reset before."""
     protocol = Plain()
     transport, peer = workbench.connect(protocol)
     await peer.send(b"last words")
@@ -196,7 +196,7 @@ async def test_what_came_before_a_reset_is_delivered(workbench: Workbench) -> No
 
 
 async def test_a_reset_while_it_is_paused(workbench: Workbench) -> None:
-    """Nothing is read while it is paused, but a reset is told; what came is read afterwards."""
+    """While it is paused, nothing is read but a reset is reported; the bytes are read later."""
     protocol = Plain()
     transport, peer = workbench.connect(protocol)
     transport.pauseProducing()
@@ -227,7 +227,7 @@ async def test_losing_a_connection_that_hung_up_while_paused(workbench: Workbenc
 async def test_a_protocol_that_breaks(
     method: str, workbench: Workbench, logged_errors: LoggedErrors
 ) -> None:
-    """An exception in a protocol is logged and closes its connection, and no other."""
+    """An exception in a protocol is logged, and closes only its own connection."""
 
     def broken(*arguments: object) -> None:
         raise LookupError("a mistake")

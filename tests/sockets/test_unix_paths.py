@@ -1,4 +1,4 @@
-"""The paths of UNIX listeners: stale, in use, something else, and whose they are."""
+"""The paths of UNIX listeners: stale, in use, or not a socket; and their owners."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ DESCRIPTIONS = ["unix:{}", "unix:{}:lockfile=0", "haproxy:unix:{}", "haproxy:uni
 
 @contextmanager
 def somebody_else() -> Iterator[None]:
-    """The process is nobody's meanwhile, and has no privileges."""
+    """For the ``with`` block, the process runs as user nobody, without privileges."""
     os.seteuid(NOBODY.pw_uid)
     try:
         yield
@@ -48,18 +48,18 @@ def somebody_else() -> Iterator[None]:
 
 
 def make_stale(path: Path, kind: int = socket.SOCK_STREAM) -> None:
-    """Leave a socket and a lock at `path` as a process 1 that was killed does."""
+    """Leave a socket and a lock at `path`, as a killed process with number 1 does."""
     with socket.socket(socket.AF_UNIX, kind) as killed:
         killed.bind(str(path))
         if kind == socket.SOCK_STREAM:
             killed.listen()
-    # The process that the lock names runs: in a container it is the new process itself.
+    # A process with the number in the lock runs: in a container it is the new process.
     Path(f"{path}.lock").symlink_to(str(os.getpid()))
 
 
 @pytest.mark.parametrize("description", DESCRIPTIONS)
 async def test_a_stale_path_is_replaced(proxied: Proxied, tmp_path: Path, description: str) -> None:
-    """What a killed process left is no obstacle, with a lock or without, wrapped or not."""
+    """The path of a killed process is replaced, with a lock or without, wrapped or not."""
     path = tmp_path / "socket"
     make_stale(path)
     await proxied.start(listen=description.format(path))
@@ -72,7 +72,7 @@ async def test_a_stale_path_is_replaced(proxied: Proxied, tmp_path: Path, descri
 
 
 async def test_a_stale_path_of_datagrams_is_replaced(ground: Ground, tmp_path: Path) -> None:
-    """A socket of any kind that nobody holds is stale."""
+    """A socket of any kind that no process has open is stale."""
     path = tmp_path / "socket"
     make_stale(path, socket.SOCK_DGRAM)
     service = ground.service(f"unix:{path}")
@@ -83,7 +83,7 @@ async def test_a_stale_path_of_datagrams_is_replaced(ground: Ground, tmp_path: P
 
 
 def refusal(service: ProxyService) -> str:
-    """Why the service cannot start."""
+    """Return the error with which the service does not start."""
     with pytest.raises(CannotListenError) as raised:
         service.startService()
     error = raised.value.socketError
@@ -106,7 +106,7 @@ def refusal(service: ProxyService) -> str:
 def test_what_is_no_socket_stays(
     ground: Ground, tmp_path: Path, lock: str, make: Callable[[Path], object], what: str
 ) -> None:
-    """Nothing but a socket is ever removed, not even a link to a stale socket."""
+    """Only a socket is ever removed, not even a link to a stale socket."""
     path = tmp_path / "path"
     make_stale(tmp_path / "other")
     make(path)
@@ -128,7 +128,7 @@ def listening(path: Path, kind: int = socket.SOCK_STREAM) -> Iterator[socket.soc
 
 @pytest.mark.parametrize("lock", ["lockfile=1", "lockfile=0"])
 def test_a_path_where_a_process_listens_stays(ground: Ground, tmp_path: Path, lock: str) -> None:
-    """It is asked by connecting, and hears nothing but an end."""
+    """evproxy finds out with a connect, and the process there sees only an end."""
     path = tmp_path / "socket"
     service = ground.service(f"unix:{path}:{lock}")
     with listening(path) as other:
@@ -141,7 +141,7 @@ def test_a_path_where_a_process_listens_stays(ground: Ground, tmp_path: Path, lo
 
 
 def test_a_full_accept_queue_is_in_use(ground: Ground, tmp_path: Path) -> None:
-    """A process that does not keep up with its clients is alive; nobody waits for it."""
+    """A process with a full accept queue counts as listening, and evproxy does not wait."""
     path = tmp_path / "socket"
     with listening(path), ExitStack() as clients:
         while True:
@@ -156,7 +156,7 @@ def test_a_full_accept_queue_is_in_use(ground: Ground, tmp_path: Path) -> None:
 
 
 def test_a_socket_of_another_kind_is_in_use(ground: Ground, tmp_path: Path) -> None:
-    """A datagram socket that a process holds cannot be connected to as a stream, and stays."""
+    """A datagram socket that a process has open takes no stream connect, and stays."""
     path = tmp_path / "socket"
     with listening(path, socket.SOCK_DGRAM):
         assert refusal(ground.service(f"unix:{path}")) == (
@@ -170,7 +170,7 @@ def test_a_socket_of_another_kind_is_in_use(ground: Ground, tmp_path: Path) -> N
 def test_a_socket_that_may_not_be_connected_is_in_use(
     ground: Ground, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Who may not ask does not remove."""
+    """A socket stays if this process may not connect to it."""
     monkeypatch.chdir(tmp_path)
     tmp_path.chmod(0o777)
     path = Path("socket")
@@ -188,7 +188,7 @@ def test_a_socket_that_may_not_be_connected_is_in_use(
 async def test_a_path_that_another_took_stays(
     ground: Ground, tmp_path: Path, warnings_logged: list[str]
 ) -> None:
-    """At its end a listener removes only what it put there, and the other's lock stays too."""
+    """A listener removes only its own socket and lock, not those of another process."""
     path, lock = tmp_path / "socket", tmp_path / "socket.lock"
     service = ground.service(f"unix:{path}")
     service.startService()
@@ -202,7 +202,7 @@ async def test_a_path_that_another_took_stays(
 
 
 async def test_a_restart_in_the_same_place(ground: Ground, tmp_path: Path) -> None:
-    """While the one drains, the next one has the path already; the end of the first leaves it."""
+    """The next process takes the path while the first drains; the first then leaves it."""
     path = tmp_path / "socket"
     first, second = (ground.service(f"unix:{path}", drain_timeout=3600) for _ in range(2))
     first.startService()
@@ -219,7 +219,7 @@ async def test_a_restart_in_the_same_place(ground: Ground, tmp_path: Path) -> No
 
 
 def test_a_claim_is_one_process_at_a_time(ground: Ground, tmp_path: Path) -> None:
-    """Where one has bound and is about to listen, another one ends, and takes nothing away."""
+    """While one process has bound and does not listen yet, another fails and removes nothing."""
     path = tmp_path / "socket"
     with claimed(bytes(path)), socket.socket(socket.AF_UNIX) as one:
         one.bind(str(path))
@@ -232,7 +232,7 @@ def test_a_claim_is_one_process_at_a_time(ground: Ground, tmp_path: Path) -> Non
 
 
 def test_a_claim_that_was_left_is_no_obstacle(tmp_path: Path) -> None:
-    """The file of a claim that a killed process left is taken over, and removed."""
+    """The claim file of a killed process is taken over, and removed."""
     path = tmp_path / "socket"
     claim = tmp_path / "socket.flock"
     claim.touch()
@@ -242,7 +242,7 @@ def test_a_claim_that_was_left_is_no_obstacle(tmp_path: Path) -> None:
 
 
 def test_a_claim_that_ends_meanwhile(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A lock on a file that its owner has removed is none: the file that is there is locked."""
+    """A lock on a claim file that was removed does not count: the file there now is locked."""
     path, claim = tmp_path / "socket", tmp_path / "socket.flock"
     flock, ends = fcntl.flock, [claim.unlink]
 
@@ -263,7 +263,7 @@ def test_a_claim_that_ends_meanwhile(tmp_path: Path, monkeypatch: pytest.MonkeyP
 def test_a_file_in_place_of_a_lock_stays(
     ground: Ground, tmp_path: Path, name: str, make: Callable[[Path], object]
 ) -> None:
-    """What is not evproxy's is not removed for a claim or a lock; the error names it."""
+    """A file that is not evproxy's is not removed for a claim or a lock; the error names it."""
     make(tmp_path / name)
     with pytest.raises(CannotListenError) as raised:
         ground.service(f"unix:{tmp_path}/socket").startService()
@@ -272,7 +272,7 @@ def test_a_file_in_place_of_a_lock_stays(
 
 
 def race(path: Path, starters: int) -> list[int]:
-    """Have `starters` processes take `path` at once; the inodes of what those who did bound."""
+    """Let `starters` processes take `path` at once; return the inodes of the bound sockets."""
     start_read, start_write = os.pipe()
     end_read, end_write = os.pipe()
     told_read, told_write = os.pipe()
@@ -289,7 +289,7 @@ def race(path: Path, starters: int) -> list[int]:
                     inode = os.lstat(path).st_ino
                     one.listen()
                     os.write(told_write, b"%20d" % inode)
-                    # It lets the claim go, and keeps the socket until all are through.
+                    # Release the claim, and keep the socket until all processes are done.
                     keep = one.dup()
                 os.read(end_read, 1)
                 keep.close()
@@ -314,7 +314,7 @@ def race(path: Path, starters: int) -> list[int]:
 
 
 def test_several_that_start_at_once(tmp_path: Path) -> None:
-    """Of several processes that take one stale path, one gets it, and what it bound stays."""
+    """Of several processes that take one stale path, one gets it, and its socket stays."""
     for number in range(20):
         path = tmp_path / str(number)
         make_stale(path)
@@ -350,7 +350,7 @@ def permissions_of(path: Path) -> tuple[str, int, int]:
 async def test_who_may_connect(
     ground: Ground, tmp_path: Path, wrapper: str, given: dict[str, str], expected: tuple[Any, ...]
 ) -> None:
-    """The path has the mode, the user and the group that are set; other listeners have none."""
+    """The path has the mode, user and group of the settings; other listeners are not changed."""
     path = tmp_path / "socket"
     service = ground.service(f"{wrapper}unix:{path}", "tcp:0:interface=127.0.0.1", **given)
     service.startService()
@@ -363,7 +363,7 @@ async def test_who_may_connect(
 
 @as_root
 def test_options_and_keys(tmp_path: Path) -> None:
-    """The command line sets them for each UNIX listener, the file for the one that has them."""
+    """An option is for all UNIX listeners, a key of the file for its own listener."""
     file = tmp_path / "evproxy.toml"
     file.write_text(
         '[[listeners]]\nlisten = "unix:c"\nunix_mode = "600"\nunix_user = "nobody"\n'
@@ -387,7 +387,7 @@ def test_options_and_keys(tmp_path: Path) -> None:
 async def test_nobody_connects_before(
     ground: Ground, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The permissions are there when the socket begins to listen, so nobody gets in without."""
+    """The permissions are set before the socket listens, so no other client gets in."""
     path = tmp_path / "socket"
     seen = []
     listen = socket.socket.listen
@@ -405,7 +405,7 @@ async def test_nobody_connects_before(
 def test_a_path_that_may_not_be_given_away(
     ground: Ground, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Who is not root cannot give a path to another user: one error, and nothing is left."""
+    """Only root can give a path to another user; others get one error, and nothing is left."""
     monkeypatch.chdir(tmp_path)
     tmp_path.chmod(0o777)
     service = ground.service("unix:socket", unix_user="daemon")
@@ -448,7 +448,7 @@ def test_a_path_that_may_not_be_given_away(
 def test_permissions_that_cannot_be(
     reactor: Any, listen: str, given: dict[str, Any], line: str
 ) -> None:
-    """What is wrong with them is an error that names the setting, before anything is bound."""
+    """A wrong permission is an error that names the setting, before anything is bound."""
     with pytest.raises(SettingsError) as raised:
         ProxyService(reactor, [listen], ["127.0.0.1:1"], **given)
     assert str(raised.value) == line

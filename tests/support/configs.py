@@ -19,6 +19,7 @@ relay = "stream"
 name = "front"
 listen = "unix:front.sock:mode=600"
 pool = "web"
+accept_proxy_protocol_from = ["10.0.0.0/8", "unix"]
 
 [[listeners]]
 pool = "found"
@@ -28,7 +29,7 @@ balance = "least-time"
 upstreams = [
   "tcp:10.0.0.1:80",
   {endpoint = "[2001:db8::1]:80", weight = 0, backup = true, max_sessions = 5, priority = 2},
-  "unix:app.sock",
+  {endpoint = "unix:app.sock", tags = ["a:b"]},
 ]
 connect_timeout = 1
 connect_attempts = 4
@@ -36,6 +37,7 @@ queue_timeout = 0
 queue_size = 0
 slow_start = 30
 on_down = "reset"
+send_proxy_protocol = 2
 all_down = "try"
 health_check = {kind = "tls", verify = true, server_name = "web", ca = "ca.pem", port = 443}
 ejection = {}
@@ -46,6 +48,7 @@ discover = {kind = "file", path = "servers.json"}
 [timeouts]
 idle = 0
 half_close = 1.5
+handshake = 5
 drain = 0
 """
 

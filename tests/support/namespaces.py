@@ -100,7 +100,7 @@ def network_of_its_own() -> Iterator[None]:
         os.close(before)
 
 
-def few_local_ports(count: int) -> None:
+def few_local_ports(count: int, first: int = 40001) -> None:
     """Leave only so many local ports for connects in the network of this thread."""
     with open("/proc/sys/net/ipv4/ip_local_port_range", "w") as file:
-        file.write(f"40001 {40000 + count}")
+        file.write(f"{first} {first + count - 1}")

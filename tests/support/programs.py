@@ -1,12 +1,17 @@
-"""Real programs that tests talk to.  Missing is a skip at a developer's desk, a failure in CI."""
+"""
+Real programs that tests talk to, and modules that not every machine can have.
+
+Missing is a skip at a developer's desk, a failure in CI.
+"""
 
 from __future__ import annotations
 
+import importlib.util
 import os
 import shutil
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import pytest
 from twisted.internet.utils import getProcessOutputAndValue
@@ -35,6 +40,17 @@ def requires_program(name: str, environ: Mapping[str, str] = os.environ) -> str:
     found = shutil.which(name, path=search_path(environ))
     if found is not None:
         return found
+    missing(name, environ)
+
+
+def requires_module(name: str, environ: Mapping[str, str] = os.environ) -> None:
+    """The same for the Python module `name`."""
+    if importlib.util.find_spec(name) is None:
+        missing(name, environ)
+
+
+def missing(name: str, environ: Mapping[str, str]) -> NoReturn:
+    """Skip the test, or fail it if ``CI`` is set in `environ`."""
     if environ.get("CI"):
         pytest.fail(f"{name} is not installed, and CI has to have it", pytrace=False)
     pytest.skip(f"{name} is not installed")

@@ -16,7 +16,7 @@ from twisted.internet.interfaces import IListeningPort
 from evproxy.engine.pipes import MOST
 from evproxy.hub import Hub
 from evproxy.interfaces import Observer
-from evproxy.model import SessionRecord
+from evproxy.model import SessionRecord, UpstreamServer
 from evproxy.observe.log import TroubleLog
 from evproxy.relay.contract import Half, Relay, RelayListener
 from evproxy.relay.stages import Stage
@@ -126,13 +126,14 @@ class Proxied:
         self,
         *,
         listen: str = "tcp:0:interface=127.0.0.1",
-        upstreams: list[str] | None = None,
+        upstreams: Sequence[str | UpstreamServer] | None = None,
         timeouts: Timeouts | None = None,
         max_sessions: int = 10_000,
         factory: type[ProxyFactory] = ProxyFactory,
         most_pipes: int = MOST,
         keepalive: Keepalive | None = None,
         observers: Sequence[Observer] = (),
+        accept_proxy_protocol_from: Sequence[str] = (),
         wrap: Callable[[ProxyFactory], Any] = lambda factory: factory,
         **pool: Any,
     ) -> None:
@@ -163,6 +164,7 @@ class Proxied:
             reactor=self.reactor,
             listener="test",
             timeouts=timeouts or Timeouts(),
+            accept_proxy_protocol_from=accept_proxy_protocol_from,
             hub=hub,
             admission=self.admission,
             plane=self.plane,

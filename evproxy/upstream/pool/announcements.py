@@ -61,6 +61,10 @@ class Announcements:
         what = f"the health checks of {self._pool} cannot run: {shortage.what}"
         self._pressure.felt(Shortage(what, shortage.remedy))
 
+    def short(self, shortage: Shortage) -> None:
+        """A connect had to do without something because of `shortage`."""
+        self._pressure.felt(shortage)
+
     def stop(self) -> None:
         """The pool has stopped: cancel the timers."""
         self._pressure.stop()

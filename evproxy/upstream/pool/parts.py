@@ -8,6 +8,7 @@ from typing import Any
 
 from attrs import frozen
 
+from evproxy.errors import Shortage
 from evproxy.interfaces import Balancer, Dialer, Discovery, Probe
 from evproxy.model import UpstreamServer
 from evproxy.policy.balance.by_name import balancer_named
@@ -18,6 +19,7 @@ from evproxy.upstream.address import dialer_for
 from evproxy.upstream.discovery.by_kind import discovery_for
 from evproxy.upstream.names import Names
 from evproxy.upstream.probes.endpoints import check_endpoints
+from evproxy.upstream.probes.header import check_header
 from evproxy.upstream.probes.probe import check_probe, probe_for
 from evproxy.upstream.resolving import ResolvingReactor
 
@@ -29,24 +31,24 @@ def dialers_on(
     Return a factory of dialers for one pool.
 
     :param names: resolves host names.
-    :param source: the source addresses; ``None``: as the kernel chooses.
+    :param source: the source addresses of plain sockets; ``None``: as the kernel chooses.
     """
     return lambda server: dialer_for(reactor, names, server, source)
 
 
 def probes_on(
-    reactor: Any, names: Names | None = None, source: Sources | None = None
+    reactor: Any, names: Names | None = None, pool_proxy_version: int = 0
 ) -> Callable[[HealthCheck], Probe]:
     """
     Return a factory that makes the probe for a health check.
 
     :param names: resolves host names; ``None``: a resolver of its own.
-    :param source: the source addresses; ``None``: as the kernel chooses.
+    :param pool_proxy_version: the version of the PROXY header that a server gets first, unless
+        the server has a version of its own.
     """
     names = names or Names(reactor)
-    connecting = reactor if source is None else SourcedReactor(reactor, source)
     return lambda check: probe_for(
-        reactor, check, check_endpoints(connecting, names, check.timeout)
+        reactor, check, check_endpoints(reactor, names, check.timeout), pool_proxy_version
     )
 
 
@@ -89,23 +91,35 @@ class Parts:
 
     `probe` and `discovery` are ``None`` if the pool has no health checks or no discovery.
     `own_names` is the resolver that the pool must stop: ``None`` if the caller gave `names`.
+
+    :param short: called with the shortage when a source address cannot be used.
     """
 
-    def __init__(self, reactor: Any, settings: PoolSettings, given: GivenParts) -> None:
+    def __init__(
+        self,
+        reactor: Any,
+        settings: PoolSettings,
+        given: GivenParts,
+        short: Callable[[Shortage], None],
+    ) -> None:
         self.own_names = Names(reactor) if given.names is None else None
         names = given.names or self.own_names
         assert names is not None
         source = Sources(settings.source) if settings.source else None
         self.random = given.random if given.random is not None else Random()
         self.balancer = given.balancer or balancer_named(settings.balance, self.random)
-        self.dialer_for = given.dialer_for or dialers_on(reactor, names, source)
+        connecting = reactor if source is None else SourcedReactor(reactor, source, short)
+        self.dialer_for = given.dialer_for or dialers_on(connecting, names, source)
         self.probe = given.probe
+        self._proxy_version = settings.send_proxy_protocol
         self.check_timing = given.check_timing or HealthCheck()
         # A probe that the caller makes may accept endpoints that evproxy's own probes refuse.
         self._own_check: HealthCheck | None = None
         if settings.health_check is not None:
             self.check_timing = settings.health_check
-            self.probe = (given.probe_for or probes_on(reactor, names, source))(self.check_timing)
+            version = settings.send_proxy_protocol
+            make_probe = given.probe_for or probes_on(connecting, names, version)
+            self.probe = make_probe(self.check_timing)
             if given.probe_for is None:
                 self._own_check = settings.health_check
         self.discovery = given.discovery
@@ -115,9 +129,10 @@ class Parts:
 
     def check_endpoint(self, server: UpstreamServer) -> None:
         """
-        Check that the probe can ever succeed for `server`.
+        Check that `server` can get a PROXY header, and that the probe can ever succeed for it.
 
         :raises SettingsError: if it cannot; the message says why, with the key's name.
         """
+        check_header(server, self._proxy_version)
         if self._own_check is not None:
             check_probe(self._own_check, server.endpoint)

@@ -62,11 +62,11 @@ class RunningPool:
         self.name = settings.name
         self.connect_timeout = settings.connect_timeout
         self.connect_attempts = settings.connect_attempts
-        self._parts = parts = Parts(reactor, settings, given)
         self._users = Users()
         self._stopped = False
         self._hub = hub_of(observer)
         self._announcements = Announcements(reactor, settings.name, self._hub)
+        self._parts = parts = Parts(reactor, settings, given, self._announcements.short)
         self._members = Members(
             reactor,
             self._make,
@@ -328,7 +328,13 @@ class RunningPool:
 
     def _make(self, spec: UpstreamServer) -> PoolServer:
         held: set[PoolSession] | None = None if self._resetter is None else set()
-        return PoolServer(spec, self._parts.dialer_for(spec), self.reactor.seconds, held=held)
+        return PoolServer(
+            spec,
+            self._parts.dialer_for(spec),
+            self.reactor.seconds,
+            held=held,
+            pool_proxy_version=self.settings.send_proxy_protocol,
+        )
 
     def _changed(self, server: PoolServer) -> None:
         self._selection.stale = True

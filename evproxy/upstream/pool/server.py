@@ -8,7 +8,7 @@ from math import exp, inf
 from attrs import Factory, define, field
 
 from evproxy.interfaces import Dialer, PoolSession
-from evproxy.model import UpstreamServer
+from evproxy.model import UpstreamServer, proxy_version
 from evproxy.policy.health import EjectionRecord, slow_start_part
 from evproxy.upstream.pool.status import ServerStatus
 
@@ -26,6 +26,8 @@ class PoolServer:
 
     `given` is the configured or discovered value; `spec` is the value in force.
     `limit` is the most sessions that the server may have, infinite if there is no bound.
+    `proxy_version` is the version of the PROXY header that the server gets, by default
+    `pool_proxy_version`; 0: none.
     `down_why` and `drain_why` say why the server is, or was last, down or draining.
     `usable` says whether the server may get new sessions; `open` is the same without regard
     to health.  `update_derived` sets both.
@@ -39,12 +41,14 @@ class PoolServer:
     _seconds: Callable[[], float]
     discovered: bool = False
     held: set[PoolSession] | None = None
+    pool_proxy_version: int = 0
     was_down: bool = field(init=False, default=False)
     connecting: set[PoolSession] = field(init=False, factory=set)
 
     spec: UpstreamServer = field(init=False)
     name: str = field(init=False)
     limit: float = field(init=False)
+    proxy_version: int = field(init=False)
     weight: float = field(init=False)
     usable: bool = field(init=False)
     open: bool = field(init=False)
@@ -81,6 +85,7 @@ class PoolServer:
         self.spec = spec
         self.name = spec.name
         self.limit = spec.max_sessions or inf
+        self.proxy_version = proxy_version(spec, self.pool_proxy_version)
 
     def update_derived(self, now: float, slow_start: float) -> None:
         """Derive `open`, `usable` and `weight`, which the hot path reads, from the state."""

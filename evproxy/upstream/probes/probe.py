@@ -16,7 +16,7 @@ from twisted.internet.interfaces import IStreamClientEndpoint
 from evproxy.config.impossible import impossible
 from evproxy.errors import SettingsError, Shortage
 from evproxy.interfaces import Probe
-from evproxy.model import UpstreamServer
+from evproxy.model import UpstreamServer, proxy_version
 from evproxy.settings import HealthCheck
 from evproxy.upstream.address import parse_upstream, with_port
 from evproxy.upstream.dialers import TCPAddress
@@ -24,6 +24,7 @@ from evproxy.upstream.probes import scripts
 from evproxy.upstream.probes.attempt import Attempt
 from evproxy.upstream.probes.conversation import Conversation, ask_tcp
 from evproxy.upstream.probes.endpoints import FIRST_ANSWER, LooksUp
+from evproxy.upstream.probes.header import HeaderEndpoint
 from evproxy.upstream.probes.http import HttpQuestion
 from evproxy.upstream.probes.tls import TlsQuestion, name_of, refuse_tls
 
@@ -50,6 +51,8 @@ class EndpointProbe:
     :param timeout: seconds for the whole check, from when the server's address is known.
     :param port: the port to check; 0: the server's own port.
     :param endpoint_for: makes the client endpoint of an address.
+    :param pool_proxy_version: the version of the PROXY header that comes first, unless the server
+        has a version of its own; 0: no header.
     """
 
     def __init__(
@@ -59,12 +62,14 @@ class EndpointProbe:
         endpoint_for: Callable[[str], IStreamClientEndpoint],
         timeout: float,
         port: int = 0,
+        pool_proxy_version: int = 0,
     ) -> None:
         self._reactor = reactor
         self._question = question
         self._endpoint_for = endpoint_for
         self._timeout = timeout
         self._port = port
+        self._pool_proxy_version = pool_proxy_version
         self.longest = FIRST_ANSWER + timeout
         """See `evproxy.interfaces.SelfBounded`."""
 
@@ -76,12 +81,15 @@ class EndpointProbe:
         plain = parse_upstream(server.endpoint)
         called = server.name if isinstance(plain, TCPAddress) else server.endpoint
         attempt = Attempt(self._reactor, self._timeout, done, called)
+        version = proxy_version(server, self._pool_proxy_version)
 
         def ask() -> Deferred[Any]:
             address = with_port(server.endpoint, self._port)
             endpoint = server.client_endpoint or self._endpoint_for(address)
             if isinstance(endpoint, LooksUp):
                 endpoint.notify(attempt)
+            if version:
+                endpoint = HeaderEndpoint(endpoint, version)
             return self._question(attempt, attempt.watched(endpoint), server)
 
         attempt.begin(ask)
@@ -89,7 +97,10 @@ class EndpointProbe:
 
 
 def probe_for(
-    reactor: Any, check: HealthCheck, endpoint_for: Callable[[str], IStreamClientEndpoint]
+    reactor: Any,
+    check: HealthCheck,
+    endpoint_for: Callable[[str], IStreamClientEndpoint],
+    pool_proxy_version: int = 0,
 ) -> Probe:
     """
     Make the probe that `check` describes.
@@ -97,10 +108,13 @@ def probe_for(
     :param reactor: the time and the timers; for ``http`` a reactor for Twisted's `Agent`.
     :param endpoint_for: makes the client endpoint of an address (``HOST:PORT`` or a Twisted
         client endpoint description).
+    :param pool_proxy_version: see `EndpointProbe`.
     :raises SettingsError: if no server can pass the check; the message names the key.
     """
     question = question_for(reactor, check)
-    return EndpointProbe(reactor, question, endpoint_for, check.timeout, check.port)
+    return EndpointProbe(
+        reactor, question, endpoint_for, check.timeout, check.port, pool_proxy_version
+    )
 
 
 def check_probe(check: HealthCheck, endpoint: str) -> None:

@@ -1,0 +1,103 @@
+"""
+PROXY headers and sessions: whose session it is behind a header, and what a server is told.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from attrs import evolve
+from twisted.internet.address import UNIXAddress
+
+from evproxy.config.canonical import canonical_address, host_and_port
+from evproxy.escape import escaped
+from evproxy.model import ConnectionInfo
+from evproxy.wire.proxy_protocol import (
+    Address,
+    InetAddress,
+    ProxyHeader,
+    ProxyHeaderReader,
+    Tlvs,
+    UnixAddress,
+    header_bytes,
+)
+from evproxy.wire.proxy_protocol.framing import Tlv
+from evproxy.wire.proxy_protocol.header import UNIX_LENGTH
+from evproxy.wire.proxy_protocol.tlvs import TlvType
+
+
+class HeaderReader:
+    """Reads a PROXY header: an `evproxy.session.inspection.Reader` of it and of its size."""
+
+    __slots__ = ("_reader",)
+
+    def __init__(self) -> None:
+        self._reader = ProxyHeaderReader()
+
+    def feed(self, data: bytes) -> tuple[ProxyHeader, int] | None:
+        """
+        The header and its size in bytes, once it is complete.
+
+        :raises evproxy.errors.ProxyHeaderError: at the first byte that cannot be a header's.
+        """
+        header = self._reader.feed(data)
+        return None if header is None else (header, self._reader.size)
+
+
+def behind(header: ProxyHeader, info: ConnectionInfo) -> ConnectionInfo:
+    """
+    What is known of the client behind `header`.
+
+    Without addresses in the header (``LOCAL``, ``UNKNOWN``, UNSPEC), those of the socket count.
+
+    :param info: what was known before: the address of the proxy that sent the header.
+    """
+    via = host_and_port(info.peer_host, info.peer_port) if info.peer_port else info.peer_host
+    if header.local or (pair := header.inet_pair() or header.unix_pair()) is None:
+        return evolve(info, via=via, header=header)
+    source, _ = pair
+    if isinstance(source, UnixAddress):
+        path = escaped(source.path.decode("utf-8", "surrogateescape"))
+        return evolve(info, peer_host=path, peer_port=0, via=via, header=header)
+    host = canonical_address(source.host)
+    return evolve(info, peer_host=host, peer_port=source.port, via=via, header=header)
+
+
+def header_for(version: int, info: ConnectionInfo, host: Any, unique_id: str) -> bytes:
+    """
+    The PROXY header for the server of the client that `info` describes.
+
+    It has the addresses and the TLVs of the header that the client's proxy sent, if there is one.
+    To these it adds the name that the client asks for (SNI), and the unique id, unless they came
+    in.  A ``LOCAL`` header that came in says nothing of a client: the socket's addresses count.
+
+    :param version: 1 or 2; only version 2 has TLVs.
+    :param host: evproxy's address on the client's connection, as Twisted has it.
+    :param unique_id: of the session.
+    """
+    source, destination = _source(info), _address(host)
+    tlvs: tuple[Tlv, ...] = ()
+    if info.header is not None:
+        pair = info.header.inet_pair() or info.header.unix_pair()
+        if pair is not None and not info.header.local:
+            source, destination = pair
+        tlvs = info.header.tlvs
+    known = dict(tlvs)
+    if info.server_name and TlvType.AUTHORITY not in known:
+        tlvs = (*tlvs, (TlvType.AUTHORITY, info.server_name.encode()))
+    if TlvType.UNIQUE_ID not in known:
+        tlvs = (*tlvs, (TlvType.UNIQUE_ID, unique_id.encode()))
+    return header_bytes(ProxyHeader(version, source, destination, tlvs=Tlvs(tlvs)))
+
+
+def _source(info: ConnectionInfo) -> Address:
+    if info.peer_port:
+        return InetAddress(info.peer_host, info.peer_port)
+    # The path of a client's UNIX socket is for logs only: most have none.
+    return UnixAddress(b"")
+
+
+def _address(host: Any) -> Address:
+    if isinstance(host, UNIXAddress):
+        return UnixAddress((host.name or b"")[:UNIX_LENGTH])
+    return InetAddress(host.host, host.port)

@@ -1,0 +1,143 @@
+"""UNIX listening ports: each claims its path, and removes it when it closes."""
+
+from __future__ import annotations
+
+import os
+import socket
+from collections.abc import Callable
+from typing import Any
+
+from twisted.internet import tcp, unix
+from twisted.internet.address import UNIXAddress
+from twisted.internet.error import CannotListenError
+from twisted.logger import Logger
+from twisted.python.failure import Failure
+
+from evproxy.escape import escaped
+from evproxy.sockets.ports import Acceptor, ListeningSocket, PlainPort
+from evproxy.sockets.unix_path import (
+    Mark,
+    Permissions,
+    claimed,
+    give,
+    in_file_system,
+    mark,
+    remove_stale_lock,
+)
+
+_log = Logger()
+
+
+class PathSocket(ListeningSocket):
+    """
+    A listening socket at a path, whose user and group are set before a client can connect.
+
+    :param owner: the user and the group.
+    :param path: the path that `bind` will get.
+    """
+
+    def __init__(self, made: socket.socket, owner: Permissions, path: bytes) -> None:
+        super().__init__(made.family, made.type, made.proto, made.detach())
+        self._owner = owner
+        self._path = path
+        self.mark: Mark | None = None
+        """The identity of the file at the path, once the socket is bound."""
+
+    def bind(self, address: Any) -> None:
+        """Bind and set the owner: no client can connect before the socket listens."""
+        super().bind(address)
+        if in_file_system(self._path):
+            self.mark = mark(self._path)
+            give(self._path, self._owner)
+
+
+class UNIXPort(PlainPort, unix.Port):
+    """
+    A UNIX listening port of evproxy.
+
+    The port replaces a stale socket, and nothing else.  It closes even if its path cannot be
+    removed.  See `evproxy.sockets.unix_path`.
+    """
+
+    _made: PathSocket | None
+
+    def __init__(
+        self, acceptor: Acceptor, owner: Permissions, address: str | bytes, *args: Any
+    ) -> None:
+        super().__init__(acceptor, address, *args)
+        self._path: bytes = UNIXAddress(address).name or b""
+        self._owner = owner
+
+    def createInternetSocket(self) -> PathSocket:
+        """Make the socket as Twisted does, but as a `PathSocket`."""
+        self._made = PathSocket(super().createInternetSocket(), self._owner, self._path)
+        self._made.setblocking(False)
+        return self._made
+
+    def startListening(self) -> None:
+        """
+        Bind and listen.  Clean up after a failure.
+
+        :raises CannotListenError: if the path is in use or cannot be taken.
+        """
+        if not in_file_system(self._path):
+            self.wantPID = False
+            super().startListening()
+            return
+        try:
+            with claimed(self._path):
+                self._listen()
+        except OSError as error:
+            raise CannotListenError(None, self._path, error) from error
+
+    def _listen(self) -> None:
+        if self.wantPID:
+            remove_stale_lock(self._path)
+        try:
+            super().startListening()
+        except BaseException:
+            if self._made is not None and self._made.mark is not None:
+                self._remove(os.unlink, self._path)
+            if self.lockFile is not None and self.lockFile.locked:
+                self._remove(self.lockFile.unlock)
+            raise
+
+    def connectionLost(self, reason: Failure) -> None:
+        """The port listens no longer."""
+        # `unix.Port.connectionLost` does not close the port if it cannot remove the path, and
+        # removes a path that another process has taken.
+        if in_file_system(self._path):
+            self._leave_path()
+        try:
+            tcp.Port.connectionLost(self, reason)
+        finally:
+            self.acceptor.gate.forget(self)
+
+    def _leave_path(self) -> None:
+        """Remove the path while the socket still listens: until then no other process takes it."""
+        assert self._made is not None
+        try:
+            replaced = mark(self._path) not in (self._made.mark, None)
+        except OSError:
+            replaced = False
+        if not replaced:
+            self._remove(os.unlink, self._path)
+            if self.lockFile is not None:
+                self._remove(self.lockFile.unlock)
+        else:
+            _log.warn(
+                "Something else is at the path of the UNIX listener {path} now, it stays",
+                path=os.fsdecode(self._path),
+            )
+
+    def _remove(self, remove: Callable[..., object], *arguments: Any) -> None:
+        try:
+            remove(*arguments)
+        except (OSError, ValueError) as error:
+            # The file is gone, or belongs to another process, or this process may not remove it
+            # any more (twistd --uid).
+            _log.warn(
+                "What the UNIX listener {path} put there cannot be removed: {why}",
+                path=escaped(os.fsdecode(self._path)),
+                why=getattr(error, "strerror", None) or error,
+            )

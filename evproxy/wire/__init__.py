@@ -1,0 +1,1 @@
+"""Bytes to values and back: what protocols say at the start of a connection.  Pure."""

@@ -1,0 +1,1 @@
+"""Wire formats: bytes in, values out, and the same in every fragmentation."""
