@@ -183,35 +183,35 @@ class Pool(Protocol):
 
 class Client(Protocol):
     """
-    A client whose pool is to be chosen.
+    A client for which a router chooses the pool.
 
-    The methods look at what the client sends first, one at a time.  The server gets all of these
-    bytes.  Each Deferred fails with an `evproxy.errors.EvproxyError` if the client ends its stream
-    before the answer is complete, or if what it sends is malformed.  A router that passes such an
-    error on refuses the client, with the error as the reason.  After the handshake timeout, the
-    client is reset.
+    The methods read the first bytes of the client, one method at a time.  The server still gets
+    all of these bytes.  Each Deferred fails with an `evproxy.errors.EvproxyError` if the client
+    ends its stream before the answer is complete, or if the bytes are malformed.  If a router lets
+    such an error pass, the client is refused, with the error as the reason.  After the handshake
+    timeout, evproxy resets the client.
     """
 
     @property
     def info(self) -> ConnectionInfo:
-        """What is known of its connection; behind a PROXY header, what the header says."""
+        """The addresses of the client; behind a PROXY header, the addresses in the header."""
 
     def peek(self, size: int) -> Deferred[bytes]:
         """
-        The first `size` bytes, or all bytes of a client that has sent fewer and ended its stream.
+        Return the first `size` bytes, or all bytes if the client has ended its stream after fewer.
 
         :param size: from 1 to 65536.
-        :raises ValueError: if it is another.
+        :raises ValueError: if `size` is out of this range.
         """
 
     def client_hello(self) -> Deferred[ClientHello | NotTls]:
-        """What a TLS client says first; `NotTls` if the client does not speak TLS."""
+        """Return the first message of a TLS client; `NotTls` if the client does not speak TLS."""
 
     def http_host(self) -> Deferred[HttpHost | NoHost]:
-        """The host that an HTTP/1 client asks for; `NoHost` if it names none."""
+        """Return the host in the request of an HTTP/1 client; `NoHost` if there is no host."""
 
     def postgres_start(self) -> Deferred[Start]:
-        """What a PostgreSQL client says first."""
+        """Return the first message of a PostgreSQL client."""
 
 
 @runtime_checkable
