@@ -14,7 +14,7 @@ class SettingsError(EvproxyError):
 
 
 class CannotOpenLog(EvproxyError):
-    """What an access log is to be written to cannot be opened.  The message is one line."""
+    """The destination of an access log cannot be opened.  The message is one line."""
 
 
 class NoServerAvailable(EvproxyError):

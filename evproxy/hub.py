@@ -1,8 +1,8 @@
 """
-The one place that calls observers.
+The hub: the one place that calls observers.
 
-A service, a factory or a pool has one `Hub`, and whoever has something to tell calls the method
-of the event on it.  An exception in an observer is logged and disturbs nobody.
+A service, a factory or a pool has one `Hub`.  To notify the observers of an event, code calls the
+method of the event on the hub.  The hub logs an exception in an observer, and goes on.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ EVENTS = (
     "log_not_reopened",
     "log_lines_lost",
 )
-"""The methods that an observer may have, those of the contracts in `evproxy.interfaces`."""
+"""The methods that an observer may have: the contracts in `evproxy.interfaces` define them."""
 
 _log = Logger()
 
@@ -44,14 +44,14 @@ class Hub:
     """
     Calls the observers of one service, factory or pool, in the order in which they were added.
 
-    An observer is called for each event that it has a method for, whichever of the contracts in
-    `evproxy.interfaces` it satisfies; a hub satisfies all of them.
+    An observer is notified of each event that it has a method for, whichever contracts of
+    `evproxy.interfaces` it satisfies.  A hub satisfies all of the contracts.
 
-    `starts`, `ends`: the methods to call for the start and the end of a session.  Where there
-    are none, a session makes no value for them.
+    `starts`, `ends`: the methods to call for the start and the end of a session.  If a list is
+    empty, a session does not make the value for it.
 
     :param observers: the first observers.
-    :raises SettingsError: if one of them has no method for any event.
+    :raises SettingsError: if an observer has no method for any event.
     """
 
     def __init__(self, observers: Iterable[Observer] = ()) -> None:
@@ -67,9 +67,9 @@ class Hub:
 
     def add(self, observer: Observer) -> None:
         """
-        Call `observer` from now on, once for each event, however often it is added.
+        Notify `observer` from now on: once for each event, however often it is added.
 
-        :raises SettingsError: if it has no method for any event.
+        :raises SettingsError: if `observer` has no method for any event.
         """
         if any(observer is each for each in self._observers):
             return
@@ -155,7 +155,7 @@ class Hub:
         self._tell("log_lines_lost", where, lines)
 
     def _tell(self, event: str, *facts: Any) -> None:
-        # An observer that is added by another one hears from the next event on.
+        # An observer that another observer adds now is notified from the next event on.
         for method in tuple(self._methods[event]):
             try:
                 method(*facts)
@@ -164,7 +164,7 @@ class Hub:
 
 
 def hub_of(observer: Observer | None) -> Hub:
-    """`observer` if it is a hub, else a hub with it; an empty one for ``None``."""
+    """Return `observer` if it is a hub, else a hub with `observer`; for ``None``, an empty hub."""
     if isinstance(observer, Hub):
         return observer
     return Hub() if observer is None else Hub((observer,))

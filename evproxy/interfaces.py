@@ -34,7 +34,7 @@ from evproxy.wire.postgres import Start
 
 
 class PlainConnector(Protocol):
-    """Makes plain socket connections; `timeout` in seconds bounds the attempt."""
+    """Makes plain socket connections; an attempt takes at most `timeout` seconds."""
 
     def connect(
         self, to: Any, factory: ClientFactory, timeout: float, source: Sources | None = None
@@ -42,23 +42,23 @@ class PlainConnector(Protocol):
         """
         Connect to `to`, an `evproxy.sockets.destination.Destination` made once for each server.
 
-        :param source: over TCP, one of these addresses, in turn, is this end of the connection.
+        :param source: for TCP, the local addresses to connect from, in turn.
         """
 
 
 class Dialer(Protocol):
-    """Makes connections to one upstream server, whatever its address is made of."""
+    """Makes connections to one upstream server, whatever kind of address it has."""
 
     def connect(
         self, factory: ClientFactory, timeout: float, sockets: PlainConnector
     ) -> IConnector:
         """
-        Start to connect; `timeout` seconds bound the attempt, `sockets` makes plain sockets.
+        Start to connect, with a timeout of `timeout` seconds; `sockets` makes plain sockets.
 
-        Ends in exactly one of ``factory.buildProtocol`` and
-        ``factory.clientConnectionFailed``, which may come before this returns.  A protocol
-        whose ``handshake`` is a Deferred ends it later: when that fires.
-        ``stopConnecting`` of what is returned cancels the attempt: nothing is left of it.
+        The attempt ends with a call of exactly one of ``factory.buildProtocol`` and
+        ``factory.clientConnectionFailed``, perhaps before this method returns.  If the protocol
+        has a ``handshake`` Deferred, the attempt ends later, when this Deferred fires.
+        ``stopConnecting`` of the returned connector cancels the attempt and leaves nothing behind.
         """
 
 
@@ -70,15 +70,16 @@ class Balancer(Protocol):
 
     def candidates(self, info: ConnectionInfo) -> Iterator[Candidate]:
         """
-        The servers of the last `update` in the order to try them, none twice.
+        Return the servers of the last `update` in the order to try them, none twice.
 
-        Some of them, or none, where the client may not go to the others.  Called for each
-        session, and again when it waits, to find out whether a server can help it.
+        If the client may use only some of the servers, or none, return only those.  The pool calls
+        this for each session, and again before the session waits, to find out whether any server
+        can take it.
         """
 
 
 class Server(Candidate, Protocol):
-    """An upstream server as the session that is to be connected sees it."""
+    """An upstream server, as a connecting session sees it."""
 
     @property
     def name(self) -> str: ...
@@ -92,11 +93,11 @@ class Server(Candidate, Protocol):
 
 
 class PoolSession(Protocol):
-    """What a pool sees of a session that holds one of its slots, and may do with it."""
+    """A session that holds a slot of a pool, as the pool sees it."""
 
     @property
     def phase(self) -> Phase:
-        """Where it is in its life; while it connects it may still go to another server."""
+        """The phase of the session; a session that connects may still go to another server."""
 
     def end(self, by: Side, how: Ending) -> None:
         """Reset both sides of the session now."""
@@ -106,7 +107,7 @@ class Waiter(Protocol):
     """A session's place in a pool's queue."""
 
     def cancel(self) -> None:
-        """Give the place up; neither callback will come."""
+        """Give up the place; neither callback is called any more."""
 
 
 class Pool(Protocol):
@@ -123,9 +124,9 @@ class Pool(Protocol):
 
     def candidates(self, info: ConnectionInfo) -> Iterator[Server]:
         """
-        The servers to try for one session, best first, none twice.
+        Return the servers to try for one session, best first, none twice.
 
-        Walked lazily: a server that is down or full when its turn comes is skipped.
+        The iterator is lazy: it skips a server that is down or full when its turn comes.
         """
 
     def wait(
@@ -136,15 +137,16 @@ class Pool(Protocol):
         tried: Collection[Server] = (),
     ) -> Waiter | None:
         """
-        Wait for a slot, when `candidates` gives none, or no more, because servers are full.
+        Wait for a slot, when `candidates` returns no server, or no more, because servers are full.
 
-        Calls `ready` once a slot may be free for the client of `info`, or `gave_up` after the
-        queue timeout.  Who finds none when `ready` is called, and waits again within it, keeps
-        its place.  ``None`` if waiting is pointless and there is no more to say.
+        The pool calls `ready` once a slot may be free for the client of `info`, or `gave_up` after
+        the queue timeout.  If a session finds no slot when `ready` is called, and calls `wait`
+        again from within `ready`, it keeps its place.
 
-        :raises evproxy.errors.NoServerAvailable: if waiting is pointless: no server but those
-            `tried` can help this client, or the queue is full.  The message is the reason that
-            the session ends with.
+        :return: the place; ``None`` if waiting is pointless and there is no special reason.
+        :raises evproxy.errors.NoServerAvailable: if waiting is pointless: no server except those
+            in `tried` can take this client, or the queue is full.  The message becomes the
+            session's error.
         """
 
     def claim(self, server: Server, session: PoolSession) -> None:
@@ -160,7 +162,7 @@ class Pool(Protocol):
         """
         The client left while connecting, or evproxy itself lacked something (`Shortage`).
 
-        The slot is free again; no blame.
+        The slot is free again, and the server is not blamed.
         """
 
     def ended(
@@ -173,46 +175,46 @@ class Pool(Protocol):
 
     def stop(self) -> None:
         """
-        The service has stopped: no timer, check or watch is left.
+        The service has stopped: end every timer, check and watch.
 
-        Comes once for each `start`, and never without one.
+        Called once for each `start`, and never without one.
         """
 
 
 class Client(Protocol):
     """
-    A client whose pool is to be chosen.
+    A client for which a router chooses the pool.
 
-    The methods look at what the client sends first, one at a time.  The server gets all of these
-    bytes.  Each Deferred fails with an `evproxy.errors.EvproxyError` if the client ends its stream
-    before the answer is complete, or if what it sends is malformed.  A router that passes such an
-    error on refuses the client, with the error as the reason.  After the handshake timeout, the
-    client is reset.
+    The methods read the first bytes of the client, one method at a time.  The server still gets
+    all of these bytes.  Each Deferred fails with an `evproxy.errors.EvproxyError` if the client
+    ends its stream before the answer is complete, or if the bytes are malformed.  If a router lets
+    such an error pass, the client is refused, with the error as the reason.  After the handshake
+    timeout, evproxy resets the client.
     """
 
     @property
     def info(self) -> ConnectionInfo:
-        """What is known of its connection; behind a PROXY header, what the header says."""
+        """The addresses of the client; behind a PROXY header, the addresses in the header."""
 
     def note(self, text: str) -> None:
         """Put `text` into the session's record as its `route`: what was chosen, and why."""
 
     def peek(self, size: int) -> Deferred[bytes]:
         """
-        The first `size` bytes, or all bytes of a client that has sent fewer and ended its stream.
+        Return the first `size` bytes, or all bytes if the client has ended its stream after fewer.
 
         :param size: from 1 to 65536.
-        :raises ValueError: if it is another.
+        :raises ValueError: if `size` is out of this range.
         """
 
     def client_hello(self) -> Deferred[ClientHello | NotTls]:
-        """What a TLS client says first; `NotTls` if the client does not speak TLS."""
+        """Return the first message of a TLS client; `NotTls` if the client does not speak TLS."""
 
     def http_host(self) -> Deferred[HttpHost | NoHost]:
-        """The host that an HTTP/1 client asks for; `NoHost` if it names none."""
+        """Return the host in the request of an HTTP/1 client; `NoHost` if there is no host."""
 
     def postgres_start(self) -> Deferred[Start]:
-        """What a PostgreSQL client says first."""
+        """Return the first message of a PostgreSQL client."""
 
 
 @runtime_checkable
@@ -221,30 +223,30 @@ class Router(Protocol):
 
     def route(self, client: Client) -> Any:
         """
-        The pool for `client`, or a Deferred of it.  This may be a coroutine (``async def``).
+        Return the pool for `client`, or a Deferred of it.  This may be a coroutine (``async def``).
 
-        ``None`` refuses the client.  A Deferred or a coroutine is cancelled when the client
-        leaves, and after the handshake timeout.  The code that makes the pools starts and stops
-        them.
+        ``None`` refuses the client.  evproxy cancels a Deferred or a coroutine when the client
+        leaves, and after the handshake timeout.  The program that makes the pools also starts and
+        stops them.
 
-        :raises evproxy.errors.Refused: to refuse the client; the message is the reason that the
-            session ends with.  Any other exception that is not an `EvproxyError` is logged with
-            its traceback, and ends the session too.
+        :raises evproxy.errors.Refused: to refuse the client; the message becomes the session's
+            error.  Any other exception that is not an `EvproxyError` is logged with its
+            traceback, and ends the session too.
         """
 
 
 @runtime_checkable
 class SharedPool(Pool, Protocol):
-    """A pool that tells its users apart, so that several may share it; a service is one."""
+    """A pool that several users may share, because it distinguishes them; a service is a user."""
 
     def start(self, user: object = None) -> None:
-        """`user` begins to use the pool; of no concern if it does already."""
+        """`user` begins to use the pool; ignored if `user` does so already."""
 
     def draining(self, user: object) -> None:
-        """`user` drains: it begins no more sessions.  Those that it has must not be ended."""
+        """`user` drains: it begins no more sessions.  The pool must not end those it has."""
 
     def stop(self, user: object = None) -> None:
-        """`user` has stopped; with the last one no timer, check or watch is left."""
+        """`user` has stopped; after the last user, end every timer, check and watch."""
 
 
 class SessionStartObserver(Protocol):
@@ -262,7 +264,7 @@ class SessionObserver(Protocol):
 
 
 class TroubleObserver(Protocol):
-    """Hears what keeps sessions from being served."""
+    """Is notified of what prevents evproxy from serving sessions."""
 
     def connect_failed(self, upstream: str, error: str) -> None:
         """One attempt to connect to the server named `upstream` failed."""
@@ -277,7 +279,7 @@ class TroubleObserver(Protocol):
 @runtime_checkable
 class PressureObserver(Protocol):
     """
-    Hears what evproxy itself lacks, for which no server is blamed.
+    Is notified of what evproxy itself lacks, for which no server is blamed.
 
     An observer of a service or a factory is notified of what sessions lack, an observer of a
     pool of what health checks lack.
@@ -285,72 +287,73 @@ class PressureObserver(Protocol):
 
     def pressure_began(self, what: str, remedy: str) -> None:
         """
-        `what` began: once for each period.
+        `what` began; called once for each period.
 
         `remedy` names the limit to raise, or where to look.
         """
 
     def pressure_over(self, what: str) -> None:
-        """`what` has not come up for some seconds; once after each `pressure_began`."""
+        """`what` has not occurred for some seconds; called once after each `pressure_began`."""
 
 
 class LogWriterObserver(Protocol):
     """
-    Hears what keeps the lines of a log from where they go.
+    Is notified of problems that keep log lines from their destination.
 
-    `where` is a path, or another name of that.
+    `where` is the path, or another name, of the destination.
     """
 
     def log_failed(self, where: str, why: str) -> None:
-        """A line could not be written: it waits, and is tried again.  Once for each period."""
+        """A write failed and will be retried; called once for each period."""
 
     def log_lines_dropped(self, where: str) -> None:
-        """So many lines wait that more are dropped from now on."""
+        """Too many lines wait: the writer drops lines from now on."""
 
     def log_written_again(self, where: str, dropped: int) -> None:
-        """Lines are written again; `dropped` of them are missing."""
+        """The writer takes lines again, after it dropped `dropped` lines."""
 
     def log_not_reopened(self, where: str, why: str) -> None:
-        """What has the name now cannot be opened: what was opened before is still written to."""
+        """The log could not be opened again: the old file stays in use."""
 
     def log_lines_lost(self, where: str, lines: int) -> None:
-        """The end came before the last `lines` could be written."""
+        """The service stopped before the last `lines` lines could be written."""
 
 
 class PoolObserver(Protocol):
-    """Hears what happens to the servers of pools."""
+    """Is notified of what happens to the servers of pools."""
 
     def server_changed(self, pool: str, server: str, state: str, why: str) -> None:
         """
         `server` became ``up``, ``down``, ``ejected``, ``draining``, ``added`` or ``removed``.
 
-        `why` also says until when, and what else keeps sessions away; see ``docs/pools.md``.
+        `why` also says how long the state lasts, and what else keeps sessions away; see
+        ``docs/pools.md``.
         """
 
     def pool_exhausted(self, pool: str, why: str) -> None:
-        """`pool` cannot serve sessions; once for each such period."""
+        """`pool` cannot serve sessions; called once for each such period."""
 
     def discovery_failed(self, pool: str, why: str) -> None:
         """
-        A look-up failed; the servers that were discovered before, if any, stay.
+        A look-up failed; servers that were discovered before stay in the pool.
 
-        Once for each reason (of the first few) until `discovery_recovered`.
+        Called once for each reason (of the first few) until `discovery_recovered`.
         """
 
     def discovery_recovered(self, pool: str) -> None:
-        """Look-ups succeed again, or nothing is wrong any more with what they find."""
+        """Look-ups succeed again, or the discovered set has no problems any more."""
 
 
 @runtime_checkable
 class DiscoveryObserver(PoolObserver, Protocol):
-    """A pool observer that tells a look-up that failed from one that found less than it should."""
+    """A pool observer that distinguishes a failed look-up from an incomplete one."""
 
     def discovery_incomplete(self, pool: str, why: str) -> None:
         """
-        The pool has the servers that were discovered; `why` is what is wrong with them.
+        The pool has the discovered servers, but there is a problem with the set: `why`.
 
-        A record is left out, say, or there is none.  Once for each reason while it lasts.
-        An observer without this method hears `discovery_failed`.
+        For example, a record was left out, or there is no record.  Called once for each reason
+        while the problem lasts.  If an observer has no such method, `discovery_failed` is called.
         """
 
 
@@ -363,7 +366,7 @@ Observer: TypeAlias = (
     | DiscoveryObserver
     | LogWriterObserver
 )
-"""An object with the methods of one or more of these; see `evproxy.hub.Hub`."""
+"""An object with the methods of one or more of these contracts; see `evproxy.hub.Hub`."""
 
 
 class Probe(Protocol):
@@ -373,25 +376,27 @@ class Probe(Protocol):
         self, server: UpstreamServer, done: Callable[[str | Shortage | None], None]
     ) -> Callable[[], None]:
         """
-        Ask `server` once.  `done` is called exactly once, with ``None`` if it is well or
-        a short reason if it is not, unless the returned cancel function is called before.
+        Check `server` once, and call `done` exactly once with the verdict.
 
-        A `Shortage` says that `server` could not be asked, for want of something that is
-        evproxy's own: that is no verdict, and the server stays what it was.
+        The verdict is ``None`` if `server` is healthy, or else a short reason.  A `Shortage` means
+        that evproxy itself lacked something for the check: then there is no verdict, and the
+        server keeps its state.
+
+        :return: cancels the check; `done` is not called after that.
         """
 
 
 @runtime_checkable
 class SelfBounded(Probe, Protocol):
-    """A probe that bounds each check itself, which may take longer than its timeout."""
+    """A probe that limits each check itself, perhaps to more than the check's timeout."""
 
     @property
     def longest(self) -> float:
-        """Seconds after which `done` was called in any case."""
+        """The most seconds until `done` is called."""
 
 
 class Discovery(Protocol):
-    """Where the servers of a pool come from at run time."""
+    """Finds the servers of a pool at run time."""
 
     def start(
         self,
@@ -399,25 +404,27 @@ class Discovery(Protocol):
         failed: Callable[[str], None],
     ) -> None:
         """
-        Begin: `changed` gets every new whole set, `failed` a reason when a look-up fails.
+        Start.  Call `changed` with every new set of servers, `failed` with the reason of a failure.
 
-        The first `changed` after `failed`, with the same set or another, says that it is
-        over.  A server that cannot be in a pool is left out.  An empty set is a set: then the
-        pool has no discovered server.  Call `failed` instead, to keep those that it has.
+        Pass the whole set each time.  The first `changed` after `failed`, with the same set or
+        another, means that look-ups succeed again.  The pool leaves out a server that it cannot
+        have.  With an empty set, the pool has no discovered servers; to keep the servers that the
+        pool has, call `failed` instead.
         """
 
     def stop(self) -> None:
-        """End: no timer or connection is left."""
+        """Stop, and leave no timer or connection behind."""
 
 
 @runtime_checkable
 class PartlyFailing(Discovery, Protocol):
-    """A discovery that may have new servers while something is wrong with a part of them."""
+    """A discovery that can return a set of servers together with problems of this set."""
 
     @property
     def problems(self) -> Sequence[str]:
         """
-        What is wrong with the set of servers that was told last, a reason for each thing.
+        The problems of the last set of servers, one reason for each.
 
-        Read each time `changed` is called, which is called too when only these are new.
+        The pool reads them at each call of `changed`.  The discovery also calls `changed` when
+        only the problems are new.
         """

@@ -1,11 +1,11 @@
 """
-The ground every test stands on.
+The fixtures and hooks for all tests.
 
-* ``async def`` tests run in the reactor as they are, with a deadline: 120 seconds, or what
-  ``@pytest.mark.deadline(seconds)`` says.
-* A test that leaves a delayed call, a reader, a writer, a socket, a pipe, a thread of evproxy's, a
-  logged error or an unhandled failure behind fails.  One that expects logged errors takes them
-  out of the fixture `logged_errors`.
+* ``async def`` tests run in the reactor as they are.  Their timeout is 120 seconds, or the value of
+  ``@pytest.mark.deadline(seconds)``.
+* A test fails if it leaves a delayed call, a reader, a writer, a socket, a pipe, a thread of
+  evproxy's, a logged error or an unhandled failure behind.  A test that expects logged errors
+  removes them from the fixture `logged_errors`.
 * ``@pytest.mark.peers("redis-server", "redis-cli")`` names the real programs a test needs.
 """
 
@@ -64,7 +64,7 @@ if "EVPROXY_TEST_REACTOR" in os.environ:
 
 
 def pytest_configure() -> None:
-    """Begin to log: until then Twisted keeps the last events, and what their failures hold."""
+    """Start logging: before that, Twisted keeps the last events and the objects they refer to."""
     critical = LogLevelFilterPredicate(LogLevel.critical)
     shown = FilteringLogObserver(textFileLogObserver(sys.stderr), [critical])
     globalLogBeginner.beginLoggingTo([shown], redirectStandardIO=False)
@@ -77,7 +77,7 @@ def pytest_report_header() -> str:
 
 
 def pytest_collection_finish() -> None:
-    """What is alive now stays; not looking at it again makes the collections after tests fast."""
+    """Freeze the live objects, so the collections after tests are fast."""
     gc.collect()
     gc.freeze()
 
@@ -107,7 +107,7 @@ def pytest_pyfunc_call(pyfuncitem: pytest.Function) -> Generator[None, object, o
 
 
 def with_deadline(test: Callable[..., Any], seconds: float) -> Callable[..., Any]:
-    """`test`, cancelled and failed if the coroutine or Deferred it returns takes `seconds`."""
+    """Wrap `test`: its coroutine or Deferred is cancelled, and the test fails, after `seconds`."""
 
     @functools.wraps(test)
     def run(**fixtures: Any) -> Any:
@@ -124,7 +124,7 @@ def with_deadline(test: Callable[..., Any], seconds: float) -> Callable[..., Any
 
 
 def too_late(result: object, seconds: float) -> object:
-    """Say that a test was cancelled, with the place where it waited as the cause."""
+    """Report that a test was cancelled, with the place where it waited as the cause."""
     if isinstance(result, Failure):
         result.trap(CancelledError)
         raise TimeoutError(f"still not done after {seconds} s") from result.value
@@ -133,7 +133,7 @@ def too_late(result: object, seconds: float) -> object:
 
 @pytest.fixture
 def reactor() -> Any:
-    """The reactor the tests run on, for passing in."""
+    """The reactor of the tests, for passing in."""
     from twisted.internet import reactor
 
     return reactor
@@ -141,7 +141,7 @@ def reactor() -> Any:
 
 @pytest.fixture
 def logged_errors() -> Iterator[LoggedErrors]:
-    """The errors logged during the test; ``flush`` takes the expected ones out."""
+    """The errors logged during the test; ``flush`` removes the expected ones."""
     errors = LoggedErrors()
     globalLogPublisher.addObserver(errors)
     yield errors
@@ -152,7 +152,7 @@ def logged_errors() -> Iterator[LoggedErrors]:
 def nothing_left_behind(
     request: pytest.FixtureRequest, reactor: Any, logged_errors: LoggedErrors
 ) -> Iterator[None]:
-    """Fails a test that would otherwise pass, but leaves something behind."""
+    """Fail a test that passes, but leaves an object behind."""
     turn_reactor(reactor, 0)
     before = Holdings.of(reactor)
     yield
@@ -164,7 +164,7 @@ def nothing_left_behind(
 
 
 def settle(reactor: Any, before: Holdings) -> list[str]:
-    """What is held beyond `before` once the reactor had its bounded time to let go of it."""
+    """Return the leftovers beyond `before`, after the reactor had a bounded time to clean up."""
     gc.collect()
     turn_reactor(reactor, 0)
     left = Holdings.of(reactor).beyond(before)

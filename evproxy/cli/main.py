@@ -15,7 +15,7 @@ from evproxy.cli.check import check_files
 from evproxy.config.schema import file_schema
 
 UNREAD = 1
-"""Exit status where nobody read what was said to the end."""
+"""The exit status if the reader of standard output closed the pipe before the end."""
 
 GOOD = 0
 """The exit status of success; argparse exits with 2 for a wrong command line."""
@@ -37,8 +37,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         status = _run(options)
         sys.stdout.flush()
     except BrokenPipeError:
-        # Who reads has seen enough (`| head`).  What is left in the buffer goes nowhere at the
-        # exit, as the documentation of Python's `signal` has it.
+        # The reader has closed the pipe (`| head`).  Discard the rest of the buffer at the exit,
+        # as the documentation of Python's `signal` recommends.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return UNREAD
     return status

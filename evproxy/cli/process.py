@@ -1,8 +1,8 @@
 """
 The process of ``twistd evproxy``: limits, garbage collection, and the error line.
 
-No other module of evproxy changes the process, but for `evproxy.service.signals`, which a program
-may use.  So a program can combine evproxy with other services.
+No other module of evproxy changes the process, except `evproxy.service.signals`, which a program
+may use or not.  So a program can combine evproxy with other services.
 """
 
 from __future__ import annotations
@@ -62,8 +62,8 @@ class Process(Service):
     The service of the process: runs `services`, and ends the process if they cannot listen.
 
     If a port cannot be bound, the process prints one line instead of a traceback.  The line begins
-    with `listen`: the option or the file that says where to listen.  This service handles signals
-    as soon as it is made, so before the pid file or a socket exists.
+    with `listen`: the option or the file that says where to listen.  The constructor installs the
+    signal handlers, so they exist before the pid file or a socket.
     """
 
     def __init__(
@@ -97,7 +97,7 @@ class Process(Service):
             most=self._proxy.admission.limit,
         )
         self._proxy.plane.linger()
-        # What exists now stays, and most sessions leave no cycles: collect garbage rarely.
+        # Collect garbage rarely: the objects of now stay, and most sessions leave no cycles.
         gc.collect()
         gc.freeze()
         gc.set_threshold(*GARBAGE_THRESHOLDS)

@@ -33,18 +33,18 @@ SIZE_LIMIT = 16 * 1024 * 1024
 
 
 def upstream_fault(description: str) -> str | None:
-    """Why no session can connect to `description`; ``None`` if one may."""
+    """Return why no session can connect to `description`; ``None`` if sessions can."""
     return _fault(check_upstream, description)
 
 
 def listen_fault(description: str) -> str | None:
-    """Why evproxy cannot listen on `description`; ``None`` if it may."""
+    """Return why evproxy cannot listen on `description`; ``None`` if it can."""
     return _fault(server_endpoint, description)
 
 
 def read_settings(path: str, closer_look: Fault = listen_fault) -> Settings:
     """
-    The settings in the file at `path`.  Paths in the file are relative to its directory.
+    Return the settings in the file at `path`.  Paths in the file are relative to its directory.
 
     `closer_look` returns the problem of a listener's endpoint, or ``None``.
 

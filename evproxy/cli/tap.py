@@ -281,7 +281,7 @@ def _refuse_repeated(name: str, values: list[str], known_as: Callable[[str], str
 
 
 def with_access_log(options: Options) -> Settings:
-    """The settings of `options`, with what ``auto`` is here as the access log's destination."""
+    """Return the settings of `options`, with ``auto`` of the access log replaced."""
     settings = options.settings
     log = settings.access_log
     daemon = options.parent is not None and not options.parent.get("nodaemon", True)
@@ -299,7 +299,7 @@ def with_access_log(options: Options) -> Settings:
 
 
 def makeService(options: Options) -> IService:
-    """The service for `options`, as twistd wants it."""
+    """Return the service for `options`; twistd calls this function."""
     from twisted.internet import reactor
 
     raise_open_file_limit()

@@ -1,1 +1,1 @@
-"""Settings as text: how one is declared, what it may be, and the configuration file."""
+"""Settings as text: their declarations, the values that they accept, the configuration file."""

@@ -187,7 +187,7 @@ class FilePath(Matching):
 
 @frozen
 class WordOrPath(FilePath):
-    """One of the `words`, or the path of a file; none is taken for a word that is misspelt."""
+    """One of the `words`, or the path of a file; a misspelt word does not count as a path."""
 
     words: Sequence[str]
 

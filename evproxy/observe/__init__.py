@@ -1,1 +1,1 @@
-"""Who is told what happens: the logs."""
+"""The observers that evproxy brings: its logs."""

@@ -1,9 +1,9 @@
 """
 The access log: one line for the end of each session.
 
-What is done for each session is to append its record.  Lines are made `AT_ONCE` at a time, for
-a function that was just called costs a fraction of one that was not, and are handed on
-`INTERVAL` seconds later at the latest; see ``docs/notes/0016``.
+At the end of a session, the log only appends the record to a list.  It formats `AT_ONCE` records
+at a time, because repeated calls of one function cost a fraction of single calls.  It passes the
+lines to the writer at most `INTERVAL` seconds later; see ``docs/notes/0016``.
 """
 
 from __future__ import annotations
@@ -25,24 +25,24 @@ from evproxy.observe.line_writer import LineWriter
 from evproxy.settings import AccessLogSettings
 
 AT_ONCE = 16
-"""Lines made at a time: more records than these leave the processor's first cache."""
+"""How many lines are formatted at a time: more records do not fit into the first CPU cache."""
 
 INTERVAL = 0.1
-"""Seconds until the line of a session is handed to the writer, at the most."""
+"""The most seconds from the end of a session until the writer gets its line."""
 
 BATCH = 64 * 1024
-"""Bytes that are handed to the writer without waiting for that."""
+"""The writer gets this many bytes at once, before `INTERVAL` has passed."""
 
 
 class AccessLog:
     """
-    A `SessionObserver` that writes lines.
+    A `SessionObserver` that writes a line for each session.
 
-    :param reactor: calls later, and from the writer's thread.
-    :param destination: makes what the lines go to.
-    :param lines: makes the lines.
-    :param observer: hears what goes wrong.
-    :param now: seconds since 1970.
+    :param reactor: the timers, and calls from the writer's thread.
+    :param destination: makes the destination of the lines.
+    :param lines: formats the lines.
+    :param observer: is notified of problems.
+    :param now: returns the time, in seconds since 1970.
     """
 
     def __init__(
@@ -68,7 +68,7 @@ class AccessLog:
         """
         Open the destination, and begin to write.
 
-        :raises CannotOpenLog: if it cannot be opened.
+        :raises CannotOpenLog: if the destination cannot be opened.
         """
         destination = self._destination()
         writer = LineWriter(self._reactor, destination, self._observer, self._missing)
@@ -81,18 +81,18 @@ class AccessLog:
         self._writer = writer
 
     def reopen(self) -> None:
-        """Go on in the file that has the name now."""
+        """Open the path again, and write to the file that is there now."""
         if self._writer is not None:
             self._writer.reopen()
 
     def close(self) -> Deferred[None]:
-        """Write what is left, within a bounded time; fires when that is over."""
+        """Write the remaining lines, within `FLUSH_TIMEOUT`; the Deferred fires after that."""
         self._hand_over()
         writer, self._writer = self._writer, None
         return succeed(None) if writer is None else writer.close()
 
     def session_ended(self, record: SessionRecord) -> None:
-        """Remember the record; every so often, make lines of those that came."""
+        """Keep the record; after `AT_ONCE` records or `INTERVAL` seconds, format their lines."""
         records = self._records
         records.append(record)
         if len(records) >= AT_ONCE:
@@ -106,7 +106,7 @@ class AccessLog:
             self._writer.drop(len(records))
             return
         made = self._format.session
-        # The reactor's clock may have begun anywhere.
+        # The reactor's clock may start at any value.
         since = self._now() - self._reactor.seconds()
         lines = "".join(
             [made(since + record.started + record.duration, record) for record in records]
@@ -135,7 +135,7 @@ class AccessLog:
 def access_log_for(
     reactor: Any, settings: AccessLogSettings, observer: LogWriterObserver
 ) -> AccessLog | None:
-    """The log that `settings` describe, if it is one of lines."""
+    """Return the log that `settings` describe; ``None`` if it writes no lines."""
     path = settings.path
     if path in ("auto", "off", "twisted:"):
         return None

@@ -1,8 +1,8 @@
 """
-Where the lines of an access log go: a file, standard output, the system's log.
+The destinations of an access log: a file, standard output, the system's log.
 
-`open` is called at the start, in the reactor's thread; everything else in the writer's, which
-alone may wait.
+The reactor's thread calls `open` at the start.  The writer's thread calls all other methods, and
+only this thread may block.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from typing import Protocol
 from evproxy.escape import escaped
 
 DEV_LOG = "/dev/log"
-"""Where the system's log takes datagrams."""
+"""The socket on which the system's log receives datagrams."""
 
 _PIPE_BUF = select.PIPE_BUF
 _MODE = 0o640
@@ -27,46 +27,46 @@ _DAEMON_INFO = 3 << 3 | 6
 
 
 class Destination(Protocol):
-    """Takes lines."""
+    """An object that writes lines somewhere."""
 
     @property
     def name(self) -> str:
-        """What messages call it."""
+        """The name of the destination in messages."""
 
     def open(self) -> None:
         """
-        Make ready to write.
+        Open the destination for writing.
 
-        :raises OSError: if that cannot be.
+        :raises OSError: if the destination cannot be opened.
         """
 
     def reopen(self) -> bool:
         """
-        Open what has its name now; whether that is another file than before.
+        Open the name again; return whether it is another file than before.
 
-        :raises OSError: if that cannot be; the one before is still written to.
+        :raises OSError: if the name cannot be opened; the old file stays open for writing.
         """
 
     def ready(self, seconds: float) -> bool:
-        """Wait until some lines can be written, or have failed to be, at most for `seconds`."""
+        """Wait at most `seconds` until a write would succeed or fail at once; return whether."""
 
     def write(self, lines: bytes, start: int) -> int:
         """
-        Write some of `lines` from `start` on; how many bytes of them.
+        Write some of `lines`, from `start` on; return how many bytes were written.
 
-        :raises OSError: if none could be.
+        :raises OSError: if no byte could be written.
         """
 
     def close(self) -> None:
-        """Nothing more comes."""
+        """Close the destination; no more lines follow."""
 
 
 class StandardOutput:
     """
-    What was standard output when the process began, whatever is logged into `sys.stdout`.
+    The standard output that the process had at its start, whatever replaces `sys.stdout` later.
 
-    Others may write there too.  So it is left as blocking as it is, and a pipe gets as many
-    whole lines at a time as it takes in one piece.
+    Other code may write there too.  So this class does not change the blocking mode.  To a pipe,
+    it writes whole lines of at most `PIPE_BUF` bytes at a time, which stay in one piece.
     """
 
     name = "standard output"
@@ -111,7 +111,7 @@ class StandardOutput:
 
 
 class LogFile(StandardOutput):
-    """A file, which is made if there is none, and appended to.  A FIFO must have a reader."""
+    """A file: created if it does not exist, and appended to.  A FIFO must have a reader."""
 
     def __init__(self, path: str) -> None:
         super().__init__()
@@ -133,7 +133,7 @@ class SystemLog:
     """
     The system's log: each line is a datagram of facility ``daemon`` and severity ``info``.
 
-    :param address: the path of its socket.
+    :param address: the path of the log's socket.
     """
 
     def __init__(self, address: str = DEV_LOG) -> None:
@@ -151,7 +151,7 @@ class SystemLog:
         self._socket = sock
 
     def reopen(self) -> bool:
-        """Nothing to do: a datagram socket that fails is closed, and made anew."""
+        """Do nothing: `write` replaces a datagram socket that fails."""
         return False
 
     def ready(self, seconds: float) -> bool:
@@ -166,7 +166,7 @@ class SystemLog:
             self.open()
         assert self._socket is not None
         end = lines.index(b"\n", start)
-        # As glibc has it, without the host (RFC 3164, 4.1).
+        # The format of glibc, without the host (RFC 3164, 4.1).
         when = time.strftime("%b %e %H:%M:%S")
         header = f"<{_DAEMON_INFO}>{when} evproxy[{os.getpid()}]: ".encode()
         try:
@@ -174,7 +174,7 @@ class SystemLog:
         except BlockingIOError:
             raise
         except OSError:
-            # Whoever logs the system was started anew: there is another socket of that name.
+            # The system's log restarted: another socket has this name now.
             self.close()
             raise
         return end + 1 - start

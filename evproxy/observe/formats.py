@@ -1,8 +1,8 @@
 """
-What a line of the access log says, as text and as JSON; ``docs/reference.md`` describes both.
+The formats of a line in the access log, text and JSON; ``docs/reference.md`` describes both.
 
-Pure but for a memory of the last second.  A line is one line whatever comes from outside:
-what is not printable is escaped, and no string is longer than `LONGEST`.
+This module is pure, except that it remembers the last second.  Text from outside cannot break a
+line: the formats escape what is not printable, and cut strings to `LONGEST` characters.
 """
 
 from __future__ import annotations
@@ -18,20 +18,20 @@ from evproxy.escape import printable
 from evproxy.model import CloseReason, SessionRecord
 
 LONGEST = 1000
-"""Characters of a string that are shown."""
+"""The most characters of a string in a line."""
 
 _plain: Callable[[str], object] = re.compile(r'[^\x00- "\\\x7f-\U0010ffff]+').fullmatch
-"""Whether a string is ASCII that needs no escape: it costs little to find out."""
+"""Whether a string is ASCII that needs no escapes; this check is cheap."""
 
 
 class Format(Protocol):
-    """Makes lines, each with its newline."""
+    """Formats lines, each with its newline."""
 
     def session(self, ended: float, record: SessionRecord) -> str:
-        """The line of a session that ended at `ended`, in seconds since 1970."""
+        """Return the line of a session that ended at `ended`, in seconds since 1970."""
 
     def dropped(self, now: float, lines: int) -> str:
-        """The line that stands for `lines` that are missing before it."""
+        """Return the line that says that `lines` lines before it were dropped."""
 
 
 class Stamps:
@@ -42,7 +42,7 @@ class Stamps:
         self._shown = ""
 
     def of(self, when: float) -> str:
-        """`when`, in seconds since 1970."""
+        """Return `when`, in seconds since 1970, as text."""
         milliseconds = int(when * 1000)
         second = milliseconds // 1000
         if second != self._second:
@@ -52,7 +52,7 @@ class Stamps:
 
 
 class TextFormat:
-    """One line of words: seven by their place, then numbers by their names, then the error."""
+    """A line of words: seven fields by position, then numbers by name, then the error."""
 
     def __init__(self) -> None:
         self._stamps = Stamps()
@@ -84,7 +84,7 @@ class JsonFormat:
 
     def session(self, ended: float, record: SessionRecord) -> str:
         reason, connect, first = record.reason, record.connect_time, record.first_byte_time
-        # `json.dumps` of the whole takes three times as long.
+        # `json.dumps` of the whole record takes three times as long.
         return (
             f'{{"time": "{self._stamps.of(ended)}", "listener": {_json(record.listener)},'
             f' "peer": {_json(record.peer)}, "upstream": {_json(record.upstream)},'
@@ -105,7 +105,7 @@ class JsonFormat:
 
 
 FORMATS: dict[str, Callable[[], Format]] = {"text": TextFormat, "json": JsonFormat}
-"""What makes each format, by its name in the settings."""
+"""The class of each format, by its name in the settings."""
 
 
 def word(text: str) -> str:
@@ -127,7 +127,7 @@ def _reason(reason: CloseReason) -> str:
 
 
 def _quoted(text: str) -> str:
-    """`text` as it stands between quotes, without what ends a line or turns its direction."""
+    """Return `text` for use between quotes: line ends and direction marks are escaped."""
     if not text:
         return text
     return printable(_cut(text).replace("\\", r"\\").replace('"', r"\""))

@@ -1,14 +1,13 @@
 """
-Lines on their way to a destination that may be slow, full or stuck: nothing here makes the
-reactor wait for it.
+Writes lines in a thread, so that the reactor never waits for a slow, full or stuck destination.
 
-A batch of lines is handed to one thread, which writes and does nothing else.  What waits for
-it is bounded; beyond that, lines are dropped and counted, and a line says how many once there
-is room again.
+The reactor passes batches of lines to one thread, which writes them and does nothing else.  The
+bytes that wait for the thread are bounded.  Beyond the bound, the writer drops and counts lines;
+once there is room again, it writes a line with their number.
 
-Rules: what wakes the thread changes under the lock; what is counted is counted by one thread
-alone, and only read by the other.  A line is whole or missing, unless its file was left in the
-middle of it: then it is whole in the next one.
+Rules: fields that wake the thread change only under the lock.  Only one thread changes each
+counter; the other thread only reads it.  A line is whole or missing.  If a reopen comes in the
+middle of a line, the new file gets the whole line.
 """
 
 from __future__ import annotations
@@ -27,32 +26,32 @@ from evproxy.interfaces import LogWriterObserver
 from evproxy.observe.destinations import Destination
 
 MOST_WAITING = 8 * 1024 * 1024
-"""Bytes that may wait to be written; what does not fit is dropped."""
+"""The most bytes that may wait for the thread; lines beyond are dropped."""
 
 ROOM = MOST_WAITING // 2
-"""Once no more bytes than these wait, lines are taken again after some were dropped."""
+"""The writer stops dropping lines once no more than this many bytes wait."""
 
 RETRY = 1.0
-"""Seconds from a failure to the next try."""
+"""Seconds from a failed write to the next attempt."""
 
 QUIET = 10.0
-"""Seconds without a failure before another is told."""
+"""Seconds without a failed write after which a new failure is reported."""
 
 FLUSH_TIMEOUT = 2.0
-"""Seconds at the end in which what waits can be written."""
+"""Seconds at the end for writing the remaining lines."""
 
 _SLICE = 0.1
-"""Seconds that the thread waits for a destination before it looks whether it is to end."""
+"""Seconds that the thread waits for a destination before it checks whether to end."""
 
 
 class LineWriter:
     """
     Writes lines in a thread of its own, once: from `open` to `close`.
 
-    :param reactor: calls later, and from the thread.
-    :param destination: where they go.
-    :param observer: hears what goes wrong, in the reactor's thread.
-    :param missing: makes the line that says how many were dropped.
+    :param reactor: the timers, and calls from the thread.
+    :param destination: where the lines go.
+    :param observer: is notified of problems, in the reactor's thread.
+    :param missing: formats the line that says how many lines were dropped.
     """
 
     def __init__(
@@ -70,12 +69,12 @@ class LineWriter:
         self._changed = Condition()
         self._batches: deque[bytes] = deque()
         self._reopen = self._closing = self._abandoned = False
-        # Counted by the reactor's thread.
+        # Only the reactor's thread changes these counters.
         self._handed = self._handed_lines = self._dropped = 0
         self._dropping = False
         self._closed: Deferred[None] | None = None
         self._patience: IDelayedCall | None = None
-        # Counted by the writer's.
+        # Only the writer's thread changes these counters.
         self._written = self._written_lines = 0
         self._failing = False
         self._failed_at = -QUIET
@@ -84,17 +83,17 @@ class LineWriter:
 
     @property
     def waiting(self) -> int:
-        """How many bytes wait."""
+        """How many bytes wait for the thread."""
         return self._handed - self._written
 
     @property
     def full(self) -> bool:
-        """Whether lines are dropped until there is room again."""
+        """Whether the writer drops lines until there is room again."""
         return self._dropping
 
     def open(self) -> None:
         """
-        Begin.
+        Open the destination and start the thread.
 
         :raises OSError: if the destination cannot be opened.
         """
@@ -103,10 +102,11 @@ class LineWriter:
         start_without_signals(self._thread)
 
     def write(self, lines: bytes, count: int) -> None:
-        """Write `lines`, of which there are `count`, soon; or drop them, if too much waits."""
+        """Write the `count` lines in `lines` soon; drop them if too many bytes wait."""
         if not self._dropping and self.waiting + len(lines) > MOST_WAITING:
             self._dropping = True
-            # The thread may have written all of it before it could see that.
+            # The thread may have written everything before `_dropping` was set, and would then
+            # never call `_has_room`.
             if self.waiting <= ROOM:
                 self._dropping = False
             else:
@@ -117,17 +117,17 @@ class LineWriter:
             self._hand(lines, count)
 
     def drop(self, count: int) -> None:
-        """Count as many lines as dropped, which were not even made: it was full."""
+        """Count `count` lines as dropped; the caller did not format them because of `full`."""
         self._dropped += count
 
     def reopen(self) -> None:
-        """Soon, go on in the file that has the name now."""
+        """Reopen the destination soon, in the thread."""
         with self._changed:
             self._reopen = True
             self._changed.notify()
 
     def close(self) -> Deferred[None]:
-        """Write what waits, for `FLUSH_TIMEOUT` at the most; fires when that is over."""
+        """Write the remaining lines within `FLUSH_TIMEOUT`; the Deferred fires after that."""
         if self._thread is None:
             return succeed(None)
         assert self._closed is None
@@ -229,7 +229,13 @@ class LineWriter:
             self._changed.wait_for(lambda: self._reopen or self._closing, seconds)
 
     def _reopen_now(self, lines: bytes, start: int) -> int:
-        """Open it anew; where in `lines` to go on, of which those up to `start` are written."""
+        """
+        Reopen the destination.
+
+        Bytes of `lines` before `start` are written already.
+
+        :return: where in `lines` to go on.
+        """
         self._reopen = False
         try:
             other = self._destination.reopen()

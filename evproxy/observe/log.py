@@ -1,9 +1,9 @@
 """
-Sessions, pools and pressure as events of ``twisted.logger``: one when a session ends,
-one for a connect that failed, one for a period of pressure; nothing for a chunk.
+Logs sessions, pools and pressure as events of ``twisted.logger``.
 
-All of it can be printed as it is, in the text and in the fields of an event alike, whatever
-a peer, or a user's own pool, has put into it: see `evproxy.escape`.
+There is one event for the end of a session, one for a failed connect, and one for a period of
+pressure; none for a chunk.  The text and the fields of each event are safe to print, whatever a
+peer or a user's own pool put into them: see `evproxy.escape`.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from twisted.logger import Logger, LogLevel
 from evproxy.escape import printable
 from evproxy.model import SessionRecord
 
-# As attributes of the classes they would be called after these.
+# Not attributes of the classes: a logger there would take the name of its class.
 _sessions = Logger(namespace="evproxy.session")
 _trouble = Logger(namespace="evproxy")
 
@@ -22,8 +22,8 @@ class SessionLog:
     """
     Logs the end of each session, in the namespace ``evproxy.session``.
 
-    The event has every field of `SessionRecord` under its own name, with `reason_by`,
-    `reason_how` and `reason_phase` beside the `reason`, and all of it in words as `text`.
+    The event has every field of `SessionRecord` under its own name.  It also has `reason_by`,
+    `reason_how` and `reason_phase`, and the whole record in words as `text`.
     """
 
     def session_ended(self, record: SessionRecord) -> None:
@@ -32,8 +32,8 @@ class SessionLog:
         if printable(text) != text:
             record = _printable(record)
             text = _text(record)
-        # One field is formatted, and not ten: Twisted's formatting costs more than the session's
-        # connect, and nobody needs the parts of the text, which are all in the event.
+        # The format string has one field, not ten: Twisted's formatting costs more than the
+        # session's connect.  The event has all parts of the text as fields anyway.
         _sessions.info(
             "{text}",
             text=text,
@@ -68,7 +68,7 @@ def _printable(record: SessionRecord) -> SessionRecord:
 
 
 class TroubleLog:
-    """Logs what an operator must know even where sessions are not: namespace ``evproxy``."""
+    """Logs what an operator must know even if sessions are not logged: namespace ``evproxy``."""
 
     def log_failed(self, where: str, why: str) -> None:
         _trouble.warn(
@@ -120,12 +120,12 @@ class TroubleLog:
         _trouble.warn("{what}: {remedy}", what=printable(what), remedy=printable(remedy))
 
     def pressure_over(self, what: str) -> None:
-        # As loud as its beginning: who hears of that has to hear that it is over.
+        # The same level as `pressure_began`: who sees the beginning must see the end.
         _trouble.warn("over: {what}", what=printable(what))
 
     def server_changed(self, pool: str, server: str, state: str, why: str) -> None:
         why = printable(why)
-        # That a server comes, goes, drains or is well again is no trouble.
+        # A server that comes, goes, drains or recovers is no trouble.
         level = LogLevel.warn if state in ("down", "ejected") else LogLevel.info
         _trouble.emit(
             level,
@@ -151,5 +151,5 @@ class TroubleLog:
         _trouble.warn("{pool} discovery: {why}", pool=printable(pool), why=printable(why))
 
     def discovery_recovered(self, pool: str) -> None:
-        # As loud as the failure: who hears of that has to hear that it is over.
+        # The same level as `discovery_failed`: who sees the failure must see its end.
         _trouble.warn("{pool} discovers its servers again", pool=printable(pool))

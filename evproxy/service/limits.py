@@ -14,16 +14,16 @@ RESERVED_FILES = 64
 
 
 def open_file_limit() -> int:
-    """How many descriptors this process may have."""
+    """Return how many descriptors this process may have."""
     limit = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
     return sys.maxsize if limit == resource.RLIM_INFINITY else limit
 
 
 def sessions_for(open_files: int) -> int:
-    """The bound on sessions that fits a limit of `open_files` descriptors: two for each."""
+    """Return the bound on sessions for a limit of `open_files` descriptors, two for each."""
     return max(1, (open_files - RESERVED_FILES - 2 * pipes_for(open_files)) // 2)
 
 
 def pipes_for(open_files: int) -> int:
-    """How many pipes fit a limit of `open_files` descriptors: at most an eighth of them all."""
+    """Return the bound on pipes, which use at most an eighth of `open_files` descriptors."""
     return min(MOST_PIPES, open_files // 16)

@@ -34,7 +34,8 @@ class ListenerStatus:
     """
     A snapshot of a listener.
 
-    `name` is its name in logs.  `address` is where it listens now, as in the log, or empty.
+    `name` is the name of the listener in logs.  `address` is its address in the form of logs, empty
+    while it does not listen.
     """
 
     name: str
@@ -45,11 +46,11 @@ class Listener:
     """
     One listener of a service.
 
-    `port` is its port while it listens, else ``None``.
+    `port` is the listener's port while it listens, else ``None``.
 
-    :param listen: what errors and logs call its endpoint.
-    :param endpoint: where it listens.
-    :param factory: makes its sessions.
+    :param listen: the name of the endpoint in errors and logs.
+    :param endpoint: where the listener listens.
+    :param factory: makes the sessions.
     """
 
     def __init__(self, listen: str, endpoint: IStreamServerEndpoint, factory: ProxyFactory) -> None:
@@ -57,17 +58,17 @@ class Listener:
         self.factory = factory
         self.port: IListeningPort | None = None
         self._endpoint = endpoint
-        # What `bind` was called for last; ``None``: it is not to listen.
+        # A token of the last call of `bind`; ``None`` if the listener should not listen.
         self._wanted: object | None = None
 
     def bind(self) -> None:
         """
         Begin to listen.
 
-        Nobody waits for an endpoint that takes its time to listen.  The listener serves once the
-        endpoint listens, and an error is logged.
+        If the endpoint's Deferred fires later, this method does not wait for it.  The listener
+        serves once the endpoint listens, and a late error is logged.
 
-        :raises twisted.internet.error.CannotListenError: if it cannot listen.
+        :raises twisted.internet.error.CannotListenError: if the endpoint cannot listen.
         """
         self._wanted = wanted = object()
         failures: list[Failure] = []
@@ -85,20 +86,20 @@ class Listener:
         if self._wanted is wanted:
             self.port = port
         else:
-            # The endpoint took its time, and the service was stopped meanwhile.
+            # The service stopped before the endpoint listened.
             _close(port)
 
     def _log_error(self, failure: Failure) -> None:
         _log.failure("Cannot listen on {description}", failure, description=self.listen)
 
     def close(self) -> Deferred[Any]:
-        """Stop listening.  Fires when the port is closed; an error of that is logged."""
+        """Stop listening.  The Deferred fires when the port is closed; an error is logged."""
         self._wanted = None
         port, self.port = self.port, None
         return succeed(None) if port is None else _close(port)
 
     def status(self) -> ListenerStatus:
-        """A snapshot of the listener."""
+        """Return a snapshot of the listener."""
         address = "" if self.port is None else shown_address(self.port.getHost())
         return ListenerStatus(name=self.factory.context.listener, address=address)
 
@@ -109,7 +110,11 @@ def _close(port: IListeningPort) -> Deferred[Any]:
 
 
 def _raise(description: str, failure: Failure) -> None:
-    """Raise it as Twisted does for most errors, but not for all (a lock file, a port too high)."""
+    """
+    Raise `failure` as `CannotListenError`.
+
+    Twisted raises this error itself, except in some cases (a lock file, a port too high).
+    """
     error = failure.value
     if isinstance(error, OSError | OverflowError | ValueError) and not isinstance(
         error, CannotListenError
@@ -119,7 +124,7 @@ def _raise(description: str, failure: Failure) -> None:
 
 
 def shown_address(address: Any) -> str:
-    """The address of a port, in the form of options and logs."""
+    """Return the address of a port in the form of options and logs."""
     if hasattr(address, "host"):
         return host_and_port(address.host, address.port)
     return f"unix:{escaped(os.fsdecode(address.name or b''))}"
@@ -129,7 +134,7 @@ def server_endpoint(
     reactor: Any, description: str, permissions: Permissions = AS_DESCRIBED
 ) -> IStreamServerEndpoint:
     """
-    The endpoint for `description`, with a backlog of `DEFAULT_BACKLOG` if it names none.
+    Return the endpoint for `description`, with a backlog of `DEFAULT_BACKLOG` if it names none.
 
     :param reactor: a `ListeningReactor`; any other one if the endpoint will never listen.
     :param permissions: who may connect to the path of a UNIX listener.
@@ -144,7 +149,7 @@ def server_endpoint(
     try:
         endpoint: IStreamServerEndpoint = serverFromString(reactor, description)
     except Exception as error:
-        # Parsers of endpoint plugins raise what they like.
+        # A parser of an endpoint plugin may raise any exception.
         why = description_fault(error)
         if description.startswith("systemd:") and isinstance(error, LookupError):
             why = "systemd has handed over no such socket"
@@ -154,9 +159,10 @@ def server_endpoint(
 
 def listener_permissions(listener: ListenerSettings) -> Permissions:
     """
-    Who may connect to the path of `listener`.
+    Return the permissions of the path of `listener`.
 
-    :raises SettingsError: if it says so and has no path, or there is no such user or group.
+    :raises SettingsError: if `listener` has permissions but no path, or if there is no such user
+        or group.
     """
     given = {key: getattr(listener, key) for key in PERMISSIONS}
     for key in filter(given.get, PERMISSIONS):
@@ -170,9 +176,9 @@ def listeners_for(
     listen: Sequence[str], unix_mode: str, unix_user: str, unix_group: str
 ) -> tuple[ListenerSettings, ...]:
     """
-    A listener for each of the descriptions `listen`; those of UNIX sockets get the permissions.
+    Return a listener for each description in `listen`; UNIX listeners get the permissions.
 
-    :raises SettingsError: if there are permissions, and no UNIX listener to have them.
+    :raises SettingsError: if there are permissions, but no UNIX listener.
     """
     given: dict[str, Any] = dict(zip(PERMISSIONS, (unix_mode, unix_user, unix_group), strict=True))
     for key, value in given.items():
@@ -185,7 +191,7 @@ def listeners_for(
 
 
 def described(endpoint: object) -> str:
-    """What the log calls a listener that is an endpoint object."""
+    """Return the name in logs of a listener that is an endpoint object."""
     if not IStreamServerEndpoint.providedBy(endpoint):
         raise SettingsError(
             "listen: expected a server endpoint description or an IStreamServerEndpoint, "

@@ -58,7 +58,7 @@ _POOL, _TIMEOUTS, _KEEPALIVE = PoolSettings(), Timeouts(), Keepalive()
 
 
 def _refuse_none(argument: str, values: Sequence[object], what: str) -> None:
-    """A string, which is a sequence too, is not meant as one."""
+    """Refuse an empty sequence, and a string, which is a sequence of characters."""
     if isinstance(values, str) or not values:
         raise SettingsError(
             f"{argument}: expected a sequence of at least one {what}, got {values!r}"
@@ -66,7 +66,7 @@ def _refuse_none(argument: str, values: Sequence[object], what: str) -> None:
 
 
 def _refuse_beside_a_pool(given: PoolSettings) -> None:
-    """Refuse options of a pool where there is a pool already: they would have no effect."""
+    """Refuse pool options beside a pool object: the options would have no effect."""
     for attribute in attrs.fields(PoolSettings):
         if getattr(given, attribute.name) != attribute.default:
             raise SettingsError(
@@ -78,43 +78,43 @@ class ProxyService(Service):
     """
     Proxies what its listeners accept to the servers of its pools.
 
-    Listening ports bind in `privilegedStartService`, or else in `startService`.
-    `stopService` drains: it accepts nothing new, lets sessions come to their end for
-    `drain_timeout` seconds, and resets the rest; its Deferred fires when all are gone.
+    The service binds its ports in `privilegedStartService`, or else in `startService`.
+    `stopService` drains: it accepts nothing new, lets running sessions finish for `drain_timeout`
+    seconds, and resets the rest; its Deferred fires when no session is left.
 
     :param reactor: Twisted's.
-    :param listen: server endpoint descriptions, or `IStreamServerEndpoint` objects.  Ports of
-        the latter are Twisted's own: at the bound on sessions they do not pause, and who is over
-        the bound is closed.
+    :param listen: server endpoint descriptions, or `IStreamServerEndpoint` objects.  The ports of
+        such objects are Twisted's own: they do not pause at the bound on sessions, and evproxy
+        closes the connections over the bound.
     :param upstreams: servers: ``HOST:PORT``, client endpoint descriptions, `UpstreamServer`, or
         ``IStreamClientEndpoint`` objects.
-    :param pool: a pool to use in place of `upstreams`, and of the four options of a pool that
-        follow, which it has itself; what happens to its servers is logged, unless it has an
-        observer of its own.
-    :param balance: how a server is picked; see `PoolSettings`.
-    :param connect_timeout: seconds for one server.
-    :param connect_attempts: distinct servers tried for one session.
+    :param pool: a pool to use in place of `upstreams` and of the next four options, which the pool
+        has itself.  evproxy logs what happens to the servers of the pool, unless the pool has its
+        own observer.
+    :param balance: the balancing policy; see `PoolSettings`.
+    :param connect_timeout: the timeout of a connect to one server, in seconds.
+    :param connect_attempts: how many distinct servers evproxy tries for one session.
     :param source: addresses of this machine, and ranges of them, to connect from in turn;
-        empty: as the kernel chooses.
+        empty: the kernel chooses.
     :param idle_timeout, half_close_timeout, handshake_timeout, drain_timeout: seconds; see
         `Timeouts`.
     :param max_sessions: the most sessions at once; 0 derives it from the open-file limit.
     :param relay: ``auto``, ``stream`` or ``socket``.
-    :param access_log: where the end of each session is logged: `AccessLogSettings`, whose
-        ``auto`` is ``twisted:`` here.  True: there.  False: nowhere.
+    :param access_log: where evproxy logs the end of each session: `AccessLogSettings`, whose
+        ``auto`` means ``twisted:`` here.  True: ``twisted:``.  False: nowhere.
     :param accept_proxy_protocol_from: networks of proxies that must send a PROXY header; see
         `ListenerSettings`.
-    :param unix_mode, unix_user, unix_group: who may connect to the paths of UNIX listeners; see
+    :param unix_mode, unix_user, unix_group: the permissions of the paths of UNIX listeners; see
         `ListenerSettings`.
-    :param keepalive: how idle TCP connections are probed.
+    :param keepalive: how the kernel probes idle TCP connections.
     :param observers: are notified, beside the logs, of the events that they have methods for:
         see `evproxy.interfaces.Observer`.
     :param troubles: more observers.
-    :param settings: all other settings in one value, in place of the arguments.
+    :param settings: all settings in one value, in place of the other arguments.
     :raises SettingsError: if a setting is wrong, or contradicts another.
-    :raises TypeError: if `reactor` is none.
+    :raises TypeError: if `reactor` is not a reactor.
 
-    `pools` are the pools by name; the one that is made of the arguments is ``default``.
+    `pools` has the pools by name; a pool made from the arguments is called ``default``.
     `listeners` are in the order of `listen`.
     """
 
@@ -192,7 +192,7 @@ class ProxyService(Service):
                 raise SettingsError(f"upstreams: {loop.reason}")
         self._reactor = reactor
         self.settings = settings
-        # The logs come first: they lose no line if an observer raises an exception.
+        # The logs come first, so that each has its line before an observer runs.
         hub = Hub((trouble := TroubleLog(),))
         self._access_log = access_log_for(reactor, settings.access_log, hub)
         if self._access_log is not None:
@@ -220,7 +220,7 @@ class ProxyService(Service):
             if pool is None
             else {"default": pool}
         )
-        # A pool of the user's own is what the user knows it to be.
+        # The type of a user's own pool is the user's concern.
         self.pools = cast(dict[str, Pool], self._pools)
         if isinstance(pool, Pool):
             pool.hear_if_nobody_does(trouble)
@@ -245,7 +245,7 @@ class ProxyService(Service):
         cls, reactor: Any, settings: Settings, observers: Sequence[Observer] = ()
     ) -> Self:
         """
-        The service that `settings` describe, as read from a configuration file.
+        Return the service that `settings` describe, for example those of a configuration file.
 
         :raises SettingsError: if a setting is wrong.
         """
@@ -273,14 +273,14 @@ class ProxyService(Service):
 
     @property
     def addresses(self) -> list[IPv4Address | IPv6Address | UNIXAddress]:
-        """Where it listens now, as Twisted addresses in the order of the listeners."""
+        """The Twisted addresses on which the service listens now, in the order of listeners."""
         ports = [listener.port for listener in self.listeners]
         hosts: list[Any] = [port.getHost() for port in ports if port is not None]
         return hosts
 
     def status(self, most_sessions: int = MOST_LISTED) -> Status:
         """
-        A snapshot of the service, with its `most_sessions` oldest sessions.
+        Return a snapshot of the service, with its `most_sessions` oldest sessions.
 
         256 sessions take about a millisecond.
         """
@@ -302,7 +302,7 @@ class ProxyService(Service):
         """
         Reset both sides of the session with the `SessionStatus.id` `session_id`.
 
-        :raises LookupError: if there is no such session, or not any more.
+        :raises LookupError: if there is no such session, or no longer.
         """
         self.admission.sessions.end(session_id)
 
@@ -310,12 +310,15 @@ class ProxyService(Service):
         """
         Bind every listener, and open the access log.
 
-        An endpoint that takes its time to listen is waited for by nobody: it serves once it
-        does, and an error of it is logged.
+        If an endpoint's Deferred fires later, this method does not wait for it.  The listener
+        serves once the endpoint listens, and a late error is logged.
 
-        :raises twisted.internet.error.CannotListenError: if one cannot; none is bound then.
-        :raises evproxy.errors.CannotOpenLog: if that cannot be opened; none is bound then.
-        :raises RuntimeError: if it still drains: what `stopService` returned has to fire first.
+        :raises twisted.internet.error.CannotListenError: if a listener cannot listen; then no
+            listener is bound.
+        :raises evproxy.errors.CannotOpenLog: if the access log cannot be opened; then no listener
+            is bound.
+        :raises RuntimeError: if the service still drains: the Deferred of `stopService` must fire
+            first.
         """
         if self._drained is not None and not self._drained.called:
             raise RuntimeError("evproxy still drains, it cannot be started again yet")
@@ -334,13 +337,13 @@ class ProxyService(Service):
             raise
 
     def _close_listeners(self) -> Deferred[Any]:
-        """Fires when each port is closed."""
+        """Close every listener; the Deferred fires when every port is closed."""
         self._listening = False
         return DeferredList([listener.close() for listener in self.listeners])
 
     def startService(self) -> None:
         """
-        Bind what is not bound yet, and start health checks and discovery.
+        Bind the listeners that are not bound yet, and start health checks and discovery.
 
         :raises Exception: as `privilegedStartService` does.
         """
@@ -348,7 +351,7 @@ class ProxyService(Service):
         super().startService()
         for name, pool in self._pools.items():
             if name not in self._started:
-                # A pool that cannot be started is to be stopped as well.
+                # Added first: a pool that fails to start must be stopped as well.
                 self._started.add(name)
                 if isinstance(pool, SharedPool):
                     pool.start(self)
@@ -356,19 +359,24 @@ class ProxyService(Service):
                     pool.start()
 
     def stopService(self) -> Deferred[None]:
-        """Drain for the drain timeout, or as `drain` was told; fires when no session is left."""
+        """
+        Drain with the drain timeout, or go on with the drain in progress.
+
+        :return: fires when no session is left.
+        """
         super().stopService()
         return self.drain(self.settings.timeouts.drain)
 
     def drain(self, deadline: float | None) -> Deferred[None]:
         """
-        Accept nothing new, and let sessions come to their end.
+        Accept nothing new, and let the running sessions finish.
 
-        A pool whose users all drain checks its servers no more until one of them is started
-        again: servers that stop at the same time are not called down.
+        If all users of a pool drain, the pool stops checking its servers until one of the users
+        starts again.  So servers that stop at the same time are not reported as down.
 
-        :param deadline: seconds after which those left are reset; ``None``: never.
-        :return: fires when no session is left.  A drain in progress keeps its deadline.
+        :param deadline: seconds after which the remaining sessions are reset; ``None``: never.
+            A drain in progress keeps its deadline.
+        :return: fires when no session is left.
         """
         if self._drained is None:
             self._drained = Deferred()
@@ -386,7 +394,7 @@ class ProxyService(Service):
         drained.addCallback(self._gone)
 
     def reopen_log(self) -> None:
-        """Go on with the access log in the file that has its name now, which was moved away."""
+        """Open the path of the access log again, for example after its file was renamed."""
         if self._access_log is not None:
             self._access_log.reopen()
 
@@ -401,16 +409,16 @@ class ProxyService(Service):
         self.plane.close()
         drained = self._drained
         assert drained is not None
-        # All sessions are over, and the log has a line for each.
+        # Close the log last: by now it has a record of every session.
         written = succeed(None) if self._access_log is None else self._access_log.close()
         written.addCallback(drained.callback)
 
     def _stop_pools(self) -> None:
-        """Stop what this service has started, and nothing that others use."""
+        """Stop the pools for this service, but no pool that this service has not started."""
         for name, pool in self._pools.items():
             with _log.failuresHandled("Could not stop pool {pool}", pool=name):
                 if isinstance(pool, SharedPool):
-                    # Sessions of one that was only bound may have left timers in its own pool.
+                    # If the service was only bound, its sessions may have left timers in the pool.
                     if self._bound_once:
                         pool.stop(self)
                 elif name in self._started:

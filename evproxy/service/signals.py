@@ -1,5 +1,5 @@
 """
-The signals of a process that proxies: the first one drains, the second one ends at once.
+The signal handlers of a proxy: the first signal drains, the second one resets every session.
 """
 
 from __future__ import annotations
@@ -16,15 +16,15 @@ class Signals:
     """
     The signal handlers of a process whose main service is a `ProxyService`.
 
-    ``twistd evproxy`` installs them.  In a ``.tac`` file of your own, do it in one line:
-    ``Signals(reactor, proxy).install()``.  Else a second Ctrl-C does not hurry a drain: Twisted's
-    own handlers only stop the reactor, which is stopping already.
+    ``twistd evproxy`` installs the handlers.  In your own ``.tac`` file, add one line:
+    ``Signals(reactor, proxy).install()``.  Without these handlers, a second Ctrl-C does not end a
+    drain: Twisted's own handlers only stop the reactor, which is stopping already.
 
     SIGTERM, SIGINT and SIGHUP drain with the drain timeout, SIGQUIT without one (as in nginx); a
     second signal of any kind resets every session.  SIGUSR1 reopens the access log.  A signal that
     is ignored when this object is made (`nohup`, the background jobs of a shell) stays ignored.
 
-    :param reactor: Twisted's; it is stopped by the first signal.
+    :param reactor: Twisted's; the first signal stops it.
     :param proxy: the service that drains.
     """
 
@@ -57,7 +57,7 @@ class Signals:
 
     def _unblock(self) -> None:
         self._set_handlers()
-        # By now twistd has set its own, which rotates its log.
+        # By now twistd has installed its own handler, which rotates its log.
         self._before = signal.getsignal(signal.SIGUSR1)
         if self._before is not signal.SIG_IGN:
             signal.signal(signal.SIGUSR1, self._reopen)

@@ -1,5 +1,5 @@
 """
-One snapshot of a service, which logs, metrics, pages and tests read.
+A snapshot of a service, for logs, metrics, pages and tests.
 """
 
 from __future__ import annotations
@@ -16,8 +16,8 @@ class Status:
     """
     A snapshot of a service.
 
-    `sessions` has the oldest sessions, and `session_count` is how many there are in all, of at
-    most `max_sessions`.  `draining` says whether the service drains.
+    `sessions` has the oldest sessions.  `session_count` is the number of all sessions, and
+    `max_sessions` their bound.  `draining` says whether the service drains.
     """
 
     listeners: tuple[ListenerStatus, ...]

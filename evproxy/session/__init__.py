@@ -1,1 +1,1 @@
-"""One proxied connection: its phases, its two halves, and who may come in."""
+"""One proxied connection: its phases, its two halves, and the admission of clients."""

@@ -1,9 +1,10 @@
 """
-How many sessions there are, and who may come in.
+The admission of clients: counts the sessions, and pauses accepting at the bound.
 
-Accepting pauses at the bound on sessions and when descriptors run out, and goes on when
-a session ends.  Clients that come meanwhile wait in the kernel's accept queue.  A *period*
-of pressure is one from the first pause to `CALM` seconds without one; each is told once.
+Accepting pauses at the bound on sessions and when descriptors run out, and resumes when a session
+ends.  Meanwhile, new clients wait in the kernel's accept queue.  A *period* of pressure begins with
+the first pause, and ends after `CALM` seconds without a pause.  Observers are notified once for
+each period.
 """
 
 from __future__ import annotations
@@ -23,7 +24,7 @@ CALM = 1.0
 """Seconds without a pause that end a period of pressure."""
 
 RETRY = 0.25
-"""Seconds after which accepting is tried again when descriptors ran out and no session ended."""
+"""Seconds until accepting resumes after descriptors ran out, if no session ends before."""
 
 
 class Pausable(Protocol):
@@ -56,7 +57,7 @@ class Admission:
         self._pressure = Pressure(reactor, hub)
 
     def watch(self, port: Pausable) -> None:
-        """`port` is to be paused with the others from now on."""
+        """Pause and resume `port` with the other ports from now on."""
         self._ports.append(port)
         if self._paused:
             port.pause_accepting()
@@ -83,7 +84,7 @@ class Admission:
             self._resume()
 
     def exhausted(self, error: OSError) -> None:
-        """A descriptor could not be had."""
+        """An accept or a connect found no free descriptor."""
         shortage = shortage_of(error.errno)
         self._out_of(str(shortage) if shortage is not None else error.strerror or str(error))
 
@@ -91,7 +92,7 @@ class Admission:
         """
         A session could not be connected because of `shortage`.
 
-        What accepting would lack as well pauses it; the rest is only told.
+        If accepting would lack the same, accepting pauses.  Otherwise, observers are only notified.
         """
         if shortage.everywhere:
             self._out_of(str(shortage))
@@ -99,7 +100,7 @@ class Admission:
             self._pressure.felt(shortage)
 
     def close(self) -> None:
-        """The service has stopped: leave no timer, and forget the pressure."""
+        """The service has stopped: cancel the timers, and forget the pressure."""
         for timer in (self._retry, self._calm):
             if timer is not None:
                 timer.cancel()
@@ -139,7 +140,7 @@ class Admission:
             for port in self._ports:
                 port.resume_accepting()
         except OSError as error:
-            # To watch a port can take a descriptor, too.
+            # Watching a port can need a descriptor, too.
             self.exhausted(error)
 
     def _calmed(self) -> None:

@@ -3,7 +3,7 @@ From a pool to a connected server: candidates, attempts, and waiting for a slot.
 
 A `Connecting` belongs to one session, from the choice of its pool until it relays or closes.
 
-An attempt to connect is identified by the client factory that was made for it.  Late callbacks
+Each attempt to connect has its own client factory, which identifies the attempt.  Late callbacks
 from an abandoned attempt are ignored, and its connection is aborted.
 """
 
@@ -37,9 +37,9 @@ _log = Logger()
 
 class Connectable(PoolSession, Protocol):
     """
-    The session that is to be connected.
+    A session without a server, as its `Connecting` sees it.
 
-    `server`, `attempts` and `error` are part of its record, and kept up to date here.
+    The `Connecting` updates `server`, `attempts` and `error`, which are part of the record.
     """
 
     info: ConnectionInfo
@@ -51,7 +51,7 @@ class Connectable(PoolSession, Protocol):
         """`server` is connected, at `now`, `seconds` after the attempt began."""
 
     def close_unconnected(self, by: Side, how: Ending) -> None:
-        """Reset the client, which has no server yet.  Stops the `Connecting`."""
+        """Reset the client, which has no server yet, and stop the `Connecting`."""
 
     def broke(self) -> None:
         """Called in an ``except`` clause: log the exception and end the session."""
@@ -62,10 +62,10 @@ class ConnectContext:
     """
     What the sessions of one listener need to connect.
 
-    `clock` tells the time; `sockets` makes plain sockets; `upstream_factory` makes the client
+    `clock` gives the time; `sockets` makes plain sockets; `upstream_factory` makes the client
     factory of an attempt: an `evproxy.session.halves.UpstreamFactory`, which may be wrapped.
-    `observer` is notified of servers that could not be connected; `short` is called with what
-    evproxy itself lacked to connect.
+    `observer` is notified of failed connects; `short` is called with the `Shortage` if evproxy
+    itself lacked something.
     """
 
     clock: IReactorTime
@@ -79,12 +79,12 @@ class Connecting:
     """
     Connects one session to a server of `pool`.
 
-    `attempt`: the client factory of the attempt that is under way, which sets it itself; ``None``
-    if there is no attempt.
+    `attempt`: the client factory of the attempt under way; ``None`` if there is no attempt.  The
+    client factory sets this attribute itself.
 
-    :param context: what it shares with others of its listener.
-    :param session: is to be connected.
-    :param pool: gives the servers.
+    :param context: what the sessions of the listener share.
+    :param session: the session to connect.
+    :param pool: the pool that has the servers.
     """
 
     __slots__ = (
@@ -114,7 +114,7 @@ class Connecting:
         self._looping = self._short = self._stopped = False
 
     def find(self) -> None:
-        """Try the servers that the pool gives now, except those that were tried."""
+        """Try the pool's current candidates, except the servers that were tried before."""
         candidates = self._pool.candidates(self.session.info)
         if self._tried:
             candidates = (server for server in candidates if server not in self._tried)
@@ -122,7 +122,7 @@ class Connecting:
         self._try_next()
 
     def stop(self) -> None:
-        """Abandon the attempt, or the place in the line; no callback comes any more."""
+        """Abandon the attempt, or the place in the queue; late callbacks are ignored."""
         self._stopped = True
         self._candidates = self.attempt = None
         session = self.session
@@ -136,7 +136,7 @@ class Connecting:
         if server is not None:
             self._call(self._pool.abandoned, server, session)
 
-    # What an attempt tells.
+    # Callbacks from an attempt.
 
     def failed(self, attempt: ClientFactory, reason: Failure) -> None:
         """The attempt failed: go on with the next server."""
@@ -191,7 +191,7 @@ class Connecting:
                 connector = server.dialer.connect(
                     context.upstream_factory(self), pool.connect_timeout, context.sockets
                 )
-                # The attempt may be over already.
+                # The attempt may have ended before `connect` returned.
                 if self.attempt is not None:
                     self._connector = connector
         finally:
@@ -207,7 +207,7 @@ class Connecting:
             try:
                 self._waiter = pool.wait(session.info, self._slot_free, self._give_up, self._tried)
             except NoServerAvailable as error:
-                # The error itself would be in a cycle with this frame.
+                # Keep only the text: the error itself would form a cycle with this frame.
                 why = str(error)
             if self._waiter is not None:
                 return
@@ -230,22 +230,22 @@ class Connecting:
         self.session.close_unconnected(Side.PROXY, Ending.UNREACHABLE)
 
     def _lacked(self, server: Server, shortage: Shortage) -> None:
-        """Evproxy itself lacked something to connect to `server`, which is not blamed."""
+        """Evproxy itself lacked something for the connect: do not blame `server`."""
         self._pool.abandoned(server, self.session)
         self._context.short(shortage)
         if shortage.everywhere:
-            # Another server would be no better.
+            # A connect to another server would fail as well.
             self.session.close_unconnected(Side.PROXY, Ending.UNREACHABLE)
 
     def _call(self, what: Callable[..., object], *arguments: object) -> None:
-        """Call `what`, which is another's code: whatever it raises, the session closes."""
+        """Call `what`, which may be a user's code; log its exceptions, so the session closes."""
         peer = self.session.info.peer_host
         with _log.failuresHandled("Could not stop connecting a session of {peer}", peer=peer):
             what(*arguments)
 
 
 def message_of(failure: Failure) -> str:
-    """What `failure` says, which may be what a server said, fit for a log."""
+    """Return the message of `failure`, safe for a log; the message may come from a server."""
     message = failure.getErrorMessage()
     ours = isinstance(failure.value, EvproxyError)
     return printable(message) if ours else escaped(message)

@@ -1,4 +1,4 @@
-"""The receivers of connections that nobody reads any more: of those being closed, and of nobody."""
+"""Receivers that discard: for connections that are being closed, and for halves without session."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from evproxy.relay.closing_here import TLSClosing
 
 class Discarding:
     """
-    Discards what still comes from a peer whose connection is being closed.
+    Discards bytes from a peer whose connection is being closed.
 
     :param lost: called when the connection is gone.
     """
@@ -22,16 +22,16 @@ class Discarding:
         self._lost = lost
 
     def received(self, data: bytes) -> None:
-        """Discard it."""
+        """Discard `data`."""
 
     def stream_ended(self) -> None:
-        """The connection is being closed already."""
+        """Do nothing: the connection is being closed already."""
 
     def peer_reset(self) -> None:
-        """The connection is being closed already."""
+        """Do nothing: the connection is being closed already."""
 
     def closing_here(self, ended: bool) -> bool:
-        """The connection is being closed already."""
+        """Do nothing: the connection is being closed already."""
         return False
 
     def half_broke(self) -> None:
@@ -43,7 +43,7 @@ class Discarding:
 
 class ClosingHere(Discarding):
     """
-    The same, while code on the client's side closes the connection in order.
+    Discards bytes while code on the client's side closes the connection in order.
 
     :param tls_closing: cancelled when the connection is gone.
     """
@@ -60,8 +60,8 @@ class ClosingHere(Discarding):
 
 
 def _nothing() -> None:
-    """There is nothing to do."""
+    """Do nothing."""
 
 
 NOBODY = Discarding(_nothing)
-"""The receiver of a half that has no session yet, or no session any more."""
+"""The receiver of a half that has no session yet, or no longer."""

@@ -40,7 +40,7 @@ class _Function:
 
 
 def router_of(given: object) -> Router | None:
-    """The router that `given` is; ``None`` if it is a pool."""
+    """Return `given` as a router; ``None`` if it is a pool."""
     if isinstance(given, Router):
         return given
     return _Function(given) if callable(given) else None
@@ -48,31 +48,31 @@ def router_of(given: object) -> Router | None:
 
 class ProxyFactory(Factory):
     """
-    Proxies every connection that it is given to the servers of a pool.
+    Proxies every connection of an endpoint to the servers of a pool.
 
-    Use it like any `Factory`: ``endpoint.listen(ProxyFactory(pool))``.  To bind, drain
-    and stop as a service, use `evproxy.ProxyService`, which makes these.
+    Use it like any `Factory`: ``endpoint.listen(ProxyFactory(pool))``.  To bind, drain and stop as
+    a service, use `evproxy.ProxyService`, which makes `ProxyFactory` objects.
 
     To change what a session does, pass objects: a `Router`, observers, and a pool with a balancer,
     a probe or a discovery of your own.  A subclass may still name subclasses of
     `DownstreamProtocol` and of `UpstreamFactory` as its `protocol` and its `upstream_factory`.
 
-    :param pool: where upstream servers come from, or a `Router` that chooses the pool of each
-        session: an object, or a function.
-    :param reactor: tells the time and relays.  Required unless there is a `plane`, or `pool`
-        is an `evproxy.Pool`, whose own it is then.
+    :param pool: the pool that has the upstream servers, or a `Router` that chooses the pool of
+        each session: an object, or a function.
+    :param reactor: Twisted's.  Required unless there is a `plane`, or `pool` is an `evproxy.Pool`;
+        the default is then the reactor of that object.
     :param listener: the name of the listener in logs.
     :param timeouts: seconds; `Timeouts()` by default.
     :param relay: ``auto``, ``stream`` or ``socket``.
     :param observers: are notified of the events that they have methods for: `evproxy.Observer`.
     :param troubles: more observers.
-    :param max_sessions: the most sessions at once.  At the bound, ports that evproxy made
-        pause, and connections from others are refused.
+    :param max_sessions: the most sessions at once.  At the bound, evproxy's own ports pause, and
+        evproxy refuses connections of other ports.
     :param accept_proxy_protocol_from: networks of proxies that must send a PROXY header; see
         `ListenerSettings`.
-    :param admission: counts sessions; shared by the factories of a service, with `plane`.
+    :param admission: counts sessions; the factories of a service share it, as they do `plane`.
     :param plane: makes sockets and joins them.
-    :param hub: calls observers; in place of `observers` and `troubles`.
+    :param hub: calls the observers; used in place of `observers` and `troubles`.
     :raises TypeError: if there is no reactor.
     """
 
@@ -134,7 +134,7 @@ class ProxyFactory(Factory):
         )
 
     def buildProtocol(self, addr: Any) -> Any:
-        """A half for the client at `addr`; at the bound on sessions, one that closes it."""
+        """Return a half for the client at `addr`; over the bound, a protocol that refuses it."""
         admission = self.admission
         if len(admission.sessions.by_id) >= admission.limit or self._draining:
             return Refusing()
@@ -142,8 +142,8 @@ class ProxyFactory(Factory):
             host, port = _path(addr), 0
         else:
             host, port = getattr(addr, "host", ""), getattr(addr, "port", 0)
-            # The kernel writes every address in one way, but for those of IPv4 clients of a
-            # listener for both families.
+            # The kernel has one form for each address, except for IPv4 clients of a listener for
+            # both families.
             if host.startswith(MAPPED):
                 host = canonical_address(host)
         protocol = self.protocol(ConnectionInfo(host, port, self.context.listener))
@@ -156,12 +156,12 @@ class ProxyFactory(Factory):
 
     def drain(self, deadline: float | None = None) -> Deferred[None]:
         """
-        Refuse new clients, and let the sessions come to their end.
+        Refuse new clients, and let the running sessions finish.
 
-        Stop the factory's ports first: a client that connects to one that still listens is
-        reset.  A factory that shares its `admission` waits for the sessions of all that do.
+        Stop the factory's ports first: a client that connects to a listening port is reset.  If
+        factories share an `admission`, each waits for the sessions of all of them.
 
-        :param deadline: seconds after which the rest are reset; ``None``: never.
+        :param deadline: seconds after which the remaining sessions are reset; ``None``: never.
         :return: fires when no session is left.
         """
         self._draining = True
@@ -178,7 +178,7 @@ class ProxyFactory(Factory):
 
     def sessions(self, most: int = MOST_LISTED) -> tuple[SessionStatus, ...]:
         """
-        Snapshots of the `most` oldest sessions, the oldest first.
+        Return snapshots of the `most` oldest sessions, the oldest first.
 
         256 sessions take about a millisecond.
         """
@@ -188,7 +188,7 @@ class ProxyFactory(Factory):
         """
         Reset both sides of the session with the `SessionStatus.id` `session_id`.
 
-        :raises LookupError: if there is no such session, or not any more.
+        :raises LookupError: if there is no such session, or no longer.
         """
         self.admission.sessions.end(session_id)
 

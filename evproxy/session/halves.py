@@ -1,9 +1,9 @@
 """
 The two halves of a session as Twisted knows them.
 
-A listener's factory makes a `DownstreamProtocol` for each client.  Its session connects with an
+A listener's factory makes a `DownstreamProtocol` for each client.  The session connects with an
 `UpstreamFactory`, which makes the `UpstreamProtocol`.  The two halves have no logic of their own:
-what comes in goes to the half's receiver, which is first the session's `Intake` and then the relay.
+each passes its events to its receiver, which is first the session's `Intake` and then the relay.
 """
 
 from __future__ import annotations
@@ -42,8 +42,8 @@ class _Half(Protocol):
     """
     One half of a session.
 
-    Once it is connected, its receiver hears of the end of the connection even if a
-    ``connectionLost`` of a subclass raises, or does not call the one here: see
+    Once the half is connected, its receiver is always notified of the end of the connection, even
+    if ``connectionLost`` of a subclass raises, or does not call this class's: see
     `evproxy.sockets.closings`.
     """
 
@@ -64,29 +64,29 @@ class _Half(Protocol):
         self.receiver.peer_reset()
 
     def closing_here(self, ended: bool) -> bool:
-        """The transport tells this when ``loseConnection`` is called on it."""
+        """Called by the transport when code calls ``loseConnection`` on it."""
         return self.receiver.closing_here(ended)
 
     def writeConnectionLost(self) -> None:
-        """The end of the other peer's stream was passed on; whoever asked for it knows."""
+        """Do nothing: the relay ended this stream itself, when the other peer's stream ended."""
 
     def connectionLost(self, reason: Failure = connectionDone) -> None:
-        # Once, however often this is called.
+        # The receiver is notified once, however often this method is called.
         receiver, self.receiver = self.receiver, NOBODY
         receiver.connection_lost(reason)
 
 
 class BeginsSessions(typing.Protocol):
-    """What a client's half tells that it is connected; `ProxyFactory` is one."""
+    """Starts the session of a client's half; `ProxyFactory` does so."""
 
     def begin(self, downstream: DownstreamProtocol) -> Session:
-        """Start the session of a client that is connected."""
+        """Start the session of a connected client."""
 
 
 class DownstreamProtocol(_Half):
     """The client's half: it starts a session when it is connected."""
 
-    # What wraps it may set its `factory`, as `LimitTotalConnectionsFactory` does.
+    # Not `factory`: a wrapper may set that, as `LimitTotalConnectionsFactory` does.
     proxy: BeginsSessions
 
     def __init__(self, info: ConnectionInfo) -> None:
@@ -99,11 +99,12 @@ class DownstreamProtocol(_Half):
 @implementer(IHandshakeListener)
 class UpstreamProtocol(_Half):
     """
-    The server's half: it tells its session when it is connected, with TLS after the handshake.
+    The server's half: it notifies the `Connecting` when it is connected; with TLS, after the
+    handshake.
 
     `handshake`: see `evproxy.upstream.dialers.Handshaking`.
 
-    :param attempt: the factory that makes it.
+    :param attempt: the factory that makes this half.
     """
 
     handshake: Deferred[None] | None = None
@@ -112,21 +113,21 @@ class UpstreamProtocol(_Half):
         self._attempt: UpstreamFactory | None = attempt
 
     def connectionMade(self) -> None:
-        # The common case is found out without a call.
+        # `isinstance` first: it avoids a call in the common case.
         if isinstance(self.transport, TLSMemoryBIOProtocol) and _tells_of_handshake(self.transport):
             self.handshake = Deferred()
         else:
             self._connected()
 
     def handshakeCompleted(self) -> None:
-        # Twisted calls it too where the certificate has just been found to be another's.
+        # Twisted calls this method even if it has just found the certificate to be wrong.
         if self.handshake is not None and not self.transport.disconnecting:
             self._handshake_over()
             self._connected()
 
     def _connected(self) -> None:
         if closed_here(self.transport):
-            # A wrapper closed it before it told of it: that was no connect.
+            # A wrapper closed the connection before `connectionMade`: the connect failed.
             self.transport.abortConnection()
             return
         attempt, self._attempt = self._attempt, None
@@ -142,11 +143,11 @@ class UpstreamProtocol(_Half):
     def connectionLost(self, reason: Failure = connectionDone) -> None:
         attempt, self._attempt = self._attempt, None
         if attempt is None:
-            # As above, without another call for each session.
+            # The same as `_Half.connectionLost`, without another call for each session.
             receiver, self.receiver = self.receiver, NOBODY
             receiver.connection_lost(reason)
             return
-        # Else a subclass broke before the session heard that it is connected.
+        # The connection was lost before `_connected` was called: the attempt failed.
         if self.handshake is not None:
             reason = Failure(HandshakeFailed(handshake_reason(reason.value)))
             self._handshake_over()
@@ -154,7 +155,7 @@ class UpstreamProtocol(_Half):
 
 
 def _tells_of_handshake(transport: TLSMemoryBIOProtocol) -> bool:
-    """Whether the protocol directly above `transport` hears of its handshake."""
+    """Whether `transport` notifies the protocol directly above it of the handshake."""
     return bool(IHandshakeListener.providedBy(transport.wrappedProtocol))
 
 
@@ -162,11 +163,11 @@ class UpstreamFactory(ClientFactory):
     """
     One attempt to connect a session to a server.
 
-    It is made for each attempt, and identifies it.  A subclass may name a subclass of
-    `UpstreamProtocol` as its `protocol`.  If it has a ``clientConnectionFailed`` of its own, that
-    must call the one here, or the session waits until its client leaves.
+    Each attempt has its own factory, which identifies the attempt.  A subclass may name a subclass
+    of `UpstreamProtocol` as its `protocol`.  If a subclass overrides ``clientConnectionFailed``,
+    it must call this class's method; otherwise the session waits until its client leaves.
 
-    :param connecting: hears how the attempt ends.
+    :param connecting: is notified of how the attempt ends.
     """
 
     noisy = False
@@ -174,7 +175,7 @@ class UpstreamFactory(ClientFactory):
 
     def __init__(self, connecting: Connecting) -> None:
         self.connecting = connecting
-        # What connects may be wrapped around this.
+        # Set here because the dialer may get a wrapper of this factory.
         connecting.attempt = self
 
     def buildProtocol(self, addr: IAddress | None) -> Any:
@@ -184,15 +185,15 @@ class UpstreamFactory(ClientFactory):
         self.connecting.failed(self, reason)
 
     def clientConnectionLost(self, connector: IConnector, reason: Failure) -> None:
-        # Twisted's connector would stay in a cycle with its transport.
+        # Otherwise Twisted's connector and its transport would form a cycle.
         connector.transport = None  # type: ignore[attr-defined]
 
 
 class Refusing(Protocol):
     """
-    Closes the connection of a client that is one too many.
+    Closes the connection of a client over the bound.
 
-    A factory may say so with ``None``, too; but wrapping factories would wrap that.
+    `ProxyFactory` cannot return ``None`` instead: a wrapping factory would wrap the ``None``.
     """
 
     transport: Any
@@ -201,5 +202,5 @@ class Refusing(Protocol):
         if isinstance(innermost(self.transport), SocketTransport):
             self.transport.abortConnection()
         else:
-            # As Twisted's ports do.
+            # Twisted's ports close refused connections in this way, too.
             self.transport.loseConnection()

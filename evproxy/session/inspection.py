@@ -1,8 +1,8 @@
 """
-What a client says before evproxy chooses its pool: a PROXY header, and what a router looks at.
+Reads the first bytes of a client before its pool is chosen: the PROXY header, and for routers.
 
 An `Inspection` feeds readers of `evproxy.wire` with the bytes that an `Intake` keeps.  The bytes
-stay there, and go to the server.  Only those of a PROXY header are taken away.
+stay in the intake, and go to the server.  Only the bytes of a PROXY header are removed.
 """
 
 from __future__ import annotations
@@ -26,10 +26,14 @@ Found = TypeVar("Found", covariant=True)
 
 
 class Reader(Protocol[Found]):
-    """Reads one thing at the start of a stream."""
+    """Reads one message at the start of a stream."""
 
     def feed(self, data: bytes) -> Found | None:
-        """What `data` completes, else ``None``.  Raises an `EvproxyError` if it is malformed."""
+        """
+        Return the message that `data` completes, else ``None``.
+
+        :raises EvproxyError: if the message is malformed.
+        """
 
 
 class Beginning:
@@ -37,7 +41,7 @@ class Beginning:
     A `Reader` of the first `size` bytes.
 
     :param size: from 1 to `EARLY_BYTES`.
-    :raises ValueError: if it is another.
+    :raises ValueError: if `size` is out of this range.
     """
 
     def __init__(self, size: int) -> None:
@@ -47,7 +51,7 @@ class Beginning:
         self._read = b""
 
     def feed(self, data: bytes) -> bytes | None:
-        """The bytes, once there are as many."""
+        """Return the bytes once there are `size` of them, else ``None``."""
         self._read += data[: self._size - len(self._read)]
         return self._read if len(self._read) == self._size else None
 
@@ -56,10 +60,11 @@ class Inspection:
     """
     Looks at the bytes of one client; an `evproxy.interfaces.Client`.
 
-    `wanted` names what a reader waits for, empty if none waits.  `noted` is what the router said.
+    `wanted` names the message that a reader waits for; empty if no reader waits.  `noted` is the
+    last note of the router.
 
     :param intake: has the bytes.
-    :param info: what is known of the client's connection.
+    :param info: the addresses of the client's connection.
     """
 
     __slots__ = ("_intake", "info", "noted", "wanted")
@@ -77,12 +82,12 @@ class Inspection:
         failed: Callable[[EvproxyError], None],
     ) -> None:
         """
-        Feed `reader` with the bytes that are there, and with those that come, until it answers.
+        Feed `reader` with the kept bytes, and with new bytes, until it returns an answer.
 
-        Then call `found` with the answer, or `failed` if the bytes are malformed, or if the client
-        ends its stream before.  One of the two is called, once, unless `stop` is called before.
+        Then call `found` with the answer, or `failed` if the bytes are malformed or the client ends
+        its stream first.  Exactly one of the two is called, once, unless `stop` is called first.
 
-        :param wanted: what the reader reads, with an article, for messages.
+        :param wanted: the name of the message, with an article, for error messages.
         """
 
         def look(data: bytes) -> None:
@@ -105,10 +110,10 @@ class Inspection:
 
     def read(self, reader: Reader[Found], wanted: str) -> Deferred[Found]:
         """
-        The same with a Deferred.
+        Do the same as `look`, but return a Deferred.
 
-        :return: fires with the answer of `reader`.  It fails with the `EvproxyError` that says
-            why there is none.
+        :return: fires with the answer of `reader`, or fails with an `EvproxyError` that says why
+            there is no answer.
         :raises RuntimeError: if another reader still waits.
         """
         if self.wanted:
@@ -118,18 +123,18 @@ class Inspection:
         return deferred
 
     def stop(self) -> None:
-        """Look no more."""
+        """Stop reading; no callback is called any more."""
         self.wanted = ""
         self._intake.looker = None
 
-    # What routers ask for: see `evproxy.interfaces.Client`.
+    # Called by routers: see `evproxy.interfaces.Client`.
 
     def note(self, text: str) -> None:
         """The session's record has `text` as its `route`."""
         self.noted = printable(text)
 
     def peek(self, size: int) -> Deferred[bytes]:
-        """The first `size` bytes, or all bytes of a client that has sent fewer and ended."""
+        """Return the first `size` bytes, or all bytes if the client has ended after fewer."""
         peeked = self.read(Beginning(size), f"its first {size} bytes")
         return peeked.addErrback(self._all_there_is)
 
@@ -138,7 +143,7 @@ class Inspection:
         return b"".join(self._intake.chunks or ())
 
     def client_hello(self) -> Deferred[ClientHello | NotTls]:
-        """What a TLS client says first."""
+        """Return the first message of a TLS client."""
         reading: Deferred[ClientHello | NotTls] = self.read(HelloReader(), "its TLS ClientHello")
         return reading.addCallback(self._greeted)
 
@@ -148,9 +153,9 @@ class Inspection:
         return answer
 
     def http_host(self) -> Deferred[HttpHost | NoHost]:
-        """The host that an HTTP/1 client asks for."""
+        """Return the host in the request of an HTTP/1 client."""
         return self.read(HostReader(), "the header of its HTTP request")
 
     def postgres_start(self) -> Deferred[Start]:
-        """What a PostgreSQL client says first."""
+        """Return the first message of a PostgreSQL client."""
         return self.read(StartReader(), "its first PostgreSQL message")

@@ -1,8 +1,8 @@
 """
-What a client sends and does before its session relays.
+Keeps the bytes of a client before its session relays, and notices when the client leaves.
 
-An `Intake` is the first receiver of the client's half.  It keeps a bounded number of bytes, which
-are passed on once there is a server, and it notices that the client leaves.
+An `Intake` is the first receiver of the client's half.  It keeps a bounded number of bytes.  The
+session passes these bytes on once there is a server.
 """
 
 from __future__ import annotations
@@ -19,11 +19,11 @@ from evproxy.relay.contract import Half
 from evproxy.relay.finished_client import FinishedClient
 
 EARLY_BYTES = 64 * 1024
-"""How many bytes of a client are kept before its session relays; then TCP pushes back."""
+"""How many bytes of a client are kept before its session relays; then evproxy stops reading."""
 
 
 class Unconnected(Protocol):
-    """What an intake tells its session."""
+    """The session of an intake, as the intake sees it."""
 
     def close_unconnected(self, by: Side, how: Ending) -> None:
         """Reset the client, which has no server yet."""
@@ -37,16 +37,16 @@ class Unconnected(Protocol):
 
 class Intake:
     """
-    The bytes of one client that came before its session relays.
+    The bytes of one client from before its session relays.
 
     `chunks`: the bytes, ``None`` if there are none yet.  `ended`: the client has ended its stream.
     `over`: no more bytes will come.
-    `looker`: called with each piece of bytes, and with no bytes once it is over.  An exception
-    that it raises ends the session.
+    `looker`: called with each piece of bytes, and with no bytes once `over` is set.  If it raises,
+    the session ends.
 
-    :param session: notified when the client leaves.
+    :param session: is notified when the client leaves.
     :param downstream: the client's half.
-    :param clock: calls later.
+    :param clock: the timers.
     """
 
     __slots__ = ("_clock", "_downstream", "_session", "_size", "chunks", "ended", "looker", "over")
@@ -62,7 +62,7 @@ class Intake:
         downstream.receiver = self
 
     def received(self, data: bytes) -> None:
-        """Keep `data`.  At `EARLY_BYTES` the client is not read any more."""
+        """Keep `data`; at `EARLY_BYTES`, stop reading from the client."""
         if self.chunks is None:
             self.chunks = []
         self.chunks.append(data)
@@ -81,16 +81,16 @@ class Intake:
             self._downstream.transport.resumeProducing()
 
     def stream_ended(self) -> None:
-        """The client ended its stream: passed on after what is kept."""
+        """The client ended its stream; the session passes on the end after the kept bytes."""
         self.ended = self.over = True
         if self.chunks is None:
-            # Nothing was asked and nothing will be: as good as gone (HAProxy decides alike).
+            # A client that sent nothing expects nothing, and counts as gone (as in HAProxy).
             self._session.close_unconnected(Side.DOWNSTREAM, Ending.LEFT)
         elif self.looker is not None:
             self.looker(b"")
 
     def peer_reset(self) -> None:
-        """The client reset its connection while it was not read."""
+        """The client reset its connection while its transport was paused."""
         self._session.close_unconnected(Side.DOWNSTREAM, Ending.LEFT)
 
     def closing_here(self, ended: bool) -> bool:
@@ -106,7 +106,7 @@ class Intake:
     def connection_lost(self, reason: Failure) -> None:
         """The client's connection is gone."""
         if self.chunks and reason.check(ConnectionDone):
-            # The end of the connection is passed on after the connect, like the bytes before it.
+            # The session passes on the end after the connect, like the bytes before the end.
             self.ended, self.over = False, True
             self._downstream.transport = FinishedClient(self._clock, self._downstream)
             if self.looker is not None:

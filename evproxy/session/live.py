@@ -1,5 +1,5 @@
 """
-The sessions that are not over: found by their numbers, listed, ended and drained.
+The live sessions of a service or factory: finds, lists, ends and drains them.
 """
 
 from __future__ import annotations
@@ -18,10 +18,10 @@ from evproxy.model import Ending, SessionStatus, Side
 from evproxy.session.session import Session
 
 RESET_BATCH = 32
-"""How many sessions are reset before the reactor gets its turn: about a millisecond's worth."""
+"""How many sessions are reset in one turn of the reactor: about a millisecond's worth."""
 
 MOST_LISTED = 256
-"""How many sessions a list of them has unless more are asked for: about a millisecond's worth."""
+"""How many sessions a list has, unless the caller asks for more: about a millisecond's worth."""
 
 _log = Logger()
 
@@ -64,7 +64,7 @@ class LiveSessions:
                 deferred.callback(None)
 
     def status(self, most: int = MOST_LISTED) -> tuple[SessionStatus, ...]:
-        """Snapshots of the `most` oldest sessions, the oldest first."""
+        """Return snapshots of the `most` oldest sessions, the oldest first."""
         now = self._reactor.seconds()
         return tuple(session.status(now) for session in islice(self, most))
 
@@ -72,7 +72,7 @@ class LiveSessions:
         """
         Reset both sides of a session.
 
-        :raises LookupError: if there is no such session, or not any more.
+        :raises LookupError: if there is no such session, or no longer.
         """
         session = self.by_id.get(session_id)
         if session is None:
@@ -81,9 +81,9 @@ class LiveSessions:
 
     def drain(self, deadline: float | None, closing: Deferred[Any]) -> Deferred[None]:
         """
-        Let the sessions come to their end; fires when no session is left.
+        Let the running sessions finish; the Deferred fires when no session is left.
 
-        :param deadline: seconds after which the rest are reset; ``None``: never.
+        :param deadline: seconds after which the remaining sessions are reset; ``None``: never.
         :param closing: fires when no session can begin any more.
         """
         if deadline is not None:
@@ -94,7 +94,7 @@ class LiveSessions:
         return drained
 
     def when_empty(self) -> Deferred[None]:
-        """Fires when no session is left."""
+        """Return a Deferred that fires when no session is left."""
         if not self.by_id:
             return succeed(None)
         deferred: Deferred[None] = Deferred()
@@ -102,7 +102,7 @@ class LiveSessions:
         return deferred
 
     def abort(self) -> None:
-        """Reset every session now, `RESET_BATCH` of them in a turn of the reactor."""
+        """Reset every session now, `RESET_BATCH` of them in each turn of the reactor."""
         self._reset_next(iter(tuple(self)))
 
     def _reset_next(self, sessions: Iterator[Session]) -> None:

@@ -1,5 +1,5 @@
 """
-PROXY headers and sessions: whose session it is behind a header, and what a server is told.
+PROXY headers of sessions: reads the header of a client's proxy, and makes that for a server.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from evproxy.wire.proxy_protocol.tlvs import TlvType
 
 
 class HeaderReader:
-    """Reads a PROXY header: an `evproxy.session.inspection.Reader` of it and of its size."""
+    """An `evproxy.session.inspection.Reader` of a PROXY header and its size."""
 
     __slots__ = ("_reader",)
 
@@ -36,9 +36,9 @@ class HeaderReader:
 
     def feed(self, data: bytes) -> tuple[ProxyHeader, int] | None:
         """
-        The header and its size in bytes, once it is complete.
+        Return the header and its size in bytes, once it is complete.
 
-        :raises evproxy.errors.ProxyHeaderError: at the first byte that cannot be a header's.
+        :raises evproxy.errors.ProxyHeaderError: at the first byte that cannot be part of a header.
         """
         header = self._reader.feed(data)
         return None if header is None else (header, self._reader.size)
@@ -46,11 +46,12 @@ class HeaderReader:
 
 def behind(header: ProxyHeader, info: ConnectionInfo) -> ConnectionInfo:
     """
-    What is known of the client behind `header`.
+    Return the addresses of the client behind `header`.
 
-    Without addresses in the header (``LOCAL``, ``UNKNOWN``, UNSPEC), those of the socket count.
+    If the header has no addresses (``LOCAL``, ``UNKNOWN``, UNSPEC), the addresses stay those of the
+    socket.
 
-    :param info: what was known before: the address of the proxy that sent the header.
+    :param info: the connection of the proxy that sent the header.
     """
     via = host_and_port(info.peer_host, info.peer_port) if info.peer_port else info.peer_host
     if header.local or (pair := header.inet_pair() or header.unix_pair()) is None:
@@ -65,15 +66,16 @@ def behind(header: ProxyHeader, info: ConnectionInfo) -> ConnectionInfo:
 
 def header_for(version: int, info: ConnectionInfo, host: Any, unique_id: str) -> bytes:
     """
-    The PROXY header for the server of the client that `info` describes.
+    Return the PROXY header for the server of the client that `info` describes.
 
-    It has the addresses and the TLVs of the header that the client's proxy sent, if there is one.
-    To these it adds the name that the client asks for (SNI), and the unique id, unless they came
-    in.  A ``LOCAL`` header that came in says nothing of a client: the socket's addresses count.
+    The header has the addresses and the TLVs from the header of the client's proxy, if there is
+    one.  It also has the client's server name (SNI) and the unique id, unless the proxy sent them.
+    If the proxy sent a ``LOCAL`` header, which describes no client, the addresses of the socket are
+    used.
 
     :param version: 1 or 2; only version 2 has TLVs.
     :param host: evproxy's address on the client's connection, as Twisted has it.
-    :param unique_id: of the session.
+    :param unique_id: the unique id of the session.
     """
     source, destination = _source(info), _address(host)
     tlvs: tuple[Tlv, ...] = ()
@@ -93,7 +95,7 @@ def header_for(version: int, info: ConnectionInfo, host: Any, unique_id: str) ->
 def _source(info: ConnectionInfo) -> Address:
     if info.peer_port:
         return InetAddress(info.peer_host, info.peer_port)
-    # The path of a client's UNIX socket is for logs only: most have none.
+    # The path of a client's UNIX socket is only for logs; most clients have none.
     return UnixAddress(b"")
 
 

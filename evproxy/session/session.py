@@ -1,10 +1,10 @@
 """
 One session: from an accepted connection to the end of both sides.
 
-This is the one place where a session's phase changes, and where it is decided how it ends.  The
-phases and the allowed changes are in `TRANSITIONS`.  A `Session` does no I/O of its own: an
-`Intake` keeps what the client sends before there is a server, a `Connecting` finds the server, and
-a relay moves the bytes.  The first two are dropped once the relay runs.
+Only this module changes a session's phase, and decides how a session ends.  `TRANSITIONS` has the
+phases and the allowed changes.  A `Session` does no I/O of its own: an `Intake` keeps what the
+client sends before there is a server, a `Connecting` finds the server, and a relay moves the bytes.
+The session drops the first two once the relay runs.
 """
 
 from __future__ import annotations
@@ -45,27 +45,27 @@ from evproxy.sockets.plane import DataPlane
 from evproxy.wire.proxy_protocol import ProxyHeader
 
 TRANSITIONS: dict[Phase, tuple[Phase, ...]] = {
-    # Its PROXY header is read, and a pool is chosen for it.
+    # The session reads the PROXY header, and asks the router for a pool.
     Phase.ACCEPTED: (Phase.INSPECTING,),
-    # The pool is chosen; or the client left or is refused, or an exception.
+    # A pool is chosen; or the client left or is refused, or an exception.
     Phase.INSPECTING: (Phase.CONNECTING, Phase.CLOSING),
-    # A server is connected; or the client left, no server, an exception.
+    # A server is connected; or the client left, there is no server, an exception.
     Phase.CONNECTING: (Phase.RELAYING, Phase.CLOSING),
-    # How it ends is decided, with bytes still to be delivered; or both streams have ended.
+    # The ending is decided, but bytes are still to be delivered; or both streams have ended.
     Phase.RELAYING: (Phase.CLOSING, Phase.CLOSED),
     # Both connections are gone.
     Phase.CLOSING: (Phase.CLOSED,),
     Phase.CLOSED: (),
 }
-"""The phases of a session, and which may follow each."""
+"""The phases of a session, each with the phases that may follow."""
 
 
 def before(phase: Phase) -> tuple[Phase, ...]:
-    """The phases that `phase` may follow."""
+    """Return the phases that `phase` may follow."""
     return tuple(earlier for earlier, later in TRANSITIONS.items() if phase in later)
 
 
-# A member of an enumeration is looked up in its class each time it is named there.
+# Module names, because Python looks up a member in its class at each use.
 _INSPECTING, _CONNECTING, _RELAYING = Phase.INSPECTING, Phase.CONNECTING, Phase.RELAYING
 _CLOSING, _CLOSED = Phase.CLOSING, Phase.CLOSED
 
@@ -81,14 +81,14 @@ class SessionContext:
     """
     What the sessions of one listener share.
 
-    `clock` tells the time.  `pool` is the pool of each session, unless `router` chooses it.
-    `is_proxy` says whether the client with an address must send a PROXY header.  `connects` is for
-    connecting to servers; `plane` joins the two halves; `ended` is called with each session
+    `clock` gives the time.  `pool` is the pool of each session, unless `router` chooses it.
+    `is_proxy` says whether the client with an address must send a PROXY header.  `connects` is the
+    context of its `Connecting`; `plane` joins the two halves; `ended` is called with each session
     that is over; `hub` calls the observers; `prefix` is the beginning of each `unique_id`.
 
-    `first_look`: seconds after which a session is looked at for the first time.  So early that
-    its half-close, if it comes before, needs no other deadline: most sessions end without
-    another.
+    `first_look`: seconds until the first idle check of a session.  It is not longer than the
+    half-close timeout, so a half-close before the first check needs no new deadline.  Most
+    sessions have only this one deadline.
     """
 
     clock: IReactorTime
@@ -115,11 +115,11 @@ class Session:
     One proxied connection.
 
     `id`: the number of the session, set by `evproxy.session.live.LiveSessions`.
-    `intake`: what the client has sent; ``None`` once it is relayed, or closed.
+    `intake`: what the client has sent; ``None`` once the session relays or closes.
 
-    :param context: what it shares with the other sessions of its listener.
+    :param context: what the sessions of the listener share.
     :param downstream: the client's half.
-    :param info: what is known of the client.
+    :param info: the address of the client.
     """
 
     __slots__ = (
@@ -174,7 +174,7 @@ class Session:
         """A name for the session that no other session has, on this machine or another."""
         return f"{self._context.prefix}-{self.id}"
 
-    # Before it relays: the pool, and the server.
+    # Before relaying: the pool, and the server.
 
     def start(self) -> None:
         """The client is connected: read its PROXY header, if it must send one; choose a pool."""
@@ -339,7 +339,7 @@ class Session:
     # Relaying.
 
     def relay_half_closed(self, side: Side) -> None:
-        """One side ended its stream; from now on the half-close timeout counts."""
+        """One side ended its stream; from now on the half-close timeout applies."""
         self._half_closed = True
         if self._deadline_is_idle:
             now = self._context.clock.seconds()
@@ -347,20 +347,20 @@ class Session:
             self._set_deadline(now, now, self._context.timeouts.half_close)
 
     def relay_closing(self, by: Side, how: Ending) -> None:
-        """How the session ends is decided; what is queued is still delivered."""
+        """The relay knows how the session ends; it still delivers the queued bytes."""
         self.reason = close_reason(by, how, self.phase)
         assert self.phase in _BEFORE_CLOSING
         self.phase = _CLOSING
         self.relay_half_closed(by)
 
     def relay_closed(self, by: Side, how: Ending) -> None:
-        """Both connections are gone; `how` is another than decided if delivery was cut short."""
+        """Both connections are gone; `how` differs from the decision if delivery was cut short."""
         if self.reason is None or self.reason.how is not how:
             self.reason = close_reason(by, how, self.phase)
         self._closed()
 
     def deadline_reached(self, now: float) -> None:
-        """No byte may have moved for the timeout that counts now: look."""
+        """Check whether a byte has moved within the timeout that applies now."""
         self._bucket = 0
         relay = self.relay
         if relay is None:
@@ -404,20 +404,20 @@ class Session:
             if self.phase is not _CLOSED:
                 self.relay.reset(by, how)
         elif self.phase is _CLOSING:
-            # A wrapper closes the client's connection, but its peer does not take it all.
+            # A wrapper is closing the client's connection, but the client has not read everything.
             self.downstream.transport.abortConnection()
         else:
             self.close_unconnected(by, how)
 
     def broke(self) -> None:
-        """Called in an ``except`` clause: this session ends, and no other notices."""
+        """Log the current exception and end this session; call this in an ``except`` clause."""
         self._broke(Failure())
 
     def _broke(self, failure: Failure) -> None:
         _log.failure("A session of {peer} broke", failure, peer=self.info.peer_host)
         self.error = message_of(failure)
         if self.phase is _RELAYING and self.relay is None:
-            # It broke while it was joined: there is no relay to close it.
+            # The exception came from the join, so there is no relay to close the session.
             self.reason = close_reason(Side.PROXY, Ending.ERROR, _CONNECTING)
             assert self.phase in _BEFORE_CLOSING
             self.phase = _CLOSING
@@ -430,7 +430,7 @@ class Session:
         if self.phase is _CLOSED:
             return
         if self._bucket:
-            # As `_drop_deadline` does, without a call for each session.
+            # The same as `_drop_deadline`, without a call for each session.
             self._context.deadlines.discard(self, self._bucket)
             self._bucket = 0
         assert self.phase in _BEFORE_CLOSED
@@ -448,14 +448,14 @@ class Session:
         if context.hub.ends:
             context.hub.session_ended(self._record(self.reason))
         context.ended(self)
-        # The halves may outlive the session, which they would keep.
+        # The halves may outlive the session, and must not keep it alive.
         self.downstream.receiver = NOBODY
         self.relay = None
 
     def _record(self, reason: CloseReason) -> SessionRecord:
         relay, info, server, started = self.relay, self.info, self.server, self.started
         up, down, first_byte = relay.totals() if relay is not None else (0, 0, None)
-        # In the order of its fields: names would cost as much as the record.
+        # Positional arguments: keywords would cost as much as the record itself.
         return SessionRecord(
             info.listener,
             _peer(info),
@@ -477,7 +477,7 @@ class Session:
         )
 
     def status(self, now: float) -> SessionStatus:
-        """A snapshot of the session at `now`, in seconds on the reactor's clock."""
+        """Return a snapshot of the session at `now`, in seconds on the reactor's clock."""
         relay, pool, server = self.relay, self._pool, self.server
         up, down, _ = relay.totals() if relay is not None else (0, 0, None)
         return SessionStatus(

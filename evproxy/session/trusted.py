@@ -1,5 +1,5 @@
 """
-Which clients are proxies, and must send a PROXY header.
+Decides which clients are proxies, and must send a PROXY header.
 """
 
 from __future__ import annotations
@@ -13,7 +13,9 @@ from evproxy.settings import UNIX_CLIENTS
 
 def proxies_in(networks: Sequence[str]) -> Callable[[str, int], bool] | None:
     """
-    Whether the client with a host and a port must send a header; ``None`` if nobody must.
+    Return a check whether the client at a host and a port must send a header.
+
+    ``None`` if no client must.
 
     :param networks: see `evproxy.settings.ListenerSettings.accept_proxy_protocol_from`.
     :raises ValueError: if a network has a fault.

@@ -256,14 +256,14 @@ class Handshaking(Protocol):
 
     transport: Any
     handshake: Deferred[None] | None
-    """Fires when it is over, well or not; ``None`` if there is none to wait for."""
+    """Fires when the handshake is over, successful or not; ``None`` if there is no handshake."""
 
 
 class EndpointDialer:
     """
     Connects by a Twisted client endpoint; a TLS handshake is part of the connect.
 
-    :param lacked: what evproxy itself lacked for a look-up, after so many seconds.
+    :param lacked: returns what evproxy itself lacked for a look-up, given the seconds it took.
     """
 
     def __init__(

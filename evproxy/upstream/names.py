@@ -73,16 +73,16 @@ class LookUps(Protocol):
         :param timeout: the seconds that the connect may take; ``None``: the caller has its own
             timeout, and may stop waiting without cancelling.
 
-        Fails with `ConnectTimeout` if there is no answer in time, with `LocalShortage` if that
-        is for want of a thread, and with `DNSLookupError` or `OSError` if there is no address.
+        Fails with `ConnectTimeout` if there is no answer in time, with `LocalShortage` if the
+        cause is a missing thread, and with `DNSLookupError` or `OSError` if there is no address.
         Cancelling affects only this caller.
         """
 
     def held_up(self, name: str, seconds: float) -> LocalShortage | None:
         """
-        Why a look-up of `name` that somebody has waited for, for `seconds`, is not complete.
+        Why a look-up of `name` is not complete after a caller has waited for `seconds`.
 
-        ``None`` if that is not because the look-ups of other names hold it up.
+        ``None`` if the cause is not that the look-ups of other names delay it.
         """
 
     def time_left(self, timeout: float, began: float) -> float:
@@ -312,7 +312,7 @@ class Names:
         return self._look_up(name)
 
     def _too_late(self, name: str, result: object, seconds: float) -> object:
-        """The timeout of a waiting caller: say what the time was not enough for."""
+        """Handle the timeout of a waiting caller: the error says what was not complete."""
         raise self.held_up(name, seconds) or ConnectTimeout(
             f"{name!r} was not resolved within {seconds:g} s"
         )

@@ -107,9 +107,9 @@ def handshake_reason(error: BaseException | None) -> str:
 
 
 def description_fault(error: Exception) -> str:
-    """Why Twisted, or a plugin, takes an endpoint description for none; `error`: what it raised."""
+    """Why Twisted, or a plugin, refuses an endpoint description; `error` is its exception."""
     number = re.fullmatch(r"invalid literal for int\(\) with base 10: (.*)", str(error), re.DOTALL)
-    # A directory that cannot be listed is told so by Twisted, without a message of its own.
+    # For a directory that cannot be listed, Twisted raises an error without its own message.
     error = getattr(error, "originalException", error)
     match error:
         case TypeError() | IndexError():

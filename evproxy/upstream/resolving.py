@@ -131,7 +131,7 @@ class _Resolution:
     name: str
 
     def cancel(self) -> None:
-        """Never called: Twisted's own resolvers cannot cancel either."""
+        """Do nothing: this is never called, as Twisted's own resolvers cannot cancel either."""
         raise NotImplementedError
 
 

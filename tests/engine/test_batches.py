@@ -1,4 +1,4 @@
-"""What happens within one batch of the engine's, and between two of them."""
+"""Events within one batch of the engine, and between two batches."""
 
 from __future__ import annotations
 
@@ -33,8 +33,10 @@ async def test_a_number_does_not_come_back_within_a_batch(
     proxied: Proxied, batches: Batches, no_holes: Callable[[int], None]
 ) -> None:
     """
-    A session ends, a client is accepted and a server connected, and there is an event for the
-    ended one: all in one batch.  The numbers of the ended one are given again, but after it.
+    Within one batch, no descriptor number is used again.
+
+    In one batch, a session ends, a client is accepted, a server is connected, and an event for the
+    ended session follows.  The kernel gives out the numbers of the ended session only afterwards.
     """
     upstream = proxied.closes(Listening.tcp(proxied.reactor, backlog=0))
     await proxied.start(upstreams=[f"127.0.0.1:{upstream.port}"], connect_timeout=15.0)
@@ -42,7 +44,7 @@ async def test_a_number_does_not_come_back_within_a_batch(
     server = await upstream.accept()
     await converse(client, server)
     (_, port), (_, down), (_, up) = batches.registered
-    # From now on a connect gets no answer, so that nothing but a mistake can tell it of one.
+    # From now on, a connect gets no answer; only a bug could report one.
     for _ in range(8):
         sock = socket.socket()
         sock.setblocking(False)
@@ -60,10 +62,10 @@ async def test_a_number_does_not_come_back_within_a_batch(
     server.send_now(b"late")
     wait_ready(up, IN)
     await proxied.observed.ended()
-    # It is told while the sockets are being closed.
+    # The observer is notified while the sockets are being closed.
     await deferLater(proxied.reactor, 0)
     assert batches.seen[number] == [down, port, up]
-    # One that was accepted, and one that connects.
+    # One accepted socket, and one connecting socket.
     (in_batch, one), (and_too, other) = batches.registered[known:]
     assert in_batch == and_too == number + 1
     assert not {down, up} & {one, other}
@@ -83,7 +85,7 @@ async def test_a_number_does_not_come_back_within_a_batch(
 
 
 class Bulk:
-    """Some sessions whose servers send without end, spliced, and a small one beside them."""
+    """Some spliced sessions whose servers send without end, and one small session beside them."""
 
     def __init__(self, proxied: Proxied) -> None:
         self.proxied = proxied
@@ -91,7 +93,7 @@ class Bulk:
         self.small: tuple[Peer, Peer]
 
     async def start(self) -> None:
-        """Each of them is spliced, nobody reads, and the small one relays."""
+        """Wait until each bulk session is spliced, with no reader, and the small one relays."""
         await self.proxied.start()
         self.pairs = [await self.proxied.pair() for _ in range(BULK_SESSIONS)]
         self.small = await self.proxied.pair()
@@ -103,11 +105,11 @@ class Bulk:
         assert self.proxied.plane.pipes.in_use == BULK_SESSIONS
 
     def send(self) -> int:
-        """Each server sends what its kernel takes."""
+        """Let each server send as much as its kernel takes."""
         return sum(server.send_now(ENDLESS) for _, server in self.pairs)
 
     def read(self) -> None:
-        """Each client reads what has come."""
+        """Let each client read the bytes that have arrived."""
         for client, _ in self.pairs:
             try:
                 while client.socket.recv(SPLICE_CHUNK):
@@ -116,7 +118,7 @@ class Bulk:
                 continue
 
     def end(self) -> None:
-        """All of them are over."""
+        """End all sessions."""
         for pair in self.pairs:
             for peer in pair:
                 peer.reset()
@@ -124,10 +126,10 @@ class Bulk:
 
 class Splices:
     """
-    Counts what is spliced out of sockets.
+    Counts the splices out of sockets.
 
-    `most`: how often out of the same one in one batch.  `waited`: how often while `awaited`, a
-    socket, had nothing to read.  `left`: the most bytes that could have been spliced on.
+    `most`: the most splices out of one socket in one batch.  `waited`: the number of splices while
+    the socket `awaited` had nothing to read.  `left`: the most bytes left for another splice.
     """
 
     def __init__(self, batches: Batches, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -154,7 +156,7 @@ class Splices:
 
 
 def queued(descriptor: int) -> int:
-    """How many bytes have come on the socket that are not read (FIONREAD)."""
+    """Return how many unread bytes the socket has (FIONREAD)."""
     count = array.array("i", [0])
     fcntl.ioctl(descriptor, termios.FIONREAD, count)
     return count[0]
@@ -165,13 +167,15 @@ async def test_a_question_waits_for_one_splice_of_each_bulk_session(
     proxied: Proxied, batches: Batches, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """
-    A question that is ready when its batch begins is passed on after at most one splice of each
-    bulk session, though each has much more that could be spliced, and a sink that takes it.
+    A request waits for at most one splice of each bulk session.
+
+    The request is ready when its batch begins.  Each bulk session has many more bytes to splice,
+    and a sink that takes them.
     """
     bulk = Bulk(proxied)
     await bulk.start()
     client, server = bulk.small
-    # Registered are the port, and then client and server of each session.
+    # The registered sockets: the port, then the client and the server of each session.
     down = batches.registered[-2][1]
     batches.order = [down]
     splices = Splices(batches, monkeypatch)
@@ -195,7 +199,7 @@ async def test_a_question_waits_for_one_splice_of_each_bulk_session(
 async def test_the_reactor_has_its_turn_while_bulk_is_moved(
     proxied: Proxied, batches: Batches
 ) -> None:
-    """However long there is more for the next batch at once, calls of others have their turn."""
+    """However long more bulk is ready for the next batch, the reactor's other calls run."""
     bulk = Bulk(proxied)
     await bulk.start()
     reactor = proxied.reactor
@@ -229,7 +233,7 @@ async def test_the_reactor_has_its_turn_while_bulk_is_moved(
 async def test_only_an_engine_that_lingers_waits_for_the_next_batch(
     proxied: Proxied, batches: Batches
 ) -> None:
-    """Where evproxy is one of many in its process, it never waits; elsewhere a moment at most."""
+    """An engine that shares its process never waits; an engine that lingers waits briefly."""
     await proxied.start()
     await converse(*await proxied.pair())
     longest = max(batches.waits)

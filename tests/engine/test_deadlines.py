@@ -17,12 +17,12 @@ ROUNDING = 1e-6
 
 
 def bound(delay: float) -> float:
-    """How late a deadline `delay` seconds away may be."""
+    """Return how late a deadline in `delay` seconds may fire."""
     return max(TICK, delay * 2.0 ** (1 - PRECISION)) + ROUNDING
 
 
 class Item:
-    """Remembers when its deadline was reached, and does what it is told to then."""
+    """Records when its deadline was reached, and then calls a function of the test."""
 
     def __init__(self, then: Callable[[float], object] = lambda now: None) -> None:
         self.reached: list[float] = []
@@ -34,7 +34,7 @@ class Item:
 
 
 class Turns(Clock):
-    """A clock that counts what is done in each of its calls."""
+    """A clock that counts the deadlines in each of its calls."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -55,7 +55,7 @@ class Turns(Clock):
 
 @given(st.floats(0, 1e6), st.floats(0.001, 1e6))
 def test_never_early_and_not_too_late(start: float, delay: float) -> None:
-    """A deadline is told after it is over, and within a tick or a small part of its delay."""
+    """A deadline is never early, and late by at most a tick or a small part of its delay."""
     clock = Clock()
     clock.rightNow = start
     deadlines, item = Deadlines(clock), Item()
@@ -70,7 +70,7 @@ def test_never_early_and_not_too_late(start: float, delay: float) -> None:
 
 
 def test_there_is_no_timer_when_nothing_waits() -> None:
-    """The only timer goes with the last deadline, reached or dropped."""
+    """When the last deadline is reached or dropped, the only timer is cancelled."""
     clock = Clock()
     deadlines = Deadlines(clock)
     first, second = Item(), Item()
@@ -88,7 +88,7 @@ def test_there_is_no_timer_when_nothing_waits() -> None:
 
 
 def test_an_earlier_deadline_moves_the_timer() -> None:
-    """A deadline that is nearer than all others is not late because of them."""
+    """A deadline that is earlier than all others is not late because of the others."""
     clock = Clock()
     deadlines = Deadlines(clock)
     far, near = Item(), Item()
@@ -102,7 +102,7 @@ def test_an_earlier_deadline_moves_the_timer() -> None:
 
 
 def test_work_is_bounded_in_each_turn() -> None:
-    """Very many deadlines at once are handled in batches, with the reactor's turns between."""
+    """Very many deadlines at once are handled in batches, with turns of the reactor between."""
     clock = Turns()
     deadlines = Deadlines(clock)
     items = [Item(clock.count) for _ in range(2 * BATCH + 50)]
@@ -115,7 +115,7 @@ def test_work_is_bounded_in_each_turn() -> None:
 
 
 def test_a_deadline_may_be_added_while_one_is_reached() -> None:
-    """Who is told of a deadline can ask for another one."""
+    """A callback of a deadline may add another deadline."""
     clock = Clock()
     deadlines = Deadlines(clock)
     item = Item(lambda now: deadlines.add(item, now, 1) if len(item.reached) < 3 else None)
@@ -127,7 +127,7 @@ def test_a_deadline_may_be_added_while_one_is_reached() -> None:
 
 
 def test_a_deadline_may_be_dropped_while_one_is_reached() -> None:
-    """Who is told of a deadline can drop another one that is due in the same moment."""
+    """A callback of a deadline may drop another deadline that is due at the same moment."""
     clock = Clock()
     deadlines = Deadlines(clock)
     buckets: dict[Item, int] = {}
@@ -145,7 +145,7 @@ def test_a_deadline_may_be_dropped_while_one_is_reached() -> None:
 
 
 def test_an_exception_does_not_stop_the_others() -> None:
-    """When somebody breaks on being told, the others are told all the same."""
+    """If the callback of one deadline raises, the other callbacks are still called."""
 
     def broken(now: float) -> None:
         raise LookupError
@@ -164,7 +164,7 @@ def test_an_exception_does_not_stop_the_others() -> None:
 
 
 class DeadlinesAsASortedList(RuleBasedStateMachine):
-    """Whatever is added, dropped and waited for, it is as with a list of deadlines."""
+    """After any adds, drops and waits, `Deadlines` behaves like a sorted list of deadlines."""
 
     def __init__(self) -> None:
         super().__init__()

@@ -34,7 +34,7 @@ NOT_LED = "only Twisted's epoll reactor is led"
 
 
 class Busy:
-    """Always ready, as bulk is: there is never a moment without a next batch."""
+    """A socket that is always ready, like bulk, so the next batch is always ready too."""
 
     sink = None
 
@@ -51,7 +51,7 @@ class Busy:
             self.stop()
 
     def event_failed(self) -> None:
-        """It is logged."""
+        """Do nothing: the engine has logged the exception."""
 
     def stop(self) -> None:
         with suppress(OSError):
@@ -61,7 +61,7 @@ class Busy:
 
 
 class Source:
-    """What the reactor has to do while an engine waits: it comes from one of `KINDS`."""
+    """Work for the reactor while an engine waits; the work comes from one of `KINDS`."""
 
     KINDS = ("thread", "timer", "reader", "signal")
 
@@ -72,7 +72,7 @@ class Source:
         self._cleanup = cleanup
 
     def begin(self) -> None:
-        """Called within a batch: it will be heard, if only the reactor is told."""
+        """Cause the event; called within a batch."""
         self._begin()
 
     def _hear(self) -> None:
@@ -106,7 +106,7 @@ class Source:
         self._in_thread(lambda: far.send(b"!"))
 
     def _in_thread(self, call: Callable[[], object]) -> None:
-        """Call it from a thread, once this one has let go of the interpreter, as a wait does."""
+        """Call from a thread, once this thread has released the interpreter, as a wait does."""
         thread = threading.Thread(target=call)
         thread.start()
         self._cleanup.callback(thread.join)
@@ -114,14 +114,14 @@ class Source:
 
 @pytest.fixture
 def cleanup() -> Iterator[ExitStack]:
-    """What is called after the test."""
+    """The functions to call after the test."""
     with ExitStack() as stack:
         yield stack
 
 
 @pytest.fixture
 def leader(reactor: Any, batches: Batches, monkeypatch: pytest.MonkeyPatch) -> SocketEngine:
-    """An engine that comes back to the reactor for no other reason than that it is called."""
+    """An engine that returns to the reactor only when the reactor has work."""
     if not leads(reactor):
         pytest.skip(NOT_LED)
     monkeypatch.setattr(loop, "LEAD", FOREVER)
@@ -136,7 +136,7 @@ def leads(reactor: Any) -> bool:
 
 
 async def lead(leader: SocketEngine, batches: Batches) -> None:
-    """Return within a batch of an engine that leads."""
+    """Wait, and return within a batch of a leading engine."""
     within: Deferred[None] = Deferred()
 
     def again() -> None:
@@ -155,11 +155,12 @@ async def test_the_reactor_is_called_while_an_engine_leads(
     reactor: Any, leader: SocketEngine, batches: Batches, cleanup: ExitStack, kind: str, busy: bool
 ) -> None:
     """
-    Threads, timers, readers and signals of the reactor end the wait, whether the engine has
-    nothing to do or always something.
+    Threads, timers, readers and signals of the reactor end the wait of a leading engine.
+
+    This holds for an idle engine as well as for a busy engine.
     """
     load = Busy(leader) if busy else None
-    # What keeps the engine's epoll object.
+    # Keeps the engine's epoll object.
     idle = Trigger(leader, lambda: None)
     await lead(leader, batches)
     source = Source(reactor, kind, cleanup)
@@ -172,7 +173,7 @@ async def test_the_reactor_is_called_while_an_engine_leads(
 
 
 async def test_both_have_their_turns(reactor: Any, leader: SocketEngine, batches: Batches) -> None:
-    """A reactor and an engine that both always have something to do: neither waits for long."""
+    """If the reactor and the engine are both always busy, neither waits for long."""
     leader.lingers = True
     load = Busy(leader)
     await lead(leader, batches)
@@ -189,7 +190,7 @@ async def test_both_have_their_turns(reactor: Any, leader: SocketEngine, batches
     go_on()
     await over
     load.stop()
-    # One for each turn, but for those in which the engine comes to lead or comes back.
+    # One batch for each turn, except turns in which the engine begins or ends its lead.
     assert counts[-1] - counts[0] >= len(counts) / 2
     assert load.batches < MOST_BATCHES
     assert TURN not in batches.waits
@@ -199,8 +200,9 @@ async def test_an_engine_that_is_called_at_once(
     reactor: Any, leader: SocketEngine, batches: Batches, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """
-    It does not lead again before a millisecond is over, and then two: coming and going have
-    their price.
+    An engine that must return at once does not lead again for a millisecond, then for two.
+
+    Beginning and ending the lead is not free.
     """
     now = 0.0
     monkeypatch.setattr(loop, "monotonic", lambda: now)
@@ -221,7 +223,7 @@ async def test_an_engine_that_is_called_at_once(
 async def test_an_engine_with_nothing_left_to_watch(
     reactor: Any, leader: SocketEngine, batches: Batches
 ) -> None:
-    """It stops leading with its last descriptor, and leads again with the next."""
+    """An engine stops leading with its last descriptor, and leads again with the next one."""
     for _ in range(3):
         await lead(leader, batches)
         assert batches.leads
@@ -234,7 +236,7 @@ async def test_an_engine_with_nothing_left_to_watch(
 async def test_what_is_watched_in_the_batch_that_ends_everything_else(
     reactor: Any, leader: SocketEngine, batches: Batches
 ) -> None:
-    """A descriptor that is watched once the engine's epoll object is gone is heard of."""
+    """A descriptor that is added after the engine's epoll object is gone gets its events."""
     await lead(leader, batches)
     heard: Deferred[None] = Deferred()
     later: list[Trigger] = []
@@ -250,14 +252,14 @@ async def test_what_is_watched_in_the_batch_that_ends_everything_else(
 
 
 def full() -> OSError:
-    """What the kernel says when it watches too much already."""
+    """Raise the error of a kernel that watches too many descriptors already."""
     return OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
 
 async def test_a_kernel_that_does_not_let_the_reactor_watch_the_engine_again(
     reactor: Any, leader: SocketEngine, batches: Batches, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The engine is heard all the same, once it can be watched."""
+    """If the kernel refuses to watch the engine, the engine is watched once this is possible."""
     idle = Trigger(leader, lambda: None)
     await lead(leader, batches)
     add_reader = reactor.addReader
@@ -285,7 +287,7 @@ async def test_a_kernel_that_does_not_let_the_reactor_watch_the_engine_again(
 async def test_a_kernel_that_does_not_let_the_engine_watch_the_reactor(
     leader: SocketEngine, batches: Batches, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The engine goes on as one that does not lead, and tries again later."""
+    """If the kernel refuses to watch the reactor, the engine does not lead, and retries later."""
     register = batches.register
     refused: list[int] = []
 
@@ -309,7 +311,7 @@ async def test_a_kernel_that_does_not_let_the_engine_watch_the_reactor(
 async def test_an_engine_that_cannot_find_the_reactors_epoll_object(
     proxied: Proxied, batches: Batches, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    """Without /proc, it waits as long as the reactor can do without it."""
+    """Without /proc, the engine lingers until the reactor watches a connection."""
     monkeypatch.setattr(reactor_epoll, "FOLDER", str(tmp_path / "missing"))
     await proxied.start()
     await converse(*await proxied.pair())
@@ -317,7 +319,7 @@ async def test_an_engine_that_cannot_find_the_reactors_epoll_object(
 
 
 class Reader:
-    """What the reactor watches, on a descriptor that is never ready."""
+    """A reader for the reactor, on a descriptor that is never ready."""
 
     def __init__(self, descriptor: int) -> None:
         self.fileno = lambda: descriptor
@@ -327,13 +329,13 @@ class Reader:
         raise AssertionError
 
     def connectionLost(self, reason: object) -> None:
-        """There is nothing to do."""
+        """Do nothing."""
 
 
 def test_another_epoll_object_that_knows_the_same_number(
     reactor: Any, no_holes: Callable[[int], None]
 ) -> None:
-    """A number that is left of another file, which is open elsewhere, misleads nobody."""
+    """An old number of another epoll object, which is open elsewhere, does not mislead evproxy."""
     if not leads(reactor):
         pytest.skip(NOT_LED)
     read_end, write_end = os.pipe()
@@ -377,7 +379,7 @@ print("stopped", busy.batches < MOST_BATCHES)
 
 @pytest.mark.skipif(not hasattr(select, "epoll"), reason="there is no epoll")
 def test_a_reactor_that_is_stopped_within_a_batch() -> None:
-    """Of what nothing tells, the reactor's stop, the engine learns when its time is over."""
+    """The engine notices a stop of the reactor, which nothing reports, when its lead is over."""
     ended = subprocess.run(
         [sys.executable, "-c", STOPPING],
         cwd=Path(__file__).parents[2],

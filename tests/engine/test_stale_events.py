@@ -1,4 +1,4 @@
-"""Events that were true when their batch was polled, and are not when their turn comes."""
+"""Stale events: true when their batch was polled, and no longer true when they are handled."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ pytestmark = pytest.mark.deadline(10)
 
 
 def narrow(workbench: Workbench) -> tuple[Any, Peer]:
-    """A transport that takes little before its peer reads."""
+    """Return a transport with a small send buffer."""
     with socket.create_server(("127.0.0.1", 0)) as listening:
         listening.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 4096)
         peer = Peer(workbench.reactor, socket.socket())
@@ -31,8 +31,10 @@ def narrow(workbench: Workbench) -> tuple[Any, Peer]:
 
 async def test_more_comes_in_the_batch_in_which_it_is_joined(workbench: Workbench) -> None:
     """
-    A client's early bytes do not all fit, and its next ones are ready in the same batch: they
-    are read only when there is room, and not a byte is lost or overtaken.
+    Bytes that are ready in the batch of the join are read only when there is room.
+
+    The early bytes of the client do not all fit, and its next bytes are ready in the same batch.
+    No byte is lost or out of order.
     """
     down, client = workbench.connect(HalfCloseable())
     up, server = narrow(workbench)

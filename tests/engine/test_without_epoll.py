@@ -1,4 +1,4 @@
-"""Where there is no epoll, evproxy proxies with Twisted's own transports."""
+"""Without epoll, evproxy proxies with Twisted's own transports."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ reactor.run()
 
 
 def test_it_proxies_without_epoll() -> None:
-    """It can be imported, relays as a stream, and refuses the socket relay in one line."""
+    """Without epoll, evproxy uses the stream relay, and refuses ``socket`` in one line."""
     done = subprocess.run(
         [sys.executable, "-c", PROGRAM], capture_output=True, text=True, timeout=60, check=False
     )

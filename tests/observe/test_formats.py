@@ -1,4 +1,4 @@
-"""What a line of the access log says, and that it is one line whatever comes from outside."""
+"""The formats of the access log: text from outside never breaks a line."""
 
 from __future__ import annotations
 
@@ -71,12 +71,12 @@ TEXT = {
 
 @pytest.mark.parametrize(("record", "line"), TEXT.values(), ids=TEXT)
 def test_the_text_of_a_session(record: SessionRecord, line: str) -> None:
-    """The words have their places, nothing is ``-``, and what is not printable is escaped."""
+    """Words have fixed positions, an empty word is ``-``, and unprintable text is escaped."""
     assert TextFormat().session(WHEN, record) == line
 
 
 def test_the_json_of_a_session() -> None:
-    """The fields have the names of the record; a time that there is none of is null."""
+    """The fields have the names of the record; a missing time is null."""
     assert json.loads(JsonFormat().session(WHEN, UNCONNECTED)) == {
         "time": "2026-11-24T07:03:11.204Z",
         "listener": "web",
@@ -101,7 +101,7 @@ def test_the_json_of_a_session() -> None:
 
 
 def test_lines_that_are_missing_are_told() -> None:
-    """There is a line that says how many."""
+    """A line in place of dropped lines has their number."""
     told = "2026-11-24T07:03:11.204Z - - - proxy dropped - lines=12\n"
     assert TextFormat().dropped(WHEN, 12) == told
     assert json.loads(JsonFormat().dropped(WHEN, 12)) == {
@@ -136,7 +136,7 @@ times = st.floats(0, 253402300799, exclude_max=True)
 
 @given(times, records)
 def test_a_line_is_one_line(ended: float, record: SessionRecord) -> None:
-    """It can be printed, encoded and split, whatever the record says."""
+    """A line is printable, encodable and a single line, whatever the record contains."""
     for made in (TextFormat(), JsonFormat()):
         line = made.session(ended, record)
         assert line.endswith("\n")
@@ -150,7 +150,7 @@ def test_a_line_is_one_line(ended: float, record: SessionRecord) -> None:
 
 @given(times, records)
 def test_json_says_what_the_record_says(ended: float, record: SessionRecord) -> None:
-    """Read again, each field is as it was; only strings that are too long are cut."""
+    """A parsed line has the same fields as the record; only strings that are too long are cut."""
     found: dict[str, Any] = json.loads(JsonFormat().session(ended, record))
     reason = record.reason
     assert (found["reason_by"], found["reason_how"], found["reason_phase"]) == (
@@ -164,14 +164,14 @@ def test_json_says_what_the_record_says(ended: float, record: SessionRecord) -> 
             assert found[name] == pytest.approx(value, abs=1e-6)
         elif isinstance(value, str):
             expected = value if len(value) <= LONGEST else value[:LONGEST] + "…"
-            # JSON cannot tell two surrogates from the character that they are in UTF-16.
+            # JSON cannot distinguish two surrogates from the character that they form in UTF-16.
             assert json.dumps(found[name]) == json.dumps(expected)
         elif name not in ("started", "reason"):
             assert found[name] == value
 
 
 def test_a_string_is_cut() -> None:
-    """However long what comes from outside is, the line has an end."""
+    """A line has a bounded length, however long the text from outside is."""
     record = RECORD._replace(upstream="u" * 10_000, error="e" * 10_000)
     for made in (TextFormat(), JsonFormat()):
         assert len(made.session(WHEN, record)) < 2 * LONGEST + 500
@@ -179,7 +179,7 @@ def test_a_string_is_cut() -> None:
 
 @given(times, times)
 def test_a_stamp_is_the_time(first: float, second: float) -> None:
-    """In UTC, to the millisecond, whichever second was asked for before."""
+    """A stamp is the time in UTC, with milliseconds, whatever the second of the last call."""
     stamps = Stamps()
     for when in (first, second, first):
         shown = datetime.fromisoformat(stamps.of(when))

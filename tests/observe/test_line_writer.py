@@ -1,4 +1,4 @@
-"""The lines of a log on their way: to what is slow, stuck, full, closed or renamed."""
+"""`LineWriter` with destinations that are slow, stuck, full, closed or renamed."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ LINE = b"a line of this log, as good as any\n"
 
 
 class Told:
-    """A `LogWriterObserver` that remembers, and lets a test wait."""
+    """A `LogWriterObserver` that records its calls, and lets a test wait for one."""
 
     def __init__(self) -> None:
         self.all: list[tuple[Any, ...]] = []
@@ -57,19 +57,19 @@ class Told:
         self._tell("lost", lines)
 
     def until(self, what: str) -> Deferred[None]:
-        """Fires the next time that something of the kind `what` is told."""
+        """Return a Deferred that fires at the next call of the method `what`."""
         deferred: Deferred[None] = Deferred()
         self._waiting.append((what, deferred))
         return deferred
 
 
 def missing(lines: int) -> bytes:
-    """The line that stands for those that are missing."""
+    """Return the line in place of `lines` dropped lines."""
     return b"%d dropped\n" % lines
 
 
 class Bench:
-    """Writers under test, and what they told."""
+    """The writers under test, and their observer."""
 
     def __init__(self, reactor: Any) -> None:
         self.reactor = reactor
@@ -77,7 +77,7 @@ class Bench:
         self.writers: list[LineWriter] = []
 
     def writer(self, destination: Destination) -> LineWriter:
-        """A writer that is open."""
+        """Return an open writer."""
         writer = LineWriter(self.reactor, destination, self.told, missing)
         writer.open()
         self.writers.append(writer)
@@ -88,14 +88,14 @@ class Bench:
         await writer.close()
 
     async def until(self, holds: Callable[[], bool]) -> None:
-        """Wait until something that a thread does has been done."""
+        """Wait until a condition holds that a thread makes true."""
         while not holds():
             await deferLater(self.reactor, 0.001)
 
 
 @pytest.fixture
 def bench(reactor: Any) -> Iterator[Bench]:
-    """What tests of writers stand on."""
+    """The base of the tests of writers."""
     bench = Bench(reactor)
     yield bench
     for writer in bench.writers:
@@ -103,7 +103,7 @@ def bench(reactor: Any) -> Iterator[Bench]:
 
 
 def reader(path: str) -> FileIO:
-    """The end of the pipe at `path` that is read from."""
+    """Return the reading end of the pipe at `path`."""
     file = FileIO(path, opener=lambda path, flags: os.open(path, flags | os.O_NONBLOCK))
     os.set_blocking(file.fileno(), True)
     return file
@@ -111,7 +111,7 @@ def reader(path: str) -> FileIO:
 
 @pytest.fixture
 def pipe(tmp_path: Path) -> Iterator[tuple[str, FileIO]]:
-    """A pipe with a name, and its end that is read from."""
+    """The path of a named pipe, and its reading end."""
     path = str(tmp_path / "pipe")
     os.mkfifo(path)
     with reader(path) as reading:
@@ -119,7 +119,7 @@ def pipe(tmp_path: Path) -> Iterator[tuple[str, FileIO]]:
 
 
 async def test_what_was_written_is_there_when_it_is_closed(bench: Bench, tmp_path: Path) -> None:
-    """In order and once; a file that is there is appended to, and no thread is left."""
+    """After `close`, each line is in the file once and in order; no thread is left."""
     path = tmp_path / "log"
     path.write_bytes(b"before\n")
     writer = bench.writer(LogFile(str(path)))
@@ -132,7 +132,7 @@ async def test_what_was_written_is_there_when_it_is_closed(bench: Bench, tmp_pat
 
 
 async def test_a_slow_reader_gets_everything(bench: Bench, pipe: tuple[str, FileIO]) -> None:
-    """A pipe that is full is waited for, and no line is cut."""
+    """The writer waits for a full pipe, and cuts no line."""
     path, reading = pipe
     writer = bench.writer(LogFile(path))
     for _ in range(100):
@@ -144,7 +144,7 @@ async def test_a_slow_reader_gets_everything(bench: Bench, pipe: tuple[str, File
 
 
 async def test_lines_are_dropped_when_nobody_reads(bench: Bench, pipe: tuple[str, FileIO]) -> None:
-    """What waits is bounded; how many are missing is told once, and in the log where they are."""
+    """Waiting lines are bounded; observers and a line in the log report the dropped lines once."""
     path, reading = pipe
     writer = bench.writer(LogFile(path))
     batch, count = 2000 * LINE, 2000
@@ -168,7 +168,7 @@ async def test_lines_are_dropped_when_nobody_reads(bench: Bench, pipe: tuple[str
 async def test_a_reader_that_is_stuck_does_not_hold_up_the_end(
     bench: Bench, pipe: tuple[str, FileIO]
 ) -> None:
-    """After a bounded time what waits is given up, and counted."""
+    """After a bounded time, `close` gives up the waiting lines, and reports their number."""
     path, reading = pipe
     writer = bench.writer(LogFile(path))
     for _ in range(100):
@@ -186,7 +186,7 @@ async def test_a_reader_that_is_stuck_does_not_hold_up_the_end(
 
 
 async def test_a_pipe_that_is_closed_is_told_once(bench: Bench, pipe: tuple[str, FileIO]) -> None:
-    """Lines wait then, and go to the next reader of that name."""
+    """While a pipe is closed, lines wait; the next reader of the pipe gets them."""
     path, reading = pipe
     writer = bench.writer(LogFile(path))
     reading.close()
@@ -206,7 +206,7 @@ async def test_a_pipe_that_is_closed_is_told_once(bench: Bench, pipe: tuple[str,
 
 
 async def test_a_disk_that_is_full_is_waited_for(bench: Bench, full_disk: Path) -> None:
-    """Once there is room again, all that waited is written, and no line is cut or doubled."""
+    """Once a full disk has room again, all waiting lines are written, none cut or doubled."""
     filler, path = full_disk / "filler", full_disk / "log"
     filler.write_bytes(b"x" * 100_000)
     writer = bench.writer(LogFile(str(path)))
@@ -225,7 +225,7 @@ async def test_a_disk_that_is_full_is_waited_for(bench: Bench, full_disk: Path) 
 async def test_a_disk_that_stays_full_does_not_hold_up_the_end(
     bench: Bench, full_disk: Path
 ) -> None:
-    """At the end it is tried once more, and what cannot be written is counted."""
+    """At the end, the writer tries once more, and reports how many lines are lost."""
     path = full_disk / "log"
     (full_disk / "filler").write_bytes(b"x" * 150_000)
     writer = bench.writer(LogFile(str(path)))
@@ -242,7 +242,7 @@ async def test_a_disk_that_stays_full_does_not_hold_up_the_end(
 
 @pytest.fixture
 def full_disk() -> Iterator[Path]:
-    """An empty file system that has room for 200 KiB."""
+    """An empty file system with room for 200 KiB."""
     if os.geteuid() != 0:
         pytest.skip("only root may mount a file system")
     with tempfile.TemporaryDirectory() as directory:
@@ -256,7 +256,7 @@ def full_disk() -> Iterator[Path]:
 
 
 async def test_a_file_is_renamed_and_opened_again(bench: Bench, tmp_path: Path) -> None:
-    """No line is lost, none is in both files."""
+    """After a rename and a reopen, no line is lost, and no line is in both files."""
     path = tmp_path / "log"
     writer = bench.writer(LogFile(str(path)))
     lines = [b"%d\n" % number for number in range(6000)]
@@ -275,7 +275,7 @@ async def test_a_file_is_renamed_and_opened_again(bench: Bench, tmp_path: Path) 
 async def test_a_line_that_was_cut_is_whole_in_the_next_file(
     bench: Bench, full_disk: Path, tmp_path: Path
 ) -> None:
-    """A disk that is full cuts a line; opened again elsewhere, the log goes on with all of it."""
+    """If a full disk cuts a line, the file after a reopen has the whole line."""
     link = tmp_path / "log"
     link.symlink_to(full_disk / "log")
     writer = bench.writer(LogFile(str(link)))
@@ -293,7 +293,7 @@ async def test_a_line_that_was_cut_is_whole_in_the_next_file(
 
 
 async def test_a_file_that_cannot_be_opened_again_is_kept(bench: Bench, tmp_path: Path) -> None:
-    """What was opened before is still written to, and that is told."""
+    """If a reopen fails, the writer keeps the old file, and notifies the observer."""
     directory = tmp_path / "logs"
     directory.mkdir()
     writer = bench.writer(LogFile(str(directory / "log")))
@@ -308,7 +308,7 @@ async def test_a_file_that_cannot_be_opened_again_is_kept(bench: Bench, tmp_path
 
 
 def test_what_cannot_be_opened_is_an_error(bench: Bench, tmp_path: Path) -> None:
-    """At the start, there and then."""
+    """If the destination cannot be opened at the start, `open` raises at once."""
     writer = LineWriter(bench.reactor, LogFile(str(tmp_path)), bench.told, missing)
     with pytest.raises(IsADirectoryError):
         writer.open()
@@ -316,7 +316,7 @@ def test_what_cannot_be_opened_is_an_error(bench: Bench, tmp_path: Path) -> None
 
 @pytest.fixture
 def system_log(tmp_path: Path) -> Iterator[tuple[str, socket.socket]]:
-    """The path of a socket that takes datagrams, and the socket."""
+    """The path of a datagram socket, and the socket."""
     path = str(tmp_path / "log")
     with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as sock:
         sock.bind(path)
@@ -327,7 +327,7 @@ def system_log(tmp_path: Path) -> Iterator[tuple[str, socket.socket]]:
 async def test_each_line_is_a_datagram_of_the_system_log(
     bench: Bench, system_log: tuple[str, socket.socket]
 ) -> None:
-    """With facility and severity, time, name and process before it, and no newline after it."""
+    """A datagram has facility, severity, time, name and process, then the line, no newline."""
     path, sock = system_log
     writer = bench.writer(SystemLog(path))
     writer.write(b"one\ntwo\n", 2)
@@ -343,7 +343,7 @@ async def test_each_line_is_a_datagram_of_the_system_log(
 async def test_a_system_log_that_is_started_anew_gets_the_rest(
     bench: Bench, system_log: tuple[str, socket.socket]
 ) -> None:
-    """Lines wait while it is away."""
+    """While the system's log restarts, lines wait; then the new log gets them."""
     path, sock = system_log
     writer = bench.writer(SystemLog(path))
     sock.close()
@@ -363,7 +363,7 @@ async def test_a_system_log_that_is_started_anew_gets_the_rest(
 async def test_a_system_log_that_is_stuck_is_waited_for(
     bench: Bench, system_log: tuple[str, socket.socket]
 ) -> None:
-    """Its queue is bounded: the thread waits until there is room."""
+    """If the queue of the system's log is full, the thread waits until there is room."""
     path, sock = system_log
     writer = bench.writer(SystemLog(path))
     lines = [b"%d" % number for number in range(1000)]

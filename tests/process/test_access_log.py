@@ -1,4 +1,4 @@
-"""The access log of a ``twistd evproxy`` and of a service: where it goes, and that it is whole."""
+"""The access log of ``twistd evproxy`` and of a service: its destinations and its completeness."""
 
 from __future__ import annotations
 
@@ -37,14 +37,14 @@ LISTEN = "--listen=tcp:0:interface=127.0.0.1"
 
 
 def peers_in(*logs: Path) -> list[str]:
-    """The peers in the lines of log files, in order."""
+    """Return the peers in the lines of log files, in order."""
     return [
         session_event(line)["peer"] for log in logs for line in log.read_text().split("\n")[:-1]
     ]
 
 
 def test_a_file_has_a_line_for_each_session(upstream: Upstream, tmp_path: Path) -> None:
-    """With what is known of it; the file is appended to."""
+    """evproxy appends a line with all fields for each session."""
     log = tmp_path / "access.log"
     log.write_text("before\n")
     with Running("evproxy", LISTEN, upstream.option, f"--access-log={log}") as proxy:
@@ -62,7 +62,7 @@ def test_a_file_has_a_line_for_each_session(upstream: Upstream, tmp_path: Path) 
 
 
 def test_the_file_of_a_configuration_is_beside_it(upstream: Upstream, tmp_path: Path) -> None:
-    """A relative path is relative to the directory of the file; the format is set there too."""
+    """A relative path is relative to the configuration file, which also sets the format."""
     path = tmp_path / "evproxy.toml"
     path.write_text(
         '[[listeners]]\nname = "web"\nlisten = "tcp:0:interface=127.0.0.1"\n'
@@ -82,7 +82,7 @@ def test_the_file_of_a_configuration_is_beside_it(upstream: Upstream, tmp_path: 
 def test_it_is_complete_when_everything_is_reset(
     upstream: Upstream, tmp_path: Path, seconds: str
 ) -> None:
-    """Thousands of sessions that are reset at once, at the deadline or by a second signal."""
+    """The log has a line for each of thousands of sessions that are reset at once at the end."""
     count = 1500
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     needed = 4 * count + 200
@@ -106,7 +106,7 @@ def test_it_is_complete_when_everything_is_reset(
 
 
 def test_a_renamed_file_is_left_on_sigusr1(upstream: Upstream, tmp_path: Path) -> None:
-    """While sessions end, no line is lost and none is in both files."""
+    """After a rename and SIGUSR1, no line is lost, and no line is in both files."""
     log = tmp_path / "access.log"
     peers, old = [], []
     with Running("evproxy", LISTEN, upstream.option, f"--access-log={log}") as proxy:
@@ -127,7 +127,7 @@ def test_a_renamed_file_is_left_on_sigusr1(upstream: Upstream, tmp_path: Path) -
 
 
 def test_sigusr1_is_ignored_where_it_was(upstream: Upstream, tmp_path: Path) -> None:
-    """A signal that was ignored when the process began stays so."""
+    """If SIGUSR1 was ignored when the process started, it stays ignored."""
     log = tmp_path / "access.log"
     command = ["sh", "-c", 'trap "" USR1; exec "$0" "$@"']
     command += [TWISTD, "-n", "--pidfile=", "--logger=tests.support.twistd.json_log"]
@@ -144,7 +144,7 @@ def test_sigusr1_is_ignored_where_it_was(upstream: Upstream, tmp_path: Path) -> 
 
 
 def test_sigusr1_without_a_file_is_of_no_concern(upstream: Upstream) -> None:
-    """Standard output and no log at all go on."""
+    """Without a log file, SIGUSR1 changes nothing."""
     for where in ("auto", "off"):
         with Running("evproxy", LISTEN, upstream.option, f"--access-log={where}") as proxy:
             port = proxy.port()
@@ -158,7 +158,7 @@ def test_sigusr1_without_a_file_is_of_no_concern(upstream: Upstream) -> None:
 
 
 def test_a_reader_of_standard_output_that_is_stuck_stops_nothing(upstream: Upstream) -> None:
-    """Sessions go on, and so does the end, though nobody reads what is written."""
+    """If nobody reads standard output, sessions still go on, and the process still ends."""
     reading, writing = os.pipe()
     os.set_blocking(writing, False)
     try:
@@ -195,7 +195,7 @@ def test_a_reader_of_standard_output_that_is_stuck_stops_nothing(upstream: Upstr
 
 
 class Daemon:
-    """A ``twistd`` in the background, whose log is in a directory."""
+    """A ``twistd`` in the background, with its log in a directory."""
 
     def __init__(self, directory: Path, *options: str) -> None:
         self.directory = directory
@@ -212,23 +212,23 @@ class Daemon:
         )
 
     def port(self) -> int:
-        """The port that it listens on."""
+        """The port that the proxy listens on."""
         wait_until(lambda: self.log.exists() and "listens on" in self.log.read_text())
         return int(self.log.read_text().partition("ProxyFactory starting on ")[2].split("\n")[0])
 
     def signal(self, number: signal.Signals) -> None:
-        """Send it a signal."""
+        """Send the process a signal."""
         os.kill(int(self._pid.read_text()), number)
 
     def stop(self) -> None:
-        """End it, if it runs."""
+        """End the process, if it runs."""
         if self._pid.exists():
             self.signal(signal.SIGTERM)
             wait_until(lambda: not self._pid.exists())
 
 
 def test_in_the_background_twistd_has_the_log(upstream: Upstream, tmp_path: Path) -> None:
-    """There is no standard output then: the default is an event of ``twisted.logger``."""
+    """In the background there is no standard output, so the default is ``twisted:``."""
     daemon = Daemon(tmp_path, LISTEN, upstream.option, "--drain-timeout=0")
     try:
         peer = upstream.session(daemon.port())
@@ -241,7 +241,7 @@ def test_in_the_background_twistd_has_the_log(upstream: Upstream, tmp_path: Path
 
 
 def test_in_the_background_there_is_no_standard_output(upstream: Upstream, tmp_path: Path) -> None:
-    """Who asks for it is told so, rather than to find an empty log later."""
+    """In the background, ``--access-log=-`` is an error at the start."""
     daemon = Daemon(tmp_path, LISTEN, upstream.option, "--access-log=-")
     daemon.stop()
     assert (daemon.started.returncode, daemon.started.stderr) == (
@@ -255,7 +255,7 @@ def test_in_the_background_there_is_no_standard_output(upstream: Upstream, tmp_p
 def test_the_file_is_opened_before_privileges_are_given_up(
     upstream: Upstream, tmp_path: Path
 ) -> None:
-    """In a directory that only root may write; one that cannot be opened again is kept."""
+    """A file that only root may create is opened at the start, and kept if a reopen fails."""
     nobody = pwd.getpwnam("nobody")
     logs = tmp_path / "logs"
     logs.mkdir(mode=0o700)
@@ -280,7 +280,7 @@ def test_the_file_is_opened_before_privileges_are_given_up(
 
 
 async def test_a_service_logs_events_by_default(ground: Ground) -> None:
-    """Composed with others, a session's end is an event of ``twisted.logger``, and a file too."""
+    """By default, a service logs events of ``twisted.logger``; it can log to a file as well."""
     events: list[LogEvent] = []
     hears: Any = events.append
     service = ground.service()
@@ -301,7 +301,7 @@ async def test_a_service_logs_events_by_default(ground: Ground) -> None:
 async def test_a_service_writes_its_file_when_it_has_stopped(
     ground: Ground, tmp_path: Path
 ) -> None:
-    """What `stopService` returns fires when every line is there; it can be started again."""
+    """The Deferred of `stopService` fires when every line is written; then a restart works."""
     log = tmp_path / "access.log"
     service = ground.service(access_log=AccessLogSettings(path=str(log)), drain_timeout=0)
     for count in (1, 2):
@@ -315,7 +315,7 @@ async def test_a_service_writes_its_file_when_it_has_stopped(
 async def test_a_service_that_cannot_open_its_file_binds_nothing(
     ground: Ground, tmp_path: Path, reactor: Any
 ) -> None:
-    """The error says which, and the service can be started once that is mended."""
+    """The error names the file; the service can start once the cause is fixed."""
     directory = tmp_path / "missing"
     path = directory / "access.log"
     service = ground.service(access_log=AccessLogSettings(path=str(path)))

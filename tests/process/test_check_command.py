@@ -22,7 +22,7 @@ ROOT = Path(__file__).resolve().parents[2]
 
 
 def run(*arguments: str | bytes) -> tuple[int, str, str]:
-    """Exit status, standard output and standard error of ``python -m evproxy``."""
+    """Return exit status, standard output and standard error of ``python -m evproxy``."""
     done = subprocess.run(
         [sys.executable, "-m", "evproxy", *arguments],
         cwd=ROOT,
@@ -51,7 +51,7 @@ def test_good_file() -> None:
 
 @pytest.mark.parametrize("command", ["schema", "check examples/evproxy.toml"])
 def test_nobody_reads(command: str) -> None:
-    """Where the reader of a pipe has left (`| head`), nothing is said of that."""
+    """If the reader of a pipe has left (`| head`), the command prints no error."""
     reads, writes = os.pipe()
     os.close(reads)
     with open(writes, "wb") as output:
@@ -209,7 +209,7 @@ def test_possible_permissions(tmp_path: Path, capsys: pytest.CaptureFixture[str]
     ],
 )
 def test_possible_pools(tmp_path: Path, capsys: pytest.CaptureFixture[str], pool: str) -> None:
-    """What may work is good, and the check opens nothing."""
+    """Settings that may work are good, and the check opens nothing."""
     assert main(["check", written(tmp_path, f"[[listeners]]\n[pools.web]\n{pool}\n")]) == 0
     assert ": good: " in capsys.readouterr().out
 

@@ -25,7 +25,7 @@ MORE_THAN_ZERO = "a number of seconds from 0.001 to 31536000"
 
 @frozen
 class Wrong:
-    """A command line that is wrong, and the line that says so."""
+    """A wrong command line, and its error line."""
 
     arguments: tuple[str, ...]
     line: str
@@ -36,7 +36,7 @@ def wrong(*arguments: str, line: str) -> Wrong:
 
 
 def numbers(option: str, expected: str, *values: str) -> Iterator[Wrong]:
-    """One for each of `values` that `option` may not have."""
+    """Return a wrong command line for each of the `values`, which `option` does not accept."""
     for value in values:
         line = f"--{option}: expected {expected}, got {quoted(value)}"
         yield wrong(UPSTREAM, f"--{option}={value}", line=line)
@@ -265,7 +265,7 @@ WRONG = [
 
 @pytest.fixture(scope="module")
 def outcomes(tmp_path_factory: pytest.TempPathFactory) -> dict[Wrong, Outcome]:
-    """How ``twistd`` ended with each wrong command line."""
+    """The outcome of ``twistd`` for each wrong command line."""
     commands = [["-n", "--pidfile=", "evproxy", *each.arguments] for each in WRONG]
     directory = tmp_path_factory.mktemp("empty")
     found = dict(zip(WRONG, run_each(commands, directory), strict=True))
@@ -282,7 +282,7 @@ def test_a_wrong_option_is_one_line(case: Wrong, outcomes: dict[Wrong, Outcome])
 
 
 def told(*arguments: str) -> str:
-    """The line that ``twistd -n`` ends with when it cannot listen; there is no traceback."""
+    """Return the error line of a ``twistd -n`` that cannot listen; check for no traceback."""
     outcome = run("-n", "--pidfile=", "evproxy", UPSTREAM, *arguments)
     assert outcome.status == 1
     assert "Traceback" not in outcome.out
@@ -291,7 +291,7 @@ def told(*arguments: str) -> str:
 
 
 def test_a_port_in_use() -> None:
-    """A port that another process listens on is one line."""
+    """A port in use is one line of error."""
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
         line = told(f"--listen=tcp:{port}:interface=127.0.0.1")
@@ -299,7 +299,7 @@ def test_a_port_in_use() -> None:
 
 
 def test_an_access_log_that_cannot_be_written(tmp_path: Path) -> None:
-    """A file whose directory is not there is one line, and nothing listens."""
+    """A log file without its directory is one line of error, and nothing listens."""
     path = tmp_path / "missing" / "access.log"
     line = told("--listen=tcp:0:interface=127.0.0.1", f"--access-log={path}")
     assert line == f"evproxy: cannot write the access log to {path}: No such file or directory"
@@ -307,7 +307,7 @@ def test_an_access_log_that_cannot_be_written(tmp_path: Path) -> None:
 
 @pytest.mark.skipif(not IPV6, reason="there is no IPv6 here")
 def test_an_ipv6_port_in_use() -> None:
-    """An IPv6 address is in brackets, apart from the port."""
+    """In the error, an IPv6 address is in brackets."""
     with socket.create_server(("::1", 0), family=socket.AF_INET6) as taken:
         port = taken.getsockname()[1]
         line = told(f"--listen=tcp6:{port}:interface=\\:\\:1")
@@ -315,7 +315,7 @@ def test_an_ipv6_port_in_use() -> None:
 
 
 def test_the_second_listener_cannot_bind() -> None:
-    """One listener of several that cannot be bound is enough."""
+    """If one of several listeners cannot be bound, evproxy does not start."""
     line = told("--listen=tcp:0:interface=127.0.0.1", "--listen=tcp:0:interface=192.0.2.1")
     assert line == (
         "evproxy: --listen: cannot listen on 192.0.2.1:0: Cannot assign requested address"
@@ -339,7 +339,7 @@ def test_a_path_whose_lock_cannot_be_written(tmp_path: Path) -> None:
 
 
 def test_a_wrapped_port_that_is_too_high() -> None:
-    """An error that only binding finds is one line too."""
+    """An error that only occurs at the bind is one line too."""
     assert told("--listen=haproxy:tcp:99999") == (
         "evproxy: --listen: cannot listen on haproxy:tcp:99999: bind(): port must be 0-65535."
     )
@@ -363,7 +363,7 @@ def test_a_port_in_use_when_it_daemonizes(tmp_path: Path) -> None:
     assert "evproxy: --listen: cannot listen on 127.0.0.1:" in outcome.err
     log = (tmp_path / "twistd.log").read_text()
     assert f"--listen: cannot listen on 127.0.0.1:{port}: Address already in use" in log
-    # The daemon removes it after it told the shell.
+    # The daemon removes the pid file after it has reported to the shell.
     deadline = time.monotonic() + 20
     while (tmp_path / "twistd.pid").exists():
         assert time.monotonic() < deadline

@@ -1,4 +1,4 @@
-"""``--config``: the file in place of options, and every problem in it one line."""
+"""``--config``: the file replaces options, and each problem in the file is one line."""
 
 from __future__ import annotations
 
@@ -112,7 +112,7 @@ def test_a_port_of_a_configuration_file_in_use(tmp_path: Path) -> None:
 
 
 def test_what_the_file_has_no_key_for_goes_along_with_it(tmp_path: Path) -> None:
-    """Keepalive is set on the command line, whatever the file says."""
+    """Options that the file has no key for (keepalive) work beside ``--config``."""
     path = tmp_path / "evproxy.toml"
     path.write_text('[[listeners]]\n[pools.web]\nupstreams = ["127.0.0.1:1"]\n')
     options = Options()

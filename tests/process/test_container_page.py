@@ -55,7 +55,7 @@ client.close()
 assert session.recv(1) == b""
 print("over", flush=True)
 """
-"""A server, and a client that has a session with it through a proxy until a line is read."""
+"""Runs a server and a client, with a session through a proxy until the script reads a line."""
 
 FILE = """
 [[listeners]]
@@ -94,7 +94,7 @@ def volumes(tmp_path: Path) -> Volumes:
 
 @contextmanager
 def visited(container: Container, volumes: Volumes) -> Iterator[subprocess.Popen[bytes]]:
-    """A session through the proxy in a container, until what this gives reads a line."""
+    """Run `VISIT` with a session through the proxy in a container, until it reads a line."""
     where = container.says(LISTENS)[1]
     addresses = ["8000", "8080"]
     if where.startswith("unix:"):
@@ -109,7 +109,7 @@ def visited(container: Container, volumes: Volumes) -> Iterator[subprocess.Popen
 
 
 def may_run_as_another(command: Command) -> None:
-    """Skips where another user cannot be had, or cannot reach the files of this environment."""
+    """Skip if the test cannot run as another user, or if that user cannot read this environment."""
     if not command.option("user"):
         return
     if os.geteuid() != 0:
@@ -149,7 +149,7 @@ def test_a_command_checks(command: Command, volumes: Volumes) -> None:
 
 
 def test_a_socket_on_a_volume_after_a_kill(volumes: Volumes) -> None:
-    """The next container takes the place of one that was killed, though both are process 1."""
+    """After a kill, the next container takes over the socket, although both are process 1."""
     [command] = [each for each in SERVING if "unix:" in " ".join(each.arguments)]
     may_run_as_another(command)
     path = volumes.shared / "front.sock"
@@ -172,7 +172,7 @@ def test_a_socket_on_a_volume_after_a_kill(volumes: Volumes) -> None:
 
 
 def test_a_pid_file_after_a_kill(volumes: Volumes) -> None:
-    """Without ``--pidfile=`` a container that was killed does not start again."""
+    """Without ``--pidfile=``, a killed container does not start again."""
     command = ["sh", "-c", 'cd "$1"; shift; exec "$@"', "sh", str(volumes.own)]
     command += [TWISTD, "-n", "evproxy", "--demo", "--listen=tcp:8080"]
     with Container(command) as killed:
@@ -194,7 +194,7 @@ def test_the_limit_on_open_files(volumes: Volumes) -> None:
 
 
 def test_the_drain_is_shorter_than_the_time_that_docker_gives() -> None:
-    """Each command for stopping leaves evproxy time; Docker gives 10 seconds unless it is told."""
+    """In each command, the drain timeout is shorter than the stop timeout (10 s by default)."""
     told = PAGE.partition("## Stopping")[2].partition("\n## ")[0]
     stopping = [Command.read(line, IMAGE, entry_point(PAGE)) for line in commands(told)]
     assert len(stopping) == 2

@@ -36,7 +36,7 @@ def kept() -> Iterator[socket.socket]:
 
 
 def started(sock: socket.socket) -> Running:
-    """A proxy in front of its own page that was given `sock`."""
+    """Return a running proxy in front of its own page, which inherits `sock`."""
     passing = [sys.executable, "-c", PASS_ON, str(sock.fileno())]
     [listen] = re.findall(r'^listen = "(.*)"$', PAGE, re.MULTILINE)
     return Running(
@@ -53,7 +53,7 @@ def test_the_page_names_the_socket_that_systemd_passes() -> None:
 
 
 def test_a_second_instance_serves_while_the_first_one_stops(kept: socket.socket) -> None:
-    """The end of one instance takes no new connection from the other."""
+    """While one instance stops, the other instance gets all new connections."""
     _, port = kept.getsockname()
     with started(kept) as first, started(kept) as second:
         for each in (first, second):
@@ -76,7 +76,7 @@ def test_a_client_waits_from_one_instance_to_the_next(kept: socket.socket) -> No
 
 
 def test_the_log_module(tmp_path: Path) -> None:
-    """The module on the page keeps the file that it writes and ten old ones, and no more."""
+    """The module on the page keeps its current file and ten old files, and no more."""
     [source] = re.findall(r"^```python\n(.*?)^```$", PAGE, re.MULTILINE | re.DOTALL)
     for shown, here in (("/var/log/evproxy", str(tmp_path)), ("100_000_000", "10")):
         assert shown in source

@@ -1,4 +1,4 @@
-"""The process that ``twistd evproxy`` is: its start, its signals, its log and its end."""
+"""The process of ``twistd evproxy``: its start, its signals, its log and its end."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ STOPPING = [signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGQUIT]
 
 
 def assert_listens_no_more(proxy: Running, port: int) -> None:
-    """The port is closed, or is going to be at once: it is told just before."""
+    """Wait until the port is closed, which happens right after the log message."""
     proxy.says(rf"Port {port} Closed")
     deadline = time.monotonic() + PATIENCE
     while time.monotonic() < deadline:
@@ -36,7 +36,7 @@ def assert_listens_no_more(proxy: Running, port: int) -> None:
         except ConnectionRefusedError:
             return
         except ConnectionResetError:
-            """It was in the accept queue of the port that is closed now."""
+            """The client was in the accept queue when the port closed."""
     raise TimeoutError(f"port {port} is still listened on")
 
 
@@ -51,7 +51,7 @@ def test_the_demo_shows_a_page() -> None:
 
 
 def test_twist_starts_it_too() -> None:
-    """``twist evproxy`` works like ``twistd evproxy``, and ends in order too."""
+    """``twist evproxy`` works like ``twistd evproxy``, and ends with status 0 too."""
     with Running("evproxy", "--demo", LISTEN, command=[TWIST, "--log-format=json"]) as proxy:
         assert b"This page came through evproxy" in page(proxy.port())
         proxy.signal(signal.SIGTERM)
@@ -60,7 +60,7 @@ def test_twist_starts_it_too() -> None:
 
 @pytest.mark.parametrize("number", STOPPING[:2])
 def test_sessions_have_until_the_deadline(upstream: Upstream, number: signal.Signals) -> None:
-    """A session that is left when the proxy is stopped is reset, but not before the deadline."""
+    """When the proxy stops, the remaining session is reset at the deadline, and not before."""
     with Running("evproxy", LISTEN, upstream.option, "--drain-timeout=0.5") as proxy:
         client, server = upstream.connect(proxy.port())
         started = time.monotonic()
@@ -75,7 +75,7 @@ def test_sessions_have_until_the_deadline(upstream: Upstream, number: signal.Sig
 
 @pytest.mark.parametrize("number", STOPPING)
 def test_the_end_of_the_last_session_is_the_end(upstream: Upstream, number: signal.Signals) -> None:
-    """A proxy that was stopped ends with its last session, long before the deadline."""
+    """A stopping proxy ends with its last session, long before the deadline."""
     with Running("evproxy", LISTEN, upstream.option, "--drain-timeout=3600") as proxy:
         port = proxy.port()
         client, server = upstream.connect(port)
@@ -92,7 +92,7 @@ def test_the_end_of_the_last_session_is_the_end(upstream: Upstream, number: sign
 
 
 def test_sigquit_has_no_deadline(upstream: Upstream) -> None:
-    """After SIGQUIT a session goes on past the drain timeout."""
+    """After SIGQUIT, a session goes on past the drain timeout."""
     with Running("evproxy", LISTEN, upstream.option, "--drain-timeout=0") as proxy:
         port = proxy.port()
         client, server = upstream.connect(port)
@@ -162,7 +162,7 @@ def test_each_session_is_one_event(upstream: Upstream, relay: str) -> None:
 
 
 def test_a_server_that_cannot_be_connected_is_told(upstream: Upstream) -> None:
-    """A connect that failed is an event that names the server and the error."""
+    """The event of a failed connect names the server and the error."""
     dead = f"127.0.0.1:{free_port()}"
     with Running("evproxy", LISTEN, f"--upstream={dead}", "--access-log=off") as proxy:
         with socket.create_connection(("127.0.0.1", proxy.port()), PATIENCE) as client:
@@ -199,14 +199,14 @@ print(gc.isenabled(), gc.get_threshold() == (50_000, 20, 100), gc.get_freeze_cou
 
 
 def test_it_looks_for_garbage_rarely() -> None:
-    """The process that twistd starts freezes what exists, and has thresholds of its own."""
+    """The process freezes its objects at the start, and sets its own thresholds."""
     outcome = run("-c", STARTED, "--demo", LISTEN, program=sys.executable)
     assert outcome == Outcome(0, "True True True\n", "")
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root may change its user")
 def test_it_binds_before_it_gives_up_its_privileges(upstream: Upstream, tmp_path: Path) -> None:
-    """With ``--uid`` a privileged port is bound as root and served as somebody else."""
+    """With ``--uid``, evproxy binds a privileged port as root, and serves as another user."""
     nobody = pwd.getpwnam("nobody")
     port = next(number for number in range(1023, 600, -1) if is_free(number))
     privileges = [f"--uid={nobody.pw_uid}", f"--gid={nobody.pw_gid}", f"--rundir={tmp_path}"]
@@ -222,8 +222,8 @@ def test_it_binds_before_it_gives_up_its_privileges(upstream: Upstream, tmp_path
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root may change its root directory")
 def test_it_reads_no_files_once_it_starts(upstream: Upstream, tmp_path: Path) -> None:
-    """With ``--chroot`` it serves where there is neither Python nor evproxy."""
-    # Twisted keeps a descriptor of it in reserve.
+    """With ``--chroot``, evproxy serves in a directory without Python and evproxy."""
+    # Twisted keeps a descriptor of /dev/null in reserve.
     (tmp_path / "dev").mkdir()
     (tmp_path / "dev" / "null").touch()
     command = [

@@ -1,4 +1,4 @@
-"""Signals at every moment of the process that ``twistd evproxy`` is, and those it must ignore."""
+"""Signals at every moment of the process of ``twistd evproxy``, and signals that it ignores."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ IGNORING = 'trap "" "$1"; shift; exec "$@"'
 
 
 def files(directory: Path) -> list[str]:
-    """The command line of a proxy that puts a pid file, a socket and a lock into `directory`."""
+    """Return the command line of a proxy with a pid file, a socket and a lock in `directory`."""
     return ["evproxy", "--demo", f"--listen=unix:{directory}/socket"]
 
 
@@ -35,7 +35,7 @@ def files(directory: Path) -> list[str]:
 def test_a_signal_while_it_starts(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, moment: str, number: signal.Signals
 ) -> None:
-    """At every moment of the start, a signal ends the process in order, with nothing left."""
+    """A signal at any moment of the start ends the process with status 0, and leaves nothing."""
     for name, value in signalled(number, moment).items():
         monkeypatch.setenv(name, value)
     command = [
@@ -54,7 +54,7 @@ def test_a_signal_while_it_starts(
 def test_a_signal_when_a_reactor_has_its_own_handlers(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: str
 ) -> None:
-    """No reactor ends the process by the signal."""
+    """With no reactor does the signal kill the process."""
     for name, value in signalled(signal.SIGTERM, REACTOR).items():
         monkeypatch.setenv(name, value)
     pid_file, logger = f"--pidfile={tmp_path}/pid", "--logger=tests.support.startup_signals.log"
@@ -68,7 +68,7 @@ def test_a_signal_when_a_reactor_has_its_own_handlers(
 def test_a_signal_while_a_daemon_starts(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, moment: str
 ) -> None:
-    """A daemon leaves nothing either; its shell got a success status."""
+    """A daemon leaves nothing either; its shell gets a success status."""
     for name, value in signalled(signal.SIGTERM, moment).items():
         monkeypatch.setenv(name, value)
     options = [f"--pidfile={tmp_path}/pid", "--logger=tests.support.startup_signals.log"]
@@ -78,7 +78,7 @@ def test_a_signal_while_a_daemon_starts(
 
 @pytest.mark.parametrize("number", STOPPING)
 def test_a_signal_as_soon_as_it_listens(tmp_path: Path, number: signal.Signals) -> None:
-    """A signal right after the line ``listens on`` ends the process in order."""
+    """A signal right after the line ``listens on`` ends the process with status 0."""
     command = [TWISTD, "-n", f"--pidfile={tmp_path}/pid", JSON_LOG]
     with Running(*files(tmp_path), command=command) as proxy:
         proxy.says("evproxy .* listens on")
@@ -88,7 +88,7 @@ def test_a_signal_as_soon_as_it_listens(tmp_path: Path, number: signal.Signals) 
 
 
 def test_twist_as_soon_as_it_listens(tmp_path: Path) -> None:
-    """``twist`` ends in order too."""
+    """``twist`` ends with status 0 too."""
     with Running(*files(tmp_path), command=[TWIST, "--log-format=json"]) as proxy:
         proxy.says("evproxy .* listens on")
         proxy.signal(signal.SIGTERM)
@@ -97,7 +97,7 @@ def test_twist_as_soon_as_it_listens(tmp_path: Path) -> None:
 
 
 def ignored(pid: int) -> set[int]:
-    """The signals that a process ignores."""
+    """Return the signals that a process ignores."""
     status = Path(f"/proc/{pid}/status").read_text()
     mask = int(status.partition("SigIgn:")[2].split()[0], 16)
     return {number for number in range(1, 65) if mask >> (number - 1) & 1}
@@ -108,7 +108,7 @@ def ignored(pid: int) -> set[int]:
     [("epoll", number) for number in STOPPING] + [(kind, signal.SIGTERM) for kind in REACTORS[1:]],
 )
 def test_a_signal_that_was_ignored_stays_ignored(kind: str, number: signal.Signals) -> None:
-    """A signal that is ignored when evproxy starts does nothing to it, under any reactor."""
+    """A signal that is ignored when evproxy starts stays ignored, under any reactor."""
     shell = ["sh", "-c", IGNORING, "sh", number.name.removeprefix("SIG")]
     twistd = [
         TWISTD,
@@ -141,7 +141,7 @@ def test_nohup() -> None:
 
 
 def test_a_background_job_of_a_script(tmp_path: Path) -> None:
-    """Ctrl-C for a script, which its background jobs get too, does not stop a proxy there."""
+    """Ctrl-C for a script does not stop a proxy in a background job of the script."""
     twistd = [TWISTD, "-n", f"--pidfile={tmp_path}/pid", JSON_LOG]
     command = ["sh", "-c", '"$@" & wait $!', "sh", *twistd]
     with Running("evproxy", "--demo", LISTEN, command=command) as shell:

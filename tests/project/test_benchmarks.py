@@ -42,7 +42,7 @@ def results(**samples: list[Values | None]) -> Results:
 
 
 class TestParsers:
-    """What the load tools print."""
+    """The parsers for the output of the load tools."""
 
     def test_wrk_latency(self) -> None:
         """Percentiles are seconds, whatever unit wrk chose."""
@@ -57,12 +57,12 @@ class TestParsers:
         assert parsers.wrk(text).errors == 15
 
     def test_wrk_failure(self) -> None:
-        """Without a distribution there is no result, and the message is wrk's."""
+        """Without a distribution, the parser raises an error with the message of wrk."""
         with pytest.raises(parsers.LoadError, match="unable to connect"):
             parsers.wrk("unable to connect to 127.0.0.1:12000 Connection refused")
 
     def test_stub_status(self) -> None:
-        """Connections open, accepted ever, and requests ever."""
+        """The parser returns open connections, accepted connections, and requests."""
         assert parsers.stub_status(STUB_STATUS) == parsers.Counters(51, 60, 1234)
 
     def test_not_stub_status(self) -> None:
@@ -71,7 +71,7 @@ class TestParsers:
             parsers.stub_status("<h1>404 Not Found</h1>")
 
     def test_iperf3_both_ways(self) -> None:
-        """What was received in both directions is one sum."""
+        """The bytes received in both directions are added up."""
         end = {
             "sum_sent": {"bytes": 99, "seconds": 9.0},
             "sum_received": {"bytes": 10, "seconds": 1.0},
@@ -88,7 +88,7 @@ class TestParsers:
         ],
     )
     def test_iperf3_failure(self, text: str, message: str) -> None:
-        """Each way iperf3 fails is the same error, with what it said."""
+        """However iperf3 fails, the parser raises the same error, with the message of iperf3."""
         with pytest.raises(parsers.LoadError, match=message):
             parsers.iperf3(text)
 
@@ -97,7 +97,7 @@ class TestResults:
     """Medians and ratios."""
 
     def test_ratio_is_taken_within_a_round(self) -> None:
-        """The median of ratios, which is not the ratio of medians."""
+        """The ratio is the median of the ratios, not the ratio of the medians."""
         found = results(
             ours=[{"cpu": 1.0}, {"cpu": 4.0}, {"cpu": 9.0}],
             theirs=[{"cpu": 2.0}, {"cpu": 2.0}, {"cpu": 10.0}],
@@ -114,7 +114,7 @@ class TestResults:
         assert found.failures() == [("work", "ours", 1), ("work", "theirs", 1)]
 
     def test_nothing_measured(self) -> None:
-        """What was not measured has no spread and no ratio."""
+        """A missing measurement has no spread and no ratio."""
         assert Results().spread("work", "ours", "cpu") is None
         assert Results().ratio("work", "cpu", "ours", "theirs") is None
 
@@ -131,7 +131,7 @@ class TestBar:
         ("kib", "outcome"), [(1.5, "stretch met"), (2.5, "met"), (2.51, "missed")]
     )
     def test_outcome(self, kib: float, outcome: str) -> None:
-        """The bar itself still meets the bar."""
+        """A value equal to the bar meets the bar."""
         found = Results({"memory": {bar.SUBJECT: [{"before": kib}]}})
         (verdict,) = bar.verdicts(found)
         assert verdict.outcome == outcome
@@ -160,17 +160,17 @@ class TestReport:
         assert report.number(value) == text
 
     def test_thousands(self) -> None:
-        """Whole from a thousand on."""
+        """Numbers from a thousand on are whole."""
         assert report.number(55076.4) == "55,076"
 
     def test_missing_value(self) -> None:
-        """A peer that failed is said to have no number."""
+        """The table says that a failed peer has no number."""
         found = Results({"connections": {"evproxy": [None], "haproxy": [{"cpu": 70.0}]}})
         text = report.medians(found, PEERS)
         assert "| new connections: CPU per connection, µs | n/a | 70.0 |" in text
 
     def test_row_without_any_value(self) -> None:
-        """What no peer has a number for is not in the tables."""
+        """A measure without any number is not in the tables."""
         found = Results({"connections": {"evproxy": [{"cpu": 1.0}], "haproxy": [{"cpu": 2.0}]}})
         for text in (report.medians(found, PEERS), report.ratios(found, PEERS, "haproxy")):
             assert "CPU per connection" in text
@@ -187,14 +187,14 @@ class TestReport:
         assert report.ratios(found, PEERS, "haproxy") == ""
 
     def test_rounds_that_met_the_bar(self) -> None:
-        """The median decides, and how near it was is said beside it."""
+        """The median decides, and the table shows how many rounds met the bar."""
         samples: list[Values | None] = [{"before": kib} for kib in (1.4, 2.4, 2.6)]
         found = Results({"memory": {bar.SUBJECT: [*samples, None]}})
         assert "| 2.40 (1.40 to 2.60) | met | 2 of 4 | 1 of 4 |" in report.bar(found)
 
 
 class TestCores:
-    """Who runs where."""
+    """The cores of the proxy and of the load."""
 
     def test_proxy_alone(self) -> None:
         """The proxy has the last core, the load all others."""
@@ -206,7 +206,7 @@ class TestCores:
 
 
 def test_peers_have_measures() -> None:
-    """Every measure that a peer is restricted to is one."""
+    """If a peer is restricted to some measures, these measures exist."""
     names = {measure.name for measure in MEASURES}
     assert all((peer.measures or names) <= names for peer in PEERS)
 
@@ -231,7 +231,7 @@ def test_evproxy_has_a_pool_behind_each_listener() -> None:
 
 
 def test_every_peer_has_its_forwards(tmp_path: Path) -> None:
-    """Each port is in what the peer is started with: arguments or files."""
+    """Each port is in the arguments or in the files of the peer."""
     forwards = [Forward(12001, 12002), Forward(12003, 12004)]
     for peer in PEERS:
         command = peer.command(forwards, tmp_path)

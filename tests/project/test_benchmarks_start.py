@@ -1,4 +1,4 @@
-"""What the benchmarks need: where it is installed, and the error if it is missing."""
+"""The requirements of the benchmarks: where they are installed, and the error without them."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ import pytest
 from tests.support.twistd import ROOT
 
 STUBBED = ["apt-get", "chmod", "dpkg-query", "env", "rm", "tee"]
-"""What `install-peers` calls, but for Python: none of it may do anything here."""
+"""The programs that `install-peers` calls, except Python; here they are replaced by stubs."""
 
 
 def stub(path: Path, text: str = "") -> None:
-    """A program at `path` that does nothing, but for what `text` says in the shell's language."""
+    """Write a program at `path` that runs only the shell script `text`."""
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(f"#!/bin/sh\n{text}\n")
     path.chmod(0o755)
@@ -33,7 +33,7 @@ def stub(path: Path, text: str = "") -> None:
 def test_where_it_is_installed(
     tmp_path: Path, environment: dict[str, str], own: bool, into: str
 ) -> None:
-    """Installs into the repository's environment if there is one, unless told otherwise."""
+    """By default, packages are installed into the repository's environment, if there is one."""
     script, programs = tmp_path / "benchmarks" / "install-peers", tmp_path / "bin"
     script.parent.mkdir()
     shutil.copy(ROOT / "benchmarks" / "install-peers", script)
@@ -64,7 +64,7 @@ runpy.run_module("benchmarks", run_name="__main__", alter_sys=True)
 
 @pytest.mark.parametrize("package", ["matplotlib", "attrs"])
 def test_a_package_that_is_missing(package: str) -> None:
-    """A missing program is one line that says what to run, and no traceback."""
+    """A missing package is one line that says what to run, and no traceback."""
     done = subprocess.run(
         [sys.executable, "-c", WITHOUT, package],
         cwd=ROOT,
@@ -76,5 +76,5 @@ def test_a_package_that_is_missing(package: str) -> None:
 
 
 def test_the_readme_starts_them_where_they_are_installed() -> None:
-    """The command in README.md is the one of the repository's environment."""
+    """The command in README.md uses the repository's environment."""
     assert ".venv/bin/python -m benchmarks " in (ROOT / "benchmarks" / "README.md").read_text()

@@ -1,7 +1,7 @@
 """
-The documentation is true, as far as a program can tell.
+The documentation is true, as far as a program can check.
 
-Each check is a function from text to faults, so that a test can show it text that is wrong.
+Each check is a function from text to faults, so a test can call it with wrong text.
 """
 
 from __future__ import annotations
@@ -35,14 +35,14 @@ pytestmark = pytest.mark.skipif(
 
 UNITS = {"": 1, "s": 1, "KiB": 1024, "MiB": 1024 * 1024}
 LONG = {".venv/bin/pip": ".venv/bin/python -m pip", "-q": "--quiet", "-e": "--editable"}
-"""What two ways of writing one command differ in."""
+"""Short spellings of parts of a command, and their long forms."""
 
 
 # Markdown.
 
 
 def markdown_files() -> list[Path]:
-    """Every Markdown file of the project, but not those of a virtual environment in it."""
+    """Every Markdown file of the project, except those of a virtual environment in it."""
     found = [*ROOT.glob("*.md")]
     for folder in ("benchmarks", "docs", "evproxy", "examples", "fuzz", "newsfragments", "tests"):
         found += (ROOT / folder).rglob("*.md")
@@ -72,7 +72,7 @@ def anchors(text: str) -> set[str]:
 
 
 def section(text: str, heading: str) -> str:
-    """What stands below `heading`, up to the next one of its rank or above."""
+    """The text below `heading`, up to the next heading of the same rank or above."""
     rank, _, _ = heading.partition(" ")
     _, _, after = text.partition(f"\n{heading}\n")
     return re.split(rf"^#{{1,{len(rank)}}} ", after, maxsplit=1, flags=re.MULTILINE)[0]
@@ -88,7 +88,7 @@ def cells(text: str) -> Iterator[list[str]]:
 
 
 def dead_links(path: Path, text: str) -> list[str]:
-    """The links in `text`, the content of `path`, that lead nowhere in this tree."""
+    """The links in `text`, the content of `path`, whose target is missing in this tree."""
     dead = []
     for link in re.findall(r"\]\(([^)\s]+)\)", re.sub(r"`[^`\n]*`", "", without_code(text))):
         if re.match(r"[a-z]+:", link):
@@ -118,12 +118,12 @@ def test_links(path: Path) -> None:
     ],
 )
 def test_dead_link(text: str, fault: str) -> None:
-    """A link that leads nowhere is found."""
+    """The check finds a dead link."""
     assert dead_links(README, text) == [f"README.md: {fault}"]
 
 
 def test_good_links() -> None:
-    """Links to a file, a heading, another site, and what looks like one in code, are not faults."""
+    """Links to a file, a heading or another site are no faults; nor are links within code."""
     text = (
         "# It's `me`: 2 of\n## Again\n## Again\n[a](LICENSE) [b](#its-me-2-of) [c](#again-1)"
         " [d](https://example.org/x) `[e](f.md)`\n\n    [g](h.md)\n"
@@ -132,12 +132,12 @@ def test_good_links() -> None:
 
 
 def unlisted(index: str, names: Iterable[str]) -> list[str]:
-    """Those of `names` that `index` has no link to."""
+    """Return the `names` to which `index` has no link."""
     return [name for name in names if f"]({name})" not in index]
 
 
 def test_every_page_is_in_the_index() -> None:
-    """docs/README.md leads to every page and to every note."""
+    """docs/README.md has a link to every page and to every note."""
     pages = [path.relative_to(ROOT / "docs") for path in (ROOT / "docs").rglob("*.md")]
     names = sorted(page.as_posix() for page in pages if page.name != "README.md")
     assert unlisted((ROOT / "docs" / "README.md").read_text(), names) == []
@@ -145,7 +145,7 @@ def test_every_page_is_in_the_index() -> None:
 
 
 def test_notes_are_numbered() -> None:
-    """The notes have the numbers from 1 on, and each says its own."""
+    """The notes are numbered from 1, and the title of each note has its number."""
     paths = sorted(NOTES.glob("*.md"))
     assert [path.name[:4] for path in paths] == [f"{n:04}" for n in range(1, len(paths) + 1)]
     for path in paths:
@@ -171,7 +171,7 @@ def test_sources(path: Path) -> None:
 
 
 def test_missing_source() -> None:
-    """A source file that does not exist is found."""
+    """The check finds a source file that does not exist."""
     assert missing_sources("`model.py`, `tests/conftest.py`, `relay/gone.py`") == ["relay/gone.py"]
 
 
@@ -211,7 +211,7 @@ def value_of(written: str) -> object:
 
 
 def wrong_bounds(text: str) -> list[str]:
-    """The rows of the tables in `text` whose value is not that of the code."""
+    """The rows of the tables in `text` whose value differs from the code."""
     faults = []
     for _, written, place in cells(text):
         try:
@@ -225,7 +225,7 @@ def wrong_bounds(text: str) -> list[str]:
 
 
 def test_bounds() -> None:
-    """Every bound on the page has the value of the code."""
+    """Every bound on the page has the same value as in the code."""
     text = section(ARCHITECTURE.read_text(), "## What is bounded")
     assert len(list(cells(text))) > 50
     assert wrong_bounds(text) == []
@@ -247,7 +247,7 @@ def test_bounds() -> None:
     ],
 )
 def test_wrong_bounds(written: str, place: str, good: bool) -> None:
-    """A value that is not the code's, and a place that is not there, are found."""
+    """The check finds a wrong value, and a place that does not exist."""
     faults = wrong_bounds(f"| what | bound | place |\n|---|---|---|\n| x | {written} | `{place}` |")
     assert bool(faults) is not good
 
@@ -262,10 +262,10 @@ def python_blocks(text: str) -> list[str]:
 
 def wrong_names(source: str) -> list[str]:
     """
-    What `source` uses of what it imports that does not exist.
+    Return the imported names that `source` uses, but that do not exist.
 
-    Knows imported names, their attributes, the methods of what a call of a class gives, and
-    the arguments of such calls.
+    This function checks imported names, their attributes, methods of new objects of imported
+    classes, and the arguments of such calls.
     """
     tree = ast.parse(source)
     known: dict[str, Any] = {}
@@ -293,11 +293,11 @@ def wrong_names(source: str) -> list[str]:
 
 
 def wrong_arguments(name: str, called: Any, call: ast.Call) -> list[str]:
-    """Why `called` does not take the arguments of `call`, if so."""
+    """Return why `called` does not accept the arguments of `call`, if it does not."""
     try:
         signature = inspect.signature(called)
     except ValueError:
-        return []  # some zope classes tell none
+        return []  # some zope classes have no signature
     keywords: dict[str, Any] = {each.arg: None for each in call.keywords if each.arg}
     try:
         signature.bind(*call.args, **keywords)
@@ -308,13 +308,13 @@ def wrong_arguments(name: str, called: Any, call: ast.Call) -> list[str]:
 
 @pytest.mark.parametrize("source", python_blocks(README.read_text()))
 def test_readme_python(source: str) -> None:
-    """The Python in README.md compiles, and uses what there is."""
+    """The Python in README.md compiles, and uses names that exist."""
     compile(source, "README.md", "exec")
     assert wrong_names(source) == []
 
 
 def test_readme_has_python() -> None:
-    """There are such blocks, and one is a .tac file."""
+    """README.md has blocks of Python, and one is a .tac file."""
     blocks = python_blocks(README.read_text())
     assert len(blocks) > 1
     assert any("application = " in block for block in blocks)
@@ -329,7 +329,7 @@ def test_readme_has_python() -> None:
     ],
 )
 def test_wrong_names(source: str, fault: str) -> None:
-    """A name, an argument or a method that does not exist is found."""
+    """The check finds a name, an argument or a method that does not exist."""
     [found] = wrong_names(source)
     assert found.startswith(fault)
 
@@ -340,14 +340,14 @@ def commands(text: str) -> list[str]:
 
 
 def in_full(command: str) -> str:
-    """`command` as another writer would put it."""
+    """Return `command` with the long forms of its parts."""
     return shlex.join(
         word for part in shlex.split(command) for word in shlex.split(LONG.get(part, part))
     )
 
 
 def not_in_ci(readme: str, ci: str) -> list[str]:
-    """What the two commands of `readme` do that is not the end of `ci`, but to try the demo."""
+    """Return the steps of the two commands of `readme` that are not in `ci`, except the demo."""
     script = [in_full(line) for line in ci.splitlines() if line.startswith((".venv", "python3"))]
     [show, *show_setup], [test, *test_setup] = [
         list(reversed([in_full(step) for step in line.split(" && ")]))
@@ -365,7 +365,7 @@ def not_in_ci(readme: str, ci: str) -> list[str]:
 
 @pytest.mark.skipif(not CI.exists(), reason="an sdist has no .ci")
 def test_readme_commands() -> None:
-    """The commands in README.md are those of .ci/run."""
+    """The commands in README.md are the same as in .ci/run."""
     assert not_in_ci(README.read_text(), CI.read_text()) == []
 
 
@@ -390,7 +390,7 @@ SCRIPT = (
     ],
 )
 def test_other_commands(readme: str, script: str, good: bool) -> None:
-    """Commands that differ are found."""
+    """The check finds commands that differ."""
     assert bool(not_in_ci(readme, script)) is not good
 
 
@@ -404,7 +404,7 @@ def test_readme_command_lines(
 
 
 def assert_understood(command: str) -> None:
-    """`command` is one of evproxy's, or of the tests, and its arguments are right."""
+    """Check that `command` is one of evproxy's, or of the tests, and has correct arguments."""
     match shlex.split(command):
         case ["twistd" | ".venv/bin/twistd", "-n", "evproxy", *arguments]:
             Options().parseOptions(arguments)
@@ -424,15 +424,15 @@ def assert_understood(command: str) -> None:
     ],
 )
 def test_wrong_command_line(command: str, capsys: pytest.CaptureFixture[str]) -> None:
-    """A command line with a mistake is found."""
+    """The check finds a command line with a mistake."""
     with pytest.raises((SystemExit, AssertionError)):
         assert_understood(command)
 
 
-# What README.md says of the library.
+# README.md about the library.
 
 ENTRY_ONLY = {"gc", "signal", "setrlimit", "callWhenRunning", "globalLogBeginner", "startLogging"}
-"""What only a process may do, by the names that it takes."""
+"""The names of functions and modules that only the process of evproxy may use, not the library."""
 
 
 def changes_to_the_process(source: str) -> set[str]:
@@ -451,7 +451,7 @@ def test_a_library_leaves_the_process_alone() -> None:
     """
     Only `process` changes limits, logging and the garbage collector; only `signals` has handlers.
 
-    `threads` uses `signal` for the mask of evproxy's own threads, which is no one else's.
+    `threads` uses `signal` only for the mask of evproxy's own threads.
     """
     [directory] = map(Path, evproxy.__path__)
     changing = {
@@ -467,5 +467,5 @@ def test_a_library_leaves_the_process_alone() -> None:
     ["import gc", "import resource\nresource.setrlimit(1, 2)", "from signal import signal"],
 )
 def test_a_library_that_changes_the_process(source: str) -> None:
-    """Each such use is found."""
+    """The check finds each such use."""
     assert changes_to_the_process(source)

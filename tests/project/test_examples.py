@@ -57,20 +57,20 @@ def test_a_second_interrupt_of_composed(tmp_path: Path, monkeypatch: pytest.Monk
 
 
 def refused(address: tuple[str, int]) -> bool:
-    """Whether nobody listens at `address`."""
+    """Whether `address` refuses connections."""
     with socket.socket() as sock:
         return sock.connect_ex(address) != 0
 
 
 def asked(path: Path, request: str) -> bytes:
-    """What an HTTP server at the UNIX socket `path` answers."""
+    """Return the answer of an HTTP server at the UNIX socket `path`."""
     with connected(path) as client:
         client.sendall(f"{request} HTTP/1.0\r\n\r\n".encode())
         return rest(client)[0]
 
 
 def test_pool_over_http(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """``pool_over_http.py`` shows and changes servers and sessions while it proxies."""
+    """``pool_over_http.py`` shows and changes servers and sessions at run time."""
     admin = tmp_path / "admin"
     monkeypatch.setenv("LISTEN", "tcp:0:interface=127.0.0.1")
     monkeypatch.setenv("ADMIN", f"unix:{admin}")
@@ -127,7 +127,7 @@ def test_json_observer(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_route_by_network(monkeypatch: pytest.MonkeyPatch) -> None:
-    """``route_by_network.py`` sends a client where its address says."""
+    """``route_by_network.py`` chooses the pool by the address of the client."""
     monkeypatch.setenv("LISTEN", "tcp:0:interface=127.0.0.1")
     monkeypatch.setenv("INSIDE", "127.0.9.0/24")
     command = [TWISTD, "-no", "--pidfile=", JSON_LOG]
@@ -148,7 +148,7 @@ def test_route_by_network(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def connected(path: Path) -> socket.socket:
-    """A client of the UNIX socket `path`, once somebody listens there."""
+    """Return a client of the UNIX socket `path`, once a server listens there."""
     client = socket.socket(socket.AF_UNIX)
     client.settimeout(PATIENCE)
     wait_until(lambda: client.connect_ex(str(path)) == 0)

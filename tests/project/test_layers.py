@@ -1,8 +1,8 @@
 """
 The layers of ``docs/architecture.md``, read from the source.
 
-A module imports only from its own layer and from those below it, and never in a circle.  Imports
-inside functions and under ``TYPE_CHECKING`` count: they are knowledge too.
+A module imports only from its own layer and from the layers below, and never in a circle.  Imports
+inside functions and under ``TYPE_CHECKING`` count too.
 """
 
 from __future__ import annotations
@@ -25,14 +25,14 @@ IMPURE = {
     *("asyncio", "os", "select", "selectors", "signal", "socket", "ssl", "subprocess"),
     *("threading", "time", "twisted"),
 }
-"""What layer 0 does without: I/O, the clock, and whatever belongs to a reactor."""
+"""The modules that layer 0 may not import: I/O, the clock, and parts of a reactor."""
 
 REACTOR = "twisted.internet.reactor"
 
 
 @frozen
 class Import:
-    """One imported name, as dotted as the source makes it, and whether a function holds it."""
+    """One imported name, dotted as in the source, and whether the import is in a function."""
 
     name: str
     in_function: bool
@@ -57,7 +57,7 @@ def imports(tree: ast.AST, package: str, in_function: bool = False) -> Iterator[
 
 
 def module_imported(name: str, modules: Mapping[str, object]) -> str | None:
-    """The module in `modules` that an import of `name` reaches, ``None`` if it is another's."""
+    """The module in `modules` that an import of `name` reaches; ``None`` if there is none."""
     parts = name.split(".")
     for length in range(len(parts), 0, -1):
         if (prefix := ".".join(parts[:length])) in modules:
@@ -123,7 +123,7 @@ def read_modules(directory: Path, package: str) -> tuple[dict[str, str], set[str
 
 
 def test_layers() -> None:
-    """The source of evproxy and of its plugins keeps the rules."""
+    """The source of evproxy and of its plugins follows the rules."""
     [directory] = evproxy.__path__
     sources, packages = read_modules(Path(directory), "evproxy")
     plugins = {
@@ -137,7 +137,7 @@ def test_layers() -> None:
 
 
 def test_every_module_without_a_reactor() -> None:
-    """Importing every module installs no reactor: whoever composes evproxy chooses it."""
+    """Importing every module installs no reactor, so the program can choose its reactor."""
     [directory] = evproxy.__path__
     modules, _ = read_modules(Path(directory), "evproxy")
     program = "import importlib, sys\n"
@@ -161,7 +161,7 @@ SOUND = {
 
 
 def test_sound_modules() -> None:
-    """Modules that keep the rules pass."""
+    """Modules that follow the rules pass."""
     assert violations(SOUND, {"evproxy", "evproxy.relay"}) == []
 
 
@@ -231,7 +231,7 @@ def test_sound_modules() -> None:
     ],
 )
 def test_unsound_module(module: str, source: str, expected: str) -> None:
-    """Each broken rule is found, and named."""
+    """The check finds each broken rule, and names it."""
     assert expected in violations({**SOUND, module: source}, {"evproxy", "evproxy.relay"})
 
 

@@ -1,4 +1,4 @@
-"""The ground the tests stand on can fail: each kind of leftover is found, on every reactor."""
+"""The checks for leftovers can fail: they find each kind of leftover, on every reactor."""
 
 from __future__ import annotations
 
@@ -59,11 +59,11 @@ async def test_hangs():
 
 @pytest.mark.parametrize("name", REACTORS)
 def test_leftovers(name: str, tmp_path: Path) -> None:
-    """Leftovers fail a test, expected errors and a late clean-up do not, a hang has a deadline."""
+    """Leftovers fail a test; expected errors and late clean-ups do not; a hang has a timeout."""
     module = tmp_path / "test_leftovers.py"
     module.write_text(LEFTOVERS)
     environment = {**os.environ, "EVPROXY_TEST_REACTOR": name, "COLUMNS": "200"}
-    for in_ci in ["CI", "BUILD_NUMBER"]:  # there, pytest says everything twice
+    for in_ci in ["CI", "BUILD_NUMBER"]:  # with these, pytest prints everything twice
         environment.pop(in_ci, None)
     run = subprocess.run(
         [
@@ -89,7 +89,7 @@ def test_leftovers(name: str, tmp_path: Path) -> None:
 
 
 def test_unknown_reactor() -> None:
-    """A reactor that does not exist is one line, not the default reactor."""
+    """An unknown reactor is one line of error; the default reactor does not replace it."""
     run = subprocess.run(
         [sys.executable, "-m", "pytest", "--collect-only", __file__],
         cwd=ROOT,
@@ -105,7 +105,7 @@ def test_what_was_logged_is_not_kept() -> None:
     """The log of one test keeps no objects that would become garbage in another."""
 
     class Holding:
-        """Something that an event holds."""
+        """An object that an event holds."""
 
     holding = Holding()
     Logger().info("it happened", to=holding)

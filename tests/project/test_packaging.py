@@ -1,8 +1,8 @@
 """
-What users install: a wheel, an sdist and an editable install each make ``twistd`` list evproxy.
+The packages: a wheel, an sdist and an editable install each make ``twistd`` list evproxy.
 
-Everything is built from a copy of the tree, and looked at from an empty directory, so that
-neither an earlier build nor the source tree can stand in for what was built.
+The tests build from a copy of the tree, and run in an empty directory, so neither an earlier build
+nor the source tree can hide a fault of the package.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ NOT_COPIED = shutil.ignore_patterns(
 
 
 def run(*command: str | Path, cwd: Path) -> str:
-    """The standard output of `command`, which has to succeed."""
+    """Run `command`, which must succeed, and return its standard output."""
     environment = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
     done = subprocess.run(
         command, cwd=cwd, env=environment, capture_output=True, text=True, timeout=100
@@ -62,9 +62,9 @@ def built(source: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def dependencies(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """
-    A directory with everything that is installed here, but evproxy.
+    A directory with all installed packages of this environment, except evproxy.
 
-    To download it again for each environment would take minutes and prove nothing more.
+    Downloading them again for each environment would take minutes and prove nothing more.
     """
     directory = tmp_path_factory.mktemp("dependencies")
     installed = Path(sysconfig.get_path("purelib"))
@@ -92,7 +92,7 @@ class Environment:
         (self.site_packages / "dependencies.pth").write_text(f"{dependencies}\n")
 
     def install(self, *arguments: str | Path) -> None:
-        """Install with pip, which is that of the dependencies, and without asking a registry."""
+        """Install with the pip of the dependencies, and without a registry."""
         run(
             *(self.python, "-m", "pip", "install", "--quiet", "--no-deps", "--no-index"),
             *("--no-build-isolation", *arguments),
@@ -100,12 +100,12 @@ class Environment:
         )
 
     def origin(self, module: str) -> Path:
-        """The file that `module` is found in."""
+        """Return the file of `module`."""
         program = f"import importlib.util as u; print(u.find_spec({module!r}).origin)"
         return Path(run(self.python, "-c", program, cwd=self.empty).strip())
 
     def lists_evproxy(self) -> bool:
-        """Whether ``twistd --help`` and ``twist --help`` list evproxy; never one alone."""
+        """Whether ``twistd --help`` and ``twist --help`` list evproxy; check that both agree."""
         scripts = Path(sysconfig.get_path("scripts"))
         answers = {
             LISTED.search(run(self.python, scripts / name, "--help", cwd=self.empty)) is not None
@@ -121,12 +121,12 @@ def environment(tmp_path: Path, dependencies: Path) -> Environment:
 
 
 def test_not_installed(environment: Environment) -> None:
-    """Without evproxy installed, nothing lists it: so the tests below can fail."""
+    """Without an installed evproxy, nothing lists it, so the tests below can fail."""
     assert not environment.lists_evproxy()
 
 
 def test_wheel(environment: Environment, built: Path) -> None:
-    """The wheel, installed, lists evproxy, and nothing comes from the source tree."""
+    """With the installed wheel, evproxy is listed, and nothing comes from the source tree."""
     [wheel] = built.glob("*.whl")
     environment.install(wheel)
     assert environment.lists_evproxy()
@@ -137,7 +137,7 @@ def test_wheel(environment: Environment, built: Path) -> None:
 
 
 def test_sdist(environment: Environment, built: Path) -> None:
-    """The sdist, installed, lists evproxy."""
+    """With the installed sdist, evproxy is listed."""
     [sdist] = built.glob("*.tar.gz")
     environment.install(sdist)
     assert environment.lists_evproxy()
@@ -145,14 +145,14 @@ def test_sdist(environment: Environment, built: Path) -> None:
 
 
 def test_editable(environment: Environment, source: Path) -> None:
-    """An editable install lists evproxy, from its source tree."""
+    """With an editable install, evproxy is listed, and comes from its source tree."""
     environment.install("--editable", source)
     assert environment.lists_evproxy()
     assert environment.origin("evproxy").is_relative_to(source)
 
 
 def test_wheel_contents(built: Path) -> None:
-    """The wheel holds the types' marker and the plugin, and neither tests nor anything else."""
+    """The wheel has evproxy with the type marker, the plugin, and nothing else."""
     [wheel] = built.glob("*.whl")
     with zipfile.ZipFile(wheel) as archive:
         names = set(archive.namelist())
@@ -163,7 +163,7 @@ def test_wheel_contents(built: Path) -> None:
 
 
 def test_sdist_contents(built: Path) -> None:
-    """The sdist holds what is needed to build, to test and to know the licence."""
+    """The sdist has the files for building and testing, and the licence."""
     [sdist] = built.glob("*.tar.gz")
     with tarfile.open(sdist) as archive:
         names = {name.partition("/")[2] for name in archive.getnames()}

@@ -1,4 +1,4 @@
-"""`ProxyService` as those who embed it call it: what it accepts, and what it refuses, and how."""
+"""`ProxyService` in programs that embed it: the arguments it accepts, and its errors."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ from tests.support.unreachable import Refusing
 def test_options_of_a_pool_beside_a_pool(
     reactor: Any, given: dict[str, Any], argument: str
 ) -> None:
-    """An option that the pool has itself is refused where there is a pool."""
+    """Beside a pool object, an option that the pool has itself is refused."""
     pool = Pool(reactor, ["127.0.0.1:1"])
     with pytest.raises(SettingsError) as raised:
         ProxyService(reactor, pool=pool, **given)
@@ -56,7 +56,7 @@ def test_a_forgotten_reactor() -> None:
 
 
 async def test_a_server_endpoint_object(ground: Ground) -> None:
-    """A listener may be an endpoint, with a description beside it."""
+    """A listener may be an endpoint object; another listener may be a description."""
     endpoint = TCP4ServerEndpoint(ground.reactor, 0, interface="127.0.0.1")
     service = ground.service(endpoint, "tcp:0:interface=127.0.0.1")
     service.startService()
@@ -66,14 +66,14 @@ async def test_a_server_endpoint_object(ground: Ground) -> None:
 
 
 def test_what_is_no_server_endpoint(reactor: Any) -> None:
-    """Another object is refused by what it is."""
+    """An object that is no endpoint is refused, and the error shows the object."""
     endpoint = TCP4ClientEndpoint(reactor, "127.0.0.1", 1)
     with pytest.raises(SettingsError, match=r"^listen: expected a server endpoint description or"):
         ProxyService(reactor, [endpoint], ["127.0.0.1:1"])  # type: ignore[list-item]
 
 
 def test_the_pools_by_name(reactor: Any) -> None:
-    """The pool that the arguments describe is there by its name, to be changed."""
+    """A program can find the pool of the arguments by its name, and change it."""
     service = ProxyService(reactor, ["tcp:0"], ["127.0.0.1:1"])
     service.pools["default"].add("127.0.0.1:2")
     assert [each.name for each in service.pools["default"].servers] == [
@@ -83,7 +83,7 @@ def test_the_pools_by_name(reactor: Any) -> None:
 
 
 async def test_an_observer_of_troubles(ground: Ground, refusing: Refusing) -> None:
-    """Connects that fail are told to the observers of troubles, too."""
+    """Observers passed as `troubles` are notified of failed connects."""
     observed = Observed()
     service = ground.service(
         upstreams=[refusing()], troubles=[observed], keepalive=Keepalive(idle=7)
@@ -95,7 +95,7 @@ async def test_an_observer_of_troubles(ground: Ground, refusing: Refusing) -> No
 
 
 async def test_a_client_endpoint_object(ground: Ground) -> None:
-    """A server may be an endpoint object, which its health check uses too."""
+    """A server may be an endpoint object, and its health check uses the object too."""
     endpoint = TCP4ClientEndpoint(ground.reactor, "127.0.0.1", ground.upstream.port)
     service = ground.service(upstreams=[endpoint])
     service.startService()
@@ -107,7 +107,7 @@ async def test_a_client_endpoint_object(ground: Ground) -> None:
 
 
 async def test_the_check_of_a_client_endpoint_object(ground: Ground) -> None:
-    """A health check connects by the object, and cannot use another port."""
+    """A health check connects through the endpoint object, and cannot use another port."""
     dead = TCP4ClientEndpoint(ground.reactor, "127.0.0.1", 1)
     pool = Pool(ground.reactor, [dead], health_check=HealthCheck(interval=0.01, fall=1))
     service = ground.service(pool=pool)
@@ -118,7 +118,7 @@ async def test_the_check_of_a_client_endpoint_object(ground: Ground) -> None:
 
 
 def test_two_client_endpoint_objects(reactor: Any) -> None:
-    """Each object is a server of its own; one that says where it goes is named so."""
+    """Each object is a separate server; an object with a useful `repr` is named after it."""
     pool = Pool(reactor, [TCP4ClientEndpoint(reactor, "127.0.0.1", 1) for _ in range(2)])
     pool.add(HostnameEndpoint(reactor, "localhost", 80))
     assert len({each.name for each in pool.servers}) == 3
@@ -127,13 +127,13 @@ def test_two_client_endpoint_objects(reactor: Any) -> None:
 
 @pytest.mark.parametrize("wrong", [17, None, TCP4ServerEndpoint(None, 0)])
 def test_what_is_no_server(reactor: Any, wrong: Any) -> None:
-    """Anything else is refused by what it is."""
+    """An object that is no server is refused, and the error shows the object."""
     with pytest.raises(SettingsError, match=r"^upstreams: expected an address, an UpstreamServer"):
         ProxyService(reactor, ["tcp:0"], [wrong])
 
 
 def test_tags(reactor: Any) -> None:
-    """A server keeps its tags, where balancers and status pages find them."""
+    """A server keeps its tags, for balancers and status pages."""
     pool = Pool(reactor, [UpstreamServer("127.0.0.1:1", tags=("zone:a", "ssd"))])
     assert pool.servers[0].spec.tags == ("zone:a", "ssd")
     with pytest.raises(SettingsError, match=r"^tags\[0\]: expected a tag: "):
@@ -141,7 +141,7 @@ def test_tags(reactor: Any) -> None:
 
 
 def test_settings_beside_arguments(reactor: Any) -> None:
-    """All settings may come as one value; an argument beside it would have no effect."""
+    """All settings may come as one value; an argument beside the value is refused."""
     settings = Settings(
         listeners=(ListenerSettings("tcp:0"),),
         pools=(PoolSettings(upstreams=(UpstreamServer("127.0.0.1:1"),)),),
@@ -154,7 +154,7 @@ def test_settings_beside_arguments(reactor: Any) -> None:
 
 
 def test_a_subclass_from_settings(reactor: Any) -> None:
-    """The constructor of a subclass runs for `from_settings` too."""
+    """`from_settings` also runs the constructor of a subclass."""
 
     class Own(Pool):
         def __init__(self, *arguments: Any, **more: Any) -> None:
@@ -165,7 +165,7 @@ def test_a_subclass_from_settings(reactor: Any) -> None:
 
 
 async def test_the_status(ground: Ground) -> None:
-    """One snapshot has the listeners, the pools, their servers and the sessions."""
+    """One snapshot has the listeners, the pools with their servers, and the sessions."""
     service = ground.service(ANY_PORT, max_sessions=7)
     before = service.status()
     assert [each.address for each in before.listeners] == [""]
@@ -191,7 +191,7 @@ async def test_the_status(ground: Ground) -> None:
 
 
 async def test_one_observer_of_everything(ground: Ground, refusing: Refusing) -> None:
-    """An observer of a service also hears what happens to the servers of its pools."""
+    """An observer of a service is also notified of what happens to the servers of its pools."""
 
     class Servers:
         def __init__(self) -> None:

@@ -29,7 +29,7 @@ pytestmark = pytest.mark.oldest_twisted
 async def test_a_path_that_is_gone_is_closed_all_the_same(
     ground: Ground, tmp_path: Path, warnings_logged: list[str], lost: str
 ) -> None:
-    """During the drain nobody gets in at a UNIX listener whose path, or lock, was removed."""
+    """During the drain, a UNIX listener accepts nobody, even if its path or lock was removed."""
     path, other = tmp_path / "socket", tmp_path / "other"
     service = ground.service(f"unix:{path}", drain_timeout=3600)
     service.startService()
@@ -54,7 +54,7 @@ async def test_a_path_that_is_gone_is_closed_all_the_same(
 async def test_a_path_that_may_not_be_removed(
     ground: Ground, tmp_path: Path, warnings_logged: list[str]
 ) -> None:
-    """A UNIX listener that was bound as root is closed as somebody else too (``--uid``)."""
+    """A UNIX listener that was bound as root can be closed by another user (``--uid``)."""
     path = tmp_path / "socket"
     service = ground.service(f"unix:{path}:lockfile=0")
     service.startService()
@@ -70,7 +70,7 @@ async def test_a_path_that_may_not_be_removed(
 
 
 class Port:
-    """Stands in for a listening port; what its closing does is the test's."""
+    """A double of a listening port; the test decides how it closes."""
 
     def __init__(self, stop: Callable[[], Any]) -> None:
         self.stopListening = stop
@@ -88,7 +88,7 @@ class Endpoint:
         return self.bound
 
     async def bind(self, reactor: Any) -> Any:
-        """Bind a port, late; tells where."""
+        """Bind a port, late; return its address."""
         port = await TCP4ServerEndpoint(reactor, 0, interface="127.0.0.1").listen(self.factory)
         address = port.getHost()
         self.bound.callback(port)
@@ -97,7 +97,7 @@ class Endpoint:
 
 @pytest.fixture
 def endpoint(monkeypatch: pytest.MonkeyPatch) -> Endpoint:
-    """What a service listens on where it is told to listen on ``late:``, as if from a plugin."""
+    """The endpoint for the description ``late:``, as if it came from a plugin."""
     endpoint = Endpoint()
 
     def from_string(reactor: Any, description: str) -> Any:
@@ -110,7 +110,7 @@ def endpoint(monkeypatch: pytest.MonkeyPatch) -> Endpoint:
 async def test_a_listener_that_cannot_be_closed_is_told(
     ground: Ground, endpoint: Endpoint, logged_errors: LoggedErrors
 ) -> None:
-    """What goes wrong when ports are closed is logged, once, and the stop comes to its end."""
+    """An error while ports close is logged once, and the stop finishes."""
     service = ground.service(ANY_PORT, "late:")
     endpoint.bound.callback(Port(lambda: fail(ZeroDivisionError())))
     service.startService()
@@ -120,7 +120,7 @@ async def test_a_listener_that_cannot_be_closed_is_told(
 
 
 async def test_a_listener_that_binds_late_serves(ground: Ground, endpoint: Endpoint) -> None:
-    """An endpoint may take its time: the others serve meanwhile, and then it does, in its place."""
+    """While an endpoint binds late, the others serve; then the late listener serves too."""
     service = ground.service("late:", ANY_PORT)
     service.startService()
     [prompt] = service.addresses
@@ -135,7 +135,7 @@ async def test_a_listener_that_binds_late_serves(ground: Ground, endpoint: Endpo
 async def test_a_listener_that_fails_late_is_told(
     ground: Ground, endpoint: Endpoint, logged_errors: LoggedErrors
 ) -> None:
-    """The error of an endpoint that took its time is logged; the other listeners serve."""
+    """A late error of an endpoint is logged; the other listeners serve."""
     service = ground.service("late:", ANY_PORT)
     service.startService()
     endpoint.bound.errback(OSError("no more"))
@@ -147,7 +147,7 @@ async def test_a_listener_that_fails_late_is_told(
 async def test_a_listener_that_binds_after_the_stop_is_closed(
     ground: Ground, endpoint: Endpoint
 ) -> None:
-    """An endpoint that took longer than the service ran serves nobody."""
+    """If an endpoint binds after the service has stopped, its port is closed."""
     service = ground.service("late:")
     service.startService()
     await service.stopService()
@@ -159,7 +159,7 @@ async def test_a_listener_that_binds_after_the_stop_is_closed(
 async def test_a_listener_that_binds_after_another_failed_is_closed(
     ground: Ground, endpoint: Endpoint
 ) -> None:
-    """Where one cannot be bound, none is, not even later."""
+    """If one listener cannot be bound, no listener stays bound, not even a late one."""
     taken = f"tcp:{ground.upstream.port}:interface=127.0.0.1"
     service = ground.service("late:", taken, upstreams=["127.0.0.1:1"])
     with pytest.raises(CannotListenError):
@@ -174,7 +174,7 @@ async def test_a_listener_that_binds_after_another_failed_is_closed(
 async def test_a_path_that_was_taken_is_bound_once_it_is_free(
     ground: Ground, tmp_path: Path, lock: str
 ) -> None:
-    """A UNIX listener that cannot be bound leaves nothing that keeps it from the next start."""
+    """After a UNIX listener fails to bind, nothing it leaves prevents the next start."""
     path = tmp_path / "socket"
     service = ground.service(f"unix:{path}:{lock}")
     path.touch()
@@ -188,7 +188,7 @@ async def test_a_path_that_was_taken_is_bound_once_it_is_free(
 
 
 async def test_a_lock_that_another_listener_holds_stays(ground: Ground, tmp_path: Path) -> None:
-    """Who cannot listen because another does takes neither its lock nor its path."""
+    """A listener whose path is in use removes neither the lock nor the path of its holder."""
     description = f"unix:{tmp_path}/socket"
     holder, other = (ground.service(description) for _ in range(2))
     holder.startService()
@@ -198,7 +198,7 @@ async def test_a_lock_that_another_listener_holds_stays(ground: Ground, tmp_path
             CannotListenError, match="Address already in use: a process listens there"
         ):
             other.startService()
-        # The holder was asked, by connecting to it.
+        # evproxy has connected to the holder, to check whether it listens.
         (await ground.upstream.accept()).close()
     assert set(tmp_path.iterdir()) == held
     await ground.session(holder)
@@ -218,7 +218,7 @@ async def test_an_inherited_socket_pauses_at_the_bound(ground: Ground, inherited
 
 
 async def test_an_inherited_socket_listens_on_for_its_owner(ground: Ground, inherited: Any) -> None:
-    """Who handed the socket over still listens after the stop: the next process goes on."""
+    """After a stop, the owner's socket still listens, and the next process can serve."""
     service = ground.service("systemd:domain=INET:name=web")
     service.startService()
     [address] = service.addresses
@@ -228,7 +228,7 @@ async def test_an_inherited_socket_listens_on_for_its_owner(ground: Ground, inhe
 
 
 async def test_an_inherited_path_stays_as_it_is(ground: Ground, inherited_path: Path) -> None:
-    """The path of an inherited UNIX socket belongs to its owner: its mode, and its removal."""
+    """evproxy neither changes the mode of an inherited UNIX socket's path nor removes the path."""
     service = ground.service("systemd:domain=UNIX:name=web")
     service.startService()
     await ground.session(service)
@@ -247,5 +247,5 @@ async def test_an_inherited_socket_that_does_not_listen(
         service = ground.service("systemd:domain=UNIX:name=web")
         with pytest.raises(CannotListenError, match="does not listen"):
             service.startService()
-        # The endpoint closes only what it could adopt.
+        # The endpoint closes only sockets that it could adopt.
         os.close(descriptor)

@@ -1,4 +1,4 @@
-"""`ProxyService` in a process of others: its start, its stop, and what it does not share."""
+"""`ProxyService` beside other services: its start, its stop, and its independence."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ pytestmark = pytest.mark.oldest_twisted
 
 
 async def test_it_composes(ground: Ground) -> None:
-    """In a `MultiService` it binds while there are privileges, and starts and stops with it."""
+    """In a `MultiService`, the proxy binds with privileges; it starts and stops with its parent."""
     parent = MultiService()
     service = ground.service()
     service.setServiceParent(parent)
@@ -41,7 +41,7 @@ async def test_it_composes(ground: Ground) -> None:
 
 
 async def test_it_binds_without_privileges_too(ground: Ground) -> None:
-    """A parent that runs already only starts it; the ports are bound all the same."""
+    """A parent that runs already only starts the service; the service still binds its ports."""
     parent = MultiService()
     parent.startService()
     service = ground.service()
@@ -53,7 +53,7 @@ async def test_it_binds_without_privileges_too(ground: Ground) -> None:
 async def test_the_addresses_are_in_the_order_of_the_listeners(
     ground: Ground, tmp_path: Path
 ) -> None:
-    """Each listener's address is known as soon as it is bound, and serves."""
+    """The address of each listener is known once it is bound, and the listener serves there."""
     path = str(tmp_path / "socket")
     service = ground.service(ANY_PORT, f"unix:{path}", "tcp:0:interface=127.0.0.1")
     assert service.addresses == []
@@ -68,7 +68,7 @@ async def test_the_addresses_are_in_the_order_of_the_listeners(
 
 
 async def test_the_stop_waits_for_the_last_session(ground: Ground) -> None:
-    """What `stopService` returns fires when the last session is over, not before."""
+    """The Deferred of `stopService` fires when the last session is over, not before."""
     observed = Observed()
     service = ground.service(drain_timeout=3600, observers=[observed])
     service.startService()
@@ -106,7 +106,7 @@ async def test_the_sessions_that_are_left_are_reset(ground: Ground) -> None:
 
 
 async def test_the_deadline_is_for_those_that_are_left(ground: Ground) -> None:
-    """A drain has its time, and whoever asks for it again gets the end of the same one."""
+    """Sessions have until the drain deadline; a second `drain` waits for the same end."""
     service = ground.service(drain_timeout=0.3)
     service.startService()
     started = ground.reactor.seconds()
@@ -122,7 +122,7 @@ at_the_deadline_or_before = pytest.mark.parametrize("end", ["deadline", "abort"]
 
 
 async def stop(service: ProxyService, end: str) -> None:
-    """Stop `service`, and have what is left reset at the `end`: at its deadline, or by hand."""
+    """Stop `service`; the remaining sessions are reset at the deadline, or by `abort`."""
     stopped = service.drain(0.05 if end == "deadline" else None)
     if end == "abort":
         service.abort()
@@ -133,7 +133,7 @@ async def stop(service: ProxyService, end: str) -> None:
 async def test_a_session_that_still_connects_is_reset(
     ground: Ground, unanswered: Unanswered, end: str
 ) -> None:
-    """A server that does not answer keeps no session from its end; no connect is left behind."""
+    """A session whose server does not answer still ends, and leaves no connect behind."""
     observed = Observed()
     service = ground.service(
         upstreams=[unanswered.name], connect_timeout=3600, observers=[observed]
@@ -152,7 +152,7 @@ async def test_a_session_that_still_connects_is_reset(
 
 @at_the_deadline_or_before
 async def test_a_session_that_waits_for_a_slot_is_reset(ground: Ground, end: str) -> None:
-    """So is one that waits: it does not get the slot of a session that is reset before it."""
+    """A waiting session is reset, and does not get the slot of a session that is reset before."""
     observed = Observed()
     only = UpstreamServer(f"127.0.0.1:{ground.upstream.port}", max_sessions=1)
     service = ground.service(upstreams=[only], observers=[observed])
@@ -168,7 +168,7 @@ async def test_a_session_that_waits_for_a_slot_is_reset(ground: Ground, end: str
 
 
 async def test_a_session_may_still_connect_while_it_drains(ground: Ground) -> None:
-    """Who waited for a slot when the drain began gets it, and is served to the end."""
+    """A session that waits for a slot when the drain begins gets the slot, and is served."""
     only = UpstreamServer(f"127.0.0.1:{ground.upstream.port}", max_sessions=1)
     service = ground.service(upstreams=[only], drain_timeout=3600)
     service.startService()
@@ -189,12 +189,12 @@ async def test_a_session_may_still_connect_while_it_drains(ground: Ground) -> No
 
 
 async def test_a_stop_without_a_start_is_over_at_once(ground: Ground) -> None:
-    """A service that never ran has nothing to wait for."""
+    """The stop of a service that never ran is over at once."""
     await ground.service().stopService()
 
 
 async def test_it_starts_again_after_a_stop(ground: Ground) -> None:
-    """A service that was stopped can be started again, and serves on a port of its own."""
+    """A stopped service can start again, and serves on its new port."""
     service = ground.service(drain_timeout=0)
     for _ in range(3):
         service.startService()
@@ -214,7 +214,7 @@ async def test_it_accepts_again_after_a_stop_at_the_bound(ground: Ground) -> Non
 
 
 async def test_it_is_not_started_while_it_drains(ground: Ground) -> None:
-    """To start a service before its stop is over is refused, and the stop goes on."""
+    """A start before the stop is over is refused, and the stop goes on."""
     service = ground.service(drain_timeout=3600)
     service.startService()
     client, server = await ground.session(service)
@@ -230,7 +230,7 @@ async def test_it_is_not_started_while_it_drains(ground: Ground) -> None:
 
 
 async def test_a_parent_that_is_started_while_it_drains(ground: Ground) -> None:
-    """A `MultiService` starts with privileges: refused as well, and nothing is bound."""
+    """A privileged start by a `MultiService` is refused as well, and nothing is bound."""
     parent = MultiService()
     service = ground.service(drain_timeout=3600)
     service.setServiceParent(parent)
@@ -247,7 +247,7 @@ async def test_a_parent_that_is_started_while_it_drains(ground: Ground) -> None:
 
 
 async def test_what_was_only_bound_is_closed_by_each_stop(ground: Ground) -> None:
-    """Ports that were bound with privileges are closed by a stop, the second time too."""
+    """A stop closes ports that were only bound with privileges, the second time too."""
     service = ground.service()
     for _ in range(2):
         service.privilegedStartService()
@@ -259,7 +259,7 @@ async def test_what_was_only_bound_is_closed_by_each_stop(ground: Ground) -> Non
 
 
 async def test_two_services_share_nothing(ground: Ground) -> None:
-    """The bound, the sessions and the end of one are no matter of the other."""
+    """The bound, the sessions and the end of one service do not affect the other service."""
     one, two = ground.service(max_sessions=1, drain_timeout=0), ground.service()
     one.startService()
     two.startService()
@@ -274,7 +274,7 @@ async def test_two_services_share_nothing(ground: Ground) -> None:
 
 
 async def test_all_listeners_or_none(ground: Ground) -> None:
-    """When one of two listeners cannot be bound the error is raised, and the other is closed."""
+    """If one of two listeners cannot be bound, the error is raised and the other is closed."""
     taken = ground.upstream.port
     free = Listening.tcp(ground.reactor)
     port = free.port
@@ -292,7 +292,7 @@ async def test_all_listeners_or_none(ground: Ground) -> None:
 async def test_what_cannot_be_listened_on_is_always_told_alike(
     ground: Ground, tmp_path: Path
 ) -> None:
-    """A UNIX socket whose lock file cannot be made is a `CannotListenError` too."""
+    """If the lock file of a UNIX socket cannot be made, `CannotListenError` is raised too."""
     path = tmp_path / "missing" / "socket"
     service = ground.service(f"unix:{path}")
     with pytest.raises(CannotListenError) as raised:
@@ -313,11 +313,11 @@ async def test_what_cannot_be_listened_on_is_always_told_alike(
     ],
 )
 def test_a_wrong_setting_is_refused(reactor: Any, settings: dict[str, Any]) -> None:
-    """What is wrong with a setting is told when the service is made."""
+    """The constructor of the service raises an error for a wrong setting."""
     with pytest.raises(SettingsError):
         ProxyService(reactor, **{"upstreams": ["127.0.0.1:1"], **settings})
 
 
 def phases(service: ProxyService) -> list[Phase]:
-    """Where each session of `service` is in its life."""
+    """Return the phase of each session of `service`."""
     return [session.phase for session in service.admission.sessions]

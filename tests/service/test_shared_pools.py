@@ -1,4 +1,4 @@
-"""Services and the pools that they are given: each starts, drains and stops for itself alone."""
+"""Services that share a pool: each service starts, drains and stops independently."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from tests.support.services import Ground
 
 
 class Watched:
-    """A pool in front of the server of `ground`, with a clock of its own, and its checks."""
+    """A pool in front of the server of `ground`, with its own clock and with checks."""
 
     def __init__(self, ground: Ground, **options: Any) -> None:
         self.clock = Clock()
@@ -32,7 +32,7 @@ class Watched:
 
     @property
     def checked(self) -> bool:
-        """Whether the server is asked in the next few seconds."""
+        """Whether the server is checked in the next few seconds."""
         self.doctor.asked.clear()
         advance(self.clock, 5)
         return bool(self.doctor.asked)
@@ -44,7 +44,7 @@ class Watched:
 
 
 async def test_a_service_that_never_started(ground: Ground) -> None:
-    """Its stop, and its drain, are no matter of the other that shares its pool."""
+    """The stop and the drain of a service that never started do not affect the other service."""
     watched = Watched(ground)
     runs, never = ground.service(pool=watched.pool), ground.service(pool=watched.pool)
     runs.startService()
@@ -57,7 +57,7 @@ async def test_a_service_that_never_started(ground: Ground) -> None:
 
 
 async def test_a_service_that_was_only_bound(ground: Ground) -> None:
-    """It takes nothing from the other; alone, it leaves nothing of the sessions that it had."""
+    """The stop of a service that was only bound leaves the other alone, and leaves no timers."""
     watched = Watched(ground)
     runs, bound = ground.service(pool=watched.pool), ground.service(pool=watched.pool)
     bound.privilegedStartService()
@@ -72,7 +72,7 @@ async def test_a_service_that_was_only_bound(ground: Ground) -> None:
 
 
 async def test_a_service_that_is_started_twice(ground: Ground) -> None:
-    """One stop is enough, and it can be started again."""
+    """After two starts, one stop is enough, and the service can start again."""
     watched = Watched(ground)
     service = ground.service(pool=watched.pool)
     for _ in range(2):
@@ -85,7 +85,7 @@ async def test_a_service_that_is_started_twice(ground: Ground) -> None:
 
 
 async def test_a_pool_that_its_owner_has_started(ground: Ground) -> None:
-    """A service does not stop what somebody else has started, in whatever order they come."""
+    """A service does not stop a pool that its owner has started, whatever the order."""
     watched = Watched(ground)
     service = ground.service(pool=watched.pool)
     watched.pool.start()
@@ -101,7 +101,7 @@ async def test_a_pool_that_its_owner_has_started(ground: Ground) -> None:
 
 
 async def test_servers_that_stop_while_it_drains(ground: Ground) -> None:
-    """Servers of the same process stop with the proxy: their sessions come to their own end."""
+    """If servers stop together with the proxy, the running sessions still finish."""
     watched = Watched(ground, on_down="reset")
     service = ground.service(pool=watched.pool, drain_timeout=3600)
     service.startService()
@@ -121,7 +121,7 @@ async def test_servers_that_stop_while_it_drains(ground: Ground) -> None:
 
 
 async def test_checks_end_when_both_drain(ground: Ground) -> None:
-    """Of two services that share a pool the first one's drain leaves the checks alone."""
+    """The checks of a shared pool end only when both services drain."""
     watched = Watched(ground)
     one, other = (ground.service(pool=watched.pool, drain_timeout=3600) for _ in range(2))
     ends = []
@@ -142,7 +142,7 @@ async def test_checks_end_when_both_drain(ground: Ground) -> None:
 
 
 class Plain:
-    """A pool of a user's own, which tells its users not apart."""
+    """A user's own pool, which does not distinguish its users."""
 
     name = "plain"
 
@@ -157,7 +157,7 @@ class Plain:
 
 
 async def test_a_pool_of_another_kind(ground: Ground) -> None:
-    """It is stopped as often as it was started, and hears of no drain."""
+    """A user's own pool is stopped as often as it was started, and not notified of a drain."""
     pool: Any = Plain()
     assert not isinstance(pool, SharedPool)
     service = ground.service(pool=pool)
@@ -175,7 +175,7 @@ async def test_a_pool_of_another_kind(ground: Ground) -> None:
 
 
 async def test_a_pool_that_breaks(ground: Ground, logged_errors: LoggedErrors) -> None:
-    """A pool of a user's that raises does not keep the service from its end."""
+    """If a user's own pool raises, the service still stops."""
 
     class Broken(Plain):
         def stop(self) -> None:
@@ -192,7 +192,7 @@ async def test_a_pool_that_breaks(ground: Ground, logged_errors: LoggedErrors) -
     "starts", [["bind", "bind"], ["start", "start"], ["bind", "start", "bind"]]
 )
 async def test_the_demo_listens_once(reactor: Any, starts: list[str]) -> None:
-    """However it is started, the server of the demo has one port, and none after its stop."""
+    """However it starts, the server of the demo has one port, and no port after its stop."""
     ports: list[int] = []
     demo = DemoService(reactor, ports.append)
     for how in starts:

@@ -25,7 +25,7 @@ pytestmark = [pytest.mark.deadline(15), pytest.mark.oldest_twisted]
 
 @pytest.mark.skipif(not IPV6, reason="there is no IPv6 here")
 async def test_ipv6_on_both_sides(proxied: Proxied) -> None:
-    """A client on ::1 gets to a server on ::1, and the record names both as they are written."""
+    """A client on ::1 reaches a server on ::1; the record has both addresses in brackets."""
     upstream = proxied.closes(Listening.tcp(proxied.reactor, "::1"))
     await proxied.start(listen="tcp6:0:interface=\\:\\:1", upstreams=[f"[::1]:{upstream.port}"])
     client = proxied.client()
@@ -41,7 +41,7 @@ async def test_ipv6_on_both_sides(proxied: Proxied) -> None:
 @pytest.mark.parametrize("zone", ["eth0", "br-0a1b2c", "eth0.100", "wlan@x", "3"])
 @pytest.mark.parametrize("form", ["[{}]:80", "tcp:[{}]:80", "tcp:{}:80"])
 def test_any_zone_of_an_ipv6_address(zone: str, form: str) -> None:
-    """An interface's name, whatever is in it, is part of a plain address in each of its forms."""
+    """An IPv6 address may have any zone, in each form of a plain address."""
     host = f"fe80::1%{zone}"
     written = host if "[" in form else host.replace(":", "\\:")
     assert parse_upstream(form.format(written)) == TCPAddress(host, 80)
@@ -49,7 +49,7 @@ def test_any_zone_of_an_ipv6_address(zone: str, form: str) -> None:
 
 @pytest.mark.skipif(not IPV6, reason="there is no IPv6 here")
 async def test_an_ipv6_address_with_a_zone(proxied: Proxied) -> None:
-    """It is connected through the interface that the zone names."""
+    """evproxy connects through the interface that the zone names."""
     if proxied.transports == "twisted":
         pytest.skip("getaddrinfo(3), which Twisted asks, has zones for link-local addresses only")
     upstream = proxied.closes(Listening.tcp(proxied.reactor, "::1"))
@@ -60,7 +60,7 @@ async def test_an_ipv6_address_with_a_zone(proxied: Proxied) -> None:
 
 @pytest.mark.parametrize("zone", ["nosuch", "no-such@zone"])
 async def test_an_ipv6_address_with_an_unknown_zone(proxied: Proxied, zone: str) -> None:
-    """It cannot be connected, and the next server is tried."""
+    """A connect to an unknown zone fails, and evproxy tries the next server."""
     unknown = f"[fe80::1%{zone}]:80"
     await proxied.start(upstreams=[unknown, f"127.0.0.1:{proxied.upstream.port}"])
     await converse(*await proxied.pair())
@@ -68,7 +68,7 @@ async def test_an_ipv6_address_with_an_unknown_zone(proxied: Proxied, zone: str)
 
 
 async def test_unix_sockets_on_both_sides(proxied: Proxied, tmp_path: Path) -> None:
-    """A client at a path gets to a server at a path."""
+    """A client on a UNIX socket reaches a server on a UNIX socket."""
     upstream = proxied.closes(Listening.unix(proxied.reactor, str(tmp_path / "up")))
     await proxied.start(listen=f"unix:{tmp_path}/down", upstreams=[f"unix:{tmp_path}/up"])
     client = proxied.client()
@@ -79,7 +79,7 @@ async def test_unix_sockets_on_both_sides(proxied: Proxied, tmp_path: Path) -> N
 
 
 async def test_a_unix_socket_that_breaks(proxied: Proxied, tmp_path: Path) -> None:
-    """A peer at a path that closes with bytes unread has reset its connection (unix(7))."""
+    """A peer on a UNIX socket that closes with unread bytes counts as a reset (unix(7))."""
     await proxied.start(listen=f"unix:{tmp_path}/down")
     client, server = await proxied.pair()
     await converse(client, server)
@@ -91,7 +91,7 @@ async def test_a_unix_socket_that_breaks(proxied: Proxied, tmp_path: Path) -> No
 
 
 def readable(peer: Peer) -> bool:
-    """Whether bytes have come that `peer` has not taken."""
+    """Whether `peer` has unread bytes."""
     try:
         return bool(peer.socket.recv(1, socket.MSG_PEEK))
     except BlockingIOError:
@@ -99,7 +99,7 @@ def readable(peer: Peer) -> bool:
 
 
 async def ends_in_order(client: Peer, server: Peer) -> None:
-    """Much both ways, and an end in order of each direction."""
+    """Many bytes pass both ways, and each direction ends in order."""
     await passes(client, server)
     await passes(server, client)
     client.end()
@@ -111,7 +111,7 @@ async def ends_in_order(client: Peer, server: Peer) -> None:
 
 @pytest.mark.parametrize("which", ["index=0", "name=web"])
 async def test_a_descriptor_of_systemd(proxied: Proxied, inherited: Any, which: str) -> None:
-    """A listening socket that was inherited serves, and stopping does not block."""
+    """An inherited listening socket serves, and stopping does not block."""
     await proxied.start(listen=f"systemd:domain=INET:{which}")
     assert proxied.address == inherited
     for _ in range(2):
@@ -121,7 +121,7 @@ async def test_a_descriptor_of_systemd(proxied: Proxied, inherited: Any, which: 
 
 @implementer(IStreamClientEndpoint)
 class Broken:
-    """An endpoint of somebody who does not know that endpoints return Deferreds."""
+    """An endpoint whose author did not know that endpoints return Deferreds."""
 
     def connect(self, factory: Any) -> Deferred[Any]:
         raise RuntimeError("no Deferred")
@@ -129,7 +129,7 @@ class Broken:
 
 @implementer(IStreamClientEndpoint)
 class Endless:
-    """An endpoint that never connects; it remembers whether it was told to give up."""
+    """An endpoint that never connects, and records whether its Deferred was cancelled."""
 
     cancelled = False
 
@@ -150,7 +150,7 @@ class Failing:
 
 @implementer(IStreamClientEndpoint)
 class Late:
-    """An endpoint that cannot give up, and connects when it is told to."""
+    """An endpoint that ignores a cancel, and connects when the test says so."""
 
     def __init__(self, endpoint: IStreamClientEndpoint) -> None:
         self._endpoint = endpoint
@@ -165,7 +165,7 @@ class Late:
 
 
 async def through(proxied: Proxied, endpoint: Any, **pool: Any) -> None:
-    """Start `proxied` with all servers connected through `endpoint`."""
+    """Start `proxied`; all servers connect through `endpoint`."""
     await proxied.start(**pool)
     for server in proxied.pool.candidates(info=None):  # type: ignore[arg-type]
         server.dialer = EndpointDialer(proxied.reactor, endpoint)
@@ -180,7 +180,7 @@ async def test_any_client_endpoint(proxied: Proxied) -> None:
 
 
 async def test_an_endpoint_that_refuses(proxied: Proxied, refusing: Refusing) -> None:
-    """A description that Twisted connects fails as a plain one does."""
+    """A connect through a Twisted endpoint fails in the same way as a plain connect."""
     host, port = refusing().split(":")
     await proxied.start(upstreams=[f"tcp:host={host}:port={port}"])
     assert await proxied.client().rest() == (b"", RESET)
@@ -190,7 +190,7 @@ async def test_an_endpoint_that_refuses(proxied: Proxied, refusing: Refusing) ->
 
 @pytest.mark.parametrize(("endpoint", "error"), [(Failing(), "out of order"), (Broken(), "no Def")])
 async def test_an_endpoint_that_fails(proxied: Proxied, endpoint: Any, error: str) -> None:
-    """However an endpoint fails, the client is reset and the record says why."""
+    """However an endpoint fails, evproxy resets the client, and the record has the reason."""
     await through(proxied, endpoint)
     assert await proxied.client().rest() == (b"", RESET)
     await proxied.observed.ended()
@@ -198,7 +198,7 @@ async def test_an_endpoint_that_fails(proxied: Proxied, endpoint: Any, error: st
 
 
 async def test_an_endpoint_that_never_connects(proxied: Proxied) -> None:
-    """The connect timeout bounds it, and it is told to give up."""
+    """The connect timeout applies, and evproxy cancels the endpoint's Deferred."""
     endpoint = Endless()
     await through(proxied, endpoint, connect_timeout=0.1)
     assert await proxied.client().rest() == (b"", RESET)
@@ -208,7 +208,7 @@ async def test_an_endpoint_that_never_connects(proxied: Proxied) -> None:
 
 
 async def test_an_endpoint_that_connects_too_late(proxied: Proxied, unanswered: Unanswered) -> None:
-    """Its connection is closed, and the session goes on with the server that it is at by then."""
+    """evproxy closes a late connection; the session goes on with its current server."""
     late = Late(TCP4ClientEndpoint(proxied.reactor, "127.0.0.1", proxied.upstream.port))
     await proxied.start(
         upstreams=[f"127.0.0.1:{proxied.upstream.port}", unanswered.name], connect_timeout=0.1
@@ -231,7 +231,7 @@ async def test_an_endpoint_that_connects_too_late(proxied: Proxied, unanswered: 
 
 
 async def test_a_client_that_leaves_an_endpoint_that_connects(proxied: Proxied) -> None:
-    """When the client leaves, the endpoint is told to give up at once."""
+    """When the client leaves, evproxy cancels the endpoint's Deferred at once."""
     endpoint = Endless()
     await through(proxied, endpoint)
     client = proxied.client()

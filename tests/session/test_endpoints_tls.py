@@ -1,4 +1,4 @@
-"""TLS on either side: what is an end in order there, and what is not."""
+"""TLS on either side: which endings are in order, and which are not."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ pytestmark = [pytest.mark.deadline(15), pytest.mark.oldest_twisted]
 
 @both_sides
 async def test_tls_passes_bytes_both_ways(secured: Secured, side: str) -> None:
-    """Much both ways arrives whole, and a close_notify is a FIN to the plain peer."""
+    """Many bytes arrive whole both ways, and a close_notify becomes a FIN for the plain peer."""
     peer, plain = await secured.start(side)
     await passes(peer, plain)
     await passes(plain, peer)
@@ -39,7 +39,7 @@ async def test_tls_passes_bytes_both_ways(secured: Secured, side: str) -> None:
 
 
 async def test_a_client_that_offers_protocols(secured: Secured) -> None:
-    """A client that offers protocols (ALPN) is let in, and none is selected."""
+    """evproxy admits a client that offers protocols (ALPN), and selects none."""
     await secured.listen()
     offering = secured.certificates.offering("h2", "http/1.1")
     client = SecuredPeer(secured.proxied.client(), offering)
@@ -50,7 +50,7 @@ async def test_a_client_that_offers_protocols(secured: Secured) -> None:
 
 
 async def test_protocols_that_a_port_accepts(proxied: Proxied, certificates: Certificates) -> None:
-    """A context that accepts protocols still selects one, and refuses those who offer others."""
+    """A context with accepted protocols selects one, and refuses clients that offer others."""
     await proxied.start()
     own = PrivateCertificate.loadPEM(Path(certificates.pem).read_text())
     options = CertificateOptions(
@@ -75,7 +75,7 @@ async def test_protocols_that_a_port_accepts(proxied: Proxied, certificates: Cer
 
 @pytest.mark.peers("curl")
 async def test_curl(secured: Secured) -> None:
-    """curl, which offers protocols unless it is told not to, gets its page."""
+    """curl, which offers protocols by default, gets its page."""
     await secured.listen()
     url = f"https://127.0.0.1:{secured.proxied.address[1]}/"
     ca = f"{secured.certificates.authorities}/ca.pem"
@@ -89,7 +89,7 @@ async def test_curl(secured: Secured) -> None:
 
 
 async def test_the_older_kind_of_client_endpoint(secured: Secured) -> None:
-    """``ssl:`` is as good as ``tls:`` for a server."""
+    """A server may be an ``ssl:`` endpoint as well as a ``tls:`` endpoint."""
     server, client = await secured.upstream("ssl")
     await client.send(b"question")
     assert await server.receive(8) == b"question"
@@ -101,7 +101,7 @@ async def test_the_older_kind_of_client_endpoint(secured: Secured) -> None:
 
 @both_sides
 async def test_a_fin_is_a_close_notify(secured: Secured, side: str) -> None:
-    """When the plain peer ends in order, all it sent is delivered, then the close_notify."""
+    """When the plain peer ends in order, the TLS peer gets all bytes and then a close_notify."""
     peer, plain = await secured.start(side)
     await passes(plain, peer)
     await plain.send(b"last")
@@ -114,7 +114,7 @@ async def test_a_fin_is_a_close_notify(secured: Secured, side: str) -> None:
 
 @both_sides
 async def test_a_tls_stream_that_is_cut_is_a_reset(secured: Secured, side: str) -> None:
-    """A FIN without a close_notify before it is no end in order (RFC 8446, 6.1): a reset."""
+    """A FIN without a close_notify counts as a reset, not as an end in order (RFC 8446, 6.1)."""
     peer, plain = await secured.start(side)
     await peer.send(b"half an ans")
     peer.peer.end()
@@ -125,7 +125,7 @@ async def test_a_tls_stream_that_is_cut_is_a_reset(secured: Secured, side: str) 
 
 @both_sides
 async def test_a_tls_peer_that_resets_is_a_reset(secured: Secured, side: str) -> None:
-    """A reset beneath the TLS is passed on as one."""
+    """evproxy passes on a TCP reset beneath TLS as a reset."""
     peer, plain = await secured.start(side)
     await peer.send(b"x")
     assert await plain.receive(1) == b"x"
@@ -148,7 +148,7 @@ async def test_a_reset_is_no_close_notify(secured: Secured, side: str) -> None:
 
 
 async def test_tls_on_both_sides(proxied: Proxied, certificates: Certificates) -> None:
-    """TLS may end here and begin again."""
+    """Both the client and the server may use TLS."""
     pem, port = certificates.pem, proxied.upstream.port
     await proxied.start(
         listen=f"ssl:0:interface=127.0.0.1:privateKey={pem}:certKey={pem}",
@@ -167,7 +167,7 @@ async def test_tls_on_both_sides(proxied: Proxied, certificates: Certificates) -
 async def test_a_server_that_cannot_be_trusted(
     proxied: Proxied, certificates: Certificates
 ) -> None:
-    """A server with a certificate of somebody unknown gets nothing, and the client is reset."""
+    """A server with an untrusted certificate gets no byte, and evproxy resets the client."""
     await proxied.start(upstreams=[f"tls:127.0.0.1:{proxied.upstream.port}"])
     client = proxied.client()
     await client.send(b"secret")
@@ -187,7 +187,7 @@ both_kinds = pytest.mark.parametrize("kind", TLS)
 
 
 class Handshakes:
-    """A proxy to servers that speak TLS, or should."""
+    """A proxy to servers that should speak TLS."""
 
     def __init__(self, proxied: Proxied, certificates: Certificates) -> None:
         self.proxied = proxied
@@ -196,16 +196,16 @@ class Handshakes:
         self.second = proxied.closes(Listening.tcp(proxied.reactor))
 
     def name(self, kind: str, server: Listening, trusted: str = "", host: str = "127.0.0.1") -> str:
-        """`server` as an upstream; `trusted`: a directory."""
+        """Return the upstream address of `server`; `trusted` is a directory."""
         trusted = trusted or self.certificates.authorities
         return TLS[kind].format(host=host, port=server.port, trusted=trusted)
 
     async def accept(self, server: Listening) -> SecuredPeer:
-        """The next connection to `server`, which has not shaken hands."""
+        """Return the next connection to `server`, before its handshake."""
         return SecuredPeer(await server.accept(), self.certificates.server, serves=True)
 
     async def finish(self, client: Peer, server: SecuredPeer) -> None:
-        """The session works, and ends."""
+        """Check that the session relays and ends."""
         await server.handshake()
         assert await server.receive(8) == b"question"
         await server.send(b"answer")
@@ -220,12 +220,12 @@ class Handshakes:
 
 @pytest.fixture
 def handshakes(proxied: Proxied, certificates: Certificates) -> Handshakes:
-    """A proxy to be started, and what its servers are."""
+    """A proxy that the test starts, and its servers."""
     return Handshakes(proxied, certificates)
 
 
 async def refuses_to_serve(server: SecuredPeer) -> None:
-    """The proxy must refuse `server`, and tell it nothing."""
+    """Check that the proxy refuses `server`, and sends it no byte."""
     with pytest.raises((ssl.SSLError, ConnectionResetError)):
         await server.receive(1)
     server.peer.close()
@@ -235,7 +235,7 @@ async def refuses_to_serve(server: SecuredPeer) -> None:
 async def test_a_failed_handshake_is_a_failed_connect(
     handshakes: Handshakes, tmp_path: Path, kind: str
 ) -> None:
-    """The next server is tried, and the log says in a line why the first was not taken."""
+    """evproxy tries the next server, and logs one line with the reason of the failure."""
     proxied = handshakes.proxied
     first = handshakes.name(kind, handshakes.first, str(tmp_path))
     with capturedLogs() as events:
@@ -256,7 +256,7 @@ async def test_a_failed_handshake_is_a_failed_connect(
 async def test_the_reason_of_a_failed_handshake_is_logged(
     handshakes: Handshakes, tmp_path: Path, kind: str
 ) -> None:
-    """Where there is no other server, the line of the session has it too."""
+    """If there is no other server, the session's line has the reason too."""
     proxied = handshakes.proxied
     name = handshakes.name(kind, handshakes.first, str(tmp_path))
     await proxied.start(upstreams=[name])
@@ -279,7 +279,7 @@ async def test_the_reason_of_a_failed_handshake_is_logged(
 
 @both_kinds
 async def test_what_is_verified_where_nothing_is_said(handshakes: Handshakes, kind: str) -> None:
-    """``ssl:HOST:PORT`` takes any certificate; ``tls:`` asks the authorities of the system."""
+    """``ssl:HOST:PORT`` accepts any certificate; ``tls:`` uses the system's authorities."""
     proxied = handshakes.proxied
     await proxied.start(upstreams=[f"{kind}:127.0.0.1:{handshakes.first.port}"])
     client = proxied.client()
@@ -297,7 +297,7 @@ async def test_what_is_verified_where_nothing_is_said(handshakes: Handshakes, ki
 
 @both_kinds
 async def test_a_certificate_for_another_host(handshakes: Handshakes, kind: str) -> None:
-    """A server that proves to be another gets nothing; only ``tls:`` asks it who it is."""
+    """A server with another host's certificate gets no byte; only ``tls:`` checks the host."""
     proxied = handshakes.proxied
     await proxied.start(upstreams=[handshakes.name(kind, handshakes.first, host="localhost")])
     client = proxied.client()
@@ -320,7 +320,7 @@ async def test_a_certificate_for_another_host(handshakes: Handshakes, kind: str)
 async def test_a_server_that_does_not_speak_tls(
     handshakes: Handshakes, kind: str, end: str
 ) -> None:
-    """A server that leaves instead of shaking hands, or says something else, is passed over."""
+    """evproxy passes over a server that closes, or sends other bytes, in place of a handshake."""
     proxied = handshakes.proxied
     names = [handshakes.name(kind, each) for each in (handshakes.first, handshakes.second)]
     await proxied.start(upstreams=names)
@@ -341,7 +341,7 @@ async def test_a_server_that_does_not_speak_tls(
 
 @both_kinds
 async def test_the_connect_timeout_covers_the_handshake(handshakes: Handshakes, kind: str) -> None:
-    """A server that accepts and says nothing is given up, and its connection reset."""
+    """evproxy gives up a server that accepts but sends nothing, and resets the connection."""
     proxied = handshakes.proxied
     names = [handshakes.name(kind, each) for each in (handshakes.first, handshakes.second)]
     await proxied.start(upstreams=names, connect_timeout=0.3)
@@ -356,7 +356,7 @@ async def test_the_connect_timeout_covers_the_handshake(handshakes: Handshakes, 
 
 @both_kinds
 async def test_a_handshake_is_not_timed_once_it_is_over(handshakes: Handshakes, kind: str) -> None:
-    """Neither one that succeeded nor one that failed leaves a timer of its connect behind."""
+    """After a handshake, successful or not, no timer of the connect is left."""
     proxied = handshakes.proxied
     await proxied.start(
         upstreams=[handshakes.name(kind, each) for each in (handshakes.first, handshakes.second)],
@@ -378,7 +378,7 @@ async def test_a_handshake_is_not_timed_once_it_is_over(handshakes: Handshakes, 
 async def test_a_client_that_leaves_during_the_handshake(
     handshakes: Handshakes, kind: str, said: bytes
 ) -> None:
-    """It cancels the connect whole: nothing is left of it, and nobody is blamed."""
+    """A client that leaves cancels the connect: nothing is left, and no server is blamed."""
     proxied = handshakes.proxied
     names = [handshakes.name(kind, each) for each in (handshakes.first, handshakes.second)]
     await proxied.start(upstreams=names, connect_timeout=3600)

@@ -1,4 +1,4 @@
-"""A TLS stream that ends while the plain peer is slow, or has bytes under way itself."""
+"""A TLS stream ends while the plain peer is slow, or while bytes of the plain peer are queued."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ TAIL = bytes(ENDLESS[:1_000_000])
 
 
 async def conversing(secured: Secured, side: str) -> tuple[SecuredPeer, Peer]:
-    """A session that relays, whose plain peer takes few bytes at a time."""
+    """A session that relays; its plain peer takes few bytes at a time."""
     peer, plain = await secured.start(side)
     plain.socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 65536)
     await peer.send(b"?")
@@ -32,7 +32,7 @@ async def conversing(secured: Secured, side: str) -> tuple[SecuredPeer, Peer]:
 
 
 def ended(proxied: Proxied) -> tuple[Side, Ending, Phase]:
-    """Why the only session ended."""
+    """Return how the only session ended."""
     [record] = proxied.observed.records
     return record.reason.by, record.reason.how, record.reason.phase
 
@@ -43,7 +43,7 @@ def other(side: str) -> Side:
 
 
 async def sent_and_closed(peer: SecuredPeer, proxied: Proxied) -> None:
-    """All of `TAIL`, and then a close_notify, are with evproxy's kernel."""
+    """Wait until evproxy's kernel has all of `TAIL` and the close_notify."""
     await peer.send(TAIL)
     await peer.close()
     while unsent(peer.peer.socket.fileno()):
@@ -52,7 +52,7 @@ async def sent_and_closed(peer: SecuredPeer, proxied: Proxied) -> None:
 
 @both_sides
 async def test_a_slow_peer_that_answers_gets_all(secured: Secured, side: str) -> None:
-    """A peer that sends a byte for each piece that it takes gets every piece, and then a FIN."""
+    """A peer that sends a byte for each piece it reads gets every piece, and then a FIN."""
     peer, plain = await conversing(secured, side)
     await sent_and_closed(peer, secured.proxied)
     received = b""
@@ -67,7 +67,7 @@ async def test_a_slow_peer_that_answers_gets_all(secured: Secured, side: str) ->
 
 @both_sides
 async def test_a_peer_with_bytes_that_nobody_reads_gets_all(secured: Secured, side: str) -> None:
-    """Bytes under way to a TLS peer that has closed are no reset for what that peer sent."""
+    """If bytes are queued for a TLS peer that has closed, the bytes of that peer still arrive."""
     peer, plain = await conversing(secured, side)
     await fill(secured.proxied.reactor, plain)
     await sent_and_closed(peer, secured.proxied)
@@ -78,7 +78,7 @@ async def test_a_peer_with_bytes_that_nobody_reads_gets_all(secured: Secured, si
 
 @both_sides
 async def test_a_peer_that_never_stops_to_send(secured: Secured, side: str) -> None:
-    """A TLS peer that closes with a full queue, while more comes for it, ends the session."""
+    """A TLS peer that closes with a full queue, while more bytes come for it, ends the session."""
     proxied = secured.proxied
     peer, plain = await secured.start(side)
     await fill(proxied.reactor, plain)
@@ -98,7 +98,7 @@ async def test_a_peer_that_never_stops_to_send(secured: Secured, side: str) -> N
 
 @both_sides
 async def test_a_peer_that_takes_nothing_is_not_waited_for(secured: Secured, side: str) -> None:
-    """One that reads nothing of what came before the close_notify is reset after `half_close`."""
+    """After `half_close`, evproxy resets a peer that reads nothing from before the close_notify."""
     secured.timeouts = Timeouts(half_close=0.3)
     peer, plain = await conversing(secured, side)
     await sent_and_closed(peer, secured.proxied)
@@ -114,11 +114,11 @@ async def test_a_peer_that_takes_nothing_is_not_waited_for(secured: Secured, sid
 @both_sides
 @pytest.mark.parametrize("how", [Ending.DRAIN, Ending.SERVER_DOWN])
 async def test_ending_a_session_that_is_delivered(secured: Secured, side: str, how: Ending) -> None:
-    """A second signal, or a server that is marked down, ends such a session at once."""
+    """A second signal, or a server that is marked down, ends a delivering session at once."""
     proxied = secured.proxied
     peer, plain = await conversing(secured, side)
     await sent_and_closed(peer, proxied)
-    # The answer to its close_notify says that evproxy has read it.
+    # evproxy answers a close_notify once it has read it.
     await peer.peer.rest()
     assert not proxied.observed.records
     for session in list(proxied.admission.sessions):
@@ -130,7 +130,7 @@ async def test_ending_a_session_that_is_delivered(secured: Secured, side: str, h
 
 @both_sides
 async def test_a_peer_that_resets_while_it_is_delivered_to(secured: Secured, side: str) -> None:
-    """One that is gone before it had all that came before the close_notify has reset."""
+    """A peer that leaves before it has all bytes from before the close_notify counts as reset."""
     proxied = secured.proxied
     peer, plain = await conversing(secured, side)
     await sent_and_closed(peer, proxied)
@@ -144,7 +144,7 @@ async def test_a_peer_that_resets_while_it_is_delivered_to(secured: Secured, sid
 @both_sides
 @pytest.mark.parametrize("how", [Ending.HALF_CLOSE, Ending.DRAIN])
 async def test_a_slow_tls_peer_that_is_cut(secured: Secured, side: str, how: Ending) -> None:
-    """A TLS peer that does not take what came before a FIN is cut, and the record says so."""
+    """evproxy cuts off a TLS peer that does not read the bytes before a FIN, and records that."""
     proxied = secured.proxied
     secured.timeouts = Timeouts(half_close=0.3)
     peer, plain = await secured.start(side)
@@ -163,7 +163,7 @@ async def test_a_slow_tls_peer_that_is_cut(secured: Secured, side: str, how: End
 
 @both_sides
 async def test_a_slow_tls_peer_gets_all(secured: Secured, side: str) -> None:
-    """The same from a plain peer that ends its stream, to a TLS peer that is slow and talks."""
+    """A slow TLS peer that also sends gets all bytes of a plain peer that ends its stream."""
     peer, plain = await secured.start(side)
     peer.peer.socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 65536)
     await plain.send(TAIL)
@@ -180,7 +180,7 @@ async def test_a_slow_tls_peer_gets_all(secured: Secured, side: str) -> None:
 
 
 async def left_early(secured: Secured, upstreams: list[str], **pool: Any) -> None:
-    """A TLS client asks and closes, and is gone, while its server is being connected."""
+    """A TLS client sends a request, closes and is gone before the server is connected."""
     pem, proxied = secured.certificates.pem, secured.proxied
     await proxied.start(
         listen=f"ssl:0:interface=127.0.0.1:privateKey={pem}:certKey={pem}",
@@ -197,7 +197,7 @@ async def left_early(secured: Secured, upstreams: list[str], **pool: Any) -> Non
 async def test_a_tls_client_that_ends_while_connecting(
     secured: Secured, unanswered: Unanswered
 ) -> None:
-    """What it sent, and its end, are passed on after the connect."""
+    """After the connect, evproxy passes on the client's bytes and its end."""
     proxied = secured.proxied
     await left_early(
         secured, [unanswered.name, f"127.0.0.1:{proxied.upstream.port}"], connect_timeout=0.5
@@ -213,7 +213,7 @@ async def test_a_tls_client_that_ends_while_connecting(
 async def test_a_server_that_answers_a_client_that_is_gone(
     secured: Secured, unanswered: Unanswered
 ) -> None:
-    """Whatever a server says that speaks first is no reset for the question."""
+    """If the server sends first, the request of the client still arrives whole."""
     proxied = secured.proxied
     await left_early(
         secured, [unanswered.name, f"127.0.0.1:{proxied.upstream.port}"], connect_timeout=0.5
@@ -228,7 +228,7 @@ async def test_a_server_that_answers_a_client_that_is_gone(
 async def test_no_server_for_a_client_that_is_gone(
     secured: Secured, unanswered: Unanswered
 ) -> None:
-    """If no server can be connected, the session ends all the same."""
+    """If evproxy can connect to no server, the session still ends."""
     await left_early(secured, [unanswered.name], connect_timeout=0.3)
     await secured.proxied.observed.ended()
     assert secured.proxied.observed.records[0].reason.how is Ending.UNREACHABLE
@@ -237,7 +237,7 @@ async def test_no_server_for_a_client_that_is_gone(
 async def test_a_drain_while_connecting_for_a_client_that_is_gone(
     secured: Secured, unanswered: Unanswered
 ) -> None:
-    """A second signal ends such a session at once."""
+    """A second signal ends the session of a client that is gone at once."""
     await left_early(secured, [unanswered.name])
     [session] = secured.proxied.admission.sessions
     session.end(Side.PROXY, Ending.DRAIN)

@@ -1,4 +1,4 @@
-"""A listener whose endpoint wraps each connection: ``haproxy:`` does, as plugins may."""
+"""A listener whose endpoint wraps each connection, as ``haproxy:`` and some plugins do."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ TAIL = bytes(ENDLESS[:1_000_000])
 
 
 async def behind(proxied: Proxied, timeouts: Timeouts | None = None) -> tuple[Peer, Peer]:
-    """A client that has said what an L4 balancer says of it, and its server."""
+    """A client behind an L4 balancer, which has sent the PROXY header, and its server."""
     await proxied.start(listen="haproxy:tcp:0:interface=127.0.0.1", timeouts=timeouts)
     client, server = await proxied.pair()
     client.socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 65536)
@@ -29,7 +29,7 @@ async def behind(proxied: Proxied, timeouts: Timeouts | None = None) -> tuple[Pe
 
 
 async def finished(proxied: Proxied, by: Side) -> None:
-    """The session ends in order, by the side `by`."""
+    """Check that the session ended in order, by the side `by`."""
     await proxied.observed.ended()
     [record] = proxied.observed.records
     assert (record.reason.by, record.reason.how) == (by, Ending.FINISHED)
@@ -37,7 +37,7 @@ async def finished(proxied: Proxied, by: Side) -> None:
 
 
 async def test_bytes_pass_both_ways(proxied: Proxied) -> None:
-    """The header is taken off, and much passes both ways, until the server ends."""
+    """The header is removed, and many bytes pass both ways until the server ends."""
     client, server = await behind(proxied)
     await passes(client, server)
     await passes(server, client)
@@ -49,7 +49,7 @@ async def test_bytes_pass_both_ways(proxied: Proxied) -> None:
 
 
 async def test_a_client_that_closes(proxied: Proxied) -> None:
-    """When the client closes, its server gets all it sent, and a FIN."""
+    """When the client closes, the server gets all bytes of the client, and a FIN."""
     client, server = await behind(proxied)
     await client.send(TAIL)
     client.close()
@@ -58,7 +58,7 @@ async def test_a_client_that_closes(proxied: Proxied) -> None:
 
 
 async def test_a_client_that_ends_with_an_answer_under_way(proxied: Proxied) -> None:
-    """Half an answer never looks whole: the client is reset, its server gets its end."""
+    """A partial answer never looks whole: the client is reset, and the server gets a FIN."""
     client, server = await behind(proxied)
     sent = 0
     while sent < 20_000_000 and (taken := server.send_now(ENDLESS[sent:])):
@@ -73,7 +73,7 @@ async def test_a_client_that_ends_with_an_answer_under_way(proxied: Proxied) -> 
 
 
 async def test_a_client_that_ends_before_the_answer(proxied: Proxied) -> None:
-    """No answer never looks like an empty one."""
+    """A missing answer never looks like an empty answer."""
     client, server = await behind(proxied)
     await client.send(b"question")
     client.end()
@@ -83,7 +83,7 @@ async def test_a_client_that_ends_before_the_answer(proxied: Proxied) -> None:
 
 
 async def test_a_slow_client_that_talks_gets_the_whole_answer(proxied: Proxied) -> None:
-    """Once the server has ended, bytes of the client's are no reset for it."""
+    """After the server has ended, bytes from the client do not cause a reset of the client."""
     client, server = await behind(proxied)
     await server.send(TAIL)
     server.end()
@@ -107,7 +107,7 @@ async def test_a_slow_client_that_talks_gets_the_whole_answer(proxied: Proxied) 
 async def test_a_client_that_never_had_the_whole_answer(
     proxied: Proxied, by: Side, how: Ending
 ) -> None:
-    """A session in which the server has ended, but whose client takes nothing, does not finish."""
+    """If the server has ended but the client reads nothing, the session has not finished."""
     timeouts = Timeouts(half_close=0.3 if how is Ending.HALF_CLOSE else 60)
     client, server = await behind(proxied, timeouts)
     await server.send(TAIL)
@@ -126,7 +126,7 @@ async def test_a_client_that_never_had_the_whole_answer(
 
 @pytest.mark.parametrize("side", [Side.DOWNSTREAM, Side.UPSTREAM])
 async def test_a_reset_is_a_reset(proxied: Proxied, side: Side) -> None:
-    """A reset of either peer is one for the other, behind what came before."""
+    """If either peer resets, the other peer gets the bytes from before, and then a reset."""
     client, server = await behind(proxied)
     one, other = (client, server) if side is Side.DOWNSTREAM else (server, client)
     await one.send(b"half an ans")

@@ -1,4 +1,4 @@
-"""How a session ends: each row of that table in docs/architecture.md, on each kind of relay."""
+"""How a session ends: each row of the table in docs/architecture.md, on each kind of relay."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ QUICK = Timeouts(idle=0.4, half_close=0.2)
 
 
 async def test_bytes_pass_both_ways(proxied: Proxied) -> None:
-    """What either peer sends reaches the other, whole and in order."""
+    """The bytes of either peer reach the other peer, whole and in order."""
     await proxied.start()
     client, server = await proxied.pair()
     await client.send(b"question")
@@ -37,7 +37,7 @@ async def test_bytes_pass_both_ways(proxied: Proxied) -> None:
 
 
 async def test_the_server_may_speak_first(proxied: Proxied) -> None:
-    """A server is connected before the client says anything, so that it can greet."""
+    """evproxy connects to the server before the client sends a byte, so the server can greet."""
     await proxied.start()
     client, server = await proxied.pair()
     await server.send(b"220 ready\r\n")
@@ -81,7 +81,7 @@ async def test_a_server_may_end_first(proxied: Proxied) -> None:
 
 @pytest.mark.parametrize("side", [Side.DOWNSTREAM, Side.UPSTREAM])
 async def test_a_reset_is_passed_on_as_a_reset(proxied: Proxied, side: Side) -> None:
-    """What was sent before a reset is delivered; then the other side is reset, never ended."""
+    """Bytes from before a reset arrive; then the other side sees a reset, never an end."""
     await proxied.start()
     client, server = await proxied.pair()
     one, other = (client, server) if side is Side.DOWNSTREAM else (server, client)
@@ -96,13 +96,13 @@ async def test_a_reset_is_passed_on_as_a_reset(proxied: Proxied, side: Side) -> 
 
 @pytest.mark.parametrize("side", [Side.DOWNSTREAM, Side.UPSTREAM])
 async def test_a_reset_does_not_throw_away_what_is_queued(proxied: Proxied, side: Side) -> None:
-    """A peer that reads slowly gets all that was sent to it before the other side was reset."""
+    """A peer that reads slowly gets all bytes that the other side sent before its reset."""
     await proxied.start()
     client, server = await proxied.pair()
     one, other = (client, server) if side is Side.DOWNSTREAM else (server, client)
     await converse(client, server)
     await one.send(MANY)
-    # What the sender's own kernel has not sent would be thrown away there.
+    # A reset would discard the bytes that the sender's own kernel has not sent yet.
     while unsent(one.socket.fileno()):
         await turn(proxied.reactor)
     one.reset()
@@ -126,7 +126,7 @@ async def test_a_reset_under_load_both_ways_ends_both_sides(proxied: Proxied) ->
 async def test_a_client_that_leaves_cancels_the_connect(
     proxied: Proxied, unanswered: Unanswered
 ) -> None:
-    """A reset while the server is being connected ends the session at once."""
+    """A reset before the server is connected ends the session at once."""
     await proxied.start(upstreams=[unanswered.name])
     client = proxied.client()
     await proxied.observed.until(lambda: True)
@@ -142,7 +142,7 @@ async def test_a_client_that_leaves_cancels_the_connect(
 async def test_a_client_that_closes_without_a_word_cancels_the_connect(
     proxied: Proxied, unanswered: Unanswered
 ) -> None:
-    """A stream that ends before a byte was sent is a client that left."""
+    """A client that ends its stream before it sends a byte has left."""
     await proxied.start(upstreams=[unanswered.name])
     proxied.client().close()
     await proxied.observed.ended()
@@ -152,7 +152,7 @@ async def test_a_client_that_closes_without_a_word_cancels_the_connect(
 async def test_bytes_and_the_end_that_come_while_connecting_are_kept(
     proxied: Proxied, unanswered: Unanswered
 ) -> None:
-    """More than is kept, and the end of the stream, arrive in order once the server answers."""
+    """More bytes than evproxy keeps, and the end of the stream, arrive after the connect."""
     await proxied.start(
         upstreams=[unanswered.name, f"127.0.0.1:{proxied.upstream.port}"], connect_timeout=0.5
     )
@@ -169,7 +169,7 @@ async def test_bytes_and_the_end_that_come_while_connecting_are_kept(
 async def test_an_end_that_comes_while_connecting_is_passed_on(
     proxied: Proxied, unanswered: Unanswered
 ) -> None:
-    """A client that asked and ended its stream before the server was connected gets its answer."""
+    """A client that sends a request and ends before the server is connected gets its answer."""
     await proxied.start(
         upstreams=[unanswered.name, f"127.0.0.1:{proxied.upstream.port}"], connect_timeout=0.5
     )
@@ -186,7 +186,7 @@ async def test_an_end_that_comes_while_connecting_is_passed_on(
 async def test_distinct_servers_are_tried_and_then_the_client_is_reset(
     proxied: Proxied, refusing: Refusing
 ) -> None:
-    """Each unreachable server is tried once; the client is reset and the record says why."""
+    """evproxy tries each unreachable server once, resets the client, and records the reason."""
     dead = [refusing() for _ in range(3)]
     await proxied.start(upstreams=dead, connect_attempts=3)
     client = proxied.client()
@@ -200,7 +200,7 @@ async def test_distinct_servers_are_tried_and_then_the_client_is_reset(
 
 
 async def test_the_next_server_is_tried(proxied: Proxied, refusing: Refusing) -> None:
-    """A server that refuses is passed over for one that does not."""
+    """If a server refuses, evproxy tries the next one."""
     await proxied.start(upstreams=[refusing(), f"127.0.0.1:{proxied.upstream.port}"])
     client, server = await proxied.pair()
     await client.send(b"x")
@@ -208,7 +208,7 @@ async def test_the_next_server_is_tried(proxied: Proxied, refusing: Refusing) ->
 
 
 async def test_many_servers_that_fail_at_once(proxied: Proxied, tmp_path: Path) -> None:
-    """However many servers fail before their connect returns, the next one is tried."""
+    """However many servers fail before their connect returns, evproxy tries the next one."""
     dead = [f"unix:{tmp_path}/{number}" for number in range(300)]
     upstreams = [*dead, f"127.0.0.1:{proxied.upstream.port}"]
     await proxied.start(upstreams=upstreams, connect_attempts=1000)
@@ -218,7 +218,7 @@ async def test_many_servers_that_fail_at_once(proxied: Proxied, tmp_path: Path) 
 
 
 async def test_an_idle_session_is_reset_on_both_sides(proxied: Proxied) -> None:
-    """When no byte moved for the idle timeout, both peers are reset."""
+    """When no byte moves for the idle timeout, evproxy resets both peers."""
     await proxied.start(timeouts=QUICK)
     client, server = await proxied.pair()
     assert await client.rest() == (b"", RESET)
@@ -228,7 +228,7 @@ async def test_an_idle_session_is_reset_on_both_sides(proxied: Proxied) -> None:
 
 
 async def test_a_half_closed_session_does_not_last_without_bytes(proxied: Proxied) -> None:
-    """After one end in order, the half-close timeout counts instead of the idle one."""
+    """After one end in order, the half-close timeout applies instead of the idle timeout."""
     await proxied.start(timeouts=Timeouts(half_close=0.3))
     client, server = await proxied.pair()
     client.end()
@@ -243,9 +243,9 @@ async def test_the_half_close_timeout_counts_from_the_end_of_the_stream(
     proxied: Proxied,
 ) -> None:
     """
-    A client that ends its stream late has the whole timeout left for its answer, and no more.
+    A client that ends its stream late has exactly the half-close timeout left for its answer.
 
-    The session is older than that timeout by then, so that its deadline is the idle one.
+    The session is older than this timeout by then, so its current deadline is the idle deadline.
     """
     await proxied.start(timeouts=Timeouts(half_close=0.3))
     client, server = await proxied.pair()
@@ -258,7 +258,7 @@ async def test_the_half_close_timeout_counts_from_the_end_of_the_stream(
 
 
 async def test_a_slow_reader_makes_the_other_peer_wait(proxied: Proxied) -> None:
-    """What a sender gets rid of while the reader stops is bounded, and arrives in the end."""
+    """While the reader stops, a sender can send only a bounded number of bytes; all arrive."""
     await proxied.start()
     client, server = await proxied.pair()
     await client.send(b"!")

@@ -1,4 +1,4 @@
-"""`ProxyFactory` with what a user has: a pool of one's own, and observers of any sequence."""
+"""`ProxyFactory` with a user's own pool, and with any sequence of observers."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from tests.support.unreachable import Refusing
 
 
 class Own:
-    """A pool of somebody's that satisfies `evproxy.interfaces.Pool`, and has no reactor."""
+    """A user's own pool, which satisfies `evproxy.interfaces.Pool` and has no reactor."""
 
     def __init__(self, pool: Pool) -> None:
         self._pool = pool
@@ -33,14 +33,14 @@ class Own:
 
 
 def test_a_pool_without_a_reactor(reactor: Any) -> None:
-    """The mistake is one line that says what to pass."""
+    """The error is one line that says what to pass."""
     pool = Own(Pool(reactor, ["127.0.0.1:1"]))
     with pytest.raises(TypeError, match=r"^ProxyFactory: .* needs reactor=$"):
         ProxyFactory(pool)
 
 
 async def test_a_pool_of_ones_own(reactor: Any, refusing: Refusing) -> None:
-    """With a reactor it serves, and observers may be any sequence."""
+    """A user's own pool serves if there is a reactor; observers may be any sequence."""
     observed, dead = Observed(), refusing()
     trouble: TroubleObserver = observed
     factory = ProxyFactory(

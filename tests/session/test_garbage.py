@@ -1,4 +1,4 @@
-"""A session that ends leaves nothing to the collector, which the library leaves alone."""
+"""An ended session leaves nothing to the collector, whose settings the library does not change."""
 
 from __future__ import annotations
 
@@ -32,12 +32,12 @@ pytestmark = [
     pytest.mark.every_reactor,
 ]
 
-# TLS of Twisted 24.7 is a cycle for itself, and keeps the direction to a client that is lost.
+# TLS of Twisted 24.7 forms a cycle, which keeps the direction to a lost client alive.
 COMES_APART = "connectionLost" in vars(BufferingTLSTransport)
 
 
 async def over(proxied: Proxied, count: int) -> None:
-    """Wait until `count` sessions have ended, and are not being closed any more."""
+    """Wait until `count` sessions have ended and are closed."""
     await proxied.observed.ended(count)
     await deferLater(proxied.reactor, 0)
 
@@ -45,11 +45,11 @@ async def over(proxied: Proxied, count: int) -> None:
 async def nothing_is_left(
     proxied: Proxied, session: Callable[[Proxied], Awaitable[None]], how: Ending
 ) -> None:
-    """Whatever is made for one `session` is gone when it has ended as `how` says."""
+    """Check that every object of one `session` is gone once the session has ended with `how`."""
     await session(proxied)
     await over(proxied, 1)
     assert not garbage()
-    # The first one may have made what stays, such as imports.
+    # The first session may make objects that stay, such as imports.
     before = alive()
     await session(proxied)
     await over(proxied, 2)
@@ -123,7 +123,7 @@ async def test_after_a_connect_that_timed_out(proxied: Proxied, unanswered: Unan
 
 
 async def test_after_an_idle_session(proxied: Proxied) -> None:
-    """A session that a deadline ended leaves nothing."""
+    """A session that ended at its idle deadline leaves nothing."""
 
     async def session(proxied: Proxied) -> None:
         client, server = await proxied.pair()
@@ -135,7 +135,7 @@ async def test_after_an_idle_session(proxied: Proxied) -> None:
 
 
 async def test_after_a_half_close_that_timed_out(proxied: Proxied) -> None:
-    """A session that was half-closed when its deadline came leaves nothing."""
+    """A session that ended at its half-close deadline leaves nothing."""
 
     async def session(proxied: Proxied) -> None:
         client, server = await proxied.pair()
@@ -157,7 +157,7 @@ async def test_after_a_reset_of_both(proxied: Proxied, how: Ending) -> None:
         await client.send(b"question")
         await server.receive(8)
         await fill(proxied.reactor, server)
-        # As `ProxyService.abort` and a pool whose server went down do.
+        # `ProxyService.abort` and a pool whose server goes down call this, too.
         for running in list(proxied.admission.sessions):
             running.end(Side.PROXY, how)
         assert (await client.rest())[1] == RESET
@@ -186,7 +186,7 @@ async def test_after_a_wrapper_that_closed(proxied: Proxied, how: str, upstream:
 
 
 async def test_after_a_wrapper_that_let_a_session_finish(proxied: Proxied) -> None:
-    """Nor does a session behind a wrapper that closes nothing."""
+    """A session behind a wrapper that closes nothing leaves nothing."""
     wrapping = Wrapping()
 
     async def session(proxied: Proxied) -> None:
@@ -231,10 +231,10 @@ async def test_after_a_session_of_a_tls_client(
     secured: Secured, end: Callable[[SecuredPeer, Peer], Awaitable[None]], how: Ending
 ) -> None:
     """
-    TLS leaves nothing of evproxy's.
+    A session of a TLS client leaves none of evproxy's objects.
 
-    With a TLS server the cycles of Twisted's endpoints keep it, with a TLS client that resets
-    the failure that Twisted makes of it.
+    Two cases are not tested here: with a TLS server, cycles of Twisted's endpoints keep the
+    session; with a TLS client that resets, a failure of Twisted's keeps it.
     """
 
     async def session(proxied: Proxied) -> None:
@@ -254,7 +254,7 @@ async def test_after_a_session_of_a_tls_client(
 async def test_after_an_exception_in_a_users_code(
     proxied: Proxied, logged_errors: LoggedErrors
 ) -> None:
-    """A traceback that was logged and dropped keeps nothing."""
+    """A traceback that was logged and dropped keeps no object of the session."""
 
     class Broken(UpstreamFactory):
         def buildProtocol(self, addr: object) -> Any:
@@ -271,7 +271,7 @@ async def test_after_an_exception_in_a_users_code(
     await over(proxied, 1)
     [event] = logged_errors.flush()
     if proxied.transports == "twisted":
-        # Twisted's reactor keeps an exception that it caught in a frame of that one's traceback.
+        # Twisted's reactor keeps a caught exception in a frame of this exception's traceback.
         failure = event.get("failure") or event["log_failure"]
         failure.getTracebackObject().tb_frame.clear()
         del failure
@@ -314,7 +314,7 @@ print("unchanged")
 
 
 def test_the_library_leaves_the_collector_alone() -> None:
-    """Neither the import nor a service that runs changes how the collector is set."""
+    """Neither the import nor a running service changes the settings of the collector."""
     run = subprocess.run(
         [sys.executable, "-c", LEAVES_THE_COLLECTOR_ALONE], capture_output=True, text=True
     )
@@ -348,7 +348,7 @@ async def tls_client_resets(client: SecuredPeer, server: Peer) -> None:
 async def test_what_tls_leaves_to_the_collector(
     secured: Secured, side: str, end: Callable[[SecuredPeer, Peer], Awaitable[None]]
 ) -> None:
-    """Where Twisted's TLS leaves cycles, the collector finds all that they keep."""
+    """If Twisted's TLS leaves cycles, the collector frees everything that the cycles keep."""
     proxied = secured.proxied
     session = secured.start(side)
     before: Counter[str] = Counter()

@@ -1,4 +1,4 @@
-"""An exception in code of a user ends the session that it happens in, and is no other's matter."""
+"""An exception in a user's code ends its own session, and affects no other session."""
 
 from __future__ import annotations
 
@@ -25,11 +25,11 @@ from tests.support.unreachable import Refusing, Unanswered
 
 
 class Broken(Exception):
-    """What a hook of these tests raises."""
+    """The exception that the hooks of these tests raise."""
 
 
 class Switch:
-    """Makes hooks that work until it is turned on, and raise `kind` then."""
+    """Makes hooks that work until the switch is turned on, and then raise `kind`."""
 
     def __init__(self, kind: type[BaseException] = Broken) -> None:
         self.on = False
@@ -40,7 +40,7 @@ class Switch:
             raise self._kind("on purpose")
 
     def before(self, method: Callable[..., Any]) -> Callable[..., Any]:
-        """`method`, which breaks before it has done anything."""
+        """Return `method`, which raises before it does anything."""
 
         def broken(*arguments: Any) -> Any:
             self.look()
@@ -49,7 +49,7 @@ class Switch:
         return broken
 
     def after(self, method: Callable[..., Any]) -> Callable[..., Any]:
-        """`method`, which breaks when it has done its work."""
+        """Return `method`, which raises after its work."""
 
         def broken(*arguments: Any) -> Any:
             result = method(*arguments)
@@ -132,14 +132,14 @@ async def test_a_broken_protocol_or_factory(
     hook: Callable[[Breaks], type[ProxyFactory]],
     when: str,
 ) -> None:
-    """The client is reset, the traceback is logged, and every other session is unharmed."""
+    """evproxy resets the client and logs the traceback; no other session is affected."""
     switch = Switch()
     await proxied.start(factory=hook(getattr(switch, when)))
     await breaks_alone(proxied, switch, logged_errors)
 
 
 class Unheard(DownstreamProtocol):
-    """A client's half that breaks, and tells nobody, when its connection is lost."""
+    """A client's half whose ``connectionLost`` raises, and notifies nobody."""
 
     def connectionLost(self, reason: Failure = connectionDone) -> None:
         raise Broken("on purpose")
@@ -150,7 +150,7 @@ class UnheardFactory(ProxyFactory):
 
 
 async def leaves_while_connecting(proxied: Proxied, logged_errors: LoggedErrors) -> None:
-    """A client that leaves before it has a server leaves no session, and its hook one error."""
+    """Check that a client that leaves early leaves no session, and that its hook logs one error."""
     client = proxied.client()
     await client.send(b"x")
     while not proxied.admission.sessions:
@@ -164,7 +164,7 @@ async def leaves_while_connecting(proxied: Proxied, logged_errors: LoggedErrors)
 async def test_a_hook_that_breaks_when_its_client_leaves(
     proxied: Proxied, logged_errors: LoggedErrors, unanswered: Unanswered
 ) -> None:
-    """A client that leaves while it is being connected frees its session all the same."""
+    """If the hook raises when a client leaves before the connect, the session still ends."""
     await proxied.start(upstreams=[unanswered.name], factory=UnheardFactory)
     await leaves_while_connecting(proxied, logged_errors)
 
@@ -172,7 +172,7 @@ async def test_a_hook_that_breaks_when_its_client_leaves(
 async def test_such_a_hook_of_a_tls_client(
     secured: Secured, logged_errors: LoggedErrors, unanswered: Unanswered
 ) -> None:
-    """So does one whose connection is Twisted's, because it speaks TLS."""
+    """The session of a TLS client, on a transport of Twisted's own, still ends."""
     pem, proxied = secured.certificates.pem, secured.proxied
     await proxied.start(
         listen=f"ssl:0:interface=127.0.0.1:privateKey={pem}:certKey={pem}",
@@ -191,7 +191,7 @@ async def test_such_a_hook_of_a_tls_client(
 async def test_such_a_hook_behind_a_descriptor_of_systemd(
     proxied: Proxied, logged_errors: LoggedErrors, inherited: Any, unanswered: Unanswered
 ) -> None:
-    """Or because the port is."""
+    """The session of a client of a ``systemd:`` listener still ends."""
     await proxied.start(
         listen="systemd:domain=INET:index=0", upstreams=[unanswered.name], factory=UnheardFactory
     )
@@ -201,7 +201,7 @@ async def test_such_a_hook_behind_a_descriptor_of_systemd(
 async def test_hooks_that_break_when_a_session_ends(
     proxied: Proxied, logged_errors: LoggedErrors
 ) -> None:
-    """A session that was relayed comes to its end as ever, though both its halves break then."""
+    """A relayed session ends as usual, even if ``connectionLost`` of both halves raises."""
 
     class Breaks:
         def connectionLost(self, reason: Failure = connectionDone) -> None:
@@ -230,14 +230,14 @@ async def test_hooks_that_break_when_a_session_ends(
     await proxied.admission.sessions.when_empty()
     await turn(proxied.reactor)
     assert [each.reason.how for each in proxied.observed.records] == [Ending.FINISHED]
-    # The socket relay tells both halves at once: one traceback, with the other as its context.
+    # The socket relay notifies both halves in one call: one traceback is the other's context.
     assert logged_errors.flush()
 
 
 async def test_a_hook_that_breaks_when_its_server_is_lost_in_the_handshake(
     proxied: Proxied, certificates: Certificates, logged_errors: LoggedErrors
 ) -> None:
-    """The attempt fails once its time is over, and the session goes on from there."""
+    """The attempt fails at its timeout, and the session goes on with the next server."""
 
     class Upstream(UpstreamProtocol):
         def connectionLost(self, reason: Failure = connectionDone) -> None:
@@ -256,7 +256,7 @@ async def test_a_hook_that_breaks_when_its_server_is_lost_in_the_handshake(
         connect_timeout=0.3,
     )
     client, server = await proxied.pair()
-    # The client's half of the handshake.
+    # The client's part of the handshake.
     assert await server.some()
     server.reset()
     assert await client.rest() == (b"", RESET)
@@ -271,7 +271,7 @@ async def test_a_hook_that_breaks_when_its_server_is_lost_in_the_handshake(
 async def test_a_hook_that_raises_what_nobody_catches(
     proxied: Proxied, logged_errors: LoggedErrors, kind: type[BaseException]
 ) -> None:
-    """Not even that ends more than its own session."""
+    """Even a `BaseException` ends only its own session."""
     switch = Switch(kind)
     await proxied.start(factory=downstream_made(switch.before))
     await breaks_alone(proxied, switch, logged_errors)
@@ -281,7 +281,7 @@ async def test_a_hook_that_raises_what_nobody_catches(
 async def test_bytes_that_raise_what_nobody_catches(
     proxied: Proxied, logged_errors: LoggedErrors, unanswered: Any
 ) -> None:
-    """A hook that hears of early bytes ends its own session, too, and the proxy goes on."""
+    """A hook that raises on early bytes ends only its own session, and the proxy goes on."""
 
     class Downstream(DownstreamProtocol):
         def dataReceived(self, data: bytes) -> None:
@@ -304,13 +304,13 @@ async def test_bytes_that_raise_what_nobody_catches(
 
 
 async def test_a_hook_that_begins_when_it_has_seen_a_line(proxied: Proxied) -> None:
-    """What it has read comes before what its client has sent since."""
+    """The bytes that the hook has read come before the bytes that the client sends later."""
 
     class Downstream(DownstreamProtocol):
         seen: bytes | None = b""
 
         def connectionMade(self) -> None:
-            """Not yet."""
+            """Do not begin the session yet."""
 
         def dataReceived(self, data: bytes) -> None:
             if self.seen is None:
@@ -338,7 +338,7 @@ async def test_a_hook_that_begins_when_it_has_seen_a_line(proxied: Proxied) -> N
 
 
 async def test_a_hook_that_says_something_first(proxied: Proxied) -> None:
-    """It comes before what its client says."""
+    """The hook's own bytes come before the bytes of the client."""
 
     class Downstream(DownstreamProtocol):
         def connectionMade(self) -> None:
@@ -361,7 +361,7 @@ async def test_a_hook_that_says_something_first(proxied: Proxied) -> None:
 
 @pytest.mark.parametrize("proxied", ["socket", "stream"], indirect=True)
 async def test_an_upstream_factory_that_makes_no_protocol(proxied: Proxied) -> None:
-    """That is Twisted's way to refuse: the client is reset, and told why in the log."""
+    """Twisted lets a factory refuse with ``None``: the client is reset, and the log says why."""
 
     class Upstreams(UpstreamFactory):
         def buildProtocol(self, addr: Any) -> Any:
@@ -403,7 +403,7 @@ async def test_a_hook_that_hears_of_a_failed_connect(proxied: Proxied, refusing:
 async def test_a_hook_that_hides_a_failed_connect(
     proxied: Proxied, logged_errors: LoggedErrors, refusing: Refusing, raises: bool
 ) -> None:
-    """The session ends with its client at the latest, and gives the server up."""
+    """The session ends when its client leaves, and gives up the server."""
 
     class Upstreams(UpstreamFactory):
         def clientConnectionFailed(self, connector: IConnector, reason: Failure) -> None:
@@ -423,14 +423,14 @@ async def test_a_hook_that_hides_a_failed_connect(
     await proxied.admission.sessions.when_empty()
     assert proxied.observed.records[0].reason.how in (Ending.LEFT, Ending.ERROR)
     assert [each.sessions for each in proxied.pool.servers] == [0]
-    # Twisted's connector, too, complains: it does not connect any more when it is told to stop.
+    # Twisted's connector raises, too: it is not connecting any more when evproxy stops it.
     logged_errors.flush()
 
 
 async def test_what_is_left_of_an_attempt_counts_for_no_other(
     proxied: Proxied, logged_errors: LoggedErrors, unanswered: Unanswered
 ) -> None:
-    """When a hook breaks on one server, its connection that is lost then is not the next one's."""
+    """If a hook raises on one server, the loss of that connection does not affect the next one."""
     switch = Switch()
     first = f"127.0.0.1:{proxied.upstream.port}"
     await proxied.start(
@@ -459,7 +459,7 @@ async def test_what_is_left_of_an_attempt_counts_for_no_other(
 
 
 async def test_a_broken_pool(proxied: Proxied, logged_errors: LoggedErrors) -> None:
-    """A pool that breaks when it is asked for servers is a broken hook as any other."""
+    """A pool whose `candidates` raises ends only its own session."""
     switch = Switch()
     await proxied.start()
     pool: Any = proxied.pool
@@ -471,7 +471,7 @@ async def test_a_broken_pool(proxied: Proxied, logged_errors: LoggedErrors) -> N
 async def test_a_pool_that_cannot_let_go(
     proxied: Proxied, logged_errors: LoggedErrors, unanswered: Unanswered
 ) -> None:
-    """A pool that breaks when a client has left before it was connected keeps no session."""
+    """If `abandoned` of a pool raises after a client has left, the session still ends."""
     switch = Switch()
     await proxied.start(upstreams=[unanswered.name])
     pool: Any = proxied.pool
@@ -483,7 +483,7 @@ async def test_a_pool_that_cannot_let_go(
 async def test_a_connect_that_cannot_be_stopped(
     proxied: Proxied, logged_errors: LoggedErrors
 ) -> None:
-    """Nor does a dialer's connector that breaks then; its server is left all the same."""
+    """If `stopConnecting` raises, the session still ends, and the server's slot is free again."""
     switch = Switch()
     await proxied.start()
     pool: Any = proxied.pool
@@ -496,7 +496,7 @@ async def test_a_connect_that_cannot_be_stopped(
 async def test_a_place_in_the_line_that_cannot_be_given_up(
     proxied: Proxied, logged_errors: LoggedErrors
 ) -> None:
-    """Nor does a pool of somebody whose waiters break."""
+    """If `cancel` of a pool's waiter raises, the session still ends."""
     switch = Switch()
     await proxied.start()
     pool: Any = proxied.pool
@@ -506,7 +506,7 @@ async def test_a_place_in_the_line_that_cannot_be_given_up(
 
 
 async def test_a_broken_balancer(proxied: Proxied, logged_errors: LoggedErrors) -> None:
-    """So is a balancer, even one that breaks at a candidate that is asked for late."""
+    """A balancer that raises ends only its own session, even if it raises at a late candidate."""
     switch = Switch()
     await proxied.start(balance=BrokenBalancer(switch))
     await breaks_alone(proxied, switch, logged_errors)
@@ -514,7 +514,7 @@ async def test_a_broken_balancer(proxied: Proxied, logged_errors: LoggedErrors) 
 
 
 async def test_a_broken_observer(proxied: Proxied, logged_errors: LoggedErrors) -> None:
-    """An observer that breaks when a session ends is logged, and the session ends as ever."""
+    """If an observer raises when a session ends, the exception is logged, and the session ends."""
     switch = Switch()
     await proxied.start()
     proxied.factory.context.hub.add(BrokenObserver(switch))
@@ -537,7 +537,7 @@ async def test_a_broken_observer(proxied: Proxied, logged_errors: LoggedErrors) 
 async def test_a_broken_observer_is_no_matter_of_the_others(
     proxied: Proxied, logged_errors: LoggedErrors
 ) -> None:
-    """Observers after one that breaks hear of the session's end too."""
+    """Observers after a broken one are notified of the session's end too."""
     switch = Switch()
     await proxied.start(observers=[BrokenObserver(switch)])
     client, server = await proxied.pair()
@@ -550,7 +550,7 @@ async def test_a_broken_observer_is_no_matter_of_the_others(
 
 
 async def test_a_broken_observer_of_troubles(proxied: Proxied, logged_errors: LoggedErrors) -> None:
-    """One that breaks when accepting pauses keeps nobody from being served."""
+    """If an observer raises when accepting pauses, clients are still served."""
     switch = Switch()
     switch.on = True
     await proxied.start(max_sessions=1, observers=[BrokenObserver(switch)])
@@ -562,7 +562,7 @@ async def test_a_broken_observer_of_troubles(proxied: Proxied, logged_errors: Lo
 
 
 async def leaves_nothing(proxied: Proxied, switch: Switch, logged_errors: LoggedErrors) -> None:
-    """A client that leaves before it is connected ends its session, though a hook breaks then."""
+    """Check that a session ends when its client leaves, even though a hook raises then."""
     switch.on = True
     client = proxied.client()
     await client.send(b"?")
@@ -576,7 +576,7 @@ async def leaves_nothing(proxied: Proxied, switch: Switch, logged_errors: Logged
 
 
 async def breaks_alone(proxied: Proxied, switch: Switch, logged_errors: LoggedErrors) -> None:
-    """Of three sessions, only the one that begins while the hook is broken notices."""
+    """Check that of three sessions, only the one with the broken hook is affected."""
     client, server = await proxied.pair()
     await converse(client, server)
     switch.on = True
@@ -593,7 +593,7 @@ async def breaks_alone(proxied: Proxied, switch: Switch, logged_errors: LoggedEr
 
 
 class Unstoppable:
-    """A dialer that never connects, what it returns, and a place in a line: it cannot be ended."""
+    """A dialer that never connects, a connector and a waiter, whose cancel methods raise."""
 
     def __init__(self, switch: Switch) -> None:
         self._switch = switch
@@ -608,7 +608,7 @@ class Unstoppable:
 
 
 class BrokenBalancer:
-    """Takes servers as they come."""
+    """A balancer that returns the servers in their order, and can raise."""
 
     def __init__(self, switch: Switch) -> None:
         self._switch = switch
@@ -623,7 +623,7 @@ class BrokenBalancer:
 
 
 class BrokenObserver:
-    """Observes nothing."""
+    """An observer whose methods do nothing, or raise."""
 
     def __init__(self, switch: Switch) -> None:
         self._switch = switch

@@ -1,4 +1,4 @@
-"""What counts as a byte that moves, for the idle timeout, on each kind of relay."""
+"""Which bytes count as moved for the idle timeout, on each kind of relay."""
 
 from __future__ import annotations
 
@@ -23,8 +23,9 @@ PAUSE = IDLE / 5
 @pytest.mark.parametrize("side", [Side.DOWNSTREAM, Side.UPSTREAM])
 async def test_a_slow_reader_that_takes_what_the_kernel_holds(proxied: Proxied, side: Side) -> None:
     """
-    When evproxy has passed everything on, bytes still move as long as the reader takes some.
-    Once it does not, the session is idle.
+    After evproxy has passed everything on, bytes still move while the reader takes some.
+
+    Once the reader takes no more, the session is idle.
     """
     await proxied.start(timeouts=Timeouts(idle=IDLE))
     client, server = await proxied.pair()

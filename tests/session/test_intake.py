@@ -1,4 +1,4 @@
-"""What a client sends before its session relays is kept, and can be looked at."""
+"""The intake keeps the bytes of a client before its session relays, and shows them to a looker."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ pytestmark = pytest.mark.deadline(10)
 
 
 class Looks:
-    """A router that answers once `wanted` has come, or the client has ended its stream."""
+    """A router that answers once `wanted` has arrived, or the client has ended its stream."""
 
     def __init__(self, proxied: Proxied, wanted: bytes) -> None:
         self._proxied = proxied
@@ -41,7 +41,7 @@ class Looks:
 
 
 async def test_bytes_that_come_in_pieces(proxied: Proxied) -> None:
-    """Each piece is shown with those before it, and the server gets them all."""
+    """The looker sees each piece together with the earlier pieces; the server gets all pieces."""
     await proxied.start()
     looks = proxied.factory.context.router = Looks(proxied, b"\n")
     client = proxied.client()
@@ -60,7 +60,7 @@ async def test_bytes_that_come_in_pieces(proxied: Proxied) -> None:
 
 
 async def test_a_stream_that_ends_early(proxied: Proxied) -> None:
-    """Whoever waits for more is told that no more comes."""
+    """The looker is called when the stream ends, so it does not wait for more bytes."""
     await proxied.start()
     proxied.factory.context.router = Looks(proxied, b"\n")
     client = proxied.client()
@@ -75,7 +75,7 @@ async def test_a_stream_that_ends_early(proxied: Proxied) -> None:
 
 @pytest.mark.parametrize("proxied", ["socket", "stream"], indirect=True)
 async def test_a_looker_that_breaks(proxied: Proxied, logged_errors: LoggedErrors) -> None:
-    """Its session ends, with the traceback in the log."""
+    """If a looker raises, its session ends, and the log has the traceback."""
     await proxied.start()
     proxied.factory.context.router = Looks(proxied, b"\n")
     client = proxied.client()

@@ -1,4 +1,4 @@
-"""Limits: the bound on sessions, and what happens when descriptors run out."""
+"""Limits: the bound on sessions, and accepting when descriptors run out."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ EXHAUSTED = f"paused: {NO_DESCRIPTOR}"
 
 
 async def test_a_client_waits_at_the_bound(proxied: Proxied) -> None:
-    """At the bound the next clients wait, as they are, and come in as sessions end."""
+    """At the bound, new clients wait in the accept queue, and are accepted as sessions end."""
     await proxied.start(max_sessions=2)
     pairs = [await proxied.pair() for _ in range(2)]
     waiting = [proxied.client() for _ in range(3)]
@@ -50,12 +50,12 @@ async def test_a_client_waits_at_the_bound(proxied: Proxied) -> None:
         assert await next_server.receive(1) == b"%d" % number
         pairs.append((waiting[number], next_server))
         assert proxied.upstream.nobody_waits()
-    # It was at the bound all the time, but for moments.
+    # The service was at the bound the whole time, except for moments.
     assert proxied.observed.pressure == [FULL]
 
 
 async def test_the_end_of_the_pressure_is_told_once(proxied: Proxied) -> None:
-    """Once the bound was not reached for a while that is told, and the next time is told anew."""
+    """Observers are notified once at the end of a period; the next period is reported again."""
     await proxied.start(max_sessions=2)
     observed = proxied.observed
     for period in 1, 2:
@@ -69,7 +69,7 @@ async def test_the_end_of_the_pressure_is_told_once(proxied: Proxied) -> None:
 
 
 async def test_the_bound_counts_sessions_that_connect(proxied: Proxied) -> None:
-    """A client that leaves makes room for the next one."""
+    """Connecting sessions count towards the bound; a client that leaves frees its place."""
     await proxied.start(max_sessions=1)
     for _ in range(5):
         client, server = await proxied.pair()
@@ -80,7 +80,7 @@ async def test_the_bound_counts_sessions_that_connect(proxied: Proxied) -> None:
 
 
 async def test_running_out_of_descriptors_when_clients_come(proxied: Proxied) -> None:
-    """Accepting pauses, the sessions that run go on, and the clients are served in the end."""
+    """Accepting pauses, running sessions go on, and the waiting clients are served later."""
     await proxied.start()
     client, server = await proxied.pair()
     await converse(client, server)
@@ -91,7 +91,7 @@ async def test_running_out_of_descriptors_when_clients_come(proxied: Proxied) ->
         await proxied.observed.until(lambda: proxied.observed.pressure == [EXHAUSTED])
         for _ in range(20):
             await converse(client, server)
-        # A try that fails is no news.
+        # Another failed accept is not reported again.
         descriptors.free(1)
         descriptors.take()
         await converse(client, server)
@@ -104,13 +104,13 @@ async def test_running_out_of_descriptors_when_clients_come(proxied: Proxied) ->
 
 
 async def test_running_out_of_descriptors_without_a_session(proxied: Proxied) -> None:
-    """With no session that could end, accepting is tried again all the same."""
+    """Even if no session can end, evproxy tries to accept again."""
     await proxied.start()
     newcomer = unconnected(proxied)
     with Exhaustion() as descriptors:
         newcomer.socket.connect_ex(proxied.address)
         await proxied.observed.until(lambda: proxied.observed.pressure == [EXHAUSTED])
-        # Not even what is given back in the pause is to be had.
+        # Descriptors that are freed during the pause are taken, too.
         descriptors.take()
         await proxied.observed.until(lambda: True)
     await newcomer.send(b"!")
@@ -119,9 +119,9 @@ async def test_running_out_of_descriptors_without_a_session(proxied: Proxied) ->
 
 async def test_running_out_of_descriptors_while_connecting(proxied: Proxied) -> None:
     """
-    A session that gets no descriptor for its server waits for one, and accepting pauses.
+    A session without a descriptor for its server waits for one, and accepting pauses.
 
-    With Twisted's own transports, which connect by themselves, that session alone fails.
+    Twisted's own transports connect by themselves; with them, only that session fails.
     """
     await proxied.start()
     client, server = await proxied.pair()
@@ -139,7 +139,7 @@ async def test_running_out_of_descriptors_while_connecting(proxied: Proxied) -> 
         assert observed.failures == []
         [status] = proxied.pool.servers
         assert status.connect_failures == 0
-        # That of the first session, and not the timeout.
+        # The error of the first session, not the timeout.
         assert status.connect_time < 1
     if proxied.transports == "twisted":
         return
@@ -149,7 +149,7 @@ async def test_running_out_of_descriptors_while_connecting(proxied: Proxied) -> 
 
 
 async def test_a_connect_that_gets_no_descriptor_in_time(proxied: Proxied) -> None:
-    """Even that wait is bounded by the connect timeout."""
+    """The wait for a descriptor ends at the connect timeout."""
     await proxied.start(connect_timeout=0.2)
     newcomer = unconnected(proxied)
     with Exhaustion() as descriptors:
@@ -164,7 +164,7 @@ async def test_a_connect_that_gets_no_descriptor_in_time(proxied: Proxied) -> No
 
 
 async def test_ports_of_others_refuse_at_the_bound(reactor: Any) -> None:
-    """A port that evproxy did not make cannot pause: it closes what is too much."""
+    """A port that evproxy did not make cannot pause: evproxy closes connections over the bound."""
     observed, upstream = Observed(), Listening.tcp(reactor)
     pool = Pool(reactor, [f"127.0.0.1:{upstream.port}"])
     factory = ProxyFactory(pool, max_sessions=1, observers=[observed])
@@ -191,7 +191,7 @@ async def test_ports_of_others_refuse_at_the_bound(reactor: Any) -> None:
 
 
 def test_the_bound_follows_from_the_limit_on_open_files(reactor: Any) -> None:
-    """By default there are no more sessions than there are descriptors for, with some to spare."""
+    """The default bound on sessions fits the limit on open files, with some files to spare."""
     for open_files in 256, 1024, 20_000, 1_048_576:
         needed = 2 * sessions_for(open_files) + 2 * pipes_for(open_files) + RESERVED_FILES
         assert open_files - 2 < needed <= open_files
@@ -201,7 +201,7 @@ def test_the_bound_follows_from_the_limit_on_open_files(reactor: Any) -> None:
 
 
 class FakePort:
-    """A port that remembers what it was told; to resume can fail."""
+    """A port that records its calls; `resume_accepting` can fail."""
 
     def __init__(self) -> None:
         self.told: list[str] = []
@@ -226,7 +226,7 @@ class FakePort:
     ],
 )
 def test_a_system_that_is_exhausted(number: int, limit: str) -> None:
-    """What the whole system runs out of, which no test may cause, is the same: pause, try again."""
+    """If the whole system runs out (which no test may cause), accepting pauses and is retried."""
     clock, observed, port = Clock(), Observed(), FakePort()
     admission = Admission(clock, 10, Hub((observed,)))
     admission.watch(port)
@@ -244,7 +244,7 @@ def test_a_system_that_is_exhausted(number: int, limit: str) -> None:
 
 
 def test_accepting_that_cannot_be_resumed_is_tried_again() -> None:
-    """Even to watch a port again can need what the system has no more of."""
+    """If watching a port again fails for lack of a descriptor, evproxy tries again later."""
     clock, observed, port = Clock(), Observed(), FakePort()
     admission = Admission(clock, 10, Hub((observed,)))
     admission.watch(port)
@@ -263,7 +263,7 @@ def test_accepting_that_cannot_be_resumed_is_tried_again() -> None:
 
 
 def test_a_pause_does_not_outlive_the_stop() -> None:
-    """After a stop in a pause, a port that is watched accepts, and the next pause is told."""
+    """After a stop during a pause, a new port accepts, and the next pause is reported."""
     clock, observed, port = Clock(), Observed(), FakePort()
     admission = Admission(clock, 10, Hub((observed,)))
     error = OSError(errno.EMFILE, os.strerror(errno.EMFILE))
@@ -277,6 +277,6 @@ def test_a_pause_does_not_outlive_the_stop() -> None:
 
 
 def unconnected(proxied: Proxied) -> Peer:
-    """A client that has its descriptor already, and will be connected."""
+    """A client that has its descriptor already, and is not connected yet."""
     peer: Peer = proxied.closes(Peer(proxied.reactor, socket.socket()))
     return peer

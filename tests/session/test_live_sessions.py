@@ -1,4 +1,4 @@
-"""Sessions that are not over: seen when they start, listed, ended and drained."""
+"""Live sessions: observers are notified of starts, and programs list, end and drain sessions."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from tests.support.services import Ground, called, until
 
 
 class Starts:
-    """A `SessionStartObserver` that remembers."""
+    """A `SessionStartObserver` that records its calls."""
 
     def __init__(self) -> None:
         self.sessions: list[SessionStatus] = []
@@ -26,7 +26,7 @@ class Starts:
 
 
 async def test_the_start_of_a_session(proxied: Proxied) -> None:
-    """An observer is notified of each start, with the number that the record of its end has."""
+    """An observer is notified of each start; the record of the end has the same number."""
     starts = Starts()
     await proxied.start(observers=[starts])
     for _ in range(2):
@@ -48,7 +48,7 @@ async def test_the_start_of_a_session(proxied: Proxied) -> None:
 
 
 async def test_the_list_of_sessions(proxied: Proxied) -> None:
-    """It has the oldest sessions first, with what they are doing and have moved."""
+    """The list has the oldest sessions first, with their phases and byte counts."""
     await proxied.start()
     pairs = [await proxied.pair() for _ in range(3)]
     for client, server in pairs:
@@ -68,7 +68,7 @@ async def test_the_list_of_sessions(proxied: Proxied) -> None:
 
 @pytest.mark.parametrize("proxied", ["socket", "stream"], indirect=True)
 async def test_the_end_of_one_session(proxied: Proxied) -> None:
-    """The session that is ended is reset on both sides; the others go on."""
+    """`end_session` resets both sides of one session; the other sessions go on."""
     await proxied.start()
     one, first = await proxied.pair()
     await converse(one, first)
@@ -86,7 +86,7 @@ async def test_the_end_of_one_session(proxied: Proxied) -> None:
 
 
 async def test_the_drain_of_a_factory(reactor: Any) -> None:
-    """A factory of one's own drains: its port is stopped, and its sessions come to their end."""
+    """After its port has stopped, a factory drains: its running sessions finish."""
     async with Bare(reactor) as bare:
         client, server = await bare.pair()
         await bare.port.stopListening()
@@ -101,7 +101,7 @@ async def test_the_drain_of_a_factory(reactor: Any) -> None:
 
 
 async def test_the_deadline_of_a_factory(reactor: Any) -> None:
-    """After the deadline, the sessions that are left are reset."""
+    """At the deadline, the remaining sessions are reset."""
     async with Bare(reactor) as bare:
         client, server = await bare.pair()
         drained = called(bare.factory.drain(0))
@@ -110,7 +110,7 @@ async def test_the_deadline_of_a_factory(reactor: Any) -> None:
 
 
 async def test_a_client_of_a_factory_that_drains(reactor: Any) -> None:
-    """A port that still listens refuses; once the factory listens anew, it serves again."""
+    """During a drain, a listening port refuses; once the factory listens again, it serves."""
     async with Bare(reactor) as bare:
         drained = called(bare.factory.drain())
         await until(reactor, drained)
@@ -122,7 +122,7 @@ async def test_a_client_of_a_factory_that_drains(reactor: Any) -> None:
 
 
 async def test_the_abort_of_a_factory(reactor: Any) -> None:
-    """More sessions than one turn ends are reset, all of them."""
+    """`abort` resets all sessions, even if they take more than one turn of the reactor."""
     async with Bare(reactor) as bare:
         pairs = [await bare.pair() for _ in range(40)]
         bare.factory.abort()
@@ -134,7 +134,7 @@ async def test_the_abort_of_a_factory(reactor: Any) -> None:
 
 
 class Bare:
-    """A `ProxyFactory` as a user makes it, on an endpoint of Twisted's, and its peers."""
+    """A `ProxyFactory` as a user makes it, on a Twisted endpoint, and its peers."""
 
     def __init__(self, reactor: Any) -> None:
         self._reactor = reactor

@@ -1,4 +1,4 @@
-"""Whatever peers and servers say, a line of the log commands no terminal and stays one line."""
+"""Text from peers and servers cannot break a log line or control a terminal."""
 
 from __future__ import annotations
 
@@ -37,17 +37,17 @@ SHOWN = r"\x1b]8;;x\x07\x9b2J\u202e\u2066\u200b\U000e0041"
 
 
 def texts(events: Sequence[LogEvent]) -> list[str]:
-    """The events as text log observers print them, without time and system."""
+    """Return the events as text log observers print them, without time and system."""
     return [eventAsText(each, includeTimestamp=False, includeSystem=False) for each in events]
 
 
 def strings(event: LogEvent) -> list[str]:
-    """Every string among the fields of `event`."""
+    """Return every string among the fields of `event`."""
     return [value for value in event.values() if isinstance(value, str)]
 
 
 def test_the_fields_of_a_session() -> None:
-    """The text of a session and the fields of its event say the same, and can be printed."""
+    """The text of a session and the fields of its event say the same, and are printable."""
     record = SessionRecord(
         listener=f"l{NASTY}",
         peer=f"p{NASTY}",
@@ -73,7 +73,7 @@ def test_the_fields_of_a_session() -> None:
 
 
 def test_the_fields_of_a_pool(logged_errors: LoggedErrors) -> None:
-    """So do those of an event of a pool, whoever tells of it."""
+    """The text and the fields of a pool's event are printable, whatever pool notifies."""
     log = TroubleLog()
     with capturedLogs() as events:
         log.connect_failed(NASTY, NASTY)
@@ -109,7 +109,7 @@ def test_the_fields_of_a_pool(logged_errors: LoggedErrors) -> None:
 
 
 def test_the_name_of_a_server() -> None:
-    """A server is called something that can be printed, whatever its path is."""
+    """The name of a server is printable, whatever its path is."""
     assert UpstreamServer(f"unix:/{NASTY}").name == f"unix:/{SHOWN}"
 
 
@@ -132,12 +132,12 @@ def test_the_name_of_a_server() -> None:
     ],
 )
 def test_reasons(told: str, expected: str) -> None:
-    """What a server says of an error is escaped once; what evproxy says of it, never again."""
+    """A server's error text is escaped exactly once; evproxy's own text is not escaped again."""
     assert told == expected
 
 
 def test_a_reason_of_postgresql() -> None:
-    """The message of an error of PostgreSQL is escaped."""
+    """An error message from PostgreSQL is escaped."""
     fields = b"SERROR\0C\x1b3000\0M" + NASTY.encode() + b"\0\0"
     dialogue = Dialogue(POSTGRESQL)
     dialogue.begin()
@@ -147,7 +147,7 @@ def test_a_reason_of_postgresql() -> None:
 
 
 def test_a_reason_of_bytes() -> None:
-    """An answer that was not expected is shown as bytes are written, and never escaped again."""
+    """An unexpected answer is shown as a bytes literal, and not escaped again."""
     dialogue = Dialogue(send_expect(HealthCheck(kind="send-expect", expect="+OK")))
     dialogue.receive(b"\x1b[2J\n")
     dialogue.end()
@@ -157,7 +157,7 @@ def test_a_reason_of_bytes() -> None:
 
 
 def test_a_key_of_etcd() -> None:
-    """The key of a value that cannot be read is escaped, bytes that are no text included."""
+    """The key of an unreadable value is escaped, including bytes that are not text."""
     registry = Registry()
     registry.apply([(b"/\x1b[2J\xff", b"{")])
     _, [problem] = registry.servers()
@@ -165,7 +165,7 @@ def test_a_key_of_etcd() -> None:
 
 
 def test_a_target_in_dns() -> None:
-    """So is a name that a name server gives."""
+    """A name from a name server is escaped."""
     message = dns.Message(answer=1)
     message.answers = [
         dns.RRHeader("_a._tcp.b", dns.SRV, payload=dns.Record_SRV(1, 1, 0, b"\x1b[2J.c"))
@@ -177,14 +177,14 @@ def test_a_target_in_dns() -> None:
 
 @implementer(IStreamClientEndpoint)
 class _Nasty:
-    """An endpoint whose error says something nasty."""
+    """An endpoint whose error message contains control characters."""
 
     def connect(self, protocolFactory: IProtocolFactory) -> Deferred[Any]:
         return fail(RuntimeError(f"a\n{NASTY}"))
 
 
 async def test_the_error_of_an_endpoint(ground: Ground) -> None:
-    """What an endpoint raises is in the log of the connect and of the session, escaped."""
+    """The log lines of the connect and of the session have the endpoint's error, escaped."""
     pool = Pool(
         ground.reactor,
         ["a:1"],
@@ -203,7 +203,7 @@ async def test_the_error_of_an_endpoint(ground: Ground) -> None:
 
 
 async def test_the_path_of_a_client(proxied: Proxied, tmp_path: Path) -> None:
-    """The path that a client is bound to is escaped, bytes that are no text included."""
+    """The path of a client is escaped, including bytes that are not text."""
     await proxied.start(listen=f"unix:{tmp_path}/s")
     path = f"{tmp_path}/{NASTY}".encode() + b"\xff\\n"
     with socket.socket(socket.AF_UNIX) as sock:

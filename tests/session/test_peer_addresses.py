@@ -1,4 +1,4 @@
-"""One client has one address, and one server one name, in whatever way they are written."""
+"""Each client has one address and each server one name, whatever the spelling."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ from tests.support.proxies import Proxied
     ],
 )
 def test_canonical_addresses(written: str, canonical: str) -> None:
-    """An address is written in one way; what is none stays as it is."""
+    """Each address has one canonical form; text that is not an address stays unchanged."""
     assert canonical_address(written) == canonical_address(canonical) == canonical
 
 
@@ -56,12 +56,12 @@ def test_the_name_of_a_server(name: str, endpoint: str) -> None:
     ["unix:/a", "tls:a:443", "a:1:timeout=3", "a:1:bindAddress=1.2.3.4", r"x:\:\:1:80", "nosuch"],
 )
 def test_the_name_of_any_other_server(endpoint: str) -> None:
-    """What says more than a host and a port is not taken for it."""
+    """A description with more than a host and a port keeps its own name."""
     assert UpstreamServer(endpoint).name == UpstreamServer(f"tcp:{endpoint}").name == endpoint
 
 
 def test_a_server_that_is_given_twice(reactor: Any) -> None:
-    """A pool refuses a server that it has under another spelling, and finds it by any."""
+    """A pool refuses a server that it has under another spelling, and finds it by any spelling."""
     for spellings in SPELLINGS.values():
         for other in spellings[1:]:
             with pytest.raises(SettingsError, match=" is listed twice"):
@@ -74,14 +74,14 @@ def test_a_server_that_is_given_twice(reactor: Any) -> None:
 
 
 def test_a_mapped_server_is_connected_as_ipv4() -> None:
-    """No IPv6 is needed for an IPv4 server that is written so."""
+    """A server with an IPv4-mapped address needs no IPv6."""
     assert parse_upstream("[::ffff:1.2.3.4]:80") == TCPAddress("1.2.3.4", 80)
 
 
 @pytest.mark.skipif(not IPV6, reason="there is no IPv6 here")
 @pytest.mark.parametrize("host", ["127.0.0.1", "::1"])
 async def test_a_client_of_a_listener_for_both_families(proxied: Proxied, host: str) -> None:
-    """A client of a listener of IPv6 has the address, and the server, that it has elsewhere."""
+    """An IPv4 client of an IPv6 listener has the same address and the same server as elsewhere."""
     servers = [proxied.closes(Listening.tcp(proxied.reactor)) for _ in range(8)]
     by_name = {f"127.0.0.1:{each.port}": each for each in servers}
     await proxied.start(
@@ -90,7 +90,7 @@ async def test_a_client_of_a_listener_for_both_families(proxied: Proxied, host: 
     expected = next(proxied.pool.candidates(ConnectionInfo(host, 1))).name
     client = proxied.closes(connect(proxied.reactor, (host, proxied.address[1])))
     port = client.socket.getsockname()[1]
-    # To any other server this would wait for good.
+    # With any other server, this would wait forever.
     server = await by_name[expected].accept()
     server.close()
     client.close()

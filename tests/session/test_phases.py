@@ -1,4 +1,4 @@
-"""The table of phases in `evproxy.session.session` is what sessions do, no more and no less."""
+"""Sessions make exactly the changes of phase in the table of `evproxy.session.session`."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ Steps = set[tuple[Phase, Phase]]
 
 @pytest.fixture
 def steps(monkeypatch: pytest.MonkeyPatch) -> Steps:
-    """Every change of a session's phase, as it happens."""
+    """Records every change of a session's phase."""
     seen: Steps = set()
     slot: Any = vars(Session)["phase"]
 
@@ -50,9 +50,9 @@ class Never:
 
 @pytest.mark.parametrize("proxied", ["socket"], indirect=True)
 async def test_every_transition_of_the_table(proxied: Proxied, steps: Steps) -> None:
-    """Sessions that end in every way do all that the table allows, and nothing else."""
+    """Sessions that end in every way make all the changes of the table, and no other change."""
     await proxied.start()
-    # It finishes.
+    # The session finishes.
     client, server = await proxied.pair()
     client.end()
     assert await server.rest() == (b"", END)
@@ -64,7 +64,7 @@ async def test_every_transition_of_the_table(proxied: Proxied, steps: Steps) -> 
     client.reset()
     assert await server.rest() == (b"", RESET)
     await proxied.observed.ended(2)
-    # The client leaves before it is connected, and before a pool is chosen.
+    # The client leaves before a server is connected, and before a pool is chosen.
     for stalled in (True, False):
         if stalled:
             for each in proxied.pool.candidates(ConnectionInfo("127.0.0.1", 1)):
@@ -86,11 +86,11 @@ class Stalled:
         return self
 
     def stopConnecting(self) -> None:
-        """There is nothing to stop."""
+        """Do nothing."""
 
 
 def test_each_change_is_checked() -> None:
-    """Where the code sets a phase, it has asserted just before that the table allows that."""
+    """Wherever the code sets a phase, the line before asserts that the table allows the change."""
     tree = ast.parse(inspect.getsource(session_module))
     changes = [
         (block, place)
@@ -104,7 +104,7 @@ def test_each_change_is_checked() -> None:
     for block, place in changes:
         phase = ast.unparse(block[place].value)
         if phase == "Phase.ACCEPTED":
-            # It begins with that.
+            # The initial phase needs no assertion.
             continue
         assert ast.unparse(block[place - 1]) == f"assert self.phase in _BEFORE{phase}"
         checked.add(phase)

@@ -1,4 +1,4 @@
-"""Real programs talk to each other through the proxy, and notice nothing of it."""
+"""Real programs talk to each other through the proxy, and work as without it."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def real_servers() -> Iterator[RealServers]:
 
 
 async def proxied_to(proxied: Proxied, server: RealServer, port: int) -> tuple[str, str]:
-    """Start `server`, and the proxy to it; the host and the port of the proxy."""
+    """Start `server` and a proxy to it; return the host and the port of the proxy."""
     await server.started(proxied.reactor, port)
     await proxied.start(upstreams=[f"127.0.0.1:{port}"])
     host, number = proxied.address
@@ -37,7 +37,7 @@ async def proxied_to(proxied: Proxied, server: RealServer, port: int) -> tuple[s
 
 
 async def all_finished(proxied: Proxied, sessions: int) -> None:
-    """Wait for the end of so many sessions; each has to be in order."""
+    """Wait for the end of so many sessions, and check that each ended in order."""
     await proxied.observed.ended(sessions)
     assert {each.reason.how for each in proxied.observed.records} == {Ending.FINISHED}
     assert {each.relay for each in proxied.observed.records} == {proxied.relay}
@@ -75,7 +75,7 @@ http {{
 
 
 async def web(proxied: Proxied, real_servers: RealServers) -> tuple[Path, str]:
-    """Start a web server behind the proxy; the directory of its files, and their URL."""
+    """Start a web server behind the proxy; return the directory of its files, and their URL."""
     port, directory = free_port(), real_servers.directory()
     files = directory / "files"
     files.mkdir()
@@ -122,7 +122,7 @@ async def test_curl_uploads(proxied: Proxied, real_servers: RealServers) -> None
 
 @pytest.mark.peers("openssl")
 async def test_openssl_passes_through(proxied: Proxied, real_servers: RealServers) -> None:
-    """TLS between a client and a server that know nothing of the proxy, verified by both."""
+    """TLS between client and server passes through the proxy, and both verify each other."""
     port, directory = free_port(), real_servers.directory()
     key, certificate = directory / "key.pem", directory / "certificate.pem"
     await said(
@@ -154,7 +154,7 @@ async def test_openssl_passes_through(proxied: Proxied, real_servers: RealServer
 
 @pytest.mark.peers("redis-server", "redis-benchmark")
 async def test_redis_in_pipelines(proxied: Proxied, real_servers: RealServers) -> None:
-    """Fifty clients with sixteen requests each under way get all their answers."""
+    """Fifty clients with sixteen pipelined requests each get all their answers."""
     port = free_port()
     host, number = await proxied_to(proxied, redis(real_servers, port), port)
     report = await said(
@@ -168,7 +168,7 @@ async def test_redis_in_pipelines(proxied: Proxied, real_servers: RealServers) -
 
 @pytest.mark.peers("redis-server", "redis-cli")
 async def test_redis_mass_insertion(proxied: Proxied, real_servers: RealServers) -> None:
-    """Every one of many commands that are sent without waiting is executed."""
+    """redis executes every one of many commands that a client sends without waiting."""
     port = free_port()
     server = redis(real_servers, port)
     commands = server.directory / "commands"
@@ -198,7 +198,7 @@ union all (table copy except all table original)) as difference)
 
 @pytest.mark.peers("initdb", "postgres", "psql")
 async def test_postgresql_copies(proxied: Proxied, real_servers: RealServers) -> None:
-    """A table that is copied out to a client and in again is the same table."""
+    """A table is the same after a client has copied it out and in again."""
     port = free_port()
     server = postgresql(real_servers, port)
     rows = server.directory / "rows"

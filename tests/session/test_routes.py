@@ -21,11 +21,11 @@ pytestmark = pytest.mark.deadline(10)
 
 
 class Broken(Exception):
-    """What a router of these tests raises."""
+    """The exception that a router of these tests raises."""
 
 
 class Answers:
-    """A router that calls `answer` for each session, and remembers who it was asked for."""
+    """A router that calls `answer` for each session, and records the clients."""
 
     def __init__(self, answer: Callable[[], Any]) -> None:
         self._answer = answer
@@ -37,7 +37,7 @@ class Answers:
 
 
 class Later:
-    """A router whose answers the test gives."""
+    """A router whose Deferreds the test fires."""
 
     def __init__(self) -> None:
         self.pending: list[Deferred[Pool | None]] = []
@@ -54,7 +54,7 @@ class Later:
 async def routed(
     proxied: Proxied, router: Router | Callable[[Client], Any], **settings: Any
 ) -> Pool:
-    """Have `router` asked by the factory that listens; returns the pool of its server."""
+    """Make the listening factory use `router`; return the pool of its server."""
     await proxied.start(**settings)
     proxied.factory.context.router = router_of(router)
     return proxied.pool
@@ -70,7 +70,7 @@ def break_down() -> None:
 
 @pytest.mark.parametrize("wrapped", [False, True])
 async def test_a_router_that_answers_at_once(proxied: Proxied, wrapped: bool) -> None:
-    """The session goes to the pool that is chosen, be it in a Deferred or not."""
+    """The session uses the chosen pool, whether the router returns a Deferred or not."""
     router = Answers(lambda: succeed(proxied.pool) if wrapped else proxied.pool)
     await routed(proxied, router)
     client, server = await proxied.pair()
@@ -84,7 +84,7 @@ async def test_a_router_that_answers_at_once(proxied: Proxied, wrapped: bool) ->
 
 
 async def test_a_router_that_answers_later(proxied: Proxied) -> None:
-    """What the client sends meanwhile, and its end, are passed on to the server."""
+    """The server gets the bytes, and the end, that the client sends while the router decides."""
     router = Later()
     pool = await routed(proxied, router)
     client = proxied.client()
@@ -104,7 +104,7 @@ async def test_a_router_that_answers_later(proxied: Proxied) -> None:
 
 
 async def test_a_client_that_leaves_before_the_answer(proxied: Proxied) -> None:
-    """The Deferred is cancelled, and the session is over at once."""
+    """evproxy cancels the Deferred, and the session ends at once."""
     router = Later()
     await routed(proxied, router)
     client = proxied.client()
@@ -119,7 +119,7 @@ async def test_a_client_that_leaves_before_the_answer(proxied: Proxied) -> None:
 
 
 async def test_a_router_that_never_answers(proxied: Proxied) -> None:
-    """The client is reset after the handshake timeout, and the Deferred is cancelled."""
+    """After the handshake timeout, evproxy resets the client and cancels the Deferred."""
     router = Later()
     await routed(proxied, router, timeouts=Timeouts(handshake=0.2))
     assert await proxied.client().rest() == (b"", RESET)
@@ -131,7 +131,7 @@ async def test_a_router_that_never_answers(proxied: Proxied) -> None:
 
 
 async def test_a_drain_before_the_answer(proxied: Proxied) -> None:
-    """A session that is ended from outside cancels the Deferred as well."""
+    """If a drain ends the session, evproxy cancels the Deferred as well."""
     router = Later()
     await routed(proxied, router)
     client = proxied.client()
@@ -156,7 +156,7 @@ async def test_a_drain_before_the_answer(proxied: Proxied) -> None:
 async def test_a_router_that_refuses(
     proxied: Proxied, answer: Callable[[], Any], error: str
 ) -> None:
-    """The client is reset at once, and the record has the router's reason."""
+    """evproxy resets the client at once, and the record has the router's reason."""
     await routed(proxied, Answers(answer))
     assert await proxied.client().rest() == (b"", RESET)
     await proxied.observed.ended()
@@ -169,7 +169,7 @@ async def test_a_router_that_refuses(
 async def test_a_router_that_breaks(
     proxied: Proxied, logged_errors: LoggedErrors, answer: Callable[[], Any]
 ) -> None:
-    """The client is reset at once, and the traceback is logged."""
+    """evproxy resets the client at once, and logs the traceback."""
     await routed(proxied, Answers(answer))
     assert await proxied.client().rest() == (b"", RESET)
     await proxied.observed.ended()

@@ -17,7 +17,7 @@ from tests.support.twistd import Running, environment
 
 SESSIONS = 5000
 MOST_FOR_A_SESSION = 8 * 1024
-"""Bytes; two engines and a Python release or two have to fit under it."""
+"""Bytes; enough for two engines, and for some growth in later Python releases."""
 
 PLENTY = 1024 * 1024 * 1024
 MOST_FOR_PLENTY = 4 * 1024 * 1024
@@ -27,13 +27,13 @@ _PATTERN = random.Random(1).randbytes(_PERIOD) * 2
 
 
 def private_bytes(pid: int) -> int:
-    """The memory that belongs to the process `pid` alone."""
+    """Return the memory, in bytes, that belongs to the process `pid` alone."""
     text = Path(f"/proc/{pid}/smaps_rollup").read_text()
     return 1024 * sum(map(int, re.findall(r"^Private_\w+: +(\d+) kB", text, re.MULTILINE)))
 
 
 def resident_bytes(pid: int) -> int:
-    """The memory of the process `pid` that is not swapped out."""
+    """Return the memory, in bytes, of the process `pid` that is not swapped out."""
     found = re.search(r"^VmRSS:\s+(\d+) kB", Path(f"/proc/{pid}/status").read_text(), re.MULTILINE)
     assert found is not None
     return 1024 * int(found[1])
@@ -63,12 +63,12 @@ class Load:
         )
 
     def answer(self) -> int:
-        """The next number that it says."""
+        """Return the next number that the process prints."""
         assert self._process.stdout is not None
         return int(self._process.stdout.readline())
 
     def command(self, line: str) -> int:
-        """What it answers to a command."""
+        """Send a command and return the answer."""
         assert self._process.stdin is not None
         self._process.stdin.write(line + "\n")
         self._process.stdin.flush()
@@ -81,7 +81,7 @@ class Load:
 
 @pytest.fixture
 def load() -> Iterator[Load]:
-    """The peers; gone after the test."""
+    """The peers; the fixture ends them after the test."""
     load = Load()
     yield load
     load.end()
@@ -89,7 +89,7 @@ def load() -> Iterator[Load]:
 
 @pytest.mark.parametrize("relay", ["auto", "stream"])
 def test_thousands_of_idle_sessions(relay: str, load: Load) -> None:
-    """Five thousand sessions wait at once, in little memory, and each gets its answer then."""
+    """Five thousand idle sessions use little memory, and each gets its answer later."""
     with proxy(relay, load.answer()) as running:
         port = running.port()
         assert load.command(f"connect {port} 100") == 100
@@ -118,12 +118,12 @@ class Transfer:
         self.sent = self.received = 0
 
     def until_nothing_is_taken(self) -> None:
-        """Send, and read nothing, until nothing was taken for a second."""
+        """Send, and read nothing, until no byte is taken for a second."""
         while self.sent < PLENTY and select.select([], [self._sender], [], 1.0)[1]:
             self._send()
 
     def to_the_end(self) -> None:
-        """Send and read until all has arrived."""
+        """Send and read until all bytes have arrived."""
         while self.received < PLENTY:
             writing = [self._sender] if self.sent < PLENTY else []
             readable, writable, _ = select.select([self._reader], writing, [], 20)
@@ -148,7 +148,7 @@ class Transfer:
 
 @pytest.mark.parametrize("relay", ["auto", "stream"])
 def test_a_sender_and_a_reader_that_stops(relay: str) -> None:
-    """A gibibyte that nobody reads waits at its sender, not in evproxy; then all of it arrives."""
+    """A gibibyte without a reader waits at its sender, not in evproxy; later, all of it arrives."""
     with (
         socket.create_server(("127.0.0.1", 0)) as listening,
         proxy(relay, listening.getsockname()[1]) as running,

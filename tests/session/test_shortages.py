@@ -1,5 +1,4 @@
-"""What evproxy itself lacks is not blamed on a server: sessions and checks, in a network of
-their own."""
+"""No server is blamed for what evproxy itself lacks, in sessions and in checks."""
 
 from __future__ import annotations
 
@@ -26,8 +25,11 @@ from tests.support.proxies import Proxied
 from tests.support.unreachable import Refusing
 
 NOT_PERMITTED, UNREACHABLE, NO_ROUTE = "198.51.100.1", "198.51.100.2", "203.0.113.1"
-"""A route says that nobody may go to the first, or can to the second; there is none to the third
-(TEST-NET-2 and -3, RFC 5737)."""
+"""
+Routes prohibit the first address and make the second one unreachable; the third has no route.
+
+TEST-NET-2 and -3, RFC 5737.
+"""
 
 OURS = {
     NOT_PERMITTED: "this machine does not permit connections to {}",
@@ -40,7 +42,7 @@ ONE_FAILURE = Ejection(failures=1)
 
 @pytest.fixture(autouse=True)
 def network(reactor: Any) -> Iterator[None]:
-    """Each test has a network of its own, in which some addresses cannot be reached."""
+    """A network namespace for each test, in which some addresses cannot be reached."""
     with network_of_its_own():
         ip(f"route add prohibit {NOT_PERMITTED}")
         ip(f"route add unreachable {UNREACHABLE}")
@@ -49,7 +51,7 @@ def network(reactor: Any) -> Iterator[None]:
 
 @pytest.fixture
 def filled() -> Iterator[Any]:
-    """Takes every local port to an address, until the test is over."""
+    """Takes every local port to an address until the end of the test."""
     with ExitStack() as stack:
 
         def fill(port: int, source: str = "") -> int:
@@ -66,7 +68,7 @@ def filled() -> Iterator[Any]:
 
 
 async def unblamed(proxied: Proxied, what: str) -> None:
-    """A session ends for want of `what`, no server is blamed, and it is told once."""
+    """Check that a session ends because of `what`, without blame, and that it is reported once."""
     observed = proxied.observed
     for count in (1, 2):
         await proxied.client().rest()
@@ -81,7 +83,7 @@ async def unblamed(proxied: Proxied, what: str) -> None:
 
 
 def well(pool: Pool) -> None:
-    """The first server of `pool` is as it was."""
+    """Check that the state of the first server of `pool` has not changed."""
     status = pool.servers[0]
     assert (status.state, status.connect_failures, status.ejections) == ("up", 0, 0)
     assert (status.sessions, status.connect_time) == (0, 0.0)
@@ -90,14 +92,14 @@ def well(pool: Pool) -> None:
 @pytest.mark.parametrize("host", OURS)
 @pytest.mark.parametrize("endpoint", ["{}:80", "tls:{}:80", "ssl:{}:80"])
 async def test_no_way_to_a_server(proxied: Proxied, host: str, endpoint: str) -> None:
-    """What the routes of this machine do not allow is not the server's fault, on any transport."""
+    """On any transport, a server is not blamed for the routes of this machine."""
     upstream = endpoint.format(host)
     await proxied.start(upstreams=[upstream], ejection=ONE_FAILURE)
     await unblamed(proxied, OURS[host].format(upstream))
 
 
 async def test_an_unreachable_host(proxied: Proxied) -> None:
-    """EHOSTUNREACH is also what a server gives that is gone: it is blamed."""
+    """EHOSTUNREACH can also mean that the server is gone, so the server is blamed."""
     await proxied.start(upstreams=[f"{UNREACHABLE}:80"])
     await proxied.client().rest()
     await proxied.observed.ended()
@@ -107,7 +109,7 @@ async def test_an_unreachable_host(proxied: Proxied) -> None:
 
 
 async def test_no_local_port(proxied: Proxied, filled: Any) -> None:
-    """Every local port to a server is taken: the server is not blamed."""
+    """If every local port to a server is taken, the server is not blamed."""
     await proxied.start(ejection=ONE_FAILURE)
     few_local_ports(4)
     assert filled(proxied.upstream.port) == 4
@@ -117,7 +119,7 @@ async def test_no_local_port(proxied: Proxied, filled: Any) -> None:
 
 
 async def test_another_server_has_ports(proxied: Proxied, filled: Any) -> None:
-    """Local ports are counted for each server: the session goes to another one at once."""
+    """Another server has its own local ports, so the session uses that server at once."""
     other = proxied.closes(Listening.tcp(proxied.reactor))
     await proxied.start(
         upstreams=[f"127.0.0.1:{proxied.upstream.port}", f"127.0.0.1:{other.port}"],
@@ -145,9 +147,9 @@ async def test_another_server_has_ports(proxied: Proxied, filled: Any) -> None:
 async def test_no_descriptor_on_any_transport(
     proxied: Proxied, tmp_path: Path, endpoint: str
 ) -> None:
-    """The server is not blamed whatever connects, and no traceback is logged."""
+    """On any transport, the server is not blamed, and no traceback is logged."""
     upstream = endpoint.format(tmp_path / "server")
-    # Twisted's endpoint for names takes 0.3 s for each address that fails.
+    # Twisted's endpoint for host names takes 0.3 s for each failed address.
     await proxied.start(upstreams=[upstream], connect_timeout=0.6, ejection=ONE_FAILURE)
     newcomer: Peer = proxied.closes(Peer(proxied.reactor, socket.socket()))
     with Exhaustion() as descriptors:
@@ -161,7 +163,7 @@ async def test_no_descriptor_on_any_transport(
 @pytest.mark.parametrize("kind", CHECK_KINDS)
 @pytest.mark.parametrize("host", OURS)
 async def test_checks_that_cannot_be_made(reactor: Any, kind: str, host: str) -> None:
-    """A check of any kind that meets a shortage is no verdict; told once, and it goes on."""
+    """A check of any kind that meets a shortage has no verdict; it is reported once and goes on."""
     heard = Heard()
     server = f"{host}:80"
     pool = checked_pool(reactor, server, kind, heard)
@@ -169,7 +171,7 @@ async def test_checks_that_cannot_be_made(reactor: Any, kind: str, host: str) ->
     what = await heard.line("began: ")
     missing = OURS[host].format(server)
     assert what.startswith(f"began: the health checks of default cannot run: {missing}: ")
-    # A verdict comes with the next check once there is a way to the server.
+    # The next check has a verdict, once there is a route to the server.
     ip("addr add 198.51.100.77/32 dev lo")
     ip(f"route replace unreachable {host}")
     down = await heard.line(f"{server} down: ")
@@ -181,7 +183,7 @@ async def test_checks_that_cannot_be_made(reactor: Any, kind: str, host: str) ->
 @pytest.mark.parametrize("kind", CHECK_KINDS)
 @pytest.mark.parametrize("endpoint", ["127.0.0.1:1", "unix:/nowhere", "localhost:1"])
 async def test_checks_without_a_descriptor(reactor: Any, kind: str, endpoint: str) -> None:
-    """A check that gets no descriptor is no verdict either."""
+    """A check without a descriptor has no verdict."""
     heard = Heard()
     pool = checked_pool(reactor, endpoint, kind, heard)
     with Exhaustion():
@@ -194,13 +196,13 @@ async def test_checks_without_a_descriptor(reactor: Any, kind: str, endpoint: st
 
 
 def checked_pool(reactor: Any, server: str, kind: str, heard: Heard) -> Pool:
-    """A pool of `server`, which is checked quickly."""
+    """Return a pool of `server` with frequent checks."""
     check = HealthCheck(kind=kind, interval=0.05, timeout=1.0, fall=1, rise=1)
     return Pool(reactor, [server], health_check=check, observer=heard)
 
 
 async def test_a_probe_of_your_own(reactor: Any) -> None:
-    """A probe of a user's may tell a shortage too; the server stays what it was."""
+    """A user's own probe may report a shortage too; the server keeps its state."""
     heard = Heard()
 
     class Licensed:
@@ -231,7 +233,7 @@ async def test_a_probe_of_your_own(reactor: Any) -> None:
 async def test_the_addresses_of_a_name(
     proxied: Proxied, refusing: Refusing, addresses: tuple[str, ...], blamed: bool
 ) -> None:
-    """That there is no route to one address of a name does not excuse another that refuses."""
+    """If one address of a name has no route and another refuses, the server is blamed."""
     known = Known(addresses)
     port = int(refusing().rpartition(":")[2])
     await proxied.start()
@@ -247,7 +249,7 @@ async def test_the_addresses_of_a_name(
 
 
 class Known:
-    """Stands in for `Names`: knows the addresses of every name, and looks none up."""
+    """A double of `Names` with fixed addresses for every name, and no look-ups."""
 
     def __init__(self, addresses: tuple[str, ...]) -> None:
         self._addresses = addresses
@@ -263,7 +265,7 @@ class Known:
 
 
 async def test_an_observer_that_hears_no_pressure(proxied: Proxied) -> None:
-    """An observer without these methods breaks nothing."""
+    """An observer without the methods for pressure causes no error."""
 
     class Old:
         def connect_failed(self, upstream: str, error: str) -> None: ...
@@ -280,7 +282,7 @@ async def test_an_observer_that_hears_no_pressure(proxied: Proxied) -> None:
 
 @pytest.mark.parametrize("lacking", ["descriptors", "ports"])
 async def test_discovery_names_the_shortage(reactor: Any, lacking: str) -> None:
-    """A look-up that meets a shortage of ours keeps the servers, and says which limit it is."""
+    """If a look-up meets a shortage, the pool keeps its servers; the message names the limit."""
     heard = Heard()
     discover = Discover("dns", name="web.test", port=80, nameservers=("127.0.0.1:53",))
     pool = Pool(reactor, ["127.0.0.1:1"], discover=discover, observer=heard)
@@ -300,7 +302,7 @@ async def test_discovery_names_the_shortage(reactor: Any, lacking: str) -> None:
 
 
 def test_whose_fault_an_error_is() -> None:
-    """What is ours and what is the server's, by errno and by kind of endpoint."""
+    """The errno and the kind of endpoint decide whether an error is evproxy's or the server's."""
     ours = {"EMFILE", "ENFILE", "ENOBUFS", "ENOMEM", "EADDRNOTAVAIL", "EACCES", "EPERM"}
     for name in ours | {"ENETUNREACH", "EADDRINUSE", "EAFNOSUPPORT", "ENETDOWN"}:
         assert shortage_of(getattr(errno, name), "10.0.0.1:80") is not None, name

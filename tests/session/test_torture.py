@@ -1,4 +1,4 @@
-"""Two hundred sessions at once, by chance: every byte is checked, and nothing is left."""
+"""Two hundred random sessions at once: every byte is checked, and nothing is left."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ SESSIONS = 200
 
 @define
 class Pair:
-    """The two agents of one session, and what they planned."""
+    """The two agents of one session, and their plans."""
 
     client: Agent
     server: Agent
@@ -38,7 +38,7 @@ class Pair:
     port: int
 
     def wrongs(self, record: SessionRecord, forgetful: bool) -> Iterator[str]:
-        """What is not as it must be, given that this is the session's record."""
+        """Return the faults of the session, given its record."""
         client, server = self.client, self.server
         yield from received_wrong("server", server, client, self.client_plan, forgetful)
         yield from received_wrong("client", client, server, self.server_plan, forgetful)
@@ -62,9 +62,9 @@ def received_wrong(
     name: str, receiver: Agent, sender: Agent, plan: Plan, forgetful: bool
 ) -> Iterator[str]:
     """
-    What is wrong with what one agent got of the other one's bytes.
+    Return the faults in the bytes that one agent got from the other.
 
-    Twisted's own transports are `forgetful`: when a send fails, they do not read any more.
+    Twisted's own transports are `forgetful`: after a failed send, they do not read any more.
     """
     got = f"{name} got {receiver.received} of {sender.sent} bytes"
     if receiver.wrong is not None:
@@ -89,8 +89,10 @@ def received_wrong(
 @pytest.mark.deadline(40)
 async def test_two_hundred_sessions_by_chance(proxied: Proxied, no_collector: None) -> None:
     """
-    Whatever peers do, each gets the other's bytes, an end only after all of them, and all of
-    them if they were delivered before a reset; afterwards nothing of a session is left.
+    Whatever the peers do, each gets the other's bytes in order.
+
+    A peer gets an end only after all bytes, and all bytes that were delivered before a reset.
+    Afterwards, nothing of a session is left.
     """
     seed = int(os.environ.get("EVPROXY_TEST_SEED") or random.randrange(2**32))
     chance = random.Random(seed)
@@ -113,7 +115,7 @@ async def test_two_hundred_sessions_by_chance(proxied: Proxied, no_collector: No
 
 
 async def run(proxied: Proxied, chance: random.Random) -> list[Pair]:
-    """Connect the sessions, let them all act at once, and wait until each one is over."""
+    """Connect the sessions, let all agents act at once, and wait until each session is over."""
     over: Deferred[None] = Deferred()
     acting = 2 * SESSIONS
 
@@ -145,6 +147,6 @@ async def run(proxied: Proxied, chance: random.Random) -> list[Pair]:
         pair.server.start()
     await over
     await proxied.observed.ended(SESSIONS)
-    # The last one is still being closed when it is observed.
+    # The observer is notified of the last session while its sockets are still being closed.
     await deferLater(proxied.reactor, 0)
     return pairs

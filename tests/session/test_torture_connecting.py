@@ -1,4 +1,4 @@
-"""A hundred and twenty clients that send, end and reset while they are being connected."""
+"""A hundred and twenty clients send, end and reset before their servers are connected."""
 
 from __future__ import annotations
 
@@ -24,17 +24,17 @@ CONNECT_TIMEOUT = 0.4
 """Seconds until a session goes on to the second server, the one that answers."""
 
 KEY = 4
-"""The bytes at the beginning of each client's that say which one it is."""
+"""How many bytes at the beginning of a client's content identify the client."""
 
 
 @frozen
 class Plan:
     """
-    What a client will do.
+    The plan of a client.
 
-    It sends the first `early` bytes of `content`, waits, sends the others, and waits again:
-    `waits`, in seconds.  Then it ends its stream and reads the answer, if it `ends`, and
-    resets its connection, if it `resets`, after the third wait.
+    The client sends the first `early` bytes of `content`, waits, sends the rest, and waits again;
+    `waits` are in seconds.  If `ends`, it then ends its stream and reads the answer.  If `resets`,
+    it resets its connection after the third wait.
     """
 
     content: bytes
@@ -45,7 +45,7 @@ class Plan:
 
     @classmethod
     def drawn(cls, number: int, chance: random.Random) -> Plan:
-        """A plan by chance: about what is kept of a client, and about the connect timeout."""
+        """Return a random plan, with sizes and waits near evproxy's bounds."""
         size = chance.choice((KEY, 100, 5000, 65536, 65537, 131072, 300_000))
         ends, resets = chance.choice(((True, False), (True, False), (False, True), (True, True)))
         return cls(
@@ -66,13 +66,13 @@ class Plan:
 
 
 def answer_to(content: bytes) -> bytes:
-    """What a server answers to `content`, if it got that whole."""
+    """Return the server's answer to the whole `content`."""
     return sha256(content).digest() * (1 + int.from_bytes(content[:KEY], "big") * 20)
 
 
 @define
 class Client:
-    """One client, and what became of it: `got` is all that it read, and how that ended."""
+    """One client and its outcome: `got` has the bytes that it read, and how the stream ended."""
 
     reactor: Any
     peer: Peer
@@ -94,7 +94,7 @@ class Client:
             self.got = await peer.rest()
 
     def wrongs(self, record: SessionRecord, served: tuple[bytes, str] | None) -> Iterator[str]:
-        """What is not as it must be, given its session's record and what the server got."""
+        """Return the faults, given the session's record and the bytes that the server got."""
         plan = self.plan
         ways = {Ending.LEFT, Ending.RESET} if plan.resets else {Ending.FINISHED}
         if plan.ends and plan.resets:
@@ -115,7 +115,7 @@ class Client:
 
 
 class Servers:
-    """Takes all connections of one listening socket; `got` says by key what came on each."""
+    """Accepts all connections of one listening socket; `got` has the bytes of each, by key."""
 
     def __init__(self, proxied: Proxied, chance: random.Random) -> None:
         self._proxied = proxied
@@ -143,11 +143,11 @@ class Servers:
             try:
                 await peer.send(answer_to(bytes(got)))
             except (ConnectionResetError, BrokenPipeError):
-                """The client has reset its connection since."""
+                """The client has reset its connection in the meantime."""
         peer.close()
 
     async def end(self) -> None:
-        """Take what still waits, and wait until each connection is over."""
+        """Accept the waiting connections, and wait until each connection is over."""
         for _ in range(2):
             await turn(self._proxied.reactor)
         self._accepting.addErrback(lambda reason: reason.trap(CancelledError))
@@ -160,8 +160,10 @@ async def test_clients_by_chance_while_they_are_connected(
     proxied: Proxied, unanswered: Unanswered, no_collector: None
 ) -> None:
     """
-    What clients send before they are connected arrives in order and whole, an end only after
-    all of it and never for a reset; afterwards nothing of a session is left.
+    Bytes from before the connect arrive in order and whole.
+
+    An end arrives only after all bytes, and never in place of a reset.  Afterwards, nothing of a
+    session is left.
     """
     seed = int(os.environ.get("EVPROXY_TEST_SEED") or random.randrange(2**32))
     chance = random.Random(seed)
@@ -195,7 +197,7 @@ async def test_clients_by_chance_while_they_are_connected(
 
 
 class InOrder:
-    """A balancer that begins with the first server, always."""
+    """A balancer that always begins with the first server."""
 
     def __init__(self) -> None:
         self._servers: list[Any] = []

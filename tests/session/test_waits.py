@@ -17,7 +17,7 @@ from tests.support.unreachable import Refusing
 async def test_a_client_waits_though_one_server_refuses(
     reactor: Any, pooled: Pooled, refusing: Refusing
 ) -> None:
-    """A session that one server refused waits for the others while they are full."""
+    """If one server refuses and the others are full, the session waits for the others."""
     server = pooled.closes(Listening.tcp(reactor))
     refuses, full = refusing(), f"127.0.0.1:{server.port}"
     pooled.start(refuses, UpstreamServer(full, max_sessions=1), queue_timeout=60.0, queue_size=3)
@@ -42,7 +42,7 @@ async def test_a_client_waits_though_one_server_refuses(
 async def test_nobody_waits_for_a_server_that_was_tried(
     reactor: Any, pooled: Pooled, refusing: Refusing
 ) -> None:
-    """A session that every server has refused is reset at once, whoever is full meanwhile."""
+    """If every server has refused a session, evproxy resets it at once, even if some are full."""
     refuses = refusing()
     pooled.start(UpstreamServer(refuses, max_sessions=1), queue_timeout=60.0)
     clients = [pooled.client() for _ in range(3)]
@@ -54,7 +54,7 @@ async def test_nobody_waits_for_a_server_that_was_tried(
 
 
 async def test_a_client_that_leaves_gives_up_its_place(reactor: Any, pooled: Pooled) -> None:
-    """Who leaves while it waits is not given the slot, and its place goes to another."""
+    """A waiting client that leaves gets no slot, and another session gets its place."""
     server = pooled.closes(Listening.tcp(reactor))
     full = UpstreamServer(f"127.0.0.1:{server.port}", max_sessions=1)
     pooled.start(full, queue_timeout=60.0, queue_size=1)
@@ -79,7 +79,7 @@ async def test_a_client_that_leaves_gives_up_its_place(reactor: Any, pooled: Poo
 
 
 class Gives:
-    """A balancer that gives what `what` makes of its servers."""
+    """A balancer that returns the result of `what` for its servers."""
 
     def __init__(self, what: Callable[[Sequence[Candidate]], Any]) -> None:
         self.what = what
@@ -93,7 +93,7 @@ class Gives:
 
 
 async def test_nobody_waits_for_a_balancer_that_gives_nothing(reactor: Any, pooled: Pooled) -> None:
-    """The client is reset at once, and the record says that it is the balancer."""
+    """evproxy resets the client at once, and the record's error names the balancer."""
     server = pooled.closes(Listening.tcp(reactor))
     address = f"127.0.0.1:{server.port}"
     pooled.start(address, balance=Gives(lambda servers: iter(())), queue_timeout=3600.0)
@@ -108,7 +108,7 @@ async def test_nobody_waits_for_a_balancer_that_gives_nothing(reactor: Any, pool
 async def test_a_balancer_that_gives_no_server(
     reactor: Any, pooled: Pooled, logged_errors: LoggedErrors
 ) -> None:
-    """What is no server ends the session that it was given to, with a plain reason."""
+    """If a balancer returns an object that is no server, the session ends with a clear reason."""
     server = pooled.closes(Listening.tcp(reactor))
     balancer = Gives(lambda servers: iter([None]))
     pooled.start(f"127.0.0.1:{server.port}", balance=balancer)

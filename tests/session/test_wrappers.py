@@ -1,4 +1,4 @@
-"""What is between a socket and its session closes the connection: that closes, and at once."""
+"""When code between a socket and its session closes the connection, evproxy closes it at once."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ HEADER = b"PROXY TCP4 192.0.2.1 192.0.2.2 1111 80\r\n"
 async def test_scanners_do_not_fill_a_listener(
     proxied: Proxied, tmp_path: Any, listen: str, stay: bool
 ) -> None:
-    """Whether those without a PROXY header stay or leave: who comes after them is served."""
+    """Whether clients without a PROXY header stay or leave, later clients are served."""
     await proxied.start(listen=listen.format(tmp_path / "proxy"), max_sessions=5)
     scanners = [proxied.client() for _ in range(5)]
     for scanner in scanners:
@@ -70,7 +70,7 @@ async def test_scanners_do_not_fill_a_listener(
 
 
 async def asked(server: Peer) -> tuple[bytes, bool]:
-    """The first byte that a server gets, if there is one, and whether it was reset before."""
+    """Return the first byte that a server gets, if any, and whether it was reset before."""
     try:
         return await server.some(1), False
     except ConnectionResetError:
@@ -81,7 +81,7 @@ async def asked(server: Peer) -> tuple[bytes, bool]:
 async def test_a_scanner_behind_tls(
     proxied: Proxied, certificates: Certificates, answers: bool
 ) -> None:
-    """It gets a close_notify, and whether it answers that or not, it is gone at once."""
+    """A scanner gets a close_notify and is gone at once, whether it answers or not."""
     pem = certificates.pem
     await proxied.start(listen=f"haproxy:ssl:0:interface=127.0.0.1:privateKey={pem}:certKey={pem}")
     client = SecuredPeer(proxied.client(), certificates.client)
@@ -101,7 +101,7 @@ async def test_a_scanner_behind_tls(
 async def test_a_scanner_behind_tls_while_nothing_is_connected(
     proxied: Proxied, certificates: Certificates, unanswered: Unanswered
 ) -> None:
-    """The same while the session waits for its server."""
+    """A scanner is gone at once, too, while the session waits for its server."""
     pem = certificates.pem
     await proxied.start(
         listen=f"haproxy:ssl:0:interface=127.0.0.1:privateKey={pem}:certKey={pem}",
@@ -119,7 +119,7 @@ async def test_a_scanner_behind_tls_while_nothing_is_connected(
 async def test_an_idle_client_of_a_timeout_factory(
     proxied: Proxied, unanswered: Unanswered, reachable: bool
 ) -> None:
-    """Twisted's own timeout closes the connection when it is over, whatever the session does."""
+    """Twisted's own timeout closes the connection when it expires, whatever the session does."""
     await proxied.start(
         upstreams=None if reachable else [unanswered.name],
         connect_timeout=60,
@@ -140,7 +140,7 @@ async def test_an_idle_client_of_a_timeout_factory(
 
 @pytest.mark.parametrize("wrap", [Doors, lambda factory: factory])
 async def test_one_too_many_behind_a_wrapper(proxied: Proxied, wrap: Any) -> None:
-    """A port that does not pause closes who is over the bound on sessions, wrapped or not."""
+    """A port that does not pause closes clients over the bound on sessions, wrapped or not."""
     await proxied.start(max_sessions=1)
     endpoint = TCP4ServerEndpoint(proxied.reactor, 0, interface="127.0.0.1")
     port = await endpoint.listen(wrap(proxied.factory))
@@ -154,7 +154,7 @@ async def test_one_too_many_behind_a_wrapper(proxied: Proxied, wrap: Any) -> Non
 
 
 async def queued_behind_tls(proxied: Proxied, certificates: Certificates) -> SecuredPeer:
-    """A client with TLS that is sent more than it takes, and that a wrapper closes."""
+    """A client with TLS that a wrapper closes while bytes are queued for the client."""
     pem = certificates.pem
     wrapping = Wrapping()
     await proxied.start(
@@ -176,7 +176,7 @@ async def queued_behind_tls(proxied: Proxied, certificates: Certificates) -> Sec
 async def test_a_wrapper_above_tls_with_bytes_queued(
     proxied: Proxied, certificates: Certificates
 ) -> None:
-    """What was written before is delivered, and then the close_notify."""
+    """The client gets the bytes that were written before, and then the close_notify."""
     client = await queued_behind_tls(proxied, certificates)
     received, end = await client.rest()
     assert end == CLOSED
@@ -189,7 +189,7 @@ async def test_a_wrapper_above_tls_with_bytes_queued(
 async def test_a_tls_client_that_takes_nothing(
     proxied: Proxied, certificates: Certificates
 ) -> None:
-    """It is waited for as long as for a half-close."""
+    """For a TLS client that reads nothing, evproxy waits until the half-close timeout."""
     client = await queued_behind_tls(proxied, certificates)
     await is_over(proxied, Side.DOWNSTREAM, Ending.RESET, Phase.RELAYING)
     _, end = await client.rest()
@@ -199,7 +199,7 @@ async def test_a_tls_client_that_takes_nothing(
 async def test_a_wrapper_above_tls_of_a_server(
     proxied: Proxied, certificates: Certificates
 ) -> None:
-    """The upstream side closes as the downstream one does."""
+    """The upstream side closes in the same way as the downstream side."""
     wrapping = Wrapping(upstream=True)
     port, trusted = proxied.upstream.port, certificates.authorities
     await proxied.start(
@@ -220,7 +220,7 @@ async def test_a_wrapper_above_tls_of_a_server(
 
 
 async def test_a_limit_on_connections(proxied: Proxied) -> None:
-    """Twisted's own limit closes what is over it, and only that."""
+    """Twisted's own limit closes only the connections over the limit."""
 
     def limited(factory: ProxyFactory) -> Any:
         limit: Any = LimitTotalConnectionsFactory()
@@ -263,7 +263,7 @@ async def test_a_throttle(proxied: Proxied) -> None:
 
 
 async def test_bulk_through_a_wrapper(proxied: Proxied) -> None:
-    """A sink that paused its producer again and again is resumed as often."""
+    """Each time a sink has paused its producer, the producer is resumed."""
     wrapping = Wrapping()
     await proxied.start(**wrapping.arguments())
     client, server = await proxied.pair()

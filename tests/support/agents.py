@@ -1,8 +1,8 @@
 """
 Peers that act on their own: each sends, reads, pauses, ends or resets as its random plan says.
 
-What an agent sends is a function of its key and the offset, so that whoever receives it can
-check every byte.
+The content of an agent is a function of its key and the offset, so the receiver can check every
+byte.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ LONGEST = 3 * 1024 * 1024
 """The most bytes that one agent sends."""
 
 PERIOD = 999_983
-"""After this many bytes content repeats: a prime, so that no buffer size divides it."""
+"""The content repeats after this many bytes: a prime, so it is no multiple of a buffer size."""
 
 _PATTERN = random.Random(PERIOD).randbytes(PERIOD)
 _CONTENT = memoryview(_PATTERN * (LONGEST // PERIOD + 3))
@@ -34,12 +34,12 @@ _CONTENT = memoryview(_PATTERN * (LONGEST // PERIOD + 3))
 @frozen
 class Plan:
     """
-    What an agent will do.
+    The plan of an agent.
 
-    It sends `total` bytes of its content in pieces of up to `piece` bytes, reads up to `read`
-    at a time, pauses
-    with probability `pause` after each, for up to `longest_pause` seconds, and resets once it
-    has sent `reset_after_sent` or received `reset_after_received` bytes.
+    The agent sends `total` bytes of its content in pieces of up to `piece` bytes, and reads up to
+    `read` bytes at a time.  After each piece it pauses with probability `pause`, for up to
+    `longest_pause` seconds.  It resets once it has sent `reset_after_sent` bytes or received
+    `reset_after_received` bytes.
     """
 
     start: int
@@ -53,7 +53,7 @@ class Plan:
 
     @classmethod
     def drawn(cls, chance: random.Random) -> Plan:
-        """A plan by chance: mostly little to send, sometimes bulk; three in ten end by a reset."""
+        """Return a random plan: mostly few bytes, sometimes bulk; three in ten end with a reset."""
         total = int(2 ** chance.uniform(0, LONGEST.bit_length() - 1))
         reset = chance.random()
         return cls(
@@ -68,7 +68,7 @@ class Plan:
         )
 
     def content(self, offset: int, count: int) -> memoryview:
-        """`count` bytes of what is sent, from `offset` on."""
+        """Return `count` bytes of the content, from `offset` on."""
         return _CONTENT[self.start + offset : self.start + offset + count]
 
 
@@ -77,17 +77,17 @@ class Agent:
     """
     One peer on a connected socket.
 
-    `sent`: bytes the kernel took from it.  `received`: bytes that it got, each checked.
-    `ended`: it ended its stream.  `resets`: it reset its connection, and `emptied` says
-    whether its kernel had delivered everything then.  `saw_end`, `saw_reset`: how the other
-    one's stream ended.  `wrong`: the offset of the first piece that was not the other one's.
+    `sent`: bytes that the kernel took from the agent.  `received`: bytes that it got, each checked.
+    `ended`: the agent ended its stream.  `resets`: the agent reset its connection; `emptied` says
+    whether its kernel had delivered everything by then.  `saw_end`, `saw_reset`: how the stream of
+    the other agent ended.  `wrong`: the offset of the first wrong piece.
 
     :param reactor: Twisted's.
-    :param sock: connected.
-    :param plan: what it does.
-    :param expected: the plan of the other one.
-    :param chance: decides piece by piece.
-    :param done: called once, when nothing will happen any more.
+    :param sock: a connected socket.
+    :param plan: the plan of this agent.
+    :param expected: the plan of the other agent.
+    :param chance: the random source for each piece.
+    :param done: called once, when the agent has finished.
     """
 
     def __init__(
@@ -112,7 +112,7 @@ class Agent:
         self.wrong: int | None = None
 
     def start(self) -> None:
-        """Begin to act."""
+        """Start acting."""
         self._reactor.addReader(self)
         self._reactor.addWriter(self)
 
@@ -128,7 +128,7 @@ class Agent:
 
     def doWrite(self) -> None:
         if self._closed:
-            # It was closed by what it read in this very turn.
+            # A read in the same turn has closed the socket.
             return
         plan = self._plan
         left = plan.total - self.sent
@@ -204,7 +204,7 @@ class Agent:
         if self._closed:
             return
         self.saw_reset = True
-        # What came before the reset is still there; the error itself is told once.
+        # Bytes from before the reset are still readable; the kernel reports the error only once.
         with contextlib.suppress(ConnectionResetError):
             self._read_all()
         self._read_all()

@@ -17,16 +17,15 @@ IN, OUT, HUNG_UP = select.POLLIN, select.POLLOUT, select.POLLERR | select.POLLHU
 
 class Batches:
     """
-    Stands in for the engine's epoll object, and remembers what it gave.
+    A double of the engine's epoll object, which records its results.
 
-    `seen` has the descriptors of each batch in order, `registered` those that were new, each
-    with how many batches there had been, `waits` how long each poll might take.  `before` is
-    called before each poll, so that peers can act where the reactor has no turn.  `order`:
-    these come in a batch in this order, and after the others.
+    `seen` has the descriptors of each batch in order.  `registered` has the new descriptors, each
+    with the number of batches before.  `waits` has the timeout of each poll.  `before` is called
+    before each poll, so peers can act while the reactor has no turn.  `order`: these descriptors
+    come last in a batch, in this order.
 
-    `reactors`: the epoll objects that are watched, which are the reactor's.  They are left out of
-    what is remembered, and what comes with an event of theirs is no batch.  `led`: how often one
-    was registered.
+    `reactors`: the watched epoll objects, which are the reactor's.  The records leave them out, and
+    do not count a poll with one of their events as a batch.  `led`: how often one was registered.
     """
 
     def __init__(self) -> None:
@@ -45,7 +44,7 @@ class Batches:
         return bool(self.reactors)
 
     def made(self) -> Batches:
-        """The engine asks for an epoll object."""
+        """Called when the engine makes an epoll object."""
         self._epoll = select.epoll()
         return self
 
@@ -82,7 +81,7 @@ class Batches:
 
 
 class Trigger:
-    """Calls something in a batch, before what became ready after it was pulled."""
+    """Calls a function in a batch, before the events of sockets that become ready later."""
 
     sink = None
 
@@ -101,7 +100,7 @@ class Trigger:
         self._call()
 
     def event_failed(self) -> None:
-        """It is logged."""
+        """Do nothing: the engine has logged the exception."""
 
     def _close(self) -> None:
         os.close(self._read_end)
@@ -110,7 +109,7 @@ class Trigger:
 
 @pytest.fixture
 def batches(monkeypatch: pytest.MonkeyPatch) -> Batches:
-    """What the epoll object of the one engine made in the test gives."""
+    """The batches of the only engine of the test."""
     batches = Batches()
     monkeypatch.setattr(engine, "select", SimpleNamespace(epoll=batches.made))
     return batches
@@ -124,7 +123,7 @@ def ready(descriptor: int, mask: int) -> bool:
 
 
 def wait_ready(descriptor: int, mask: int) -> None:
-    """Wait for an event of the kernel's, giving the reactor no turn."""
+    """Wait for an event from the kernel, without a turn of the reactor."""
     for _ in range(100_000):
         if ready(descriptor, mask):
             return
@@ -133,7 +132,7 @@ def wait_ready(descriptor: int, mask: int) -> None:
 
 @pytest.fixture
 def no_holes() -> Iterator[Callable[[int], None]]:
-    """Takes every free descriptor number up to one; given back after the test."""
+    """A function that takes every free descriptor number up to a given one, until the test ends."""
     taken: list[int] = []
 
     def take(most: int) -> None:

@@ -1,4 +1,4 @@
-"""Clients and servers that block: for a proxy that is a process of its own."""
+"""Blocking clients and servers, for a proxy in another process."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from tests.support.twistd import PATIENCE
 
 
 def rest(peer: socket.socket) -> tuple[bytes, str]:
-    """All that still comes, and how it ends."""
+    """Return all remaining bytes, and how the stream ends."""
     received = b""
     try:
         while data := peer.recv(65536):
@@ -24,7 +24,7 @@ def rest(peer: socket.socket) -> tuple[bytes, str]:
 
 
 def page(port: int) -> bytes:
-    """What an HTTP server at `port` of 127.0.0.1 answers."""
+    """Return the answer of an HTTP server at `port` of 127.0.0.1."""
     with socket.create_connection(("127.0.0.1", port), PATIENCE) as client:
         client.sendall(b"GET / HTTP/1.0\r\n\r\n")
         return rest(client)[0]
@@ -34,7 +34,7 @@ class Upstream:
     """
     A server that accepts, and clients of a proxy in front of it.
 
-    `option`: what makes it the proxy's upstream server.
+    `option`: the option that makes it the proxy's upstream server.
     """
 
     def __init__(self) -> None:
@@ -46,7 +46,7 @@ class Upstream:
         self.option = f"--upstream=127.0.0.1:{self._socket.getsockname()[1]}"
 
     def connect(self, port: int) -> tuple[socket.socket, socket.socket]:
-        """A client of the proxy at `port` and its server; a byte has gone each way."""
+        """Return a client of the proxy at `port` and its server; a byte has gone each way."""
         client = self._open.enter_context(socket.create_connection(("127.0.0.1", port), PATIENCE))
         server = self._open.enter_context(self.accept())
         server.settimeout(PATIENCE)
@@ -57,11 +57,11 @@ class Upstream:
         return client, server
 
     def accept(self) -> socket.socket:
-        """The next connection to the server."""
+        """Return the next connection to the server."""
         return self._socket.accept()[0]
 
     def session(self, port: int) -> str:
-        """A whole session; its peer, as the log has it."""
+        """Run a whole session; return the address of the client, as in the log."""
         client, server = self.connect(port)
         peer = "{}:{}".format(*client.getsockname())
         client.close()

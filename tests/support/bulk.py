@@ -1,4 +1,4 @@
-"""More bytes than fit anywhere, and what is counted of them."""
+"""More bytes than any buffer holds, and checks of byte counts."""
 
 from __future__ import annotations
 
@@ -17,17 +17,17 @@ ENDLESS = memoryview(BULK * 9)
 """More than the kernel ever takes while nobody reads."""
 
 MANY = bytes(range(256)) * 4096
-"""1 MiB: more than one read, and no more than is sent in a moment."""
+"""1 MiB: more than one read, and sent in a moment."""
 
 
 def counted(proxied: Proxied) -> tuple[int, int, Ending]:
-    """What the record of the only session says."""
+    """Return the byte counts in the record of the only session."""
     [record] = proxied.observed.records
     return record.bytes_to_upstream, record.bytes_to_downstream, record.reason.how
 
 
 async def fill(reactor: Any, sender: Peer) -> int:
-    """Send until nothing is taken any more, and say how many bytes of `ENDLESS` were."""
+    """Send until no more bytes are taken; return how many bytes of `ENDLESS` were taken."""
     sent = quiet = 0
     while quiet < 20:
         taken = sender.send_now(ENDLESS[sent:])
@@ -39,12 +39,12 @@ async def fill(reactor: Any, sender: Peer) -> int:
 
 
 def roles(side: Side, client: Peer, server: Peer) -> tuple[Peer, Peer]:
-    """The peer at `side`, and the other one."""
+    """Return the peer at `side`, and the other peer."""
     return (client, server) if side is Side.DOWNSTREAM else (server, client)
 
 
 async def passes(one: Any, other: Any) -> None:
-    """Much that is sent by the one arrives at the other."""
+    """Check that many bytes from one peer arrive at the other."""
     sending = Deferred.fromCoroutine(one.send(MANY))
     assert await other.receive(len(MANY)) == MANY
     await sending

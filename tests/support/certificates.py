@@ -1,4 +1,4 @@
-"""Certificate authorities of tests, and what they issue."""
+"""Certificate authorities of tests, and their certificates."""
 
 from __future__ import annotations
 
@@ -25,20 +25,20 @@ class Authority:
 
     @classmethod
     def new(cls) -> Authority:
-        """A new one."""
+        """Return a new authority."""
         key = ec.generate_private_key(ec.SECP256R1())
         name = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, "Test authority")])
         return cls(key, certificate(name, name, key, key, True, [], DAY))
 
     def issue(self, names: list[x509.GeneralName], lasts: datetime.timedelta) -> Identity:
-        """A certificate for `names` that ends `lasts` from now."""
+        """Return a certificate for `names` that expires `lasts` from now."""
         key = ec.generate_private_key(ec.SECP256R1())
         subject = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, "Test server")])
         issuer = self.certificate.subject
         return Identity(key, certificate(subject, issuer, key, self.key, False, names, lasts))
 
     def save(self, directory: Path) -> str:
-        """The path of a PEM file with its certificate."""
+        """Write the certificate to a PEM file, and return its path."""
         path = directory / "ca.pem"
         path.write_bytes(self.certificate.public_bytes(serialization.Encoding.PEM))
         return str(path)
@@ -72,7 +72,7 @@ def certificate(
         .not_valid_before(now - 10 * DAY)
         .not_valid_after(now + lasts)
         .add_extension(x509.BasicConstraints(ca=is_authority, path_length=None), critical=True)
-        # Python 3.13 verifies strictly (RFC 5280), and wants these of every certificate.
+        # Python 3.13 verifies strictly (RFC 5280), and requires these in every certificate.
         .add_extension(x509.SubjectKeyIdentifier.from_public_key(key.public_key()), critical=False)
         .add_extension(issued_by, critical=False)
         .add_extension(_usage(is_authority), critical=True)
@@ -83,7 +83,7 @@ def certificate(
 
 
 def _usage(is_authority: bool) -> x509.KeyUsage:
-    """An authority signs certificates; others sign what they send in a handshake."""
+    """Return the key usage: authorities sign certificates, others sign their handshakes."""
     return x509.KeyUsage(
         digital_signature=not is_authority,
         content_commitment=False,
@@ -99,7 +99,7 @@ def _usage(is_authority: bool) -> x509.KeyUsage:
 
 @frozen
 class Certificates:
-    """A certificate for 127.0.0.1, whom to trust for it, and contexts of both sides."""
+    """A certificate for 127.0.0.1, its authority, and contexts of both sides."""
 
     pem: str
     authorities: str
@@ -107,7 +107,7 @@ class Certificates:
     server: ssl.SSLContext
 
     def offering(self, *protocols: str) -> ssl.SSLContext:
-        """A client's context that offers `protocols` (ALPN)."""
+        """Return a client's context that offers `protocols` (ALPN)."""
         context = ssl.create_default_context(cafile=f"{self.authorities}/ca.pem")
         context.set_alpn_protocols(protocols)
         return context
@@ -115,7 +115,7 @@ class Certificates:
 
 @pytest.fixture(scope="module")
 def certificates(tmp_path_factory: pytest.TempPathFactory) -> Certificates:
-    """What one authority issued for this module's tests."""
+    """The certificates of one authority for the tests of a module."""
     directory = tmp_path_factory.mktemp("tls")
     authority = Authority.new()
     identity = authority.issue([x509.IPAddress(ipaddress.ip_address("127.0.0.1"))], DAY)

@@ -1,4 +1,4 @@
-"""What the collector would find, and what is alive: for tests that nothing of a session stays."""
+"""Counts garbage and live objects, for tests that a session leaves nothing behind."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ KEPT = (Destination, Pipe)
 
 @pytest.fixture
 def no_collector() -> Iterator[None]:
-    """What only the collector would find stays to be found."""
+    """Turn off the collector during the test, so cycles stay."""
     gc.collect()
     gc.disable()
     yield
@@ -25,12 +25,12 @@ def no_collector() -> Iterator[None]:
 
 
 def alive() -> Counter[str]:
-    """How many objects there are of each type of evproxy's but those that are kept for reuse."""
+    """Count the objects of each evproxy type, except objects that are kept for reuse."""
     return _of_sessions(gc.get_objects())
 
 
 def garbage() -> Counter[str]:
-    """How many objects of each type of evproxy's only the collector finds.  It keeps none."""
+    """Count the objects of each evproxy type that only the collector frees, and free them."""
     gc.set_debug(gc.DEBUG_SAVEALL)
     try:
         gc.collect()

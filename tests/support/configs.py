@@ -56,7 +56,7 @@ drain = 0
 def problems(
     text: str, endpoint_fault: Fault | None = None, listen_fault: Fault | None = None
 ) -> list[str]:
-    """The lines that `text` is told; none if it is good."""
+    """Return the problems of `text`; none if it is good."""
     try:
         parse(text, Surroundings("", endpoint_fault, listen_fault))
     except ConfigErrors as errors:

@@ -1,9 +1,9 @@
 """
-Commands of ``docker run``, run without Docker: as process 1 of namespaces of their own.
+Runs ``docker run`` commands without Docker: as process 1 of separate namespaces.
 
-What is run has the user, the volumes, the read-only file system and the limits that the command
-says, a network with nothing but a loopback, where the name ``app`` is 127.0.0.1, and the files
-of this machine for an image.
+The process has the user, the volumes, the read-only file system and the limits of the command.  Its
+network has only a loopback interface, where the name ``app`` is 127.0.0.1.  Its image is the files
+of this machine.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ from tests.support.programs import requires_program
 from tests.support.twistd import PATIENCE, ROOT, TWISTD, environment
 
 PROGRAMS = {"twistd": TWISTD, "python": sys.executable}
-"""What programs of the image are here."""
+"""The programs of the image, and their paths on this machine."""
 
 MOUNTS = """
 set -e
@@ -39,22 +39,22 @@ mount -t tmpfs none /run
 mount -t tmpfs none /srv
 shift
 """
-"""The shell script that a container begins with."""
+"""The shell script that runs first in a container."""
 
 NOT_HERE = {"publish", "stop-timeout", "cap-drop"}
-"""The options whose work is done by the namespace, by who stops it, or by having a user."""
+"""The options that are ignored, because namespaces, the test or the user have the same effect."""
 
 
 @frozen
 class Command:
-    """A ``docker run``: its options, and what the container runs."""
+    """A ``docker run`` command: its options, and the command line in the container."""
 
     options: tuple[tuple[str, str], ...]
     arguments: tuple[str, ...]
 
     @classmethod
     def read(cls, line: str, image: str, entry: Sequence[str]) -> Command:
-        """The command in `line`; `entry` is the entry point of the `image`."""
+        """Parse the command in `line`; `entry` is the entry point of the `image`."""
         program, verb, *words = shlex.split(line)
         assert (program, verb) == ("docker", "run")
         place = words.index(image)
@@ -64,11 +64,11 @@ class Command:
         return cls(tuple(given.items()), (*start, *words[place + 1 :]))
 
     def option(self, name: str) -> str:
-        """The value of an option, empty if it is not given."""
+        """Return the value of an option, empty if the option is missing."""
         return dict(self.options).get(name, "")
 
     def shell(self, directory: Path, volumes: Mapping[str, Path]) -> list[str]:
-        """The command line for it; `volumes` has the directories that it mounts."""
+        """Return the shell command line; `volumes` has the directories to mount."""
         script, last = [MOUNTS], []
         for name, value in self.options:
             match name:
@@ -109,7 +109,7 @@ def entry_point(page: str) -> list[str]:
 
 
 def isolated(arguments: Sequence[str]) -> list[str]:
-    """The command that runs `arguments` as process 1; skips, or fails in CI, where it cannot."""
+    """Return the command that runs `arguments` as process 1; skip, or fail in CI, if impossible."""
     namespaces = ["--pid", "--fork", "--kill-child", "--mount-proc", "--mount", "--net"]
     unshare = [requires_program("unshare"), *namespaces]
     if os.geteuid() != 0:
@@ -124,7 +124,7 @@ def isolated(arguments: Sequence[str]) -> list[str]:
 
 
 class Container:
-    """A process 1, and what it says; killed when it is left, or after `PATIENCE`."""
+    """A process 1 and its output; killed at the end of the block, or after `PATIENCE`."""
 
     def __init__(self, arguments: Sequence[str], cwd: Path = ROOT) -> None:
         for program in ("ip", "mount", "setpriv", "nsenter"):
@@ -150,7 +150,7 @@ class Container:
         self._process.communicate()
 
     def _kill(self) -> None:
-        # That it ends with its parent does not survive a change of the user (prctl(2)).
+        # A change of the user clears the parent-death signal (prctl(2)).
         for child in self._children():
             with suppress(ProcessLookupError):
                 os.kill(child, signal.SIGKILL)
@@ -165,12 +165,12 @@ class Container:
 
     @property
     def one(self) -> int:
-        """Its process 1, as the processes outside know it."""
+        """The number of process 1, as seen from outside."""
         [child] = self._children()
         return child
 
     def says(self, pattern: str) -> re.Match[str]:
-        """The first line, from now on, that `pattern` is in."""
+        """Return the first line, from now on, that contains `pattern`."""
         assert self._process.stdout is not None
         for line in self._process.stdout:
             self.lines.append(line)
@@ -180,17 +180,17 @@ class Container:
         raise EOFError(f"it ended after {self.lines}")
 
     def signal(self, number: signal.Signals) -> None:
-        """Send its process 1 a signal."""
+        """Send a signal to process 1."""
         os.kill(self.one, number)
 
     def ended(self) -> int:
-        """The exit status, once it has ended."""
+        """Wait for the end, and return the exit status."""
         assert self._process.stdout is not None
         self.lines += self._process.stdout
         return self._process.wait(PATIENCE)
 
     def inside(self, arguments: Sequence[str]) -> subprocess.Popen[bytes]:
-        """Run something in its network."""
+        """Run a program in the network of the container."""
         nsenter = [requires_program("nsenter"), f"--target={self.one}", "--net"]
         if os.geteuid() != 0:
             nsenter += ["--user", "--preserve-credentials"]

@@ -1,4 +1,4 @@
-"""Stands in for a pool that is told of servers and failures, and for who waits for them."""
+"""A double of the pool of a discovery, which records the callbacks and can wait for them."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ from tests.support.waiting import Waiting
 @define
 class Told:
     """
-    All that a discovery told, in order.
+    The callbacks of a discovery, in order.
 
-    `problems`: what was wrong with the last set, if the discovery `source` tells it.
+    `problems`: the problems of the last set, if the discovery `source` has them.
     """
 
     sets: list[tuple[UpstreamServer, ...]] = field(factory=list)
@@ -37,22 +37,22 @@ class Told:
         self._waiting.look()
 
     async def until(self, holds: Callable[[], bool]) -> None:
-        """Wait until `holds` of what has been told; the test's deadline bounds it."""
+        """Wait until `holds` is true of the callbacks; the test's deadline is the timeout."""
         await self._waiting.until(holds)
 
     async def servers(self, *endpoints: str) -> tuple[UpstreamServer, ...]:
-        """Wait until the last set is that of `endpoints`, in any order."""
+        """Wait until the last set has the `endpoints`, in any order."""
         await self.until(lambda: bool(self.sets) and self.endpoints() == sorted(endpoints))
         return self.sets[-1]
 
     async def failure(self) -> str:
-        """Wait for one more failure than there is now."""
+        """Wait for the next failure."""
         before = len(self.failures)
         await self.until(lambda: len(self.failures) > before)
         return self.failures[-1]
 
     async def problem(self) -> str:
-        """Wait until something is wrong with the last set, and give the first thing."""
+        """Wait until the last set has a problem, and return the first one."""
         await self.until(lambda: bool(self.problems))
         return self.problems[0]
 

@@ -1,4 +1,4 @@
-"""Plays etcd's HTTP gateway, and what else tests of etcd share."""
+"""A double of etcd's HTTP gateway, and other shared parts of the tests of etcd."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from tests.support.discovery_recorder import Told
 from tests.support.waiting import Waiting
 
 OFTEN = 0.05
-"""Seconds after which a failure is tried again at first."""
+"""Seconds until the first retry after a failure."""
 
 PREFIX = "/evproxy/web/"
 
@@ -29,7 +29,7 @@ def encoded(text: str | bytes) -> str:
 
 
 def watching(reactor: Any, urls: Sequence[str], **settings: float) -> tuple[Told, Any]:
-    """A discovery that has started, and what it tells."""
+    """A started discovery, and its recorder."""
     told = Told()
     discover = Discover(
         "etcd",
@@ -45,7 +45,7 @@ def watching(reactor: Any, urls: Sequence[str], **settings: float) -> tuple[Told
 
 @define
 class Gateway:
-    """Plays an etcd that does as it is told."""
+    """A double of etcd, whose answers the test sets."""
 
     keys: dict[str, str] = field(factory=dict)
     revision: int = 1
@@ -57,7 +57,7 @@ class Gateway:
     _waiting: Waiting = field(factory=Waiting)
 
     def site(self) -> Site:
-        """What serves it."""
+        """The HTTP site that serves the gateway."""
         root = Resource()
         version = Resource()
         kv = Resource()
@@ -92,7 +92,7 @@ class Gateway:
         self._waiting.look()
 
     async def until(self, holds: Callable[[], bool]) -> None:
-        """Wait until `holds` of what was asked."""
+        """Wait until `holds` is true of the requests."""
         await self._waiting.until(holds)
 
 

@@ -17,7 +17,7 @@ from tests.support.real_servers import RealServer, RealServers, free_port
 
 
 class Body(Protocol):
-    """The body of an answer, once it is whole."""
+    """Collects the body of an answer until it is complete."""
 
     def __init__(self) -> None:
         self._received = bytearray()
@@ -43,7 +43,7 @@ class Etcd:
         return f"http://127.0.0.1:{self.port}"
 
     async def ask(self, path: str, body: dict[str, object]) -> dict[str, Any]:
-        """The answer to one call of the gateway."""
+        """Call the gateway once, and return the answer."""
         agent = Agent(self.reactor, pool=HTTPConnectionPool(self.reactor, persistent=False))
         text = json.dumps(body).encode()
         response = await agent.request(b"POST", (self.url + path).encode(), None, ShortBody(text))
@@ -53,16 +53,16 @@ class Etcd:
         return answer
 
     async def put(self, name: str, value: object) -> None:
-        """The key `name` under the prefix has the JSON `value`, or the bytes."""
+        """Set the key `name` under the prefix to the JSON `value`, or to the bytes."""
         data = value if isinstance(value, bytes) else json.dumps(value).encode()
         await self.ask("/v3/kv/put", {"key": encoded(PREFIX + name), "value": encoded(data)})
 
     async def delete(self, name: str) -> None:
-        """The key `name` under the prefix is gone."""
+        """Delete the key `name` under the prefix."""
         await self.ask("/v3/kv/deleterange", {"key": encoded(PREFIX + name)})
 
     async def started(self) -> None:
-        """Start, and wait until it answers."""
+        """Start etcd, and wait until it answers."""
         await self.server.started(self.reactor, self.port)
         await self.ask("/v3/kv/range", {"key": encoded("x")})
 

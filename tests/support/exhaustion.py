@@ -10,10 +10,9 @@ from typing import Self
 
 class Exhaustion:
     """
-    While it lasts this process has no free descriptor, but for those that it is told to `free`.
+    Within the block, this process has no free descriptors, except those that `free` gives back.
 
-    The limit is lowered to a little above what is in use, so that only a few have to be
-    taken.
+    The limit is lowered to just above the used descriptors, so only a few must be taken.
     """
 
     def __init__(self) -> None:
@@ -27,7 +26,7 @@ class Exhaustion:
         return self
 
     def take(self) -> None:
-        """Take every descriptor that is free."""
+        """Take every free descriptor."""
         while True:
             try:
                 self._taken.append(os.dup(0))

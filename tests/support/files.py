@@ -6,7 +6,7 @@ from pathlib import Path
 
 
 def replace(path: Path, text: str) -> None:
-    """Write the file whole, as writers should."""
+    """Replace the file atomically, as other programs should."""
     beside = path.with_name("new")
     beside.write_text(text)
     beside.rename(path)

@@ -1,9 +1,9 @@
 """
-The peers of many idle sessions, both ends of each, in a process of their own.
+The clients and the servers of many idle sessions, in one separate process.
 
-Run with the port that the proxy listens on as the first argument; it first says on which port
-the server is.  Commands come line by line on standard input, and each is answered by a line:
-``connect N`` makes N sessions, ``ask`` sends a question on each and waits for all the answers.
+The first argument is the port that the proxy listens on.  The process first prints the port of its
+server.  Commands come line by line on standard input, and each gets a line as an answer:
+``connect N`` makes N sessions, ``ask`` sends a request on each and waits for all answers.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ import sys
 
 
 class Sessions:
-    """The two ends of each session that there is."""
+    """The client and the server of each session."""
 
     def __init__(self) -> None:
         self.listening = socket.create_server(("127.0.0.1", 0), backlog=4096)
@@ -30,7 +30,7 @@ class Sessions:
             self.servers.append(self.listening.accept()[0])
 
     def ask(self) -> int:
-        """How many clients got back, from their servers, what they alone had sent."""
+        """Return how many clients got back their own bytes from their servers."""
         poll = select.poll()
         servers = {server.fileno(): server for server in self.servers}
         for number, client in enumerate(self.clients):
@@ -51,7 +51,7 @@ class Sessions:
 
 
 def main() -> None:
-    """Do what standard input says."""
+    """Run the commands on standard input."""
     _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
     sessions = Sessions()

@@ -1,4 +1,4 @@
-"""Listening sockets that this process was started with, as systemd does it."""
+"""Listening sockets that this process seems to inherit from systemd."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def hand_over(monkeypatch: pytest.MonkeyPatch, sock: socket.socket) -> int:
 
 @pytest.fixture
 def inherited(monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
-    """The address of a TCP socket that blocks."""
+    """The address of an inherited TCP socket, which blocks."""
     with socket.create_server(("127.0.0.1", 0)) as sock:
         hand_over(monkeypatch, sock)
         yield sock.getsockname()
@@ -35,7 +35,7 @@ def inherited(monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
 
 @pytest.fixture
 def inherited_path(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[Path]:
-    """The path of a UNIX socket that only its user may connect to."""
+    """The path of an inherited UNIX socket that only its user may connect to."""
     path = tmp_path / "inherited"
     with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as sock:
         sock.bind(bytes(path))

@@ -1,4 +1,4 @@
-"""The layers of ``docs/architecture.md``: which of them a module of evproxy is in."""
+"""The layers of ``docs/architecture.md``: the map from modules of evproxy to layers."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ LAYERS = [
 ]
 ENTRY = len(LAYERS) - 1
 FACE = "evproxy"
-"""The public names.  It stands between the composition and the entry points."""
+"""The package of the public names, in the layer below the entry points."""
 
 
 def layer_of(module: str) -> float | None:

@@ -1,7 +1,7 @@
 """
-What a test may leave behind in the process: nothing.
+Finds leftovers of a test in the process: a test may leave nothing behind.
 
-Pure bookkeeping over a reactor and a log; `conftest` says when to look.
+This module only compares a reactor and a log; `conftest` decides when.
 """
 
 from __future__ import annotations
@@ -17,10 +17,10 @@ from zope.interface import implementer
 KINDS_OF_DESCRIPTOR = ("socket:", "pipe:", "anon_inode:")
 
 POOL_THREADS = "PoolThread-"
-"""What the threads of the reactor's pool are called: they stay for the next call."""
+"""The name of the threads in the reactor's pool, which stay for the next call."""
 
 ANNOUNCEMENT = "Unhandled error in Deferred:"
-"""Twisted logs this by itself, right before the event with the failure."""
+"""Twisted logs this line separately, right before the event with the failure."""
 
 
 def open_descriptors() -> frozenset[tuple[int, str]]:
@@ -42,7 +42,7 @@ def open_descriptors() -> frozenset[tuple[int, str]]:
 
 @frozen
 class Holdings:
-    """What a reactor and the process hold at one moment."""
+    """The objects that a reactor and the process hold at one moment."""
 
     delayed_calls: frozenset[Any]
     readers: frozenset[Any]
@@ -52,7 +52,7 @@ class Holdings:
 
     @classmethod
     def of(cls, reactor: Any) -> Holdings:
-        """What `reactor` and this process hold now.  The reactor has to run already."""
+        """Return what `reactor`, which must be running, and this process hold now."""
         return cls(
             delayed_calls=frozenset(reactor.getDelayedCalls()),
             readers=frozenset(reactor.getReaders()),
@@ -64,7 +64,7 @@ class Holdings:
         )
 
     def beyond(self, before: Holdings) -> list[str]:
-        """One line for each thing held here that `before` did not hold."""
+        """Return one line for each object that `before` did not hold."""
         return [
             *(f"delayed call: {call}" for call in self.delayed_calls - before.delayed_calls),
             *(f"reader: {reader}" for reader in self.readers - before.readers),
@@ -83,7 +83,7 @@ class LoggedErrors:
     """
     A log observer that keeps every event at level ``error`` and above.
 
-    The failure of a Deferred that nobody handled is among them, once it is collected.
+    These include the failure of a Deferred without an errback, once the Deferred is collected.
     """
 
     _events: list[LogEvent] = field(factory=list, init=False)
@@ -96,8 +96,9 @@ class LoggedErrors:
 
     def flush(self, *types: type[BaseException]) -> list[LogEvent]:
         """
-        Take out, and return, the events whose ``log_failure`` is of one of `types`;
-        without `types`, all events.  What is not taken out fails the test.
+        Remove and return the events whose ``log_failure`` is of one of `types`.
+
+        Without `types`, remove all events.  Events that are left fail the test.
         """
         taken: list[LogEvent] = []
         left: list[LogEvent] = []
@@ -109,7 +110,7 @@ class LoggedErrors:
         return taken
 
     def describe(self) -> list[str]:
-        """One entry for each event that is left, with its traceback if it has one."""
+        """Return one entry for each remaining event, with its traceback, if any."""
         lines = []
         for event in self._events:
             line = f"logged error: {formatEvent(event)}"

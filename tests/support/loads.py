@@ -1,4 +1,4 @@
-"""Real clients that load a proxy, run again and again, and what became of each run."""
+"""Real clients that load a proxy in repeated runs, and the outcome of each run."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from tests.support.waiting import Waiting
 
 
 class Run(ProcessProtocol):
-    """One run of a program, to its end."""
+    """One run of a program, until it ends."""
 
     def __init__(self, ended: Callable[[Run], None]) -> None:
         self._ended = ended
@@ -35,11 +35,11 @@ class Run(ProcessProtocol):
 
     @property
     def output(self) -> str:
-        """All that it wrote, on either output."""
+        """All output of the program, on standard output and standard error."""
         return b"".join(self._output).decode("utf-8", "replace")
 
     def signal(self, name: str) -> None:
-        """Send it a signal, if it still runs."""
+        """Send a signal to the program, if it still runs."""
         assert self.transport is not None
         with suppress(ProcessExitedAlready):
             self.transport.signalProcess(name)
@@ -48,10 +48,10 @@ class Run(ProcessProtocol):
 @define
 class Load:
     """
-    A real client's program, run by so many clients (`width`) again and again.
+    A real client program, which `width` clients run again and again.
 
-    `good` counts the runs that went well, `bad` has what the others wrote: those that ended
-    with another status than 0, or wrote something of `complaints`.
+    `good` counts the successful runs.  `bad` has the output of the failed runs: those with an exit
+    status other than 0, or with one of `complaints` in the output.
 
     :param arguments: the program and its arguments.
     """
@@ -68,22 +68,22 @@ class Load:
     _waiting: Waiting = field(factory=Waiting, init=False)
 
     def start(self) -> None:
-        """Every client begins."""
+        """Start all clients."""
         self._stopping = False
         for _ in range(self.width):
             self._run()
 
     async def more(self, count: int) -> None:
-        """Wait for `count` more good runs than there are now."""
+        """Wait for `count` more good runs."""
         wanted = self.good + count
         await self.until(lambda: self.good >= wanted)
 
     async def until(self, holds: Callable[[], bool]) -> None:
-        """Wait until `holds`, which is looked at when a run has ended."""
+        """Wait until `holds` is true; it is checked after each run."""
         await self._waiting.until(holds)
 
     async def stop(self, signal: str | None = None) -> None:
-        """Begin no run any more, and wait for the last ones; `signal` ends them."""
+        """Start no more runs, and wait for the current ones, which `signal` ends."""
         self._stopping = True
         if signal is not None:
             for run in self._running:
@@ -91,7 +91,7 @@ class Load:
         await self.until(lambda: not self._running)
 
     async def close(self) -> None:
-        """Nothing of it is left."""
+        """End all runs, and leave nothing behind."""
         await self.stop("KILL")
 
     def _run(self) -> None:

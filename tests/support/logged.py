@@ -1,4 +1,4 @@
-"""What is logged during a test."""
+"""The log messages of a test."""
 
 from __future__ import annotations
 

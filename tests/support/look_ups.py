@@ -1,4 +1,4 @@
-"""Look-ups that block their thread, as ``getaddrinfo`` does with a name server that is slow."""
+"""Look-ups that block their thread, like ``getaddrinfo`` with a slow name server."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ from attrs import define, field
 @define
 class LookUps:
     """
-    Stands in for ``getaddrinfo``: gives `addresses` to every name, or waits.
+    A double of ``getaddrinfo``: returns `addresses` for every name, or waits.
 
     :param delay: seconds that each answer takes.
-    :param silent: names that begin so are not answered until `release`.
+    :param silent: a prefix; names with this prefix get no answer until `release`.
     """
 
     addresses: tuple[str, ...] = ("127.0.0.1",)
@@ -44,13 +44,13 @@ class LookUps:
                 self.at_once -= 1
 
     def release(self) -> None:
-        """Nobody waits any more."""
+        """Let all waiting calls return."""
         self._released.set()
 
 
 @contextmanager
 def look_ups(delay: float = 0.0) -> Iterator[LookUps]:
-    """Look-ups that hold no thread after the end."""
+    """A double of the look-ups, which releases its threads after the test."""
     made = LookUps(delay=delay)
     try:
         yield made

@@ -58,13 +58,13 @@ class NameServer:
         return self.server.directory
 
     def write(self, records: str) -> None:
-        """The zone's file has `records`."""
+        """Write `records` to the zone's file."""
         self._serial += 1
         text = HEADER.format(serial=self._serial) + records + "\n"
         (self.directory / "zone").write_text(text)
 
     def change(self, records: str) -> None:
-        """From now on the zone has `records`."""
+        """Change the zone to `records`, and reload the server."""
         self.write(records)
         control = ["-c", str(self.directory / "knot.conf"), "-b", "zone-reload", "example.test"]
         knotc = requires_program("knotc")
@@ -74,9 +74,9 @@ class NameServer:
 @define
 class PlayedNameServer(DatagramProtocol):
     """
-    Answers as a test says, or not at all, as no real name server would.
+    A double of a name server, for answers that no real name server gives, or for no answer.
 
-    :param answer: fills the answer to a question for a name and a kind; ``False``: no answer.
+    :param answer: fills in the answer to a question; returns ``False`` for no answer.
     """
 
     answer: Callable[[str, int, dns.Message], bool]
@@ -97,7 +97,7 @@ class PlayedNameServer(DatagramProtocol):
 
 @contextmanager
 def played(reactor: Any, server: PlayedNameServer) -> Iterator[int]:
-    """The port at which `server` answers until the end."""
+    """The port at which `server` answers until the end of the block."""
     port = reactor.listenUDP(0, server, interface="127.0.0.1")
     yield port.getHost().port
     port.stopListening()

@@ -1,4 +1,4 @@
-"""Two network namespaces joined by a cable that can be cut without either end noticing."""
+"""Two network namespaces, joined by a cable that can be cut without notice to either end."""
 
 from __future__ import annotations
 
@@ -23,14 +23,14 @@ _numbers = itertools.count()
 
 @frozen
 class Cable:
-    """The names of the namespaces at the two ends, which no other process uses."""
+    """The names of the namespaces at the two ends; no other process uses these names."""
 
     near: str
     far: str
 
     @classmethod
     def laid(cls) -> Cable:
-        """A new cable; skips the test where namespaces cannot be made."""
+        """Return a new cable; skip the test if namespaces cannot be made."""
         name = f"evproxy-{os.getpid()}-{next(_numbers)}"
         cable = cls(f"{name}-near", f"{name}-far")
         if os.geteuid() != 0:
@@ -47,15 +47,15 @@ class Cable:
         return cable
 
     def cut(self) -> None:
-        """From now on what the near end sends reaches nobody, and no error comes back."""
+        """From now on, discard what the near end sends, without an error."""
         self._neighbour(_NOBODY)
 
     def mend(self) -> None:
-        """Everything arrives again."""
+        """Deliver everything again."""
         self._neighbour(_FAR_CARD)
 
     def remove(self) -> None:
-        """The namespaces are gone once the last process in them is."""
+        """Remove the names; each namespace ends with its last process."""
         for end in (self.near, self.far):
             ip(f"netns del {end}")
 
@@ -64,7 +64,7 @@ class Cable:
 
 
 def inside(namespace: str, arguments: Sequence[str]) -> list[str]:
-    """The command that runs `arguments` in a namespace."""
+    """Return the command that runs `arguments` in a namespace."""
     return [requires_program("ip"), "netns", "exec", namespace, *arguments]
 
 
@@ -80,9 +80,9 @@ _NEW_NETWORK = 0x40000000
 @contextmanager
 def network_of_its_own() -> Iterator[None]:
     """
-    Sockets that are made meanwhile are in a network with nothing but loopback.
+    Within the block, new sockets are in a network with only a loopback interface.
 
-    Skips the test where that cannot be had.
+    Skip the test if this is impossible.
     """
     if os.geteuid() != 0:
         pytest.skip("only root can make network namespaces")
@@ -101,6 +101,6 @@ def network_of_its_own() -> Iterator[None]:
 
 
 def few_local_ports(count: int, first: int = 40001) -> None:
-    """So many local ports are left to those that connect, in the network of this thread."""
+    """Leave only so many local ports for connects in the network of this thread."""
     with open("/proc/sys/net/ipv4/ip_local_port_range", "w") as file:
         file.write(f"{first} {first + count - 1}")

@@ -1,5 +1,5 @@
 """
-Clients and servers whose every packet a test decides: raw sockets, awaited on the reactor.
+Clients and servers under full control of the test: raw sockets, awaited on the reactor.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ IPV6 = socket.has_ipv6 and Path("/proc/net/if_inet6").exists()
 
 @implementer(IReadWriteDescriptor)
 class _Readiness:
-    """Fires once, when a socket can be read or written."""
+    """Waits once, until a socket can be read or written."""
 
     def __init__(self, reactor: Any, sock: socket.socket) -> None:
         self._reactor = reactor
@@ -82,14 +82,14 @@ class Peer:
                 await _Readiness(self._reactor, self.socket).writable()
 
     def send_now(self, data: bytes | memoryview) -> int:
-        """Send what the kernel takes of `data` at once, and say how much that was."""
+        """Send as much of `data` as the kernel takes at once; return how many bytes."""
         try:
             return self.socket.send(data)
         except BlockingIOError:
             return 0
 
     async def some(self, most: int = 65536) -> bytes:
-        """The next bytes; none at the end of the stream."""
+        """Return the next bytes; empty at the end of the stream."""
         while True:
             try:
                 return self.socket.recv(most)
@@ -97,7 +97,7 @@ class Peer:
                 await _Readiness(self._reactor, self.socket).readable()
 
     async def receive(self, count: int) -> bytes:
-        """Exactly `count` bytes."""
+        """Return exactly `count` bytes."""
         received = bytearray()
         while len(received) < count:
             data = await self.some(min(65536, count - len(received)))
@@ -107,7 +107,7 @@ class Peer:
         return bytes(received)
 
     async def rest(self) -> tuple[bytes, str]:
-        """Everything up to the end, and how it ended: `END` or `RESET`."""
+        """Return all bytes up to the end, and how the stream ended: `END` or `RESET`."""
         received = bytearray()
         while True:
             try:
@@ -123,7 +123,7 @@ class Peer:
         self.socket.shutdown(socket.SHUT_WR)
 
     def close(self) -> None:
-        """Close both ways; a FIN if everything was read."""
+        """Close the socket; this sends a FIN if everything was read."""
         self.socket.close()
 
     def reset(self) -> None:
@@ -134,7 +134,7 @@ class Peer:
 
 
 class Listening:
-    """A server socket on 127.0.0.1, or wherever it is said to be."""
+    """A server socket, on 127.0.0.1 by default."""
 
     def __init__(self, reactor: Any, sock: socket.socket) -> None:
         sock.setblocking(False)
@@ -164,7 +164,7 @@ class Listening:
         return port
 
     async def accept(self) -> Peer:
-        """The next connection."""
+        """Return the next connection."""
         while True:
             try:
                 sock, _ = self.socket.accept()
@@ -176,7 +176,7 @@ class Listening:
                 return peer
 
     def nobody_waits(self) -> bool:
-        """Whether no connection waits to be accepted."""
+        """Whether the accept queue is empty."""
         try:
             sock, _ = self.socket.accept()
         except BlockingIOError:
@@ -191,7 +191,7 @@ class Listening:
 
 
 def connect(reactor: Any, address: Any) -> Peer:
-    """A client connected to `address`, on loopback where that takes no time."""
+    """Return a client connected to `address`, on loopback, so the connect is immediate."""
     if isinstance(address, str):
         family = socket.AF_UNIX
     else:
@@ -202,7 +202,7 @@ def connect(reactor: Any, address: Any) -> Peer:
 
 
 async def converse(client: Peer, server: Peer) -> None:
-    """One byte each way: the session relays."""
+    """Pass one byte each way, so that the session relays."""
     await client.send(b"?")
     await server.receive(1)
     await server.send(b"!")

@@ -1,4 +1,4 @@
-"""What stands in for the neighbours of a pool, and what is often asked of one."""
+"""Doubles of the neighbours of a pool, and shared checks of pools."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ A, B, C, D = (f"10.0.0.{number}:80" for number in (1, 2, 3, 4))
 
 
 class NoDialer:
-    """Pools only hand dialers on."""
+    """A dialer that is never used, because pools only pass dialers on."""
 
     def connect(self, *arguments: object) -> IConnector:
         raise AssertionError("a pool does not connect")
@@ -42,7 +42,7 @@ class NoDialer:
 
 @define
 class Events:
-    """A pool observer that keeps what it hears as the lines of a log."""
+    """A pool observer that records its calls as the lines of a log."""
 
     lines: list[str] = field(factory=list)
 
@@ -65,7 +65,7 @@ class Events:
 
 @define(eq=False)
 class Caller:
-    """A session as a pool sees it: takes slots and gives them back."""
+    """A session as a pool sees it, which takes slots and gives them back."""
 
     pool: Pool
     server: PoolServer | None = None
@@ -89,7 +89,7 @@ class Caller:
 
 @define(eq=False)
 class Client:
-    """The session of `info` waits for a slot of one of `wanted`, and again if it finds none."""
+    """A session of `info` that waits for a slot of one of `wanted`, again if it finds none."""
 
     pool: Pool
     wanted: Container[str]
@@ -122,7 +122,7 @@ class Client:
 
 @define(eq=False)
 class Doctor:
-    """A probe whose answers the test gives; `sick` servers fail, `mute` ones never answer."""
+    """A probe whose verdicts the test sets; `sick` servers fail, `mute` servers never answer."""
 
     sick: set[str] = field(factory=set)
     mute: set[str] = field(factory=set)
@@ -146,19 +146,19 @@ PoolMaker = Callable[..., Pool]
 
 
 def refused(pool: Pool, info: ConnectionInfo = CLIENT, tried: Collection[Server] = ()) -> str:
-    """Why a session of the client may not wait."""
+    """Return why a session of the client may not wait."""
     with pytest.raises(NoServerAvailable) as raised:
         pool.wait(info, never, never, tried)
     return str(raised.value)
 
 
 def never(*arguments: object) -> None:
-    """A callback that must not come."""
+    """A callback that must not be called."""
     raise AssertionError(f"called with {arguments}")
 
 
 def nothing(*arguments: object) -> None:
-    """A callback that may come."""
+    """A callback that may be called."""
 
 
 def walk(pool: Pool, info: ConnectionInfo = CLIENT) -> list[str]:
@@ -166,7 +166,7 @@ def walk(pool: Pool, info: ConnectionInfo = CLIENT) -> list[str]:
 
 
 def share(pool: Pool, sessions: int = 1000) -> Counter[str]:
-    """Which servers `sessions` in a row are given first."""
+    """Return the first candidates of `sessions` sessions in a row."""
     return Counter(next(pool.candidates(CLIENT)).name for _ in range(sessions))
 
 
@@ -175,7 +175,7 @@ def states(pool: Pool) -> dict[str, str]:
 
 
 def fail(pool: Pool, name: str, times: int = 1) -> None:
-    """Connects to the server called `name` fail."""
+    """Let connects to the server called `name` fail."""
     for _ in range(times):
         caller = Caller(pool)
         server = next(server for server in pool.candidates(CLIENT) if server.name == name)
@@ -184,13 +184,13 @@ def fail(pool: Pool, name: str, times: int = 1) -> None:
 
 
 def advance(clock: Clock, seconds: float) -> None:
-    """Let `seconds` pass, in steps small enough for every timer to come in its time."""
+    """Advance the clock by `seconds`, in steps small enough for every timer."""
     end = clock.seconds() + seconds
     while clock.seconds() < end - 1e-9:
         clock.advance(min(0.05, end - clock.seconds()))
 
 
 def down(pool: Pool, clock: Clock, doctor: Doctor, *names: str) -> None:
-    """Let active checks find the servers called `names` down."""
+    """Let active checks mark the servers called `names` as down."""
     doctor.sick.update(names)
     advance(clock, 10)

@@ -1,4 +1,4 @@
-"""A pool of real servers behind a `ProxyService`, and what happens to it."""
+"""A pool of real servers behind a `ProxyService`, with clients and an observer."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ LISTEN = "tcp:0:interface=127.0.0.1"
 
 
 class Heard:
-    """A pool observer that keeps what it hears as the log has it, and lets a test wait."""
+    """A pool observer that records its calls as log lines, and lets a test wait for one."""
 
     def __init__(self) -> None:
         self.lines: list[str] = []
@@ -49,7 +49,7 @@ class Heard:
         self._tell(f"over: {what}")
 
     async def line(self, begin: str, count: int = 1) -> str:
-        """The `count`-th line that begins with `begin`, once it has come."""
+        """Wait for the `count`-th line that begins with `begin`, and return it."""
 
         def found() -> list[str]:
             return [line for line in self.lines if line.startswith(begin)]
@@ -63,7 +63,7 @@ class Heard:
 
 
 class Blackhole:
-    """A listening socket whose queue is full: it answers no connect at all."""
+    """A listening socket with a full accept queue, which answers no connect."""
 
     def __init__(self, port: int) -> None:
         self._listening = socket.socket()
@@ -84,13 +84,13 @@ class Blackhole:
         return False
 
     def close(self) -> None:
-        """From now on connects are refused."""
+        """Close the socket, so connects are refused from now on."""
         for each in [self._listening, *self._queued]:
             each.close()
 
 
 class Pooled:
-    """What a test of a pool of real servers stands on; `close` leaves nothing of it."""
+    """The base of a test of a pool of real servers; `close` ends all of it."""
 
     def __init__(self, reactor: Any, record: Callable[[str], None]) -> None:
         self.reactor = reactor
@@ -118,21 +118,21 @@ class Pooled:
 
     @property
     def port(self) -> int:
-        """Where the proxy listens on 127.0.0.1."""
+        """The port of the proxy on 127.0.0.1."""
         assert self._service is not None
         address = self._service.addresses[0]
         assert not isinstance(address, UNIXAddress)
         return address.port
 
     def load(self, *arguments: str, width: int = 1, complaints: Sequence[str] = ()) -> Load:
-        """Clients that run `arguments` from now on."""
+        """Start clients that run `arguments`."""
         load = Load(self.reactor, arguments, width, complaints)
         self._loads.append(load)
         load.start()
         return load
 
     def client(self) -> Peer:
-        """A client connected to the proxy."""
+        """Return a client connected to the proxy."""
         peer = connect(self.reactor, ("127.0.0.1", self.port))
         self._closing.append(peer)
         return peer
@@ -143,20 +143,20 @@ class Pooled:
         return what
 
     def states(self) -> dict[str, str]:
-        """The state of each server of the pool by its name."""
+        """Return the state of each server of the pool, by name."""
         return {server.name: server.state for server in self.pool.servers}
 
     def errors(self, seen: int, allowed: int, wrote: Sequence[str] = ()) -> None:
         """
-        Clients saw so many errors, and so many are allowed; ``-rP`` shows both numbers.
+        Check that clients saw no more errors than allowed; ``-rP`` shows both numbers.
 
-        :param wrote: what they wrote of it.
+        :param wrote: the output of the clients.
         """
         self._record(f"{seen} errors, {allowed} allowed")
         assert seen <= allowed, wrote
 
     def since(self, count: int) -> Sequence[SessionRecord]:
-        """The sessions that ended after the first `count`."""
+        """Return the sessions that ended after the first `count`."""
         return self.observed.records[count:]
 
     async def close(self) -> None:
@@ -173,7 +173,7 @@ class Pooled:
 
 @pytest.fixture
 def pooled(reactor: Any, request: pytest.FixtureRequest) -> Iterator[Pooled]:
-    """What a test of a pool of real servers stands on."""
+    """The base of a test of a pool of real servers; closed after the test."""
     made = Pooled(reactor, lambda text: request.node.add_report_section("call", "clients", text))
     yield made
     pytest_twisted.blockon(Deferred.fromCoroutine(made.close()).addTimeout(30, reactor))

@@ -17,7 +17,7 @@ import pytest
 from twisted.internet.utils import getProcessOutputAndValue
 
 DIRECTORIES = ["/usr/local/sbin", "/usr/sbin", "/sbin"]
-"""Where daemons live that an ordinary user's PATH does not name."""
+"""The directories of daemons that are not in an ordinary user's PATH."""
 
 WITH_STDIN = 'file=$1; shift; exec "$@" < "$file"'
 

@@ -1,5 +1,5 @@
 """
-Proxies under test: the same proxy on each kind of relay, and what was observed of it.
+Proxies under test: the same proxy on each kind of relay, with an observer.
 """
 
 from __future__ import annotations
@@ -39,13 +39,13 @@ KINDS = {
 """The socket relay on evproxy's and on Twisted's transports, and the stream relay on both."""
 
 LINGERING = {"lingering": ("auto", "engine", "socket")}
-"""What ``twistd evproxy`` runs: an engine that waits a moment for the next batch.
+"""The engine of ``twistd evproxy``, which waits a moment for the next batch.
 
 Tests marked ``lingering`` run on it as well."""
 
 
 STAGED = {"staged": ("auto", "engine", "stream")}
-"""Sessions with stages, which undo what each other does to the bytes.
+"""Sessions with stages, which undo each other's changes of the bytes.
 
 Tests marked ``staged`` run on it as well."""
 
@@ -67,7 +67,7 @@ class StagedPlane(DataPlane):
 
 
 class Observed:
-    """A `SessionObserver` that remembers, and lets a test wait."""
+    """A `SessionObserver` that records its calls, and lets a test wait."""
 
     def __init__(self) -> None:
         self.records: list[SessionRecord] = []
@@ -100,16 +100,16 @@ class Observed:
         self._waiting.look()
 
     def until(self, true: Callable[[], bool]) -> Deferred[None]:
-        """Fires once `true` holds, which is looked at after each thing observed."""
+        """Return a Deferred that fires once `true` holds; checked after each call."""
         return self._waiting.until(true)
 
     def ended(self, count: int = 1) -> Deferred[None]:
-        """Fires once `count` sessions have ended."""
+        """Return a Deferred that fires once `count` sessions have ended."""
         return self.until(lambda: len(self.records) >= count)
 
 
 class Proxied:
-    """One running proxy, its peers, and what was observed."""
+    """One running proxy, its peers and its observer."""
 
     def __init__(self, reactor: Any, kind: str) -> None:
         self.reactor = reactor
@@ -140,8 +140,8 @@ class Proxied:
         """
         Proxy from `listen` to `upstreams`, by default to `upstream`.
 
-        What listens is what `wrap` makes of the proxy's factory.  The `observers` are notified
-        before `observed`.
+        `wrap` may wrap the proxy's factory before it listens.  The `observers` are notified before
+        `observed`.
         """
         if upstreams is None:
             upstreams = [f"127.0.0.1:{self.upstream.port}"]
@@ -176,13 +176,13 @@ class Proxied:
         self.address = (host.host, host.port) if hasattr(host, "host") else host.name.decode()
 
     def client(self) -> Peer:
-        """A client connected to the proxy."""
+        """Return a client connected to the proxy."""
         peer = connect(self.reactor, self.address)
         self._closing.append(peer)
         return peer
 
     async def pair(self) -> tuple[Peer, Peer]:
-        """A client, and the server that it is connected to through the proxy."""
+        """Return a client, and its server behind the proxy."""
         client = self.client()
         server = await self.upstream.accept()
         return client, server
@@ -193,7 +193,7 @@ class Proxied:
         return what
 
     async def stop(self) -> None:
-        """End everything; the proxy has no session afterwards."""
+        """End everything, and check that the proxy has no session afterwards."""
         for each in self._closing:
             each.close()
         for port in self._ports:
@@ -206,7 +206,7 @@ class Proxied:
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
-    """Run each test of a proxy on every kind, unless it says itself on which."""
+    """Run each test of a proxy on every kind, unless the test names its kinds."""
     if "proxied" not in metafunc.fixturenames:
         return
     said = metafunc.definition.iter_markers("parametrize")
@@ -218,7 +218,7 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
 
 @pytest.fixture
 def proxied(request: pytest.FixtureRequest, reactor: Any) -> Iterator[Proxied]:
-    """A proxy to be started, of one kind; it is stopped after the test."""
+    """A proxy of one kind, which the test starts, and which stops after the test."""
     proxied = Proxied(reactor, request.param)
     yield proxied
     pytest_twisted.blockon(Deferred.fromCoroutine(proxied.stop()).addTimeout(20, reactor))

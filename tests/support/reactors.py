@@ -1,9 +1,8 @@
 """
-Which reactor the tests run on: ``EVPROXY_TEST_REACTOR``, by default Twisted's own choice.
+Chooses the reactor of the tests: ``EVPROXY_TEST_REACTOR``, by default Twisted's own choice.
 
-pytest-twisted's ``--reactor`` offers ``default`` and ``asyncio`` only, and refuses any other
-value before a ``conftest`` is read; so the choice comes from the environment, and takes the
-place of ``default``.
+pytest-twisted's ``--reactor`` accepts only ``default`` and ``asyncio``, and refuses any other value
+before it reads a ``conftest``.  So the choice comes from the environment, and replaces ``default``.
 """
 
 from __future__ import annotations

@@ -1,5 +1,5 @@
 """
-Real servers as peers: started on ports that the kernel chose, ended by their process id.
+Real servers as peers: started on ports that the kernel chose, and ended by their process id.
 """
 
 from __future__ import annotations
@@ -36,10 +36,10 @@ RESTARTABLE_PORTS = range(20_000, 32_768)
 
 def free_port(kind: socket.SocketKind = socket.SOCK_STREAM) -> int:
     """
-    A port on 127.0.0.1 on which nobody listens.
+    Return a port on 127.0.0.1 on which nobody listens.
 
-    It is none of those that the kernel gives to connections (32768 and up): a server that
-    is ended and started again must find its port as it left it.
+    The port is below those that the kernel gives to connections (32768 and up), so a server that
+    restarts finds its port still free.
     """
     for port in random.sample(RESTARTABLE_PORTS, 1000):
         with socket.socket(socket.AF_INET, kind) as probe, contextlib.suppress(OSError):
@@ -49,7 +49,7 @@ def free_port(kind: socket.SocketKind = socket.SOCK_STREAM) -> int:
 
 
 async def until(reactor: Any, holds: Callable[[], Awaitable[bool]], what: str) -> None:
-    """Wait, at most `START_DEADLINE` seconds, until `holds`."""
+    """Wait, at most `START_DEADLINE` seconds, until `holds` is true."""
     deadline = reactor.seconds() + START_DEADLINE
     while not await holds():
         assert reactor.seconds() < deadline, f"{what} did not happen in {START_DEADLINE:g} s"
@@ -57,7 +57,7 @@ async def until(reactor: Any, holds: Callable[[], Awaitable[bool]], what: str) -
 
 
 async def accepts(reactor: Any, port: int) -> bool:
-    """Whether something on 127.0.0.1 takes connections at `port`."""
+    """Whether a server on 127.0.0.1 accepts connections at `port`."""
     gone: Deferred[None] = Deferred()
 
     class Visit(Protocol):
@@ -80,7 +80,7 @@ async def accepts(reactor: Any, port: int) -> bool:
 
 @define
 class RealServer:
-    """One process.  What it prints is in ``log`` in `directory`."""
+    """One server process.  Its output is in ``log`` in `directory`."""
 
     arguments: Sequence[str]
     directory: Path
@@ -88,7 +88,7 @@ class RealServer:
     _process: subprocess.Popen[bytes] | None = field(default=None, init=False)
 
     def start(self) -> None:
-        """Start the process, once or again."""
+        """Start the process, for the first time or again."""
         with (self.directory / "log").open("ab") as log:
             self._process = subprocess.Popen(
                 self.arguments,
@@ -101,7 +101,7 @@ class RealServer:
             )
 
     def stop(self, number: int = signal.SIGKILL) -> None:
-        """End the process, if it runs, by the signal `number`, and wait for its end."""
+        """Send the signal `number` to the process, if it runs, and wait for its end."""
         process, self._process = self._process, None
         if process is not None:
             process.send_signal(number)
@@ -114,12 +114,12 @@ class RealServer:
         self._process.send_signal(number)
 
     async def started(self, reactor: Any, port: int) -> None:
-        """Start, and wait until it takes connections at `port`."""
+        """Start the process, and wait until it accepts connections at `port`."""
         self.start()
         await self.listening(reactor, port)
 
     async def listening(self, reactor: Any, port: int) -> None:
-        """Wait until it takes connections at `port`."""
+        """Wait until the process accepts connections at `port`."""
 
         async def holds() -> bool:
             assert self._process is not None
@@ -131,13 +131,13 @@ class RealServer:
 
 @define
 class RealServers:
-    """Makes real servers, each with a directory of its own, and ends them all."""
+    """Makes real servers, each in its own directory, and ends them all."""
 
     _made: list[RealServer] = field(factory=list, init=False)
     _directories: list[Path] = field(factory=list, init=False)
 
     def directory(self, user: str | None = None) -> Path:
-        """A new directory, which `user` owns; gone after the test."""
+        """Return a new directory, which `user` owns, and which is removed after the test."""
         path = Path(tempfile.mkdtemp(prefix="evproxy-"))
         if user is not None:
             entry = pwd.getpwnam(user)
@@ -146,7 +146,7 @@ class RealServers:
         return path
 
     def add(self, arguments: Sequence[str], directory: Path, user: str | None = None) -> RealServer:
-        """A server that is not started yet; its program may be anywhere a daemon may be."""
+        """Return a server that is not started yet; its program may be in a daemon's directory."""
         program = requires_program(arguments[0])
         server = RealServer([program, *arguments[1:]], directory, user)
         self._made.append(server)

@@ -1,4 +1,4 @@
-"""A channel that is no kernel socket: records with an end of their own, as TLS has them."""
+"""A channel that is no kernel socket: records with their own end of stream, as in TLS."""
 
 from __future__ import annotations
 
@@ -15,24 +15,24 @@ _KEY = bytes(byte ^ 0x5A for byte in range(256))
 
 
 def record(data: bytes) -> bytes:
-    """`data` as a record."""
+    """Return `data` as a record."""
     return len(data).to_bytes(2, "big") + data.translate(_KEY)
 
 
 def records(data: bytes) -> bytes:
-    """`data` as records."""
+    """Return `data` as records."""
     return b"".join(record(data[at : at + RECORD]) for at in range(0, len(data), RECORD))
 
 
 def opened(raw: bytes) -> tuple[bytes, bool]:
-    """What is in the records of `raw`, and whether the last of them ends the stream."""
+    """Return the content of the records in `raw`, and whether the last one ends the stream."""
     reader = Reader()
     reader.feed(raw)
     return bytes(reader.data), reader.ended
 
 
 class Reader:
-    """Takes records apart."""
+    """Parses records."""
 
     def __init__(self) -> None:
         self.data = bytearray()
@@ -40,7 +40,7 @@ class Reader:
         self._raw = bytearray()
 
     def feed(self, raw: bytes) -> None:
-        """`raw` came."""
+        """Parse `raw`."""
         self._raw += raw
         while len(self._raw) >= 2 and not self.ended:
             size = int.from_bytes(self._raw[:2], "big")
@@ -52,7 +52,7 @@ class Reader:
 
 
 class RecordChannel:
-    """A `Channel` of records on `sock`; it gives out one record's worth for each read."""
+    """A `Channel` of records on `sock`; each read returns the content of one record."""
 
     def __init__(self, sock: SocketType) -> None:
         self._socket = sock
@@ -61,7 +61,7 @@ class RecordChannel:
         self._size = 0
 
     def take(self, raw: bytes) -> None:
-        """`raw` was read from the kernel before."""
+        """Take `raw`, which was read from the kernel before."""
         self._reader.feed(raw)
 
     def recv_into(self, buffer: bytearray | memoryview) -> int:

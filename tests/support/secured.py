@@ -1,4 +1,4 @@
-"""Peers that speak TLS, and tell a stream that was ended from one that was cut."""
+"""Peers that speak TLS, and distinguish an ended stream from a cut stream."""
 
 from __future__ import annotations
 
@@ -35,11 +35,11 @@ class SecuredPeer:
         )
 
     async def handshake(self) -> None:
-        """Shake hands."""
+        """Do the TLS handshake."""
         await self._do(self._tls.do_handshake)
 
     def protocol(self) -> str | None:
-        """The protocol that was selected (ALPN)."""
+        """Return the selected protocol (ALPN)."""
         return self._tls.selected_alpn_protocol()
 
     async def send(self, data: bytes) -> None:
@@ -48,7 +48,7 @@ class SecuredPeer:
             await self._do(partial(self._tls.write, data[start : start + 65536]))
 
     async def receive(self, count: int) -> bytes:
-        """Exactly `count` bytes."""
+        """Return exactly `count` bytes."""
         received = b""
         while len(received) < count:
             data = await self._do(partial(self._tls.read, count - len(received)))
@@ -58,7 +58,7 @@ class SecuredPeer:
         return received
 
     async def rest(self) -> tuple[bytes, str]:
-        """Everything up to the end, and how it ended: `CLOSED`, `CUT` or `RESET`."""
+        """Return all bytes up to the end, and how it ended: `CLOSED`, `CUT` or `RESET`."""
         received = bytearray()
         while True:
             try:
@@ -76,7 +76,7 @@ class SecuredPeer:
         try:
             self._tls.unwrap()
         except ssl.SSLError:
-            """The other peer's close_notify is not awaited."""
+            """Do not wait for the other peer's close_notify."""
         await self._flush()
         self.peer.end()
 
@@ -100,7 +100,7 @@ class SecuredPeer:
 
 
 class Secured:
-    """A proxy with TLS on one side: the secured peer, and the plain one."""
+    """A proxy with TLS on one side, the secured peer and the plain peer."""
 
     def __init__(self, proxied: Proxied, certificates: Certificates) -> None:
         self.proxied = proxied
@@ -116,12 +116,12 @@ class Secured:
         )
 
     async def downstream(self) -> tuple[SecuredPeer, Peer]:
-        """A client that speaks TLS, and its server."""
+        """Return a client that speaks TLS, and its server."""
         await self.listen()
         return await self.another("downstream")
 
     async def upstream(self, kind: str = "tls") -> tuple[SecuredPeer, Peer]:
-        """A server that speaks TLS, and its client."""
+        """Return a server that speaks TLS, and its client."""
         port, trusted = self.proxied.upstream.port, self.certificates.authorities
         trust = {"tls": "trustRoots", "ssl": "caCertsDir"}[kind]
         await self.proxied.start(
@@ -130,7 +130,7 @@ class Secured:
         return await self.another("upstream")
 
     async def another(self, side: str) -> tuple[SecuredPeer, Peer]:
-        """The peers of one more session through the proxy, which is started; see `start`."""
+        """Return the peers of one more session through the started proxy; see `start`."""
         if side == "downstream":
             client = SecuredPeer(self.proxied.client(), self.certificates.client)
             await client.handshake()
@@ -142,13 +142,13 @@ class Secured:
         return server, plain
 
     async def start(self, side: str) -> tuple[SecuredPeer, Peer]:
-        """The secured peer and the plain one; `side` is where the TLS is."""
+        """Start the proxy; return the secured peer and the plain peer.  `side` has the TLS."""
         return await (self.downstream() if side == "downstream" else self.upstream())
 
 
 @pytest.fixture
 def secured(proxied: Proxied, certificates: Certificates) -> Secured:
-    """A proxy to be started with TLS on a side."""
+    """A proxy that the test starts, with TLS on one side."""
     return Secured(proxied, certificates)
 
 

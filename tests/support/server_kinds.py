@@ -1,4 +1,4 @@
-"""Redis, nginx and PostgreSQL as peers: how each is set up on a loopback port."""
+"""Redis, nginx and PostgreSQL as peers, each set up on a loopback port."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ LOOPBACK = "127.0.0.1"
 
 
 def redis(servers: RealServers, port: int, *options: str, hosts: str = LOOPBACK) -> RealServer:
-    """A redis server on `port` that keeps nothing."""
+    """Return a redis server on `port` that stores nothing on disk."""
     base = ["redis-server", "--port", str(port), "--bind", *hosts.split(), "--save", ""]
     return servers.add([*base, *options], servers.directory())
 
@@ -42,7 +42,7 @@ http {{
 
 
 def nginx(servers: RealServers, port: int, hosts: Sequence[str] = (LOOPBACK,)) -> RealServer:
-    """An nginx with one process on `port` of each of `hosts`; its errors are in ``error.log``."""
+    """Return an nginx with one process, on `port` of each host; its errors are in ``error.log``."""
     directory = servers.directory()
     configuration = directory / "nginx.conf"
     listen = " ".join(f"listen {host}:{port} backlog=1024;" for host in hosts)
@@ -56,9 +56,9 @@ def postgresql(
     servers: RealServers, port: int, authentication: str = "trust", like: Path | None = None
 ) -> RealServer:
     """
-    A new PostgreSQL cluster on `port`; it never runs as root, and so runs as its own user.
+    Return a new PostgreSQL cluster on `port`, run by its own user, because it refuses root.
 
-    `like`: the directory of a server that has not run yet, which is faster to copy.
+    `like`: the directory of a cluster that has not run yet; a copy of it is faster.
     """
     user = "postgres" if geteuid() == 0 else None
     directory = servers.directory(user)
@@ -82,7 +82,7 @@ def postgresql(
 
 
 def password_file(directory: Path) -> Path:
-    """A file with the password of the user that a cluster begins with."""
+    """Write a file with the password of the first user of a cluster."""
     path = directory / "password"
     path.write_text("secret\n")
     return path

@@ -1,4 +1,4 @@
-"""Services under test, in front of one server, and clients of theirs."""
+"""Services under test, in front of one server, and their clients."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ ANY_PORT = "tcp:0:interface=127.0.0.1"
 
 
 class Ground:
-    """A server, services in front of it, and clients; all gone when the test is over."""
+    """A server, services in front of it, and clients; all end with the test."""
 
     def __init__(self, reactor: Any) -> None:
         self.reactor = reactor
@@ -28,7 +28,7 @@ class Ground:
         self._peers: list[Peer] = []
 
     def service(self, *listen: Any, **settings: Any) -> ProxyService:
-        """A service in front of the server; it is not started."""
+        """Return a service in front of the server, not started."""
         if "pool" not in settings:
             settings.setdefault("upstreams", [f"127.0.0.1:{self.upstream.port}"])
         service = ProxyService(self.reactor, listen or (ANY_PORT,), **settings)
@@ -36,7 +36,7 @@ class Ground:
         return service
 
     def client(self, service: ProxyService, listener: int = 0) -> Peer:
-        """A client of the service."""
+        """Return a client of the service."""
         address: Any = service.addresses[listener]
         where = (address.host, address.port) if hasattr(address, "host") else address.name.decode()
         peer = connect(self.reactor, where)
@@ -44,7 +44,7 @@ class Ground:
         return peer
 
     async def session(self, service: ProxyService, listener: int = 0) -> tuple[Peer, Peer]:
-        """A client, and the server that it is connected to through the service."""
+        """Return a client of the service, and its server."""
         client = self.client(service, listener)
         server = await self.upstream.accept()
         await client.send(b"?")
@@ -63,14 +63,14 @@ class Ground:
 
 @pytest.fixture
 def ground(reactor: Any) -> Iterator[Ground]:
-    """What a test of services stands on."""
+    """The base of a test of services."""
     ground = Ground(reactor)
     yield ground
     pytest_twisted.blockon(Deferred.fromCoroutine(ground.close()).addTimeout(20, reactor))
 
 
 def listens(address: Any) -> bool:
-    """Whether somebody listens at `address`, which is one of Twisted's."""
+    """Whether a socket listens at `address`, a Twisted address."""
     unix = isinstance(address, UNIXAddress)
     where: Any = address.name if unix else (address.host, address.port)
     with socket.socket(socket.AF_UNIX if unix else socket.AF_INET) as sock:
@@ -83,6 +83,6 @@ def called(deferred: Deferred[None]) -> Callable[[], bool]:
 
 
 async def until(reactor: Any, true: Callable[[], bool]) -> None:
-    """Let the reactor run until something that tells no event is `true`."""
+    """Let the reactor run until `true` holds; for conditions without an event."""
     while not true():
         await deferLater(reactor, 0)

@@ -25,7 +25,7 @@ class Shift(PassThrough):
 
 
 class Later(PassThrough):
-    """Passes everything on in a later turn of the reactor, and remembers the most that it held."""
+    """Passes everything on in a later turn of the reactor, and records the most bytes it held."""
 
     def __init__(self, reactor: Any, seconds: float = 0) -> None:
         self._reactor = reactor

@@ -1,5 +1,5 @@
 """
-A log for ``twistd --logger`` that sends the process a signal at a certain moment of its start.
+A log for ``twistd --logger`` that sends a signal to the process at a given moment of its start.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from twisted.logger import ILogObserver, LogEvent, formatEvent, jsonFileLogObser
 from zope.interface import provider
 
 REACTOR = "the reactor has its own handlers"
-"""The moment when the reactor has installed its handlers, and nobody has run after it."""
+"""The moment right after the reactor has installed its handlers."""
 
 TAKEN = 99
 """The exit status of a process in which a thread would take the signal."""
@@ -24,9 +24,10 @@ _SIGNAL, _MOMENT = "EVPROXY_TEST_SIGNAL", "EVPROXY_TEST_MOMENT"
 
 def signalled(number: int, moment: str) -> dict[str, str]:
     """
-    The environment that has `log` send the signal `number`.
+    Return the environment with which `log` sends the signal `number`.
 
-    :param moment: `REACTOR`, or a pattern: when the first event comes whose message it matches.
+    :param moment: `REACTOR`, or a pattern; then the moment is the first event with a matching
+        message.
     """
     return {_SIGNAL: str(int(number)), _MOMENT: moment}
 
@@ -40,7 +41,7 @@ def leave_no_taker(number: int) -> None:
 
 
 def log() -> Any:
-    """What ``--logger`` is told: events as JSON on standard output, and the signal."""
+    """The function for ``--logger``: prints events as JSON, and sends the signal."""
     number, moments = int(os.environ[_SIGNAL]), [os.environ[_MOMENT]]
     shown = jsonFileLogObserver(sys.stdout)
 

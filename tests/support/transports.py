@@ -1,4 +1,4 @@
-"""A `SocketTransport` under test, the protocol that it talks to, and the peer at the other end."""
+"""A `SocketTransport` under test, its protocol, and the peer at the other end."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from tests.support.waiting import Waiting
 
 
 class Plain(Protocol):
-    """Remembers what happens to it; `until` fires once something holds of that."""
+    """A protocol that records its calls; `until` waits for a condition on them."""
 
     def __init__(self) -> None:
         self.received = bytearray()
@@ -45,11 +45,11 @@ class Plain(Protocol):
         self._waiting.look()
 
     def until(self, true: Callable[[], bool]) -> Deferred[None]:
-        """Fires once `true`."""
+        """Return a Deferred that fires once `true` holds."""
         return self._waiting.until(true)
 
     async def end(self) -> type[BaseException] | None:
-        """How the connection ends, once it has."""
+        """Wait for the end of the connection, and return how it ended."""
         await self.until(lambda: self.lost is not None)
         assert self.lost is not None
         return self.lost.type
@@ -57,7 +57,7 @@ class Plain(Protocol):
 
 @implementer(IHalfCloseableProtocol)
 class HalfCloseable(Plain):
-    """Is told of the ends of both streams."""
+    """A protocol that is notified of the ends of both streams."""
 
     def readConnectionLost(self) -> None:
         self.told.append("read")
@@ -70,7 +70,7 @@ class HalfCloseable(Plain):
 
 @implementer(IPushProducer)
 class Producer:
-    """Remembers what is asked of it, and does what it is told to when it is resumed."""
+    """A producer that records its calls, and calls a function when it is resumed."""
 
     def __init__(self, resumed: Callable[[], object] = lambda: None) -> None:
         self.asked: list[str] = []
@@ -88,7 +88,7 @@ class Producer:
 
 
 class Workbench:
-    """Makes transports, each with the peer at its other end."""
+    """Makes transports, each with a peer at its other end."""
 
     def __init__(self, reactor: Any) -> None:
         self.reactor = reactor
@@ -96,7 +96,7 @@ class Workbench:
         self._made: list[tuple[SocketTransport, Peer]] = []
 
     def connect(self, protocol: Plain, host: str = "127.0.0.1") -> tuple[SocketTransport, Peer]:
-        """A transport for `protocol` to a new peer, over TCP."""
+        """Return a transport for `protocol`, connected to a new peer over TCP."""
         family = socket.AF_INET6 if ":" in host else socket.AF_INET
         with socket.create_server((host, 0), family=family) as listening:
             peer = Peer(self.reactor, socket.create_connection(listening.getsockname()[:2]))
@@ -105,7 +105,7 @@ class Workbench:
     def take(
         self, sock: socket.socket, name: Any, protocol: Plain, peer: Peer
     ) -> tuple[SocketTransport, Peer]:
-        """A transport for `protocol` on `sock`."""
+        """Return a transport for `protocol` on `sock`."""
         sock.setblocking(False)
         transport = SocketTransport(self.engine, sock, protocol, name)
         self._made.append((transport, peer))
@@ -113,7 +113,7 @@ class Workbench:
         return transport, peer
 
     async def turns(self) -> None:
-        """Let happen what is about to."""
+        """Let the reactor handle all pending events."""
         for _ in range(5):
             await deferLater(self.reactor, 0)
 
@@ -126,7 +126,7 @@ class Workbench:
 
 @pytest.fixture
 def workbench(reactor: Any) -> Iterator[Workbench]:
-    """Where transports come from; they are gone after the test."""
+    """Makes transports, and closes them after the test."""
     workbench = Workbench(reactor)
     yield workbench
     workbench.end()
@@ -143,7 +143,7 @@ class Listener:
         self.half_closed.append(side)
 
     def relay_closing(self, by: Side, how: Ending) -> None:
-        """Only delivery is outstanding."""
+        """Do nothing: only the delivery is left."""
 
     def relay_closed(self, by: Side, how: Ending) -> None:
         self.closed.callback((by, how))

@@ -1,5 +1,5 @@
 """
-``twistd`` as it is run from a shell: to its end, or as a process to talk to.
+``twistd`` as run from a shell: until it ends, or as a process to interact with.
 """
 
 from __future__ import annotations
@@ -27,11 +27,11 @@ ROOT = Path(__file__).resolve().parents[2]
 TWISTD = str(Path(sys.executable).with_name("twistd"))
 TWIST = str(Path(sys.executable).with_name("twist"))
 PATIENCE = 30.0
-"""Seconds for anything that a test waits for."""
+"""The timeout, in seconds, of each wait in a test."""
 
 
 def wait_until(holds: Callable[[], bool]) -> None:
-    """Wait for what another process does and tells nobody: a file, a socket, its end."""
+    """Wait for an action of another process that has no event: a file, a socket, its end."""
     until = time.monotonic() + PATIENCE
     while not holds():
         assert time.monotonic() < until
@@ -40,7 +40,7 @@ def wait_until(holds: Callable[[], bool]) -> None:
 
 @frozen
 class Outcome:
-    """How a run ended: its exit status, and all that it wrote."""
+    """The outcome of a run: its exit status and its output."""
 
     status: int
     out: str
@@ -48,7 +48,7 @@ class Outcome:
 
 
 def environment() -> dict[str, str]:
-    """The environment of a run: the tests can be imported, and output is not held back."""
+    """Return the environment of a run: the tests are importable, and output is unbuffered."""
     return {**os.environ, "PYTHONPATH": str(ROOT), "PYTHONUNBUFFERED": "1", "COLUMNS": "100"}
 
 
@@ -90,7 +90,7 @@ json.dump(outcomes, sys.stdout)
 
 
 def run_each(commands: Sequence[Sequence[str]], cwd: Path) -> list[Outcome]:
-    """Run ``twistd`` to its end with each of `commands`, importing what it needs only once."""
+    """Run ``twistd`` to its end with each of `commands`, with a single import of its modules."""
     done = subprocess.run(
         [sys.executable, "-c", FORKING],
         cwd=cwd,
@@ -98,7 +98,7 @@ def run_each(commands: Sequence[Sequence[str]], cwd: Path) -> list[Outcome]:
         input=json.dumps(commands),
         stdout=subprocess.PIPE,
         text=True,
-        # One after the other: a second for each where others use the machine too.
+        # The runs are sequential; each may take a second on a busy machine.
         timeout=PATIENCE + len(commands),
         check=True,
     )
@@ -106,19 +106,19 @@ def run_each(commands: Sequence[Sequence[str]], cwd: Path) -> list[Outcome]:
 
 
 def json_log() -> Any:
-    """What ``--logger`` is told: every event as JSON on standard output."""
+    """The function for ``--logger``: prints every event as JSON on standard output."""
     return jsonFileLogObserver(sys.stdout)
 
 
 WORDS = ("listener", "peer", "upstream", "reason_by", "reason_how", "reason_phase")
-"""The words of a line of the access log that have no name, after its time."""
+"""The fields without names in a line of the access log, after the time."""
 
 NUMBERED = ("bytes_to_upstream", "bytes_to_downstream", "attempts")
 TIMED = ("connect_time", "first_byte_time", "duration")
 
 
 def session_event(line: str) -> LogEvent:
-    """What a line of the access log, as text, says: as the event that it stands for."""
+    """Parse a line of the access log, in the format text, into the equivalent event."""
     words, _, error = line.removesuffix('"').partition(' error="')
     time, *rest = words.split(" ")
     event: LogEvent = {
@@ -139,12 +139,12 @@ def session_event(line: str) -> LogEvent:
 
 class Running:
     """
-    A ``twistd`` that runs in the foreground, its log events as they come; killed after `PATIENCE`.
+    A ``twistd`` in the foreground, with its log events; killed after `PATIENCE`.
 
-    A line of the access log counts as the event that it stands for.
+    A line of the access log counts as the equivalent event.
 
-    :param arguments: what follows ``twistd -n``.
-    :param command: what comes before `arguments`, in place of ``twistd -n``.
+    :param arguments: the arguments after ``twistd -n``.
+    :param command: the beginning of the command line, in place of ``twistd -n``.
     :param descriptors: the file descriptors that the process inherits.
     """
 
@@ -180,7 +180,7 @@ class Running:
         self._process.communicate()
 
     def event(self, wanted: Callable[[LogEvent], bool]) -> LogEvent:
-        """The first event that is `wanted`, once it has come."""
+        """Wait for the first event that is `wanted`, and return it."""
         for event in self.events:
             if wanted(event):
                 return event
@@ -195,32 +195,32 @@ class Running:
         )
 
     def says(self, text: str) -> re.Match[str]:
-        """The first event whose message the pattern `text` matches, once it has come."""
+        """Wait for the first event whose message matches the pattern `text`; return it."""
         event = self.event(lambda event: re.search(text, formatEvent(event)) is not None)
         found = re.search(text, formatEvent(event))
         assert found is not None
         return found
 
     def port(self) -> int:
-        """The port of 127.0.0.1 that it listens on, once it does."""
+        """Wait until the proxy listens on 127.0.0.1, and return its port."""
         return int(self.says(r"ProxyFactory starting on (\d+)")[1])
 
     def signal(self, number: signal.Signals) -> None:
-        """Send it a signal."""
+        """Send a signal to the process."""
         self._process.send_signal(number)
 
     def runs(self) -> bool:
-        """Whether it has not ended."""
+        """Whether the process still runs."""
         return self._process.poll() is None
 
     def ended(self) -> int:
-        """Its exit status, once it has ended; its last events are among `events` then."""
+        """Wait for the end, and return the exit status; `events` then has the last events."""
         while line := self._line():
             self.events.append(_event(line))
         return self._process.wait(PATIENCE)
 
     def sessions(self, count: int = 0) -> list[LogEvent]:
-        """The events of sessions' ends, once at least `count` have come."""
+        """Wait for the ends of at least `count` sessions, and return their events."""
 
         def ended() -> list[LogEvent]:
             return [each for each in self.events if each["log_namespace"] == "evproxy.session"]
@@ -235,7 +235,7 @@ class Running:
 
 
 def _event(line: bytes) -> LogEvent:
-    """The event that a line of standard output is."""
+    """Return the event in a line of standard output."""
     text = line.decode().removesuffix("\n")
-    # What is written without a record separator before it is no event of twistd's.
+    # Output without a record separator in front is not an event from twistd.
     return eventFromJSON(text[1:]) if text.startswith("\x1e") else session_event(text)

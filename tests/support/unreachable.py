@@ -1,4 +1,4 @@
-"""Servers that no session can be connected to: one refuses, the other does not answer."""
+"""Servers that no session can connect to: one refuses, the other does not answer."""
 
 from __future__ import annotations
 
@@ -17,10 +17,10 @@ Refusing = Callable[[], str]
 @pytest.fixture
 def refusing() -> Iterator[Refusing]:
     """
-    Gives addresses at which every connect is refused.
+    Makes addresses that refuse every connect.
 
-    They are bound, if not listening, until the test is over: a port of which nobody keeps hold
-    may be that of the next listener.
+    The addresses stay bound, without listening, until the end of the test: otherwise the next
+    listener might get one of their ports.
     """
     with ExitStack() as stack:
 
@@ -33,7 +33,7 @@ def refusing() -> Iterator[Refusing]:
 
 
 class Unanswered:
-    """A server whose accept queue is full: a connect to it gets no answer."""
+    """A server with a full accept queue, so a connect gets no answer."""
 
     def __init__(self, reactor: Any) -> None:
         self._listening = Listening.tcp(reactor, backlog=0)

@@ -1,4 +1,4 @@
-"""A loopback server that tells how it was visited, and what a check of a server finds."""
+"""A loopback server that records its connections, and the verdict of a check on it."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from tests.support.waiting import Waiting
 
 
 async def checked(reactor: Any, address: str, check: HealthCheck) -> str | None:
-    """What one check of the server at `address` finds."""
+    """Return the verdict of one check of the server at `address`."""
     result: Deferred[Any] = Deferred()
     probe = probe_for(reactor, check, partial(client_endpoint, reactor))
     probe.check(UpstreamServer(address), result.callback)
@@ -33,7 +33,7 @@ async def checked(reactor: Any, address: str, check: HealthCheck) -> str | None:
 
 @define
 class Visits(Factory):
-    """Listens, says `greeting`, and tells how each connection went."""
+    """A factory that sends `greeting`, and records how each connection went."""
 
     greeting: bytes = b""
     answer: bytes = b""
@@ -49,7 +49,7 @@ class Visits(Factory):
         return Visit(self)
 
     async def ended(self) -> Failure:
-        """How the first connection ended."""
+        """Wait for the end of the first connection, and return how it ended."""
         await self._waiting.until(lambda: bool(self.ends))
         return self.ends[0]
 
@@ -58,7 +58,7 @@ class Visits(Factory):
         await self._waiting.until(lambda: self.made > 0)
 
     def note(self) -> None:
-        """Wake up who waits."""
+        """Notify the waiting callers."""
         self._waiting.look()
 
 
@@ -88,7 +88,7 @@ Listen = Callable[[IProtocolFactory], str]
 
 @contextmanager
 def listening(reactor: Any) -> Iterator[Listen]:
-    """Listens with a factory on a loopback port and tells the address; stops at the end."""
+    """Listen with a factory on a loopback port; the value is the address.  Stop at the end."""
     ports: list[IListeningPort] = []
 
     def listen(factory: IProtocolFactory) -> str:

@@ -1,4 +1,4 @@
-"""Code between a socket and the half of a session, which closes the connection when told to."""
+"""Code between a socket and the half of a session, which closes the connection on request."""
 
 from __future__ import annotations
 
@@ -20,18 +20,18 @@ from tests.support.proxies import Proxied
 LOSE, ABORT = "loseConnection", "abortConnection"
 
 CLOSE = b"close!"
-"""A wrapper that receives this alone closes the connection."""
+"""A wrapper that receives exactly these bytes closes the connection."""
 
 
 class Door(ProtocolWrapper):
-    """Hands everything on, and closes the connection when it is told to."""
+    """A wrapper that passes everything on, and closes the connection on request."""
 
     factory: Any
     transport: Any
     seen = 0
 
     def close(self) -> None:
-        """Close it as its factory says."""
+        """Close the connection in the way of the factory."""
         getattr(self.transport, self.factory.how)()
 
     def connectionMade(self) -> None:
@@ -58,7 +58,7 @@ class Doors(WrappingFactory):
     Wraps each connection in a `Door`.
 
     :param how: `LOSE` or `ABORT`.
-    :param when: what a door closes in by itself; "" for none.
+    :param when: the callback in which a door closes by itself; "" for none.
     """
 
     protocol: Any = Door
@@ -77,7 +77,7 @@ class Doors(WrappingFactory):
 
 
 class Through(Protocol):
-    """Code that wraps no transport: the protocol that it hands its bytes to has its own one."""
+    """A wrapper that is no transport itself: its inner protocol gets a separate transport."""
 
     factory: Any
     transport: Any
@@ -91,7 +91,7 @@ class Through(Protocol):
         getattr(self.transport, self.factory.how)()
 
     def handed(self) -> Any:
-        """The transport that the inner protocol gets."""
+        """Return the transport for the inner protocol."""
         return self.transport
 
     def makeConnection(self, transport: Any) -> None:
@@ -116,27 +116,27 @@ class Front:
 
 
 class Hiding(Through):
-    """Hands on a transport beneath which nothing can be found."""
+    """A wrapper that passes on a transport without access to the one beneath."""
 
     def handed(self) -> Any:
         return Front(self.transport)
 
 
 class Throughs(Doors):
-    """The same factory for code that is no `ProtocolWrapper`."""
+    """The same factory for a wrapper that is no `ProtocolWrapper`."""
 
     protocol = Through
 
 
 class Hidings(Doors):
-    """And for code that hides the transport."""
+    """The same factory for a wrapper that hides the transport."""
 
     protocol = Hiding
 
 
 class Wrapping:
     """
-    Wraps both sides of a proxy's sessions, or one.
+    Wraps one side or both sides of a proxy's sessions.
 
     :param how: `LOSE` or `ABORT`.
     :param when: see `Doors`.
@@ -150,7 +150,7 @@ class Wrapping:
         self.factories: list[Doors] = []
 
     def arguments(self) -> dict[str, Any]:
-        """What `Proxied.start` has to be given."""
+        """The arguments for `Proxied.start`."""
 
         def wrapped(factory: Any) -> Doors:
             self.factories.append(self._make(factory))
@@ -167,28 +167,28 @@ class Wrapping:
 
     @property
     def door(self) -> Any:
-        """The only one."""
+        """Return the only door."""
         [door] = [door for factory in self.factories for door in factory.made]
         return door
 
     def forget(self) -> None:
-        """Keep nothing of what was made."""
+        """Drop the references to all doors."""
         for factory in self.factories:
             factory.made.clear()
         if self._upstream:
-            # Each is of one session.
+            # Each factory belongs to one session.
             self.factories.clear()
 
 
 async def drops(peer: Peer) -> str:
-    """How the connection of `peer`, which gets nothing, ends."""
+    """Return how the connection of `peer` ends, and check that `peer` gets no bytes."""
     received, end = await peer.rest()
     assert received == b""
     return end
 
 
 async def is_over(proxied: Proxied, by: Side, how: Ending, phase: Phase) -> None:
-    """The only session ends for this reason, and leaves nothing."""
+    """Check that the only session ends for this reason, and leaves nothing."""
     await proxied.observed.ended()
     await proxied.admission.sessions.when_empty()
     [record] = proxied.observed.records
@@ -196,7 +196,7 @@ async def is_over(proxied: Proxied, by: Side, how: Ending, phase: Phase) -> None
 
 
 async def begun(proxied: Proxied) -> list[Any]:
-    """The sessions, once there are any."""
+    """Wait for the first session, and return the sessions."""
     while not proxied.admission.sessions:
         await turn(proxied.reactor)
     return list(proxied.admission.sessions)

@@ -1,4 +1,4 @@
-"""What every balancing policy promises, and what each of them does."""
+"""The balancing policies: their common promises, and the behaviour of each policy."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def balancer_of(name: str, servers: Sequence[FakeServer]) -> interfaces.Balancer
 
 
 def picks(balancer: interfaces.Balancer, count: int) -> list[FakeServer]:
-    """The first choices for `count` sessions, each of them over before the next."""
+    """Return the first choices for `count` sessions, each of which ends before the next."""
     chosen = [next(balancer.candidates(CLIENT)) for _ in range(count)]
     assert all(isinstance(server, FakeServer) for server in chosen)
     return chosen  # type: ignore[return-value]
@@ -57,7 +57,7 @@ positive_weights = st.lists(st.integers(1, 256), min_size=1, max_size=8)
 
 @given(names, weights, st.lists(st.integers(0, 5), min_size=12, max_size=12))
 def test_walk_reaches_all_once(name: str, weights: list[int], sessions: list[int]) -> None:
-    """A walk gives every server that has a weight exactly once, and no other."""
+    """A walk returns every server with a weight exactly once, and no other server."""
     servers = servers_of(weights)
     for server, held in zip(servers, sessions, strict=False):
         server.sessions = held
@@ -72,7 +72,7 @@ def test_walk_reaches_all_once(name: str, weights: list[int], sessions: list[int
 def test_walk_of_the_last_update(
     name: str, before: list[int], after: list[int], data: st.DataObject
 ) -> None:
-    """After an update only its servers are given, and all of them."""
+    """After an update, a walk returns exactly the servers of the update."""
     pool = servers_of([1] * 12)
     balancer = balancer_of(name, pool[: len(before)])
     list(balancer.candidates(CLIENT))
@@ -101,13 +101,13 @@ def test_walk_is_lazy(name: str) -> None:
 
 @pytest.mark.parametrize("name", NAMES)
 def test_nobody_there(name: str) -> None:
-    """Without servers, and before the first update, a walk gives nothing."""
+    """Without servers, and before the first update, a walk returns nothing."""
     assert list(balancer_named(name, Random(7)).candidates(CLIENT)) == []
     assert list(balancer_of(name, []).candidates(CLIENT)) == []
 
 
 def test_unknown_name() -> None:
-    """A policy that does not exist is refused with the names of those that do."""
+    """An unknown policy is refused; the error lists the known policies."""
     with pytest.raises(SettingsError, match=r"least-sessions.*got 'fastest'"):
         balancer_named("fastest", Random())
 
@@ -116,7 +116,7 @@ def test_unknown_name() -> None:
 
 
 def test_round_robin_in_turn() -> None:
-    """Servers of one weight come in the order they were given, over and over."""
+    """Servers of one weight come in the order of the update, over and over."""
     servers = servers_of([1, 1, 1])
     assert picks(balancer_of("round-robin", servers), 7) == [*servers, *servers, servers[0]]
 
@@ -164,7 +164,7 @@ def test_round_robin_keeps_its_place(updates: list[bool]) -> None:
 
 
 def test_round_robin_failover_spreads() -> None:
-    """What a server that fails cannot take goes to all the others alike."""
+    """The sessions of a failed server are spread evenly over all other servers."""
     servers = servers_of([1] * 5)
     balancer = balancer_of("round-robin", servers)
     took: Counter[interfaces.Candidate] = Counter()
@@ -188,7 +188,7 @@ def test_least_sessions_shares(weights: list[int], count: int) -> None:
 
 @given(st.lists(st.tuples(st.integers(0, 7), st.booleans()), max_size=80))
 def test_least_sessions_is_the_least(events: list[tuple[int, bool]]) -> None:
-    """Whatever begins and ends, the pick is one of those with the least load."""
+    """Whichever sessions begin and end, the pick is a server with the least load."""
     servers = servers_of([1, 1, 2, 2, 3, 4, 8, 256])
     balancer = LeastSessions()
     balancer.update(servers)
@@ -242,7 +242,7 @@ def test_least_sessions_growing_weight() -> None:
 
 @given(positive_weights)
 def test_alias_table_is_exact(weights: list[int]) -> None:
-    """The part of all chances that falls on an index is its weight's part of all weights."""
+    """The probability of an index is the share of its weight in all weights."""
     steps = 2000
     table = AliasTable(weights)
     had = Counter(table.draw((step + 0.5) / steps) for step in range(steps))
@@ -321,7 +321,7 @@ def test_least_time_tries_the_unknown() -> None:
 
 
 def test_least_time_in_large_pools() -> None:
-    """Where only some servers are looked at, a slow one is still hardly ever picked."""
+    """If only some servers are compared, a slow one is still hardly ever picked."""
     servers = servers_of([1] * 50)
     for server in servers:
         server.connect_time = 0.001

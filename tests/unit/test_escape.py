@@ -1,4 +1,4 @@
-"""What is done to text from outside before it is logged."""
+"""The escaping of text from outside before it is logged."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ TROUBLE = [
 
 @pytest.mark.parametrize(("text", "expected"), TROUBLE)
 def test_trouble(text: str, expected: str) -> None:
-    """Nothing of it reaches a terminal, alone or in a line."""
+    """Control characters never reach a terminal, alone or within a line."""
     assert escaped(text) == printable(text) == expected
 
 
@@ -38,7 +38,7 @@ def test_trouble(text: str, expected: str) -> None:
     "text", ["", "10.0.0.1:80", "bücher.example", "東京 ☃", r"tcp:8080:interface=\:\:1", "a\\"]
 )
 def test_plain_text(text: str) -> None:
-    """What can be printed stays as it is."""
+    """Printable text stays unchanged."""
     assert escaped(text) == printable(text) == text
 
 
@@ -53,12 +53,12 @@ def test_plain_text(text: str) -> None:
     ],
 )
 def test_backslashes(text: str, expected: str) -> None:
-    """A text that looks escaped already is not taken for what it looks like."""
+    """Text that looks escaped already is escaped again, so it stays unambiguous."""
     assert escaped(text) == expected
 
 
 def unescaped(text: str) -> str:
-    """The text that `escaped` made `text` of."""
+    """Return the text from which `escaped` made `text`."""
 
     def meant(found: re.Match[str]) -> str:
         return "\\" if found[0] == r"\\" else found[0].encode().decode("unicode_escape")
@@ -75,14 +75,14 @@ ANY = st.text(
 @example("\\")
 @example("\\\\\x1b\\x1b")
 def test_nothing_is_lost(text: str) -> None:
-    """Whatever the text, all of the outcome can be printed, and says what the text was."""
+    """Whatever the text, the result is printable, and the text can be recovered from it."""
     assert escaped(text).isprintable()
     assert unescaped(escaped(text)) == text
 
 
 @given(ANY)
 def test_a_printable_line_stays(text: str) -> None:
-    """A line that is printable stays as it is, however often it is made sure of."""
+    """`printable` leaves a printable line unchanged, however often it is called."""
     line = printable(text)
     assert line.isprintable()
     assert printable(line) == line

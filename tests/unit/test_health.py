@@ -49,12 +49,12 @@ UP, DOWN, GOING_UP, GOING_DOWN = Health.UP, Health.DOWN, Health.GOING_UP, Health
     ],
 )
 def test_rise_and_fall(results: str, expected: list[Health]) -> None:
-    """Two good checks in a row raise, three bad ones fell, and the very first decides alone."""
+    """Two good checks in a row bring a server up, three bad ones down; the first decides alone."""
     assert states(results) == expected
 
 
 def test_verdicts_say_why() -> None:
-    """A change comes with its reason and how many checks it took."""
+    """A change has a reason, which says how many checks it took."""
     health = CheckedHealth(rise=2, fall=3)
     assert [health.check(error) for error in (None, BAD, BAD)] == [None] * 3
     assert health.check(BAD) == Verdict(False, "connection refused (3 of 3)")
@@ -65,7 +65,7 @@ def test_verdicts_say_why() -> None:
 
 @given(st.lists(st.booleans(), max_size=60), st.integers(-1, 5), st.integers(-1, 5))
 def test_verdicts_alternate(results: list[bool], rise: int, fall: int) -> None:
-    """Verdicts alternate, down first, and `changing` is between the two states only."""
+    """Verdicts alternate, with down first; `changing` holds only between the two states."""
     health = CheckedHealth(rise, fall)
     up = True
     for good in results:
@@ -91,13 +91,13 @@ def test_ejection_doubles() -> None:
 
 
 def test_ejection_for_years() -> None:
-    """A server that never recovers is ejected for the maximum, however often."""
+    """A server that never recovers is ejected for the maximum time, however often."""
     record = EjectionRecord(times=100_000)
     assert record.eject(0.0, Ejection(max_time=300)) == 300
 
 
 def test_service_is_rewarded() -> None:
-    """Each base time of service after an ejection takes one doubling back."""
+    """For each base time of service after an ejection, one doubling is undone."""
     settings = Ejection(base_time=10, max_time=1000)
     record = EjectionRecord(times=3)
     record.readmit(100.0, settings)
@@ -108,7 +108,7 @@ def test_service_is_rewarded() -> None:
 
 
 def test_rows_are_counted_apart() -> None:
-    """A server that accepts and then resets is found out, although each connect succeeds."""
+    """A server that accepts and then resets is ejected, although each connect succeeds."""
     record = EjectionRecord()
     settings = Ejection()
     counts = []
@@ -122,7 +122,7 @@ def test_rows_are_counted_apart() -> None:
 
 @given(st.integers(0, 40), st.integers(0, 40), st.integers(0, 40), st.integers(-5, 110))
 def test_ejections_are_bounded(ejected: int, down: int, total: int, percent: int) -> None:
-    """One more ejection stays within the bound or is the first, and leaves one that serves."""
+    """An ejection is within the bound or the first one, and leaves a server that serves."""
     out = ejected + down
     if may_eject(ejected, out, total, percent):
         assert out + 1 < total
@@ -151,7 +151,7 @@ def test_ejections_are_bounded(ejected: int, down: int, total: int, percent: int
 def test_bound_on_ejections(
     ejected: int, out: int, total: int, percent: int, expected: bool
 ) -> None:
-    """The share that may be ejected, the first one free, the last that serves safe."""
+    """The bound is a share of the servers; one may always be ejected, but never the last one."""
     assert may_eject(ejected, out, total, percent) is expected
 
 
@@ -159,10 +159,10 @@ def test_bound_on_ejections(
     ("now", "part"), [(100, 0.1), (101, 0.1), (105, 0.5), (109, 0.9), (110, 1), (500, 1)]
 )
 def test_slow_start(now: float, part: float) -> None:
-    """The weight grows in a straight line from a tenth."""
+    """The weight grows linearly from a tenth."""
     assert slow_start_part(100, now, 10) == pytest.approx(part)
 
 
 def test_no_slow_start() -> None:
-    """Without a duration a server has its whole weight at once."""
+    """Without a duration, a server has its whole weight at once."""
     assert slow_start_part(100, 100, 0) == 1

@@ -1,4 +1,4 @@
-"""The hub: who is called for which event, and what becomes of an observer that breaks."""
+"""The hub: which observers it calls for which event, and how it handles their exceptions."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ CONTRACTS = (
 
 
 class Everything:
-    """An observer of each event."""
+    """An observer of every event."""
 
     def __init__(self) -> None:
         self.heard: list[tuple[str, tuple[Any, ...]]] = []
@@ -54,7 +54,7 @@ class Sessions:
 
 
 class Old:
-    """A `PoolObserver` that does not tell a failure from an incomplete set."""
+    """A `PoolObserver` that does not distinguish a failed look-up from an incomplete one."""
 
     def __init__(self) -> None:
         self.failures: list[str] = []
@@ -85,7 +85,7 @@ def test_the_events_are_the_methods_of_the_contracts() -> None:
 
 @pytest.mark.parametrize("event", EVENTS)
 def test_every_event_arrives(event: str) -> None:
-    """Each event is passed on with its facts, once for each time it is told."""
+    """The hub passes on each event once, with its arguments."""
     observer = Everything()
     hub = Hub((observer,))
     method = getattr(hub, event)
@@ -95,7 +95,7 @@ def test_every_event_arrives(event: str) -> None:
 
 
 def test_an_observer_of_some_events() -> None:
-    """An observer hears the events that it has methods for, whatever else happens."""
+    """An observer is notified only of the events that it has methods for."""
     observer = Sessions()
     hub = Hub((observer,))
     hub.connect_failed("a", "b")
@@ -105,7 +105,7 @@ def test_an_observer_of_some_events() -> None:
 
 
 def test_an_observer_that_is_added_twice() -> None:
-    """It is called once for each event."""
+    """An observer that is added twice is called once for each event."""
     observer = Sessions()
     hub = Hub((observer, observer))
     hub.add(observer)
@@ -114,14 +114,14 @@ def test_an_observer_that_is_added_twice() -> None:
 
 
 def test_an_observer_without_the_method_for_an_incomplete_discovery() -> None:
-    """It is notified of a failure instead."""
+    """An observer without `discovery_incomplete` is notified of a failure instead."""
     observer = Old()
     Hub((observer,)).discovery_incomplete("web", "one is missing")
     assert observer.failures == ["one is missing"]
 
 
 def test_an_object_that_observes_nothing() -> None:
-    """A misspelt method is found when the observer is added."""
+    """An object whose methods are all misspelt is refused when it is added."""
 
     class Misspelt:
         def session_end(self, record: Any) -> None: ...
@@ -132,7 +132,7 @@ def test_an_object_that_observes_nothing() -> None:
 
 
 def test_an_observer_that_breaks(logged_errors: LoggedErrors) -> None:
-    """The observers after it are called, and the log names the event."""
+    """If an observer raises, the next observers are still called, and the log names the event."""
 
     class Broken(Sessions):
         def session_ended(self, record: Any) -> None:
@@ -159,7 +159,7 @@ def test_an_observer_that_adds_another() -> None:
 
 
 def test_the_hub_of_an_observer() -> None:
-    """A hub is its own hub; nobody is nobody."""
+    """`hub_of` returns a hub unchanged, and an empty hub for ``None``."""
     hub = Hub((Sessions(),))
     observer: Observer = hub
     assert hub_of(observer) is hub

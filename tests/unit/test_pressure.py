@@ -1,4 +1,4 @@
-"""Pressure: told once for each period, and once when it is over."""
+"""Pressure: observers are notified once at the beginning of a period, and once at its end."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ PORTS, ROUTES = Shortage("no port", "widen the range"), Shortage("no route", "lo
 
 
 def test_a_period() -> None:
-    """A shortage that comes up again and again is told once, and once when it has not for long."""
+    """A repeated shortage is reported once, and once more after it has not occurred for long."""
     clock, observed = Clock(), Observed()
     pressure = Pressure(clock, observed)
     for period in (1, 2):
@@ -26,7 +26,7 @@ def test_a_period() -> None:
 
 
 def test_two_periods_at_once() -> None:
-    """Different shortages have periods of their own."""
+    """Different shortages have separate periods."""
     clock, observed = Clock(), Observed()
     pressure = Pressure(clock, observed)
     pressure.felt(PORTS)
@@ -39,7 +39,7 @@ def test_two_periods_at_once() -> None:
 
 
 def test_the_number_is_bounded() -> None:
-    """However many different shortages there are, so many are told."""
+    """However many different shortages there are, only `MOST` are reported."""
     clock, observed = Clock(), Observed()
     pressure = Pressure(clock, observed)
     for number in range(2 * MOST):

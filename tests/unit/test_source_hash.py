@@ -1,4 +1,4 @@
-"""Consistent hashing: who agrees on what, and how much moves when servers come and go."""
+"""Consistent hashing: equal results everywhere, and few moves when servers come and go."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def complete(balancer: SourceHash) -> None:
 
 
 def table_of(weights: dict[str, float], size: int) -> list[str]:
-    """The finished table, with names for indexes."""
+    """Return the finished table, with names in place of indexes."""
     work = build(weights, size, b"key")
     while True:
         try:
@@ -49,13 +49,13 @@ def homes(balancer: SourceHash) -> list[str]:
 
 
 def moved(before: Iterable[str], after: Iterable[str]) -> float:
-    """The part of the clients that have another server than before."""
+    """Return the share of the clients that have another server than before."""
     changes = [one != other for one, other in zip(before, after, strict=True)]
     return sum(changes) / len(changes)
 
 
 def by_the_paper(names: list[str], size: int) -> list[str | None]:
-    """Maglev's table built as the paper's pseudocode does it, for equal weights."""
+    """Return Maglev's table for equal weights, built like the paper's pseudocode."""
     names = sorted(names)
     permutations = []
     for name in names:
@@ -81,14 +81,14 @@ def by_the_paper(names: list[str], size: int) -> list[str | None]:
 @settings(deadline=None)
 @given(st.sets(st.text(max_size=8), min_size=1, max_size=12), st.sampled_from([13, 101, 251]))
 def test_table_is_that_of_the_paper(names: set[str], size: int) -> None:
-    """The two short cuts in building give the very table of the paper's plain loop."""
+    """With its two short cuts, the table is the same as that of the paper's plain loop."""
     assert table_of(dict.fromkeys(names, 1.0), size) == by_the_paper(list(names), size)
 
 
 @settings(deadline=None)
 @given(st.lists(st.integers(1, 256), min_size=1, max_size=10))
 def test_slots_follow_weights(weights: list[int]) -> None:
-    """Each server has as many slots as its weight says, give or take one for each server."""
+    """The slots of each server are proportional to its weight, within one for each server."""
     names = {f"server {number}": float(weight) for number, weight in enumerate(weights)}
     had = Counter(table_of(names, SMALL))
     for name, weight in names.items():
@@ -111,7 +111,7 @@ def test_removal_moves_its_own(count: int) -> None:
 
 @pytest.mark.parametrize("count", [2, 5, 20, 100])
 def test_addition_moves_its_share(count: int) -> None:
-    """Adding a server to n moves about the part of the clients that is its own from now on."""
+    """Adding a server to n moves only about the share of the clients that the server gets."""
     servers = servers_of([1] * (count + 1))
     before, after = ready(servers[:-1], 65537), ready(servers, 65537)
     assert moved(homes(before), homes(after)) < 1.25 / (count + 1) + 0.005
@@ -161,7 +161,7 @@ def test_port_does_not_matter() -> None:
 
 
 def test_failover_spreads() -> None:
-    """The clients of a server that fails go to all the others, each to one of its own."""
+    """The clients of a failed server are spread over all others, each client to a fixed one."""
     servers = servers_of([1] * 5)
     balancer = ready(servers, 65537)
     second: Counter[str] = Counter()
@@ -174,7 +174,7 @@ def test_failover_spreads() -> None:
 
 
 def test_old_table_serves() -> None:
-    """While a new table is built clients stay, except those whose server has gone."""
+    """While a new table is built, clients keep their servers, unless the server has left."""
     servers = servers_of([1] * 6)
     balancer = ready(servers, 65537)
     before = homes(balancer)
@@ -191,7 +191,7 @@ def test_old_table_serves() -> None:
 
 
 def test_all_replaced() -> None:
-    """While the table of a wholly new set is built, clients are dealt out over all of it."""
+    """While the table of a wholly new set is built, clients are spread over all its servers."""
     balancer = ready(servers_of([1] * 5), 65537)
     new = [FakeServer(UpstreamServer(f"tcp:10.9.0.{number}:80")) for number in range(5)]
     balancer.update(new)
@@ -202,7 +202,7 @@ def test_all_replaced() -> None:
 
 
 def test_before_the_first_table() -> None:
-    """Without any table yet clients are dealt out over all servers, always in the same way."""
+    """Before the first table, clients are spread over all servers, always in the same way."""
     servers = servers_of([1] * 4)
     one, other = SourceHash(SMALL), SourceHash(SMALL)
     one.update(servers)
@@ -221,7 +221,7 @@ def test_unchanged_needs_no_work() -> None:
 
 
 def test_slices_are_small() -> None:
-    """Building is cut into hundreds of slices of like size."""
+    """A table is built in hundreds of slices of similar size."""
     rng = Random(1)
     balancer = SourceHash()
     balancer.update(servers_of([rng.randint(1, 256) for _ in range(1000)]))
@@ -232,14 +232,14 @@ def test_slices_are_small() -> None:
 
 
 def test_more_servers_than_slots() -> None:
-    """Servers that got no slot come last in every walk, but they come."""
+    """Servers without a slot come last in every walk, but they do come."""
     servers = servers_of([1] * 20)
     walk = list(ready(servers, 7).candidates(CLIENTS[0]))
     assert sorted(map(id, walk)) == sorted(map(id, servers))
 
 
 def test_size_has_to_be_a_prime() -> None:
-    """A table size that is no prime is refused: the permutations would not reach every slot."""
+    """A table size that is not prime is refused: the permutations would not reach every slot."""
     assert [number for number in range(20) if is_prime(number)] == [2, 3, 5, 7, 11, 13, 17, 19]
     with pytest.raises(ValueError, match="prime, not 65536"):
         SourceHash(65536)

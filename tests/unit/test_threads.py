@@ -1,4 +1,4 @@
-"""Threads for calls that block: how many, in which order, and that none stays."""
+"""Threads for blocking calls: their number, the order of calls, and that no thread stays."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ def running() -> int:
 
 
 async def test_what_a_call_gives_or_raises(reactor: Any) -> None:
-    """The outcome comes in the reactor's thread, an exception as a failure."""
+    """The Deferred fires in the reactor's thread; an exception becomes a failure."""
     several = Threads(reactor, NAME, 2)
     here = threading.get_ident()
     there = await several.call(threading.get_ident).result
@@ -58,7 +58,7 @@ async def test_what_a_call_gives_or_raises(reactor: Any) -> None:
 
 
 async def test_the_bound(reactor: Any, doors: Doors) -> None:
-    """No more calls are made at once than there may be threads; the others follow in order."""
+    """At most as many calls run at once as there may be threads; the others follow in order."""
     few = Threads(reactor, NAME, 2)
     calls = [few.call(partial(doors.call, name)) for name in "abcd"]
     assert running() == 2
@@ -71,7 +71,7 @@ async def test_the_bound(reactor: Any, doors: Doors) -> None:
 
 
 async def test_who_goes_first(reactor: Any, doors: Doors) -> None:
-    """Calls that come first, and those that hurry, go before all others."""
+    """Calls with priority, and hurried calls, run before all others."""
     one = Threads(reactor, NAME, 1)
     calls = [one.call(partial(doors.call, name)) for name in "abc"]
     calls.append(one.call(partial(doors.call, "d"), first=True))
@@ -83,7 +83,7 @@ async def test_who_goes_first(reactor: Any, doors: Doors) -> None:
 
 
 async def test_threads_that_are_kept(reactor: Any, doors: Doors) -> None:
-    """Ordinary calls that hang leave the kept threads to those that come first."""
+    """Hanging ordinary calls leave the reserved threads free for calls with priority."""
     several = Threads(reactor, NAME, 3, kept=1)
     ordinary = [several.call(partial(doors.call, name)) for name in "abc"]
     assert running() == 2
@@ -97,7 +97,7 @@ async def test_threads_that_are_kept(reactor: Any, doors: Doors) -> None:
 
 
 async def test_a_cancelled_call(reactor: Any, doors: Doors) -> None:
-    """One that waits is not made; the outcome of one that runs is dropped."""
+    """A cancelled call that waits never runs; the result of a running one is dropped."""
     one = Threads(reactor, NAME, 1)
     runs, waits = (one.call(partial(doors.call, name)) for name in "ab")
     outcomes: list[Any] = []
@@ -111,7 +111,7 @@ async def test_a_cancelled_call(reactor: Any, doors: Doors) -> None:
 
 
 async def test_a_full_line(reactor: Any, doors: Doors, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Too many calls are refused; those that come first have a line of their own."""
+    """Calls beyond a full queue are refused; calls with priority have a separate queue."""
     monkeypatch.setattr(threads, "WAITING", 1)
     one = Threads(reactor, NAME, 1)
     calls = [one.call(partial(doors.call, name)) for name in "ab"]
@@ -123,7 +123,7 @@ async def test_a_full_line(reactor: Any, doors: Doors, monkeypatch: pytest.Monke
 
 
 async def test_no_thread_to_be_had(reactor: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Where the system gives no thread the call fails, and the next one is made."""
+    """If the system cannot start a thread, the call fails, and the next call still runs."""
     one = Threads(reactor, NAME, 1)
 
     def refuse(thread: threading.Thread) -> None:
@@ -137,7 +137,7 @@ async def test_no_thread_to_be_had(reactor: Any, monkeypatch: pytest.MonkeyPatch
 
 
 async def test_a_thread_ends_when_it_is_idle(reactor: Any) -> None:
-    """No thread waits for a call that may never come."""
+    """An idle thread ends, and does not wait for a call that may never come."""
     one = Threads(reactor, NAME, 1)
     await one.call(int).result
     [*ending] = [each for each in threading.enumerate() if each.name == NAME]
@@ -165,12 +165,12 @@ reactor.run()
 
 
 def test_the_end_of_the_process_waits_for_no_call() -> None:
-    """A look-up that hangs does not hold up the end of the process."""
+    """A hanging look-up does not delay the end of the process."""
     subprocess.run([sys.executable, "-c", HANGING], timeout=60, check=True)
 
 
 async def test_hundreds_of_calls(reactor: Any) -> None:
-    """Calls that come while threads are about to end are made too."""
+    """Calls that arrive while threads are about to end run too."""
     several = Threads(reactor, NAME, 4, kept=1)
     for number in range(200):
         results: list[Deferred[int]] = [

@@ -1,5 +1,5 @@
 """
-The users of a pool: a user is whoever has started the pool and has not stopped it yet.
+The users of a pool: a user has started the pool, and has not stopped it yet.
 
 Pure.  A pool works while it has a user, and checks its servers while not all users drain.
 """
