@@ -1,0 +1,21 @@
+"""Why a client is refused: the words of logs and metrics."""
+
+from __future__ import annotations
+
+import enum
+
+
+class Refusal(enum.Enum):
+    """The reason for which a client gets no session."""
+
+    DENIED = "denied"
+    """The deny list has the client's address."""
+    NOT_ALLOWED = "not-allowed"
+    """There is an allow list, and it lacks the client's address."""
+    CLIENT_SESSIONS = "client-sessions"
+    """The client has as many sessions as one client may have."""
+    CLIENT_RATE = "client-rate"
+    """The client starts sessions faster than one client may."""
+
+    __hash__ = object.__hash__
+    """A fast hash: refusals are counted by reason, and each member is a singleton."""
