@@ -20,6 +20,7 @@ from collections.abc import Callable, Generator, Iterator
 from importlib import metadata
 from typing import Any
 
+import hypothesis
 import pytest
 import pytest_twisted
 from twisted.internet.defer import CancelledError, Deferred
@@ -37,6 +38,10 @@ from twisted.python.failure import Failure
 from tests.support.leaks import Holdings, LoggedErrors
 from tests.support.programs import requires_program
 from tests.support.reactors import choose_reactor
+
+# A test that takes its time on a busy machine is no failure.
+hypothesis.settings.register_profile("evproxy", deadline=None)
+hypothesis.settings.load_profile("evproxy")
 
 pytest_plugins = [
     "tests.support.batches",

@@ -9,7 +9,7 @@ from random import Random
 from typing import Any
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from evproxy.errors import SettingsError
@@ -139,7 +139,6 @@ values = st.recursive(
 )
 
 
-@settings(deadline=None)
 @given(st.lists(values, max_size=6))
 def test_any_items(items: list[object]) -> None:
     """Each value is a server or has a fault, never both, and one does not touch another."""

@@ -209,4 +209,4 @@ class AnyPool(RuleBasedStateMachine):
 
 
 TestAnyPool = AnyPool.TestCase
-TestAnyPool.settings = settings(max_examples=60, stateful_step_count=40, deadline=None)
+TestAnyPool.settings = settings(max_examples=60, stateful_step_count=40)

@@ -9,7 +9,7 @@ from collections.abc import Iterable, Sequence
 from random import Random
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from evproxy.model import ConnectionInfo, UpstreamServer
@@ -78,14 +78,12 @@ def by_the_paper(names: list[str], size: int) -> list[str | None]:
                 return entry
 
 
-@settings(deadline=None)
 @given(st.sets(st.text(max_size=8), min_size=1, max_size=12), st.sampled_from([13, 101, 251]))
 def test_table_is_that_of_the_paper(names: set[str], size: int) -> None:
     """With its two short cuts, the table is the same as that of the paper's plain loop."""
     assert table_of(dict.fromkeys(names, 1.0), size) == by_the_paper(list(names), size)
 
 
-@settings(deadline=None)
 @given(st.lists(st.integers(1, 256), min_size=1, max_size=10))
 def test_slots_follow_weights(weights: list[int]) -> None:
     """The slots of each server are proportional to its weight, within one for each server."""
