@@ -24,6 +24,7 @@ EVENTS = (
     "accepting_resumed",
     "pressure_began",
     "pressure_over",
+    "clients_refused",
     "server_changed",
     "pool_exhausted",
     "discovery_failed",
@@ -113,6 +114,10 @@ class Hub:
     def pressure_over(self, what: str) -> None:
         """See `evproxy.interfaces.PressureObserver`."""
         self._tell("pressure_over", what)
+
+    def clients_refused(self, listener: str, reason: str, count: int, peer: str) -> None:
+        """See `evproxy.interfaces.RefusalObserver`."""
+        self._tell("clients_refused", listener, reason, count, peer)
 
     def server_changed(self, pool: str, server: str, state: str, why: str) -> None:
         """See `evproxy.interfaces.PoolObserver`."""

@@ -296,6 +296,18 @@ class PressureObserver(Protocol):
         """`what` has not occurred for some seconds; called once after each `pressure_began`."""
 
 
+class RefusalObserver(Protocol):
+    """Is notified of clients that get no session because of their address, or of a limit."""
+
+    def clients_refused(self, listener: str, reason: str, count: int, peer: str) -> None:
+        """
+        `count` more clients of `listener` were refused, the last of them at the host `peer`.
+
+        `reason` is the value of an `evproxy.policy.refusal.Refusal`.  Called for the first client
+        at once, and then every ten seconds while there are more.
+        """
+
+
 class LogWriterObserver(Protocol):
     """
     Is notified of problems that keep log lines from their destination.
@@ -362,6 +374,7 @@ Observer: TypeAlias = (
     | SessionStartObserver
     | TroubleObserver
     | PressureObserver
+    | RefusalObserver
     | PoolObserver
     | DiscoveryObserver
     | LogWriterObserver

@@ -29,6 +29,7 @@ from evproxy.config.rules import (
     Judged,
     Many,
     Matching,
+    Number,
     OneOrMany,
     Seconds,
     Text,
@@ -104,6 +105,9 @@ def too_many_sources(given: Sequence[str]) -> str | None:
 
 UNIX_CLIENTS = "unix"
 """In a list of networks, the clients of a UNIX socket, which have no IP address."""
+
+
+IP_NETWORK = Judged('an IP address or a network, such as "10.0.0.0/8"', network_fault)
 
 
 def _proxies_fault(text: str) -> str | None:
@@ -599,6 +603,50 @@ class ListenerSettings:
         "takes the client's address from it. It looks for no header from anybody else. `unix`: "
         "the clients of a UNIX socket.",
         default=(),
+    )
+    allow: tuple[str, ...] = setting(
+        Many("an array of networks", IP_NETWORK),
+        "The networks whose clients may connect. Empty, and no `allow_files`: everyone. Clients of "
+        "UNIX sockets may always connect.",
+        default=(),
+    )
+    deny: tuple[str, ...] = setting(
+        Many("an array of networks", IP_NETWORK),
+        "The networks whose clients may not connect, whatever `allow` says.",
+        default=(),
+    )
+    allow_files: tuple[str, ...] = setting(
+        Many("an array of paths", FilePath("a path", ".+")),
+        "Files with more networks to allow: one in each line, `#` begins a comment. evproxy reads "
+        "a file again within 5 s after it changes.",
+        default=(),
+    )
+    deny_files: tuple[str, ...] = setting(
+        Many("an array of paths", FilePath("a path", ".+")),
+        "The same for networks to deny.",
+        default=(),
+    )
+    max_sessions: int = setting(
+        Whole(0, MOST_SESSIONS),
+        "The most sessions of this listener at once; evproxy resets clients beyond that. 0: only "
+        "the bound on all sessions counts, at which clients wait.",
+        default=0,
+    )
+    max_sessions_per_peer: int = setting(
+        Whole(0, MOST_SESSIONS),
+        "The most sessions of one client at once; an IPv6 client is a /64. 0: no limit.",
+        default=0,
+    )
+    new_sessions_per_second: float = setting(
+        Number(0, MOST_SESSIONS),
+        "How many sessions may start in a second; as many may come at once. evproxy resets "
+        "clients beyond that. 0: no limit.",
+        default=0.0,
+    )
+    new_sessions_per_second_per_peer: float = setting(
+        Number(0, MOST_SESSIONS),
+        "The same for one client; an IPv6 client is a /64.",
+        default=0.0,
     )
     unix_mode: str = setting(
         Matching('an octal file mode, such as "660"', r"(?:0?[0-7]{3})?"),

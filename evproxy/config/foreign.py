@@ -4,7 +4,7 @@ from __future__ import annotations
 
 _OURS = {
     "accept_proxy": "accept_proxy_protocol_from of a listener",
-    "acl": "nothing: every client may connect",
+    "acl": "allow, deny and routes of a listener",
     "backend": "a pool, [pools.NAME]",
     "backlog": 'backlog in the description of a listener, as in listen = "tcp:80:backlog=1000"',
     "bind": "listen of a listener",
@@ -23,6 +23,8 @@ _OURS = {
     "max_fails": "ejection.failures of a pool",
     "maxconn": "max_sessions",
     "maxqueue": "queue_size of a pool",
+    "limit_conn": "max_sessions_per_peer of a listener",
+    "limit_req": "new_sessions_per_second_per_peer of a listener",
     "mode": "nothing: everything is TCP",
     "pool": "a pool, [pools.NAME]",
     "proxy_connect_timeout": "connect_timeout of a pool",
@@ -32,6 +34,7 @@ _OURS = {
     "proxy_timeout": "timeouts.idle",
     "resolver": "discover.nameservers of a pool",
     "retries": "connect_attempts of a pool",
+    "rate_limit": "new_sessions_per_second of a listener",
     "rise": "health_check.rise of a pool",
     "send_proxy": "send_proxy_protocol = 1 of a pool",
     "send_proxy_v2": "send_proxy_protocol = 2 of a pool",

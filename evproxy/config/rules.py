@@ -50,15 +50,15 @@ class Whole(Rule):
 
 
 @frozen
-class Seconds(Rule):
-    """A time in seconds: a whole number or not, from `low` to `high`, never ``nan`` or ``inf``."""
+class Number(Rule):
+    """A number, whole or not, from `low` to `high`, never ``nan`` or ``inf``."""
 
     low: float
-    high: float = YEAR
+    high: float
 
     @property
     def expected(self) -> str:
-        return f"a number of seconds from {self.low:g} to {self.high}"
+        return f"a number from {self.low:g} to {self.high}"
 
     @property
     def schema(self) -> Schema:
@@ -75,6 +75,17 @@ class Seconds(Rule):
         except ValueError:
             raise Unfit from None
         return super().read(number)  # type: ignore[arg-type]
+
+
+@frozen
+class Seconds(Number):
+    """A time in seconds."""
+
+    high: float = YEAR
+
+    @property
+    def expected(self) -> str:
+        return f"a number of seconds from {self.low:g} to {self.high}"
 
 
 @frozen

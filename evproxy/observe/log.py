@@ -116,6 +116,15 @@ class TroubleLog:
     def accepting_resumed(self) -> None:
         _trouble.info("accepting again")
 
+    def clients_refused(self, listener: str, reason: str, count: int, peer: str) -> None:
+        _trouble.warn(
+            "{listener} refused {clients}: {reason}, the last from {peer}",
+            listener=printable(listener),
+            clients="a client" if count == 1 else f"{count} clients",
+            reason=reason,
+            peer=printable(peer) or "a UNIX socket",
+        )
+
     def pressure_began(self, what: str, remedy: str) -> None:
         _trouble.warn("{what}: {remedy}", what=printable(what), remedy=printable(remedy))
 

@@ -5,7 +5,7 @@ One listener of a service: its endpoint, its port, and the factory of its sessio
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from attrs import evolve, frozen
@@ -34,12 +34,13 @@ class ListenerStatus:
     """
     A snapshot of a listener.
 
-    `name` is the name of the listener in logs.  `address` is its address in the form of logs, empty
-    while it does not listen.
+    `name` is the listener's name in logs.  `address` is where the listener listens now, as in the
+    log, or empty.  `refused` is how many clients were refused so far, by the reason.
     """
 
     name: str
     address: str
+    refused: Mapping[str, int]
 
 
 class Listener:
@@ -101,7 +102,9 @@ class Listener:
     def status(self) -> ListenerStatus:
         """Return a snapshot of the listener."""
         address = "" if self.port is None else shown_address(self.port.getHost())
-        return ListenerStatus(name=self.factory.context.listener, address=address)
+        context = self.factory.context
+        refused = {} if context.entry is None else context.entry.refused
+        return ListenerStatus(name=context.listener, address=address, refused=refused)
 
 
 def _close(port: IListeningPort) -> Deferred[Any]:

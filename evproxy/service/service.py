@@ -23,6 +23,7 @@ from evproxy.interfaces import Pool as PoolInterface
 from evproxy.model import UpstreamServer, upstream_server
 from evproxy.observe.access_log import access_log_for
 from evproxy.observe.log import SessionLog, TroubleLog
+from evproxy.policy.access import Access
 from evproxy.service.limits import open_file_limit, pipes_for, sessions_for
 from evproxy.service.listener import (
     Listener,
@@ -31,10 +32,13 @@ from evproxy.service.listener import (
     listeners_for,
     server_endpoint,
 )
+from evproxy.service.network_files import AccessOfListener
 from evproxy.service.status import Status
 from evproxy.session.admission import Admission
+from evproxy.session.entry import Entry, EntryLimits, limits_of
 from evproxy.session.factory import ProxyFactory
 from evproxy.session.live import MOST_LISTED
+from evproxy.session.refusals import Refusals
 from evproxy.session.routes import ByName, Routes, function_named
 from evproxy.settings import (
     DEFAULT_LISTEN,
@@ -224,6 +228,8 @@ class ProxyService(Service):
         self.pools = cast(dict[str, Pool], self._pools)
         if isinstance(pool, Pool):
             pool.hear_if_nobody_does(trouble)
+        self._network_files: list[AccessOfListener] = []
+        self._refusals: list[Refusals] = []
         self.listeners = tuple(
             Listener(
                 listener.listen,
@@ -261,7 +267,26 @@ class ProxyService(Service):
             admission=self.admission,
             plane=self.plane,
             hub=self._hub,
+            entry=self._entry(listener),
         )
+
+    def _entry(self, listener: ListenerSettings) -> Entry | None:
+        """What decides who gets a session of `listener`; ``None`` if everyone does."""
+        limits = limits_of(listener)
+        lists = (listener.allow, listener.deny, listener.allow_files, listener.deny_files)
+        if limits == EntryLimits() and not any(lists):
+            return None
+        refusals = Refusals(self._reactor, listener.name or listener.listen, self._hub)
+        entry = Entry(self._reactor, Access(), limits, refusals)
+
+        def changed(access: Access) -> None:
+            entry.access = access
+
+        files = AccessOfListener(self._reactor, listener, changed)
+        entry.access = files.access()
+        self._network_files.append(files)
+        self._refusals.append(refusals)
+        return entry
 
     def _router(self, listener: ListenerSettings) -> Any:
         """What chooses the pool of a session of `listener`, or its only pool."""
@@ -349,6 +374,8 @@ class ProxyService(Service):
         """
         self.privilegedStartService()
         super().startService()
+        for files in self._network_files:
+            files.start()
         for name, pool in self._pools.items():
             if name not in self._started:
                 # Added first: a pool that fails to start must be stopped as well.
@@ -404,6 +431,10 @@ class ProxyService(Service):
 
     def _gone(self, _: object) -> None:
         self._stop_pools()
+        for files in self._network_files:
+            files.close()
+        for refusals in self._refusals:
+            refusals.close()
         self._names.stop()
         self.admission.close()
         self.plane.close()

@@ -12,19 +12,22 @@ from twisted.internet.defer import Deferred, succeed
 from twisted.internet.protocol import ClientFactory, Factory, Protocol
 
 from evproxy.config.canonical import MAPPED, canonical_address
-from evproxy.escape import escaped, printable
+from evproxy.escape import printable
 from evproxy.hub import Hub
 from evproxy.interfaces import Client, Observer, Pool, Router
 from evproxy.model import ConnectionInfo, SessionStatus
 from evproxy.session.admission import Admission
 from evproxy.session.connecting import ConnectContext, Connecting
-from evproxy.session.halves import DownstreamProtocol, Refusing, UpstreamFactory
+from evproxy.session.entry import Entry
+from evproxy.session.halves import DownstreamProtocol, UpstreamFactory
 from evproxy.session.live import MOST_LISTED
+from evproxy.session.proxy_header import path_text
 from evproxy.session.session import Session, SessionContext
 from evproxy.session.trusted import proxies_in
 from evproxy.settings import Keepalive, Timeouts
 from evproxy.sockets.closings import hear
 from evproxy.sockets.plane import DataPlane
+from evproxy.sockets.refusing import Refusing
 
 DEFAULT_MAX_SESSIONS = 4096
 """The bound on sessions of a `ProxyFactory` that is used without a `ProxyService`."""
@@ -73,6 +76,7 @@ class ProxyFactory(Factory):
     :param admission: counts sessions; the factories of a service share it, as they do `plane`.
     :param plane: makes sockets and joins them.
     :param hub: calls the observers; used in place of `observers` and `troubles`.
+    :param entry: decides which clients get a session; ``None``: all of them.
     :raises TypeError: if there is no reactor.
     """
 
@@ -95,6 +99,7 @@ class ProxyFactory(Factory):
         admission: Admission | None = None,
         plane: DataPlane | None = None,
         hub: Hub | None = None,
+        entry: Entry | None = None,
     ) -> None:
         if reactor is None:
             reactor = getattr(pool if plane is None else plane, "reactor", None)
@@ -129,6 +134,7 @@ class ProxyFactory(Factory):
             ended=admission.closed,
             listener=printable(listener),
             is_proxy=proxies_in(accept_proxy_protocol_from),
+            entry=entry,
             hub=hub,
             prefix=admission.sessions.prefix,
         )
@@ -146,7 +152,14 @@ class ProxyFactory(Factory):
             # both families.
             if host.startswith(MAPPED):
                 host = canonical_address(host)
-        protocol = self.protocol(ConnectionInfo(host, port, self.context.listener))
+        context = self.context
+        if context.entry is not None:
+            is_proxy = context.is_proxy
+            # The client of a proxy is known only after its header.
+            behind_proxy = is_proxy is not None and is_proxy(host, port)
+            if not behind_proxy and context.entry.turned_away(host):
+                return Refusing()
+        protocol = self.protocol(ConnectionInfo(host, port, context.listener))
         protocol.factory = protocol.proxy = self  # type: ignore[attr-defined]
         return protocol
 
@@ -205,5 +218,4 @@ class ProxyFactory(Factory):
 
 
 def _path(address: UNIXAddress) -> str:
-    name = address.name
-    return escaped(name.decode("utf-8", "surrogateescape")) if name else ""
+    return path_text(address.name) if address.name else ""

@@ -28,12 +28,11 @@ from evproxy.errors import HandshakeFailed
 from evproxy.model import ConnectionInfo
 from evproxy.relay.closing_here import closed_here
 from evproxy.relay.contract import Receiver
-from evproxy.relay.delivery import ended_in_order, innermost
+from evproxy.relay.delivery import ended_in_order
 from evproxy.session.connecting import Connecting
 from evproxy.session.discarding import NOBODY
 from evproxy.session.session import Session
 from evproxy.sockets.closings import hear
-from evproxy.sockets.transport import SocketTransport
 from evproxy.upstream.reasons import handshake_reason
 
 
@@ -187,20 +186,3 @@ class UpstreamFactory(ClientFactory):
     def clientConnectionLost(self, connector: IConnector, reason: Failure) -> None:
         # Otherwise Twisted's connector and its transport would form a cycle.
         connector.transport = None  # type: ignore[attr-defined]
-
-
-class Refusing(Protocol):
-    """
-    Closes the connection of a client over the bound.
-
-    `ProxyFactory` cannot return ``None`` instead: a wrapping factory would wrap the ``None``.
-    """
-
-    transport: Any
-
-    def connectionMade(self) -> None:
-        if isinstance(innermost(self.transport), SocketTransport):
-            self.transport.abortConnection()
-        else:
-            # Twisted's ports close refused connections in this way, too.
-            self.transport.loseConnection()

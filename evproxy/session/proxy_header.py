@@ -44,6 +44,13 @@ class HeaderReader:
         return None if header is None else (header, self._reader.size)
 
 
+def path_text(path: bytes) -> str:
+    """The `path` of a UNIX client for logs: no other client's address looks like it."""
+    text = escaped(path.decode("utf-8", "surrogateescape"))
+    # A client may have bound its socket to a relative path such as 10.0.0.1.
+    return text if text.startswith(("/", "\\")) or not text else f"./{text}"
+
+
 def behind(header: ProxyHeader, info: ConnectionInfo) -> ConnectionInfo:
     """
     Return the addresses of the client behind `header`.
@@ -58,7 +65,7 @@ def behind(header: ProxyHeader, info: ConnectionInfo) -> ConnectionInfo:
         return evolve(info, via=via, header=header)
     source, _ = pair
     if isinstance(source, UnixAddress):
-        path = escaped(source.path.decode("utf-8", "surrogateescape"))
+        path = path_text(source.path)
         return evolve(info, peer_host=path, peer_port=0, via=via, header=header)
     host = canonical_address(source.host)
     return evolve(info, peer_host=host, peer_port=source.port, via=via, header=header)

@@ -33,10 +33,12 @@ from evproxy.model import (
     Side,
     close_reason,
 )
+from evproxy.policy.refusal import Refusal
 from evproxy.relay.closing_here import TLSClosing, closed_here
 from evproxy.relay.contract import Half, Relay
 from evproxy.session.connecting import ConnectContext, Connecting, message_of
 from evproxy.session.discarding import NOBODY, ClosingHere, Discarding
+from evproxy.session.entry import Admitted, Entry
 from evproxy.session.inspection import Inspection
 from evproxy.session.intake import Intake
 from evproxy.session.proxy_header import HeaderReader, behind, header_for
@@ -82,7 +84,8 @@ class SessionContext:
     What the sessions of one listener share.
 
     `clock` gives the time.  `pool` is the pool of each session, unless `router` chooses it.
-    `is_proxy` says whether the client with an address must send a PROXY header.  `connects` is the
+    `is_proxy` says whether the client with an address must send a PROXY header.  `entry` decides
+    who gets a session; ``None``: everyone.  `connects` is the
     context of its `Connecting`; `plane` joins the two halves; `ended` is called with each session
     that is over; `hub` calls the observers; `prefix` is the beginning of each `unique_id`.
 
@@ -101,6 +104,7 @@ class SessionContext:
     ended: Callable[[Session], None]
     listener: str = ""
     is_proxy: Callable[[str, int], bool] | None = None
+    entry: Entry | None = None
     hub: Hub = field(factory=Hub)
     prefix: str = ""
     first_look: float = field(init=False)
@@ -123,6 +127,7 @@ class Session:
     """
 
     __slots__ = (
+        "_admitted",
         "_bucket",
         "_connecting",
         "_context",
@@ -164,6 +169,7 @@ class Session:
         self._routing: Deferred[Pool | None] | None = None
         self._inspection: Inspection | None = None
         self._connecting: Connecting | None = None
+        self._admitted: Admitted | None = None
         self._bucket = 0
         self._half_closed = False
         self._deadline_is_idle = False
@@ -188,7 +194,18 @@ class Session:
             reader = HeaderReader()
             self._inspect().look(reader, "its PROXY header", self._header_read, self._malformed)
         else:
-            self._choose_pool()
+            self._enter()
+
+    def _enter(self) -> None:
+        """The client is known: it may come in, or not."""
+        entry = self._context.entry
+        if entry is not None:
+            admitted = entry.admit(self.info.peer_host)
+            if isinstance(admitted, Refusal):
+                self._refuse(f"the client is refused: {admitted.value}")
+                return
+            self._admitted = admitted
+        self._choose_pool()
 
     def _inspect(self) -> Inspection:
         if self._inspection is None:
@@ -201,7 +218,7 @@ class Session:
         assert self.intake is not None
         self.intake.take(size)
         self.info = self._inspect().info = behind(header, self.info)
-        self._choose_pool()
+        self._enter()
 
     def _malformed(self, error: EvproxyError) -> None:
         self._refuse(str(error))
@@ -445,6 +462,8 @@ class Session:
             _log.failure(
                 "The pool broke at the end of a session of {peer}", peer=self.info.peer_host
             )
+        if self._admitted is not None and context.entry is not None:
+            context.entry.leave(self._admitted)
         if context.hub.ends:
             context.hub.session_ended(self._record(self.reason))
         context.ended(self)

@@ -22,14 +22,9 @@ from evproxy.policy.sources import Sources
 from evproxy.sockets.connector import SocketConnector, SourcedConnector
 from evproxy.sockets.destination import Destination, first_local_port
 from evproxy.sockets.ports import Gate
+from evproxy.sockets.refusing import Refusing, refuse
 from evproxy.sockets.sourced import SourcedReactor
-from evproxy.sockets.transport import RESET_ON_CLOSE, SocketTransport, socket_address
-
-
-def refuse(sock: SocketType) -> None:
-    """Reset a connection, so that its client does not take the end for an empty answer."""
-    sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, RESET_ON_CLOSE)
-    sock.close()
+from evproxy.sockets.transport import SocketTransport, socket_address
 
 
 class PlainSockets:
@@ -52,7 +47,7 @@ class PlainSockets:
         except BaseException:
             refuse(sock)
             raise
-        if protocol is None:
+        if protocol is None or isinstance(protocol, Refusing):
             refuse(sock)
         else:
             self.serve(sock, peer, protocol)

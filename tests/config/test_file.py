@@ -310,8 +310,7 @@ lisen = "tcp:1"
             LISTENERS + "routes = 3\n" + POOLS,
             ["listeners[0].routes: expected an array of tables, got 3"],
         ),
-        (LISTENERS + "allow = []\n" + POOLS, ["listeners[0].allow: unknown key"]),
-        (LISTENERS + "deny = []\n" + POOLS, ["listeners[0].deny: unknown key"]),
+        (LISTENERS + 'allow = []\ndeny = ["10.0.0.0/8"]\n' + POOLS, []),
         (LISTENERS + "tls = {}\n" + POOLS, ["listeners[0].tls: unknown key"]),
         (SOUND + "[admin]\n", ["admin: unknown key"]),
         (

@@ -1,0 +1,136 @@
+"""
+The entry of a listener: who may come in, how many, and how fast.
+
+`Entry` decides and counts; `evproxy.policy.access` and `evproxy.policy.limits` have the rules.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from attrs import define, field, frozen
+from twisted.internet.interfaces import IReactorTime
+
+from evproxy.policy.access import Access
+from evproxy.policy.address_number import address_number
+from evproxy.policy.limits import Client, ClientLimits, ClientTable, client_key
+from evproxy.policy.refusal import Refusal
+from evproxy.policy.token_bucket import Rate, TokenBucket
+from evproxy.session.refusals import Refusals
+from evproxy.settings import ListenerSettings
+
+LONGEST_BURST = 1.0
+"""Seconds' worth of new sessions that may come at once, and at least one session."""
+
+
+@frozen
+class EntryLimits:
+    """
+    The limits of one listener.
+
+    `max_sessions`: sessions of the listener at once; 0: no limit.
+    `starts`: new sessions of the listener; ``None``: no limit.
+    `of_client`: the limits of each client.
+    """
+
+    max_sessions: int = 0
+    starts: Rate | None = None
+    of_client: ClientLimits = field(factory=ClientLimits)
+
+
+def limits_of(listener: ListenerSettings) -> EntryLimits:
+    """The limits that the settings of `listener` ask for."""
+    return EntryLimits(
+        listener.max_sessions,
+        _rate(listener.new_sessions_per_second),
+        ClientLimits(
+            listener.max_sessions_per_peer, _rate(listener.new_sessions_per_second_per_peer)
+        ),
+    )
+
+
+def _rate(per_second: float) -> Rate | None:
+    return Rate(per_second, max(1, int(per_second * LONGEST_BURST))) if per_second else None
+
+
+@define(eq=False)
+class Admitted:
+    """What a session holds until it ends: a place, and one of its client."""
+
+    client: Client
+
+
+class Entry:
+    """
+    Decides whether the clients of one listener get a session.
+
+    :param clock: tells the time.
+    :param access: the networks that may connect; replace it at any time.
+    :param limits: of the listener and of each client.
+    :param refusals: counts and reports those that are refused.
+    """
+
+    def __init__(
+        self, clock: IReactorTime, access: Access, limits: EntryLimits, refusals: Refusals
+    ) -> None:
+        self.access = access
+        self.sessions = 0
+        self._now: Callable[[], float] = clock.seconds
+        self._limits = limits
+        self._clients = ClientTable(limits.of_client)
+        self._starts = None if limits.starts is None else TokenBucket(limits.starts, self._now())
+        self._refusals = refusals
+
+    def turned_away(self, host: str) -> bool:
+        """
+        Whether the client at `host` is refused by its address, or because the listener is full.
+
+        This is for the moment of the accept, before anything is made for the client.
+        """
+        most = self._limits.max_sessions
+        refusal = (
+            Refusal.LISTENER_SESSIONS
+            if most and self.sessions >= most
+            else self.access.refusal(address_number(host))
+        )
+        if refusal is None:
+            return False
+        self._refusals.count(refusal, host)
+        return True
+
+    def admit(self, host: str) -> Admitted | Refusal:
+        """
+        Admit the client at `host`, which `leave` must be called for, or say why it is refused.
+        """
+        now = self._now()
+        number = address_number(host)
+        refusal = self._refusal(number, now)
+        if refusal is None:
+            client = self._clients.admit(client_key(number), now)
+            if isinstance(client, Client):
+                self.sessions += 1
+                return Admitted(client)
+            refusal = client
+            if self._starts is not None:
+                self._starts.give_back(1)
+        self._refusals.count(refusal, host)
+        return refusal
+
+    def _refusal(self, number: int | None, now: float) -> Refusal | None:
+        most = self._limits.max_sessions
+        if most and self.sessions >= most:
+            return Refusal.LISTENER_SESSIONS
+        refusal = self.access.refusal(number)
+        if refusal is None and self._starts is not None and not self._starts.take(now):
+            return Refusal.LISTENER_RATE
+        return refusal
+
+    def leave(self, admitted: Admitted) -> None:
+        """The session of a client that was admitted has ended."""
+        self.sessions -= 1
+        self._clients.release(admitted.client, self._now())
+
+    @property
+    def refused(self) -> dict[str, int]:
+        """How many clients were refused so far, by the value of their `Refusal`."""
+        return {reason.value: count for reason, count in self._refusals.totals.items()}
