@@ -154,6 +154,20 @@ class ClientTable:
         client.sessions += 1
         return client
 
+    def refusal(self, key: int, now: float) -> Refusal | None:
+        """Why `admit` would refuse the client now; ``None`` if it would not.  Counts nothing."""
+        client = self._live.get(key)
+        if client is None:
+            client = self._idle.get(key)
+            if client is None:
+                return None
+        most = self.limits.max_sessions
+        if most and client.sessions >= most:
+            return Refusal.CLIENT_SESSIONS
+        if client.starts is not None and client.starts.wait(now) > 0:
+            return Refusal.CLIENT_RATE
+        return None
+
     def release(self, client: Client, now: float) -> None:
         """A session of `client`, as `admit` returned it, has ended."""
         client.sessions -= 1

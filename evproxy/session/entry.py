@@ -83,16 +83,20 @@ class Entry:
 
     def turned_away(self, host: str) -> bool:
         """
-        Whether the client at `host` is refused by its address, or because the listener is full.
+        Whether `admit` would refuse the client at `host` now.
 
         This is for the moment of the accept, before anything is made for the client.
         """
-        most = self._limits.max_sessions
-        refusal = (
-            Refusal.LISTENER_SESSIONS
-            if most and self.sessions >= most
-            else self.access.refusal(address_number(host))
-        )
+        number = address_number(host)
+        refusal = self._refusal(number)
+        if refusal is None:
+            now = self._now()
+            starts = self._starts
+            refusal = (
+                Refusal.LISTENER_RATE
+                if starts is not None and starts.wait(now) > 0
+                else self._clients.refusal(client_key(number), now)
+            )
         if refusal is None:
             return False
         self._refusals.count(refusal, host)
@@ -104,7 +108,9 @@ class Entry:
         """
         now = self._now()
         number = address_number(host)
-        refusal = self._refusal(number, now)
+        refusal = self._refusal(number)
+        if refusal is None and self._starts is not None and not self._starts.take(now):
+            refusal = Refusal.LISTENER_RATE
         if refusal is None:
             client = self._clients.admit(client_key(number), now)
             if isinstance(client, Client):
@@ -116,14 +122,11 @@ class Entry:
         self._refusals.count(refusal, host)
         return refusal
 
-    def _refusal(self, number: int | None, now: float) -> Refusal | None:
+    def _refusal(self, number: int | None) -> Refusal | None:
         most = self._limits.max_sessions
         if most and self.sessions >= most:
             return Refusal.LISTENER_SESSIONS
-        refusal = self.access.refusal(number)
-        if refusal is None and self._starts is not None and not self._starts.take(now):
-            return Refusal.LISTENER_RATE
-        return refusal
+        return self.access.refusal(number)
 
     def leave(self, admitted: Admitted) -> None:
         """The session of a client that was admitted has ended."""

@@ -35,6 +35,9 @@ max_sessions_per_peer = 10
 
 [pools.web]
 upstreams = ["127.0.0.1:{port}"]
+
+[access_log]
+path = "off"
 """
 
 

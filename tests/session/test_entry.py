@@ -161,7 +161,7 @@ async def test_the_bound_of_a_client(guarded: Guarded) -> None:
     assert guarded.counts == {"client-sessions": 1}
     client.reset()
     await server.rest()
-    await guarded.observed.ended(2)
+    await guarded.observed.ended()
     await guarded.served()
 
 

@@ -201,7 +201,9 @@ class Table(RuleBasedStateMachine):
 
     @rule(client=st.integers(0, 8))
     def starts(self, client: int) -> None:
+        foretold = self.table.refusal(client, self.now)
         found = self.table.admit(client, self.now)
+        assert foretold is (None if isinstance(found, Client) else found)
         if isinstance(found, Client):
             assert found.key == client
             self.running.append(found)
