@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import os
 import stat
+import sys
 from collections.abc import Callable, Iterable, Iterator
 from functools import partial
 from random import Random
@@ -76,6 +77,9 @@ def route_problems(listeners: Iterable[ListenerSettings]) -> Iterator[str]:
     """Why the function that a `route` of `listeners` names cannot be used, with the key's path."""
     for index, listener in enumerate(listeners):
         if listener.route:
+            # As `python -m` does; twistd and the command evproxy do not.
+            if (here := os.getcwd()) not in sys.path:
+                sys.path.insert(0, here)
             try:
                 function_named(listener.route)
             except SettingsError as error:

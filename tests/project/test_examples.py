@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
+import select
 import signal
 import socket
+import sqlite3
+import ssl
 import subprocess
 from pathlib import Path
 
@@ -13,8 +17,23 @@ import pytest
 from twisted.logger import formatEvent
 
 from tests.support.blocking_clients import page, rest
+from tests.support.hellos import of_ssl
 from tests.support.peers import RESET
 from tests.support.twistd import JSON_LOG, PATIENCE, ROOT, TWISTD, Running, wait_until
+
+
+def unverified() -> ssl.SSLContext:
+    """A context for clients whose handshake goes nowhere."""
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    context.check_hostname = False
+    context.verify_mode = ssl.CERT_NONE
+    return context
+
+
+def startup(user: str) -> bytes:
+    """The StartupMessage of a PostgreSQL client."""
+    text = f"user\0{user}\0\0".encode()
+    return (len(text) + 8).to_bytes(4, "big") + (196608).to_bytes(4, "big") + text
 
 
 def test_composed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -145,6 +164,104 @@ def test_route_by_network(monkeypatch: pytest.MonkeyPatch) -> None:
                 address = ("127.0.0.1", int(found[1]))
                 with socket.create_connection(address, PATIENCE, (source, 0)):
                     server.accept()[0].close()
+
+
+ROUTED = """
+[[listeners]]
+listen = "tcp:0:interface=127.0.0.1"
+accept_proxy_protocol_from = ["127.0.0.1"]
+pool = "web"
+route = "routes:{function}"
+"""
+
+ASKED = [
+    ("by_tenant", of_ssl(unverified(), "one.example.org"), "blue", "tenant one.example.org"),
+    ("by_tenant", of_ssl(unverified(), "two.example.org"), "green", "tenant two.example.org"),
+    ("by_user", startup("analyst_7"), "analysts", "user analyst_7"),
+    ("by_user", startup("app"), "web", "user app"),
+    ("by_host", b"GET / HTTP/1.1\r\nHost: api.example.org\r\n\r\n", "api", ""),
+    ("by_host", b"GET / HTTP/1.1\r\nHost: example.org\r\n\r\n", "web", ""),
+]
+
+
+class Routes:
+    """evproxy with a function of ``routes.py``, and a server for each pool."""
+
+    def __init__(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, function: str) -> None:
+        tenants = tmp_path / "tenants"
+        with contextlib.closing(sqlite3.connect(tenants)) as database, database:
+            database.execute("CREATE TABLE tenants (name TEXT PRIMARY KEY, pool TEXT)")
+            rows = [("one.example.org", "blue"), ("two.example.org", "green")]
+            database.executemany("INSERT INTO tenants VALUES (?, ?)", rows)
+        monkeypatch.setenv("TENANTS", str(tenants))
+        self.servers = {
+            name: socket.create_server(("127.0.0.1", 0))
+            for name in ("web", "blue", "green", "analysts", "api", "canary")
+        }
+        pools = "".join(
+            f'[pools.{name}]\nupstreams = ["127.0.0.1:{server.getsockname()[1]}"]\n'
+            for name, server in self.servers.items()
+        )
+        file = tmp_path / "evproxy.toml"
+        file.write_text(ROUTED.format(function=function) + pools)
+        # twistd looks for modules in the directory in which it is started.
+        directory = os.path.join(ROOT, "examples")
+        self.running = Running("evproxy", f"--config={file}", cwd=directory)
+
+    def got(self, data: bytes, client: str = "192.0.2.1") -> str:
+        """The pool whose server gets `data` from a client at the address `client`."""
+        header = f"PROXY TCP4 {client} 192.0.2.9 1 2\r\n".encode()
+        with socket.create_connection(("127.0.0.1", self.port), PATIENCE) as sock:
+            sock.sendall(header + data)
+            ready, _, _ = select.select([*self.servers.values(), sock], [], [], PATIENCE)
+            [name] = [name for name, server in self.servers.items() if server in ready] or [""]
+            if name:
+                self.servers[name].accept()[0].close()
+            return name
+
+    def __enter__(self) -> Routes:
+        self.running.__enter__()
+        self.port = self.running.port()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for server in self.servers.values():
+            server.close()
+        self.running.__exit__(None, None, None)
+
+
+@pytest.mark.parametrize(("function", "data", "pool", "route"), ASKED)
+def test_routes(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    function: str,
+    data: bytes,
+    pool: str,
+    route: str,
+) -> None:
+    """Each function of ``routes.py`` sends a client where it says."""
+    with Routes(tmp_path, monkeypatch, function) as routes:
+        assert routes.got(data) == pool
+        [event] = routes.running.sessions(1)
+        assert event["route"] == route
+
+
+def test_an_unknown_tenant(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A client that names nobody is refused, with the reason in the log."""
+    with Routes(tmp_path, monkeypatch, "by_tenant") as routes:
+        assert routes.got(of_ssl(unverified(), "three.example.org")) == ""
+        [event] = routes.running.sessions(1)
+        assert event["reason_how"] == "refused"
+        assert event["error"] == "there is no tenant three.example.org"
+
+
+def test_a_canary(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Some clients in a hundred go to the canary, and always the same ones."""
+    with Routes(tmp_path, monkeypatch, "canary") as routes:
+        clients = [f"192.0.2.{number}" for number in range(1, 101)]
+        first = [routes.got(b"?", client) for client in clients]
+        assert 1 <= first.count("canary") <= 15
+        assert [routes.got(b"?", client) for client in clients[:30]] == first[:30]
 
 
 def connected(path: Path) -> socket.socket:

@@ -113,18 +113,20 @@ def json_log() -> Any:
 WORDS = ("listener", "peer", "upstream", "reason_by", "reason_how", "reason_phase")
 """The fields without names in a line of the access log, after the time."""
 
-NUMBERED = ("bytes_to_upstream", "bytes_to_downstream", "attempts")
+NUMBERED = ("bytes_to_upstream", "bytes_to_downstream", "attempts", "id")
 TIMED = ("connect_time", "first_byte_time", "duration")
 
 
 def session_event(line: str) -> LogEvent:
     """Parse a line of the access log, in the format text, into the equivalent event."""
-    words, _, error = line.removesuffix('"').partition(' error="')
+    words, _, texts = line.removesuffix('"').partition(' route="')
+    route, _, error = texts.partition('" error="')
     time, *rest = words.split(" ")
     event: LogEvent = {
         "time": time,
         "log_time": datetime.fromisoformat(time).timestamp(),
         "error": error,
+        "route": route,
         "log_namespace": "evproxy.session",
     }
     event |= zip(WORDS, rest, strict=False)
@@ -146,6 +148,7 @@ class Running:
     :param arguments: the arguments after ``twistd -n``.
     :param command: the beginning of the command line, in place of ``twistd -n``.
     :param descriptors: the file descriptors that the process inherits.
+    :param cwd: the directory in which it starts.
     """
 
     def __init__(
@@ -153,11 +156,12 @@ class Running:
         *arguments: str,
         command: Sequence[str] | None = None,
         descriptors: Sequence[int] = (),
+        cwd: Path | str = ROOT,
     ) -> None:
         before = [TWISTD, "-n", "--pidfile=", JSON_LOG]
         self._process = subprocess.Popen(
             [*(before if command is None else command), *arguments],
-            cwd=ROOT,
+            cwd=cwd,
             env=environment(),
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
