@@ -597,6 +597,12 @@ class ListenerSettings:
         "A [function in Python](routing.md#in-python) that chooses the pool, in place of `routes`.",
         default="",
     )
+    preread: str = setting(
+        Choice(("", "postgres")),
+        "The protocol whose clients begin in the clear and then ask for TLS: evproxy "
+        "[answers](routing.md#postgresql) PostgreSQL clients itself. Empty: none.",
+        default="",
+    )
     accept_proxy_protocol_from: tuple[str, ...] = setting(
         Many("an array of networks", NETWORK),
         "The networks of proxies that must send a [PROXY header](proxy-protocol.md): evproxy "

@@ -38,6 +38,7 @@ from evproxy.session.admission import Admission
 from evproxy.session.entry import Entry, EntryLimits, limits_of
 from evproxy.session.factory import ProxyFactory
 from evproxy.session.live import MOST_LISTED
+from evproxy.session.postgres import CancelKeys, PostgresRouter
 from evproxy.session.refusals import Refusals
 from evproxy.session.routes import ByName, Routes, function_named
 from evproxy.settings import (
@@ -228,6 +229,7 @@ class ProxyService(Service):
         self.pools = cast(dict[str, Pool], self._pools)
         if isinstance(pool, Pool):
             pool.hear_if_nobody_does(trouble)
+        self._cancel_keys = CancelKeys()
         self._network_files: list[AccessOfListener] = []
         self._refusals: list[Refusals] = []
         self.listeners = tuple(
@@ -290,6 +292,10 @@ class ProxyService(Service):
 
     def _router(self, listener: ListenerSettings) -> Any:
         """What chooses the pool of a session of `listener`, or its only pool."""
+        router = self._declared(listener)
+        return PostgresRouter(router, self._cancel_keys) if listener.preread else router
+
+    def _declared(self, listener: ListenerSettings) -> Any:
         if listener.route:
             return ByName(function_named(listener.route), self._pools)
         if listener.routes:

@@ -80,6 +80,10 @@ class Intake:
         if was_full and self._size < EARLY_BYTES:
             self._downstream.transport.resumeProducing()
 
+    def answer(self, data: bytes) -> None:
+        """Send `data` to the client."""
+        self._downstream.transport.write(data)
+
     def stream_ended(self) -> None:
         """The client ended its stream; the session passes on the end after the kept bytes."""
         self.ended = self.over = True

@@ -9,7 +9,7 @@ The session drops the first two once the relay runs.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Sequence
 
 from attrs import define, field
 from twisted.internet.defer import Deferred
@@ -36,11 +36,13 @@ from evproxy.model import (
 from evproxy.policy.refusal import Refusal
 from evproxy.relay.closing_here import TLSClosing, closed_here
 from evproxy.relay.contract import Half, Relay
+from evproxy.relay.stages import Stage
 from evproxy.session.connecting import ConnectContext, Connecting, message_of
 from evproxy.session.discarding import NOBODY, ClosingHere, Discarding
 from evproxy.session.entry import Admitted, Entry
 from evproxy.session.inspection import Inspection
 from evproxy.session.intake import Intake
+from evproxy.session.opening import Opening
 from evproxy.session.proxy_header import HeaderReader, behind, header_for
 from evproxy.settings import Timeouts
 from evproxy.sockets.plane import DataPlane
@@ -136,6 +138,7 @@ class Session:
         "_inspection",
         "_pool",
         "_routing",
+        "_stages",
         "attempts",
         "connect_time",
         "downstream",
@@ -143,6 +146,7 @@ class Session:
         "id",
         "info",
         "intake",
+        "opening",
         "phase",
         "reason",
         "relay",
@@ -155,6 +159,8 @@ class Session:
         self._context = context
         self.id = 0
         self.route = ""
+        self.opening: Opening | None = None
+        self._stages: Sequence[Callable[[Pool, str], Stage]] = ()
         self.downstream = downstream
         self.info = info
         self.phase = Phase.ACCEPTED
@@ -277,6 +283,7 @@ class Session:
         if inspection is not None:
             inspection.stop()
             self.info, self.route = inspection.info, inspection.noted
+            self.opening, self._stages = inspection.opening, inspection.stages
 
     def _not_routed(self, reason: Failure) -> None:
         self._routing = None
@@ -306,13 +313,23 @@ class Session:
             pool.connected(server, seconds)
             self._bucket = context.deadlines.add(self, now, context.first_look)
             received = b"".join(intake.chunks) if intake.chunks else b""
-            if version := server.proxy_version:
-                host = self.downstream.transport.getHost()
-                received = header_for(version, self.info, host, self.unique_id) + received
-            self.relay = context.plane.join(self.downstream, upstream, received, intake.ended, self)
+            if self.opening is None:
+                received = self.preamble() + received
+            stages = [make(pool, server.name) for make in self._stages]
+            self.relay = context.plane.join(
+                self.downstream, upstream, received, intake.ended, self, stages
+            )
         except Exception:
             upstream.transport.abortConnection()
             self.broke()
+
+    def preamble(self) -> bytes:
+        """What `server` gets before everything else: a PROXY header, or nothing."""
+        version = 0 if self.server is None else self.server.proxy_version
+        if not version:
+            return b""
+        host = self.downstream.transport.getHost()
+        return header_for(version, self.info, host, self.unique_id)
 
     def client_closing(self) -> None:
         """Code on the client's side closes its connection, within the half-close timeout."""
