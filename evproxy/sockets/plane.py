@@ -14,7 +14,7 @@ from typing import Any
 
 from evproxy.engine.deadlines import Deadlines
 from evproxy.engine.loop import SocketEngine
-from evproxy.engine.options import SWITCHES, Options, can_wait, set_options, timing
+from evproxy.engine.options import AT_ONCE, Options, can_wait, set_options, timing
 from evproxy.engine.pipes import MOST, Pipes
 from evproxy.errors import SettingsError
 from evproxy.relay.closing_here import ending_layer
@@ -63,8 +63,8 @@ class DataPlane:
         self.reactor = reactor
         self.deadlines = Deadlines(reactor)
         times = timing(keepalive)
-        self._options = SWITCHES + times
-        at_once, lasting = (SWITCHES, times) if can_wait(keepalive) else (self._options, ())
+        self._options = AT_ONCE + times
+        at_once, lasting = (AT_ONCE, times) if can_wait(keepalive) else (self._options, ())
         self._joins_sockets = mode != "stream"
         self.pipes = Pipes(most_pipes)
         self.engine: SocketEngine | None = None
