@@ -36,6 +36,7 @@ from evproxy.model import (
 from evproxy.policy.refusal import Refusal
 from evproxy.relay.closing_here import TLSClosing, closed_here
 from evproxy.relay.contract import Half, Relay
+from evproxy.relay.pace import Paces
 from evproxy.relay.stages import Stage
 from evproxy.session.connecting import ConnectContext, Connecting, message_of
 from evproxy.session.discarding import NOBODY, ClosingHere, Discarding
@@ -317,11 +318,15 @@ class Session:
                 received = self.preamble() + received
             stages = [make(pool, server.name) for make in self._stages]
             self.relay = context.plane.join(
-                self.downstream, upstream, received, intake.ended, self, stages
+                self.downstream, upstream, received, intake.ended, self, stages, self._paces()
             )
         except Exception:
             upstream.transport.abortConnection()
             self.broke()
+
+    def _paces(self) -> Paces:
+        entry, admitted = self._context.entry, self._admitted
+        return (None, None) if entry is None or admitted is None else entry.paces(admitted)
 
     def preamble(self) -> bytes:
         """What `server` gets before everything else: a PROXY header, or nothing."""

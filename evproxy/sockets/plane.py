@@ -21,6 +21,7 @@ from evproxy.relay.closing_here import ending_layer
 from evproxy.relay.contract import Half, Relay, RelayListener
 from evproxy.relay.delivery import innermost
 from evproxy.relay.end import End
+from evproxy.relay.pace import Paces
 from evproxy.relay.socket_relay import SocketRelay
 from evproxy.relay.stages import Stage
 from evproxy.relay.stream_relay import StreamRelay
@@ -88,6 +89,7 @@ class DataPlane:
         ended: bool,
         listener: RelayListener,
         stages: Sequence[Stage] = (),
+        paces: Paces = (None, None),
     ) -> Relay:
         """
         Relay between the two halves.
@@ -95,6 +97,7 @@ class DataPlane:
         :param received: what the client sent before; passed to the server first.
         :param ended: whether the client has ended its stream; passed on after `received`.
         :param listener: is notified of the end.
+        :param paces: how fast the client's bytes and the server's are read.
         :param stages: the stages that the bytes pass; they belong to this session only.
         """
         engine = self.engine
@@ -106,7 +109,7 @@ class DataPlane:
                 waits, waits_too = client.unsent, server.unsent
                 if not waits and not waits_too:
                     downstream.receiver, upstream.receiver = client, server
-                    sockets = SocketRelay(engine, client, server, listener)
+                    sockets = SocketRelay(engine, client, server, listener, paces)
                     sockets.start(received, ended)
                     return sockets
                 client.not_joined()
@@ -118,7 +121,7 @@ class DataPlane:
             # TLS has timers, which would wait for an engine that lingers.
             if not isinstance(ending_layer(half.transport), SocketTransport):
                 self._not_alone()
-        streams = StreamRelay(self.reactor, downstream, upstream, listener, stages)
+        streams = StreamRelay(self.reactor, downstream, upstream, listener, stages, paces)
         streams.start(received, ended)
         return streams
 
