@@ -23,6 +23,7 @@ from evproxy.settings import (
     Ejection,
     HealthCheck,
     ListenerSettings,
+    ListenerTLS,
     PoolSettings,
     RouteSettings,
     Settings,
@@ -32,6 +33,7 @@ from evproxy.settings import (
 KEYS = (
     Settings,
     ListenerSettings,
+    ListenerTLS,
     Timeouts,
     AccessLogSettings,
     PoolSettings,

@@ -11,6 +11,7 @@ and a `PoolObserver` of your own satisfy the protocols of these names, and inher
 from evproxy.errors import EvproxyError, Refused, SettingsError, Shortage
 from evproxy.interfaces import (
     Balancer,
+    CertificateObserver,
     Client,
     Discovery,
     DiscoveryObserver,
@@ -67,6 +68,7 @@ __all__ = [
     "AccessLogSettings",
     "Balancer",
     "Candidate",
+    "CertificateObserver",
     "Client",
     "CloseReason",
     "ConnectionInfo",

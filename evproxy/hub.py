@@ -35,6 +35,9 @@ EVENTS = (
     "log_written_again",
     "log_not_reopened",
     "log_lines_lost",
+    "certificates_loaded",
+    "certificates_kept",
+    "certificate_expires",
 )
 """The methods that an observer may have: the contracts in `evproxy.interfaces` define them."""
 
@@ -158,6 +161,18 @@ class Hub:
     def log_lines_lost(self, where: str, lines: int) -> None:
         """See `evproxy.interfaces.LogWriterObserver`."""
         self._tell("log_lines_lost", where, lines)
+
+    def certificates_loaded(self, listener: str) -> None:
+        """See `evproxy.interfaces.CertificateObserver`."""
+        self._tell("certificates_loaded", listener)
+
+    def certificates_kept(self, listener: str, why: str) -> None:
+        """See `evproxy.interfaces.CertificateObserver`."""
+        self._tell("certificates_kept", listener, why)
+
+    def certificate_expires(self, path: str, day: str, days_left: int) -> None:
+        """See `evproxy.interfaces.CertificateObserver`."""
+        self._tell("certificate_expires", path, day, days_left)
 
     def _tell(self, event: str, *facts: Any) -> None:
         # An observer that another observer adds now is notified from the next event on.

@@ -316,6 +316,23 @@ class LogWriterObserver(Protocol):
         """The service stopped before the last `lines` lines could be written."""
 
 
+class CertificateObserver(Protocol):
+    """Hears of the certificates of listeners."""
+
+    def certificates_loaded(self, listener: str) -> None:
+        """The files of `listener` have changed, and new connections get what is in them now."""
+
+    def certificates_kept(self, listener: str, why: str) -> None:
+        """Changed files of `listener` cannot be used: those before count.  Once for each `why`."""
+
+    def certificate_expires(self, path: str, day: str, days_left: int) -> None:
+        """
+        The certificate in the file at `path` ends on `day` (``2026-11-27``), in `days_left` days.
+
+        Once a day from 14 days before; `days_left` is negative afterwards.
+        """
+
+
 class PoolObserver(Protocol):
     """Is notified of what happens to the servers of pools."""
 
@@ -363,6 +380,7 @@ Observer: TypeAlias = (
     | PoolObserver
     | DiscoveryObserver
     | LogWriterObserver
+    | CertificateObserver
 )
 """An object with the methods of one or more of these contracts; see `evproxy.hub.Hub`."""
 

@@ -69,7 +69,7 @@ class Ending(_HashedById):
     REFUSED = "refused"
     """The client was refused: by its router, by its address, or for a wrong PROXY header."""
     HANDSHAKE = "handshake"
-    """The client did not send what its pool depends on within the handshake timeout."""
+    """The TLS handshake failed, or the client did not send what its pool depends on in time."""
     REQUESTED = "requested"
     """A program or an operator asked for the end of the session."""
     ERROR = "error"
@@ -99,6 +99,26 @@ def close_reason(by: Side, how: Ending, phase: Phase) -> CloseReason:
 
 
 @frozen(slots=True)
+class TLSFacts:
+    """
+    What a TLS handshake that evproxy made has agreed on, and who the peer is.
+
+    `version` and `cipher` are as OpenSSL names them: ``TLSv1.3``, ``TLS_AES_128_GCM_SHA256``.
+    `server_name` is the name that the client asked for (SNI), and `protocol` is the one that was
+    chosen (ALPN).  `client_subject` is the subject of the client's certificate, which is verified,
+    as in RFC 4514: ``CN=alice,O=Example``, and `client_name` is the common name in it.  Each is
+    empty if there is none, and escaped.
+    """
+
+    version: str
+    cipher: str
+    server_name: str = ""
+    protocol: str = ""
+    client_subject: str = ""
+    client_name: str = ""
+
+
+@frozen(slots=True)
 class ConnectionInfo:
     """
     What is known of a client's connection: for routers and balancers.
@@ -110,7 +130,8 @@ class ConnectionInfo:
     Behind a PROXY header, they are the address of the client in the header.  `header` is then the
     header, and `via` is the address of the proxy that sent the header: ``HOST:PORT``.
 
-    `server_name` is the name that a TLS client asks for (SNI), if a router has looked at that.
+    `server_name` is the name that a TLS client asks for (SNI), if evproxy ends its TLS or a router
+    has looked at that.  `tls` is what is known of TLS that evproxy ends.
     """
 
     peer_host: str
@@ -119,6 +140,7 @@ class ConnectionInfo:
     via: str = ""
     header: ProxyHeader | None = None
     server_name: str = ""
+    tls: TLSFacts | None = None
 
 
 @frozen(slots=True)

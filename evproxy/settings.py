@@ -140,8 +140,9 @@ class Timeouts:
     )
     handshake: float = setting(
         Seconds(MILLISECOND),
-        "How long a client may take, from its connect on, to send a PROXY header and whatever "
-        "its route depends on, and how long a router may take to choose a pool. Then evproxy "
+        "How long a client may take, from its connect on, to send a PROXY header, to shake hands "
+        "for TLS, and to send whatever its route depends on, and how long a router may take to "
+        "choose a pool. Then evproxy "
         "resets the client.",
         default=10.0,
         called=("handshake_timeout",),
@@ -568,6 +569,48 @@ class RouteSettings:
 
 
 @frozen
+class ListenerTLS:
+    """TLS that evproxy ends at a listener."""
+
+    BELOW: ClassVar[str] = "tls"
+
+    certificates: tuple[str, ...] = setting(
+        Many("an array of paths, at least one", FilePath("a path", r".+"), 1),
+        "PEM files, each with a certificate, the chain to its authority, and its key. A client "
+        "gets the certificate for the name that it asks for (SNI): a name itself comes before a "
+        "wildcard. Of certificates for the same name with keys of several kinds (ECDSA, RSA), it "
+        "gets one that it can verify.",
+    )
+    client_ca: str = setting(
+        FilePath("a path", r".*"),
+        "A PEM file with the authorities whose certificates clients may have.",
+        default="",
+    )
+    client_certificate: str = setting(
+        Choice(("none", "optional", "required")),
+        "Whether clients are asked for a certificate, and whether they need one. It is verified "
+        "in any case. Needs `client_ca`.",
+        default="none",
+    )
+    alpn: tuple[str, ...] = setting(
+        Many(
+            "an array of protocols",
+            Matching("a protocol of 1 to 255 letters in ASCII", r"[!-~]{1,255}"),
+        ),
+        "The protocols (ALPN) that the servers speak, best first. A client that offers others "
+        "only is refused. Empty: none is chosen.",
+        default=(),
+    )
+    minimum: str = setting(Choice(("1.2", "1.3")), "The lowest version of TLS.", default="1.2")
+    strict_sni: bool = setting(
+        Flag(),
+        "Whether clients are refused that ask for no name, or for one that there is no "
+        "certificate for. False: they get the first certificate.",
+        default=False,
+    )
+
+
+@frozen
 class ListenerSettings:
     """One listener: where clients connect, and the pool that gets their sessions."""
 
@@ -612,6 +655,12 @@ class ListenerSettings:
         "takes the client's address from it. It looks for no header from anybody else. `unix`: "
         "the clients of a UNIX socket.",
         default=(),
+    )
+    tls: ListenerTLS | None = setting(
+        Table(ListenerTLS),
+        "[TLS](#tls-of-a-listener) that evproxy ends: the servers get what is inside. Not "
+        "together with an endpoint that has TLS itself.",
+        default=None,
     )
     allow: tuple[str, ...] = setting(
         Many("an array of networks", IP_NETWORK),

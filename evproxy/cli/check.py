@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import time
+from collections.abc import Iterable, Iterator
 from typing import TextIO
 
 from evproxy.cli.settings_file import listen_fault, read_settings
@@ -11,6 +12,7 @@ from evproxy.config.loops import pools_of
 from evproxy.config.problems import listed
 from evproxy.escape import escaped
 from evproxy.settings import Settings
+from evproxy.sockets.tls_certificates import read_certificate, shown_date
 
 GOOD = 0
 PROBLEMS = 1
@@ -20,7 +22,8 @@ def check_files(paths: Iterable[str], out: TextIO, err: TextIO) -> int:
     """
     Report every problem of the configuration files at `paths`.
 
-    Writes one line to `err` for each problem, and one line to `out` for each good file.
+    Writes one line to `err` for each problem, and one line to `out` for each good file.  There is
+    one more line to `out` for each certificate of a good file: how long it lasts.
 
     :return: the exit status: `PROBLEMS` if there is a problem, else `GOOD`.
     """
@@ -34,6 +37,7 @@ def check_files(paths: Iterable[str], out: TextIO, err: TextIO) -> int:
             err.writelines(f"{name}: {problem}\n" for problem in errors.problems)
         else:
             out.write(f"{name}: good: {_summary(settings)}\n")
+            out.writelines(f"{name}: {line}\n" for line in _certificates(settings))
     return status
 
 
@@ -61,6 +65,18 @@ def _summary(settings: Settings) -> str:
     if unused:
         parts.append(f"no listener uses {listed(unused, 'and')}")
     return ", ".join(parts)
+
+
+def _certificates(settings: Settings) -> Iterator[str]:
+    now = time.time()
+    for listener in settings.listeners:
+        for path in () if listener.tls is None else listener.tls.certificates:
+            certificate = read_certificate(path)
+            days = int(certificate.days_left(now))
+            yield (
+                f"{escaped(path)}: for {listed(certificate.names, 'and') or 'no name'}, "
+                f"until {shown_date(certificate.expires)} ({_count(days, 'day')})"
+            )
 
 
 def _count(number: int, what: str) -> str:

@@ -20,6 +20,7 @@ from evproxy.config.loops import loops
 from evproxy.config.problems import shown_path
 from evproxy.config.reading import Fault, Surroundings
 from evproxy.errors import SettingsError
+from evproxy.service.certificates import server_tls
 from evproxy.service.listener import listener_permissions, server_endpoint
 from evproxy.session.routes import function_named
 from evproxy.settings import ListenerSettings, PoolSettings, Settings
@@ -53,7 +54,7 @@ def read_settings(path: str, closer_look: Fault = listen_fault) -> Settings:
     """
     directory = os.path.dirname(os.path.abspath(path))
     settings = parse(_text(path), Surroundings(directory, upstream_fault, closer_look))
-    problems = [*permission_problems(settings.listeners)]
+    problems = [*permission_problems(settings.listeners), *tls_problems(settings.listeners)]
     problems += [problem for pool in settings.pools for problem in pool_problems(pool)]
     problems += route_problems(settings.listeners)
     for loop in loops(settings.listeners, settings.pools):
@@ -71,6 +72,16 @@ def permission_problems(listeners: Iterable[ListenerSettings]) -> Iterator[str]:
             listener_permissions(listener)
         except SettingsError as error:
             yield f"{shown_path(('listeners', index))}.{error}"
+
+
+def tls_problems(listeners: Iterable[ListenerSettings]) -> Iterator[str]:
+    """Why the files of the `tls` of a listener cannot be used, each with the path of its key."""
+    for index, listener in enumerate(listeners):
+        if listener.tls is not None:
+            try:
+                server_tls(listener.tls)
+            except SettingsError as error:
+                yield f"{shown_path(('listeners', index))}.{error}"
 
 
 def route_problems(listeners: Iterable[ListenerSettings]) -> Iterator[str]:

@@ -22,6 +22,7 @@ from evproxy.config.declare import keys_of
 from evproxy.config.impossible import impossible
 from evproxy.config.problems import Path, Problem, did_you_mean, listed, quoted, shown_path
 from evproxy.config.reading import Reading
+from evproxy.config.tls import tls_conflicts
 from evproxy.policy.sources import Sources, source_fault
 from evproxy.settings import (
     CHECK_KINDS,
@@ -77,6 +78,8 @@ def _listener_conflicts(document: Table, directory: str) -> Iterator[Problem]:
                 fault = permission_fault(key, description)
                 if fault is not None:
                     yield Problem(("listeners", index, key), fault)
+    for index, entry in tables.items():
+        yield from tls_conflicts(("listeners", index, "tls"), entry)
     pools = document.get("pools")
     for index, entry in tables.items():
         if isinstance(pools, dict) and pools:

@@ -144,6 +144,10 @@ class SocketEngine:
             self._epoll.register(descriptor, mask)
         self._watched[descriptor] = what
 
+    def hand_over(self, descriptor: int, what: Watched) -> None:
+        """From now on, notify `what` of the events on `descriptor`, which is watched already."""
+        self._watched[descriptor] = what
+
     def change(self, descriptor: int, mask: int) -> None:
         """From now on watch `descriptor` for `mask`."""
         assert self._epoll is not None

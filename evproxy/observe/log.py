@@ -103,6 +103,24 @@ class TroubleLog:
             where=printable(where),
         )
 
+    def certificates_loaded(self, listener: str) -> None:
+        _trouble.info("{listener}: new certificates are in use", listener=printable(listener))
+
+    def certificates_kept(self, listener: str, why: str) -> None:
+        _trouble.warn(
+            "{listener}: changed certificates cannot be used, those before are: {why}",
+            listener=printable(listener),
+            why=printable(why),
+        )
+
+    def certificate_expires(self, path: str, day: str, days_left: int) -> None:
+        _trouble.warn(
+            "the certificate in {path} ends on {day}: days left: {days}",
+            path=printable(path),
+            day=day,
+            days=days_left,
+        )
+
     def connect_failed(self, upstream: str, error: str) -> None:
         _trouble.warn(
             "cannot connect to {upstream}: {error}",

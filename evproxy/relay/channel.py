@@ -23,6 +23,9 @@ class Channel(Protocol):
     def recv_into(self, buffer: bytearray | memoryview) -> int:
         """Read into `buffer`; return how many bytes came, 0 at the end of the stream."""
 
+    def recv(self, most: int) -> bytes:
+        """Return at most `most` bytes, none at the end of the stream."""
+
     def send(self, data: bytes | bytearray | memoryview) -> int:
         """
         Send `data`; return how many bytes of it were taken.
@@ -32,7 +35,11 @@ class Channel(Protocol):
         """
 
     def shutdown(self, how: int) -> None:
-        """End the stream to the peer; `how` is ``SHUT_WR``."""
+        """
+        End the stream to the peer; `how` is ``SHUT_WR``.
+
+        After `BlockingIOError`, the caller calls it again.
+        """
 
     def pending(self) -> int:
         """

@@ -17,7 +17,6 @@ from __future__ import annotations
 import errno
 import os
 import socket
-from contextlib import suppress
 from socket import SocketType
 from typing import Protocol
 
@@ -60,6 +59,9 @@ class Joined(Protocol):
 
     def end_passed(self, end: End) -> None:
         """The end of the stream of `end` was passed on."""
+
+    def ended_whole(self, end: End) -> None:
+        """The peer of `end` has ended both streams in order: nothing more can be sent to it."""
 
     def lost(self, end: End) -> None:
         """The connection of `end` is lost: it was reset, and all that the peer sent was read."""
@@ -411,6 +413,10 @@ class End:
             return
         try:
             other.channel.shutdown(socket.SHUT_WR)
+        except BlockingIOError:
+            # `flush` passes it on.
+            self.passed = False
+            other.set_mask(other.mask | OUT)
         except OSError:
             self._other_was_reset()
         else:
@@ -530,10 +536,16 @@ class End:
         if alone and self.first is not None and self.other is not None:
             self.sink = self.other.channel
 
-    def end_stream(self) -> None:
-        """End the stream to the peer; nothing is sent after that."""
-        with suppress(OSError):
+    def end_stream(self) -> bool:
+        """End the stream to the peer; return false if that has to wait for the event `OUT`."""
+        try:
             self.channel.shutdown(socket.SHUT_WR)
+        except BlockingIOError:
+            self.set_mask(OUT)
+            return self.unwatched
+        except OSError:
+            """The peer is gone."""
+        return True
 
     def not_joined(self) -> None:
         """There will be no socket relay: the transport continues as before."""

@@ -131,6 +131,18 @@ class SocketRelay:
         else:
             self._listener.relay_half_closed(self._side(end))
 
+    def ended_whole(self, end: End) -> None:
+        """The peer of `end` has ended both streams: deliver what it sent, then end the other."""
+        if self.how is not None:
+            return
+        self._by, self.how = self._side(end), _FINISHED
+        self._listener.relay_closing(self._by, self.how)
+        end.unwatch()
+        other = end.other
+        assert other is not None
+        other.drop_backlog()
+        self._deliver(end)
+
     def lost(self, end: End) -> None:
         """The connection of `end` is lost: it was reset, and all that the peer sent was read."""
         if self.how is not None:
@@ -154,6 +166,12 @@ class SocketRelay:
             return
         if self._delivery is not None:
             return
+        if self.how is _FINISHED:
+            if other.was_reset:
+                # It will never have all that `end` sent.
+                self._by, self.how = self._side(other), Ending.RESET
+            elif not other.end_stream():
+                return
         other.unwatch()
         if not other.was_reset and unsent(other.descriptor):
             self._delivery = KernelDelivery(
@@ -201,6 +219,9 @@ class SocketRelay:
         if self.how is None:
             self._by, self.how = by, how
             self._listener.relay_closing(by, how)
+        elif self.how is _FINISHED:
+            # Not everything is delivered.
+            self._by, self.how = by, how
         if self._delivery is not None:
             self._delivery.cancel()
         self._stop_ending()
@@ -233,10 +254,9 @@ class SocketRelay:
 
     def _end_and_close(self, end: End) -> None:
         """End the stream to the peer of `end`, and close `end` once the peer has all bytes."""
-        if self._ending is not None:
+        if self._ending is not None or not end.end_stream():
             return
         end.unwatch()
-        end.end_stream()
         if not end.was_reset and unsent(end.descriptor):
             self._ending = KernelDelivery(
                 self._engine.reactor, end.descriptor, partial(self._ended, end)

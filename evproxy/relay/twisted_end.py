@@ -58,10 +58,10 @@ class TwistedEnd(End):
     def set_late_options(self) -> None:
         """Nothing to do: all options are set when the transport is adopted."""
 
-    def end_stream(self) -> None:
+    def end_stream(self) -> bool:
         # Other code may have written to the transport.
         self.transport.doWrite()
-        super().end_stream()
+        return super().end_stream()
 
     def release(self, reason: Failure) -> None:
         self.descriptor = -1

@@ -24,6 +24,7 @@ from evproxy.model import UpstreamServer, upstream_server
 from evproxy.observe.access_log import access_log_for
 from evproxy.observe.log import SessionLog, TroubleLog
 from evproxy.policy.access import Access
+from evproxy.service.certificates import Certificates
 from evproxy.service.limits import open_file_limit, pipes_for, sessions_for
 from evproxy.service.listener import (
     Listener,
@@ -52,7 +53,9 @@ from evproxy.settings import (
     in_a_tuple,
     refuse_beside_settings,
 )
+from evproxy.sockets.makers import EngineSockets
 from evproxy.sockets.plane import DataPlane
+from evproxy.sockets.tls_server import ServerTLS
 from evproxy.upstream.names import Names
 from evproxy.upstream.pool.pool import Pool
 from evproxy.upstream.pool.status import PoolStatus
@@ -230,6 +233,7 @@ class ProxyService(Service):
         if isinstance(pool, Pool):
             pool.hear_if_nobody_does(trouble)
         self._cancel_keys = CancelKeys()
+        self._certificates = Certificates(reactor, hub)
         self._network_files: list[AccessOfListener] = []
         self._refusals: list[Refusals] = []
         self.listeners = tuple(
@@ -266,11 +270,19 @@ class ProxyService(Service):
             listener=listener.name or listener.listen,
             timeouts=self.settings.timeouts,
             accept_proxy_protocol_from=listener.accept_proxy_protocol_from,
+            tls=self._tls(listener),
             admission=self.admission,
             plane=self.plane,
             hub=self._hub,
             entry=self._entry(listener),
         )
+
+    def _tls(self, listener: ListenerSettings) -> ServerTLS | None:
+        if listener.tls is None:
+            return None
+        if not isinstance(self.plane.sockets, EngineSockets):
+            raise SettingsError("tls: it needs epoll, which this system has not")
+        return self._certificates.add(listener.name or listener.listen, listener.tls)
 
     def _entry(self, listener: ListenerSettings) -> Entry | None:
         """What decides who gets a session of `listener`; ``None`` if everyone does."""
@@ -326,6 +338,7 @@ class ProxyService(Service):
             sessions=self.admission.sessions.status(most_sessions),
             session_count=len(self.admission.sessions),
             max_sessions=self.admission.limit,
+            certificates=self._certificates.status(),
             draining=self._drained is not None and not self._drained.called,
         )
 
@@ -380,6 +393,7 @@ class ProxyService(Service):
         """
         self.privilegedStartService()
         super().startService()
+        self._certificates.start()
         for files in self._network_files:
             files.start()
         for name, pool in self._pools.items():
@@ -431,12 +445,17 @@ class ProxyService(Service):
         if self._access_log is not None:
             self._access_log.reopen()
 
+    def reload_certificates(self) -> None:
+        """Read the files of all certificates again; those that cannot be used change nothing."""
+        self._certificates.reload()
+
     def abort(self) -> None:
         """Reset every session now, some of them in each turn of the reactor."""
         self.admission.sessions.abort()
 
     def _gone(self, _: object) -> None:
         self._stop_pools()
+        self._certificates.stop()
         for files in self._network_files:
             files.close()
         for refusals in self._refusals:

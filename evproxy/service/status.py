@@ -7,6 +7,7 @@ from __future__ import annotations
 from attrs import frozen
 
 from evproxy.model import SessionStatus
+from evproxy.service.certificates import CertificateStatus
 from evproxy.service.listener import ListenerStatus
 from evproxy.upstream.pool.status import PoolStatus
 
@@ -17,7 +18,8 @@ class Status:
     A snapshot of a service.
 
     `sessions` has the oldest sessions.  `session_count` is the number of all sessions, and
-    `max_sessions` their bound.  `draining` says whether the service drains.
+    `max_sessions` their bound.  `draining` says whether the service drains.  `certificates` are
+    those of the listeners that end TLS.
     """
 
     listeners: tuple[ListenerStatus, ...]
@@ -26,3 +28,4 @@ class Status:
     session_count: int
     max_sessions: int
     draining: bool
+    certificates: tuple[CertificateStatus, ...] = ()

@@ -28,6 +28,7 @@ from evproxy.settings import Keepalive, Timeouts
 from evproxy.sockets.closings import hear
 from evproxy.sockets.plane import DataPlane
 from evproxy.sockets.refusing import Refusing
+from evproxy.sockets.tls_server import ServerTLS
 
 DEFAULT_MAX_SESSIONS = 4096
 """The bound on sessions of a `ProxyFactory` that is used without a `ProxyService`."""
@@ -73,6 +74,7 @@ class ProxyFactory(Factory):
         evproxy refuses connections of other ports.
     :param accept_proxy_protocol_from: networks of proxies that must send a PROXY header; see
         `ListenerSettings`.
+    :param tls: begins TLS with clients; ``None``: evproxy ends none.
     :param admission: counts sessions; the factories of a service share it, as they do `plane`.
     :param plane: makes sockets and joins them.
     :param hub: calls the observers; used in place of `observers` and `troubles`.
@@ -96,6 +98,7 @@ class ProxyFactory(Factory):
         troubles: Sequence[Observer] = (),
         max_sessions: int = DEFAULT_MAX_SESSIONS,
         accept_proxy_protocol_from: Sequence[str] = (),
+        tls: ServerTLS | None = None,
         admission: Admission | None = None,
         plane: DataPlane | None = None,
         hub: Hub | None = None,
@@ -134,6 +137,7 @@ class ProxyFactory(Factory):
             ended=admission.closed,
             listener=printable(listener),
             is_proxy=proxies_in(accept_proxy_protocol_from),
+            tls=tls,
             entry=entry,
             hub=hub,
             prefix=admission.sessions.prefix,

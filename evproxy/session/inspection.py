@@ -11,7 +11,7 @@ from collections.abc import Callable
 from typing import Any, Protocol, TypeVar
 
 from attrs import evolve
-from twisted.internet.defer import Deferred
+from twisted.internet.defer import Deferred, succeed
 from twisted.python.failure import Failure
 
 from evproxy.errors import ClientEnded, EvproxyError
@@ -164,7 +164,11 @@ class Inspection:
         return b"".join(self._intake.chunks or ())
 
     def client_hello(self) -> Deferred[ClientHello | NotTls]:
-        """Return the first message of a TLS client."""
+        """Return the first message of a TLS client, also where evproxy has ended its TLS."""
+        tls = self.info.tls
+        if tls is not None:
+            protocols = (tls.protocol.encode(),) if tls.protocol else ()
+            return succeed(ClientHello(tls.server_name.lower() or None, protocols))
         reading: Deferred[ClientHello | NotTls] = self.read(HelloReader(), "its TLS ClientHello")
         return reading.addCallback(self._greeted)
 

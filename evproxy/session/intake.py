@@ -84,6 +84,12 @@ class Intake:
         """Send `data` to the client."""
         self._downstream.transport.write(data)
 
+    def take_all(self) -> bytes:
+        """Take away all bytes that are kept."""
+        taken = b"".join(self.chunks or ())
+        self.take(len(taken))
+        return taken
+
     def stream_ended(self) -> None:
         """The client ended its stream; the session passes on the end after the kept bytes."""
         self.ended = self.over = True

@@ -125,6 +125,8 @@ class _Told:
 
 def certificate_of(client: Client) -> str:
     """The common name in the client's verified certificate, empty if there is none."""
+    if client.info.tls is not None and client.info.tls.client_name:
+        return client.info.tls.client_name
     header = client.info.header
     ssl = header.tlvs.ssl if header is not None else None
     return (ssl.common_name or "") if ssl is not None and ssl.certificate_verified else ""

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Coroutine, Sequence
 
-from attrs import define, field
+from attrs import define, evolve, field
 from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IReactorTime
 from twisted.logger import Logger
@@ -47,6 +47,9 @@ from evproxy.session.opening import Opening
 from evproxy.session.proxy_header import HeaderReader, behind, header_for
 from evproxy.settings import Timeouts
 from evproxy.sockets.plane import DataPlane
+from evproxy.sockets.tls_channel import TLSFault
+from evproxy.sockets.tls_server import ServerTLS
+from evproxy.sockets.transport import SocketTransport
 from evproxy.wire.proxy_protocol import ProxyHeader
 
 TRANSITIONS: dict[Phase, tuple[Phase, ...]] = {
@@ -88,8 +91,9 @@ class SessionContext:
 
     `clock` gives the time.  `pool` is the pool of each session, unless `router` chooses it.
     `is_proxy` says whether the client with an address must send a PROXY header.  `entry` decides
-    who gets a session; ``None``: everyone.  `connects` is the
-    context of its `Connecting`; `plane` joins the two halves; `ended` is called with each session
+    who gets a session; ``None``: everyone.  `tls` begins TLS with clients; ``None``: evproxy ends
+    none.  `connects` is the context of its `Connecting`; `plane` joins the two halves; `ended` is
+    called with each session
     that is over; `hub` calls the observers; `prefix` is the beginning of each `unique_id`.
 
     `first_look`: seconds until the first idle check of a session.  It is not longer than the
@@ -107,6 +111,7 @@ class SessionContext:
     ended: Callable[[Session], None]
     listener: str = ""
     is_proxy: Callable[[str, int], bool] | None = None
+    tls: ServerTLS | None = None
     entry: Entry | None = None
     hub: Hub = field(factory=Hub)
     prefix: str = ""
@@ -212,7 +217,11 @@ class Session:
                 self._refuse(f"the client is refused: {admitted.value}")
                 return
             self._admitted = admitted
-        self._choose_pool()
+        tls = self._context.tls
+        if tls is not None:
+            self._begin_tls(tls)
+        else:
+            self._choose_pool()
 
     def _inspect(self) -> Inspection:
         if self._inspection is None:
@@ -226,6 +235,33 @@ class Session:
         self.intake.take(size)
         self.info = self._inspect().info = behind(header, self.info)
         self._enter()
+
+    def _begin_tls(self, tls: ServerTLS) -> None:
+        assert self.intake is not None
+        self._wait_for_client()
+        transport, received = self.downstream.transport, self.intake.take_all()
+        if isinstance(transport, SocketTransport) and transport.speaks_to(self.downstream):
+            tls.begin(transport, received, self._tls_begun)
+        else:
+            self._refuse("there is no TLS on this transport", Ending.HANDSHAKE)
+
+    def _tls_begun(self, error: OSError | None) -> None:
+        tls = self._context.tls
+        if self.phase is not _INSPECTING or tls is None:
+            return
+        transport = self.downstream.transport
+        if error is None:
+            facts = tls.facts(transport)
+            self.info = evolve(self.info, tls=facts, server_name=facts.server_name)
+            if self._inspection is not None:
+                self._inspection.info = self.info
+            self._choose_pool()
+        else:
+            self.error = f"the TLS handshake failed: {tls.reason(transport, error)}"
+            if isinstance(error, TLSFault):
+                self.close_unconnected(Side.PROXY, Ending.HANDSHAKE)
+            else:
+                self.close_unconnected(Side.DOWNSTREAM, Ending.LEFT)
 
     def _malformed(self, error: EvproxyError) -> None:
         self._refuse(str(error))
@@ -420,6 +456,8 @@ class Session:
     def _too_slow(self) -> None:
         """The handshake timeout is over before a pool is chosen."""
         wanted = "" if self._inspection is None else self._inspection.wanted
+        if not wanted and self._context.tls is not None and self.info.tls is None:
+            wanted = "all of its TLS handshake"
         within = f"within {self._context.timeouts.handshake:g} s"
         if wanted:
             self._refuse(f"the client did not send {wanted} {within}", Ending.HANDSHAKE)

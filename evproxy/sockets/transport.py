@@ -150,7 +150,7 @@ class SocketTransport(End):
 
     def _readable(self) -> None:
         try:
-            data = self.socket.recv(CHUNK)
+            data = self.channel.recv(CHUNK)
         except BlockingIOError:
             return
         except OSError:
@@ -163,21 +163,25 @@ class SocketTransport(End):
         elif self.was_reset:
             self._close(LOST)
         else:
-            self.ended = True
-            self.set_mask(self.mask & ~IN)
-            if IHalfCloseableProtocol.providedBy(protocol):
-                protocol.readConnectionLost()
-            else:
-                # The connection ends whole: with a reset, so that its peer does not take what
-                # it has received for all of the stream.
-                self.socket.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, RESET_ON_CLOSE)
-                self._close(DONE)
+            self._stream_over()
+
+    def _stream_over(self) -> None:
+        """The peer has ended its stream in order."""
+        self.ended = True
+        self.set_mask(self.mask & ~IN)
+        if IHalfCloseableProtocol.providedBy(self._protocol):
+            self._protocol.readConnectionLost()
+        else:
+            # The connection ends whole: with a reset, so that its peer does not take what
+            # it has received for all of the stream.
+            self.socket.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, RESET_ON_CLOSE)
+            self._close(DONE)
 
     def _writable(self) -> None:
         buffered = self.buffered
         if buffered and not self.was_reset:
             try:
-                del buffered[: self.socket.send(buffered)]
+                del buffered[: self.channel.send(buffered)]
             except BlockingIOError:
                 return
             except OSError:
@@ -206,7 +210,10 @@ class SocketTransport(End):
 
     def _shutdown(self) -> None:
         try:
-            self.socket.shutdown(socket.SHUT_WR)
+            self.channel.shutdown(socket.SHUT_WR)
+        except BlockingIOError:
+            self.set_mask(self.mask | OUT)
+            return
         except OSError:
             self._send_failed()
             return
@@ -277,7 +284,7 @@ class SocketTransport(End):
             return
         if self.buffered is None:
             try:
-                sent = self.socket.send(data)
+                sent = self.channel.send(data)
             except BlockingIOError:
                 sent = 0
             except OSError:

@@ -311,7 +311,27 @@ lisen = "tcp:1"
             ["listeners[0].routes: expected an array of tables, got 3"],
         ),
         (LISTENERS + 'allow = []\ndeny = ["10.0.0.0/8"]\n' + POOLS, []),
-        (LISTENERS + "tls = {}\n" + POOLS, ["listeners[0].tls: unknown key"]),
+        (
+            LISTENERS + "tls = {}\n" + POOLS,
+            ["listeners[0].tls.certificates: required, but missing"],
+        ),
+        (
+            LISTENERS
+            + 'tls = {certificates = ["a.pem"], client_certificate = "required"}\n'
+            + POOLS,
+            ["listeners[0].tls.client_ca: required, as clients are asked for a certificate"],
+        ),
+        (
+            LISTENERS + 'tls = {certificates = ["a.pem"], client_ca = "ca.pem"}\n' + POOLS,
+            [
+                "listeners[0].tls.client_ca: it has no effect without "
+                'client_certificate = "optional" or "required"'
+            ],
+        ),
+        (
+            '[[listeners]]\nlisten = "ssl:0"\ntls = {certificates = ["a.pem"]}\n' + POOLS,
+            ["listeners[0].tls: the endpoint has TLS itself: use tcp:"],
+        ),
         (SOUND + "[admin]\n", ["admin: unknown key"]),
         (
             SOUND + '[access_log]\npath = "stdout"\nformat = "tcplog"\n',

@@ -25,6 +25,7 @@ from evproxy.settings import (
     HealthCheck,
     Keepalive,
     ListenerSettings,
+    ListenerTLS,
     PoolSettings,
     RouteSettings,
     Settings,
@@ -35,6 +36,7 @@ ROOT = Path(__file__).resolve().parents[2]
 TABLES: list[Any] = [
     Settings,
     ListenerSettings,
+    ListenerTLS,
     Timeouts,
     PoolSettings,
     RouteSettings,

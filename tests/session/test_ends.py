@@ -19,6 +19,7 @@ from tests.support.unreachable import Refusing, Unanswered
 pytestmark = [
     pytest.mark.lingering,
     pytest.mark.staged,
+    pytest.mark.tls,
     pytest.mark.oldest_twisted,
     pytest.mark.every_reactor,
 ]
@@ -44,6 +45,7 @@ async def test_the_server_may_speak_first(proxied: Proxied) -> None:
     assert await client.receive(11) == b"220 ready\r\n"
 
 
+@pytest.mark.half_closes
 async def test_an_end_in_order_is_passed_on_and_the_other_direction_goes_on(
     proxied: Proxied,
 ) -> None:
@@ -65,6 +67,7 @@ async def test_an_end_in_order_is_passed_on_and_the_other_direction_goes_on(
     assert record.bytes_to_upstream == record.bytes_to_downstream == len(MANY)
 
 
+@pytest.mark.half_closes
 async def test_a_server_may_end_first(proxied: Proxied) -> None:
     """A server that ended its stream still gets everything that the client sends."""
     await proxied.start()
@@ -166,6 +169,7 @@ async def test_bytes_and_the_end_that_come_while_connecting_are_kept(
     assert (received + rest, end) == (MANY, END)
 
 
+@pytest.mark.half_closes
 async def test_an_end_that_comes_while_connecting_is_passed_on(
     proxied: Proxied, unanswered: Unanswered
 ) -> None:
@@ -227,6 +231,7 @@ async def test_an_idle_session_is_reset_on_both_sides(proxied: Proxied) -> None:
     assert proxied.observed.records[0].reason.how is Ending.IDLE
 
 
+@pytest.mark.half_closes
 async def test_a_half_closed_session_does_not_last_without_bytes(proxied: Proxied) -> None:
     """After one end in order, the half-close timeout applies instead of the idle timeout."""
     await proxied.start(timeouts=Timeouts(half_close=0.3))
@@ -238,6 +243,7 @@ async def test_a_half_closed_session_does_not_last_without_bytes(proxied: Proxie
     assert proxied.observed.records[0].reason.how is Ending.HALF_CLOSE
 
 
+@pytest.mark.half_closes
 @pytest.mark.deadline(10)
 async def test_the_half_close_timeout_counts_from_the_end_of_the_stream(
     proxied: Proxied,

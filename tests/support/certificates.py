@@ -11,9 +11,12 @@ import pytest
 from attrs import frozen
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
-from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.hazmat.primitives.asymmetric import ec, rsa
 
 DAY = datetime.timedelta(days=1)
+
+
+Key = ec.EllipticCurvePrivateKey | rsa.RSAPrivateKey
 
 
 @frozen
@@ -30,10 +33,16 @@ class Authority:
         name = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, "Test authority")])
         return cls(key, certificate(name, name, key, key, True, [], DAY))
 
-    def issue(self, names: list[x509.GeneralName], lasts: datetime.timedelta) -> Identity:
-        """Return a certificate for `names` that expires `lasts` from now."""
-        key = ec.generate_private_key(ec.SECP256R1())
-        subject = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, "Test server")])
+    def issue(
+        self,
+        names: list[x509.GeneralName],
+        lasts: datetime.timedelta,
+        key: Key | None = None,
+        called: str = "Test server",
+    ) -> Identity:
+        """A certificate for `names` that ends `lasts` from now; by default with an ECDSA key."""
+        key = key or ec.generate_private_key(ec.SECP256R1())
+        subject = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, called)])
         issuer = self.certificate.subject
         return Identity(key, certificate(subject, issuer, key, self.key, False, names, lasts))
 
@@ -48,14 +57,27 @@ class Authority:
 class Identity:
     """A certificate with its key."""
 
-    key: ec.EllipticCurvePrivateKey
+    key: Key
     certificate: x509.Certificate
+
+    def pem(self) -> bytes:
+        """Both, one after the other."""
+        return self.key.private_bytes(
+            serialization.Encoding.PEM,
+            serialization.PrivateFormat.PKCS8,
+            serialization.NoEncryption(),
+        ) + self.certificate.public_bytes(serialization.Encoding.PEM)
+
+    def save(self, path: Path) -> str:
+        """Write both to the PEM file at `path`, which is returned."""
+        path.write_bytes(self.pem())
+        return str(path)
 
 
 def certificate(
     subject: x509.Name,
     issuer: x509.Name,
-    key: ec.EllipticCurvePrivateKey,
+    key: Key,
     issuer_key: ec.EllipticCurvePrivateKey,
     is_authority: bool,
     names: list[x509.GeneralName],
@@ -80,6 +102,11 @@ def certificate(
     if names:
         builder = builder.add_extension(x509.SubjectAlternativeName(names), critical=False)
     return builder.sign(issuer_key, hashes.SHA256())
+
+
+def names(*hosts: str) -> list[x509.GeneralName]:
+    """`hosts` as the names of a certificate."""
+    return [x509.DNSName(host) for host in hosts]
 
 
 def _usage(is_authority: bool) -> x509.KeyUsage:
@@ -119,18 +146,10 @@ def certificates(tmp_path_factory: pytest.TempPathFactory) -> Certificates:
     directory = tmp_path_factory.mktemp("tls")
     authority = Authority.new()
     identity = authority.issue([x509.IPAddress(ipaddress.ip_address("127.0.0.1"))], DAY)
-    pem = directory / "server.pem"
-    pem.write_bytes(
-        identity.key.private_bytes(
-            serialization.Encoding.PEM,
-            serialization.PrivateFormat.PKCS8,
-            serialization.NoEncryption(),
-        )
-        + identity.certificate.public_bytes(serialization.Encoding.PEM)
-    )
+    pem = identity.save(directory / "server.pem")
     trusted = directory / "trusted"
     trusted.mkdir()
     client = ssl.create_default_context(cafile=authority.save(trusted))
     server = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
     server.load_cert_chain(pem)
-    return Certificates(str(pem), str(trusted), client, server)
+    return Certificates(pem, str(trusted), client, server)

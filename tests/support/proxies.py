@@ -25,9 +25,12 @@ from evproxy.session.admission import Admission
 from evproxy.session.factory import ProxyFactory
 from evproxy.settings import Keepalive, Timeouts
 from evproxy.sockets.plane import DataPlane
+from evproxy.sockets.tls_server import ServerTLS
 from evproxy.upstream.pool.pool import Pool
+from tests.support.certificates import Certificates
 from tests.support.peers import Listening, Peer, connect
 from tests.support.stages import Later, Shift
+from tests.support.tls import TLSPeer, context_of, server_tls
 from tests.support.waiting import Waiting
 
 KINDS = {
@@ -49,6 +52,17 @@ STAGED = {"staged": ("auto", "engine", "stream")}
 """Sessions with stages, which undo each other's changes of the bytes.
 
 Tests marked ``staged`` run on it as well."""
+
+
+TLS = {
+    f"tls-{side}-{version}": ("auto", "engine", "socket")
+    for side in ("client",)
+    for version in ("1.2", "1.3")
+}
+"""TLS that evproxy ends on the client's side, starts on the server's, or both.
+
+Tests marked ``tls`` run on it as well: those that are marked ``half_closes``, too, without TLS 1.2,
+where the end of one direction ends both."""
 
 
 class StagedPlane(DataPlane):
@@ -113,10 +127,12 @@ class Observed:
 class Proxied:
     """One running proxy, its peers and its observer."""
 
-    def __init__(self, reactor: Any, kind: str) -> None:
+    def __init__(self, reactor: Any, kind: str, certificates: Certificates | None = None) -> None:
         self.reactor = reactor
+        self.certificates = certificates
+        self.tls_version = kind.rpartition("-")[2] if kind in TLS else ""
         self.kind = kind
-        self.mode, self.transports, self.relay = (KINDS | LINGERING | STAGED)[kind]
+        self.mode, self.transports, self.relay = (KINDS | LINGERING | STAGED | TLS)[kind]
         self.observed = Observed()
         self.upstream = Listening.tcp(reactor)
         self.address: Any = None
@@ -167,6 +183,7 @@ class Proxied:
             listener="test",
             timeouts=timeouts or Timeouts(),
             accept_proxy_protocol_from=accept_proxy_protocol_from,
+            tls=self._tls_with_clients(),
             hub=hub,
             admission=self.admission,
             plane=self.plane,
@@ -177,9 +194,19 @@ class Proxied:
         host: Any = port.getHost()
         self.address = (host.host, host.port) if hasattr(host, "host") else host.name.decode()
 
+    def _tls_with_clients(self) -> ServerTLS | None:
+        if not self.kind.startswith(("tls-client", "tls-both")):
+            return None
+        assert self.certificates is not None
+        return server_tls(self.certificates)
+
     def client(self) -> Peer:
         """Return a client connected to the proxy."""
         peer = connect(self.reactor, self.address)
+        if self.kind.startswith(("tls-client", "tls-both")):
+            assert self.certificates is not None
+            context = context_of(self.certificates, self.tls_version, serves=False)
+            peer = TLSPeer(self.reactor, peer.socket, context, serves=False)
         self._closing.append(peer)
         return peer
 
@@ -215,12 +242,18 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     if not any(mark.args[0] == "proxied" for mark in said):
         lingering = LINGERING if metafunc.definition.get_closest_marker("lingering") else {}
         staged = STAGED if metafunc.definition.get_closest_marker("staged") else {}
-        metafunc.parametrize("proxied", [*KINDS, *lingering, *staged], indirect=True)
+        secured = TLS if metafunc.definition.get_closest_marker("tls") else {}
+        if metafunc.definition.get_closest_marker("half_closes"):
+            secured = {kind: how for kind, how in secured.items() if not kind.endswith("1.2")}
+        kinds = [*KINDS, *lingering, *staged, *secured]
+        metafunc.parametrize("proxied", kinds, indirect=True)
 
 
 @pytest.fixture
 def proxied(request: pytest.FixtureRequest, reactor: Any) -> Iterator[Proxied]:
     """A proxy of one kind, which the test starts, and which stops after the test."""
-    proxied = Proxied(reactor, request.param)
+    kind = request.param
+    certificates = request.getfixturevalue("certificates") if kind in TLS else None
+    proxied = Proxied(reactor, kind, certificates)
     yield proxied
     pytest_twisted.blockon(Deferred.fromCoroutine(proxied.stop()).addTimeout(20, reactor))

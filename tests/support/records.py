@@ -87,6 +87,10 @@ class RecordChannel:
             raise BlockingIOError
         return self._size
 
+    def recv(self, most: int) -> bytes:
+        buffer = bytearray(most)
+        return bytes(buffer[: self.recv_into(buffer)])
+
     def shutdown(self, how: int) -> None:
         self._socket.send(LAST)
         self._socket.shutdown(socket.SHUT_WR)

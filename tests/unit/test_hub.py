@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 
 from evproxy import (
+    CertificateObserver,
     DiscoveryObserver,
     LogWriterObserver,
     Observer,
@@ -30,6 +31,7 @@ CONTRACTS = (
     PoolObserver,
     DiscoveryObserver,
     LogWriterObserver,
+    CertificateObserver,
 )
 
 

@@ -1,0 +1,39 @@
+"""The problems between the keys of `tls`, and with the endpoint that they are for."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from typing import Any
+
+from evproxy.config.problems import Path, Problem
+from evproxy.settings import DEFAULT_LISTEN
+
+_PLAIN_LISTENER = re.compile(r"(?:tcp6?|unix|systemd):.*|\d+", re.DOTALL)
+
+
+def listener_tls_fault(description: str) -> str | None:
+    """Why evproxy cannot end TLS at a listener at `description`; ``None`` if it can."""
+    if _PLAIN_LISTENER.fullmatch(description):
+        return None
+    if description.startswith("ssl:"):
+        return "the endpoint has TLS itself: use tcp:"
+    if description.startswith("haproxy:"):
+        return "TLS is not inside haproxy: endpoints: use accept_proxy_protocol_from"
+    return "it needs a tcp:, unix: or systemd: endpoint"
+
+
+def tls_conflicts(path: Path, listener: dict[str, Any]) -> Iterator[Problem]:
+    """The problems of the table `tls` of `listener`, if there is one, at `path`."""
+    tls, listen = listener.get("tls"), listener.get("listen", DEFAULT_LISTEN)
+    if not isinstance(tls, dict):
+        return
+    fault = listener_tls_fault(listen) if isinstance(listen, str) else None
+    if fault is not None:
+        yield Problem(path, fault)
+    asks = tls.get("client_certificate", "none") in ("optional", "required")
+    if asks and not tls.get("client_ca"):
+        yield Problem((*path, "client_ca"), "required, as clients are asked for a certificate")
+    if tls.get("client_ca") and not asks:
+        why = 'it has no effect without client_certificate = "optional" or "required"'
+        yield Problem((*path, "client_ca"), why)
