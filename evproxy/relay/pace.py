@@ -70,3 +70,6 @@ class Pace:
 
 Paces = tuple[Pace | None, Pace | None]
 """The pace of the client's bytes, and that of the server's; ``None``: as fast as they go."""
+
+NO_PACES: Paces = (None, None)
+"""No limit in either direction."""

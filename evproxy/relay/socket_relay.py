@@ -16,7 +16,7 @@ from evproxy.model import Ending, Side
 from evproxy.relay.contract import RelayListener
 from evproxy.relay.delivery import KernelDelivery, unsent
 from evproxy.relay.end import ABORTED, DONE, End
-from evproxy.relay.pace import Paces
+from evproxy.relay.pace import NO_PACES, Paces
 
 # Shortcuts: Python looks up a member of an enumeration in its class at each use.
 _DOWNSTREAM, _UPSTREAM, _PROXY = Side.DOWNSTREAM, Side.UPSTREAM, Side.PROXY
@@ -56,7 +56,7 @@ class SocketRelay:
         downstream: End,
         upstream: End,
         listener: RelayListener,
-        paces: Paces = (None, None),
+        paces: Paces = NO_PACES,
     ) -> None:
         self._engine = engine
         self._down = downstream

@@ -28,7 +28,7 @@ from evproxy.relay.contract import Half, Receiver, RelayListener
 from evproxy.relay.delivery import Delivery, EndDelivery, descriptor_of, innermost, is_reset, unsent
 from evproxy.relay.direction import Direction
 from evproxy.relay.end import End
-from evproxy.relay.pace import Paces
+from evproxy.relay.pace import NO_PACES, Paces
 from evproxy.relay.stages import Path, Stage
 from evproxy.relay.wrappers import guard
 
@@ -98,7 +98,7 @@ class StreamRelay:
         upstream: Half,
         listener: RelayListener,
         stages: Sequence[Stage] = (),
-        paces: Paces = (None, None),
+        paces: Paces = NO_PACES,
     ) -> None:
         self._clock = clock
         self._listener = listener

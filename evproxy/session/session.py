@@ -36,7 +36,7 @@ from evproxy.model import (
 from evproxy.policy.refusal import Refusal
 from evproxy.relay.closing_here import TLSClosing, closed_here
 from evproxy.relay.contract import Half, Relay
-from evproxy.relay.pace import Paces
+from evproxy.relay.pace import NO_PACES, Paces
 from evproxy.relay.stages import Stage
 from evproxy.session.connecting import ConnectContext, Connecting, message_of
 from evproxy.session.discarding import NOBODY, ClosingHere, Discarding
@@ -116,6 +116,16 @@ class SessionContext:
     hub: Hub = field(factory=Hub)
     prefix: str = ""
     first_look: float = field(init=False)
+
+    @property
+    def asks_nothing(self) -> bool:
+        """Whether every client gets a session of `pool` at once."""
+        return (
+            self.router is None
+            and self.entry is None
+            and self.is_proxy is None
+            and self.tls is None
+        )
 
     def __attrs_post_init__(self) -> None:
         timeouts = self.timeouts
@@ -199,9 +209,12 @@ class Session:
         assert self.phase in _BEFORE_INSPECTING
         self.phase = _INSPECTING
         context = self._context
-        if context.is_proxy is not None and context.is_proxy(
-            self.info.peer_host, self.info.peer_port
-        ):
+        if context.asks_nothing:
+            # The common case, without calls that each session would pay for.
+            self._routed(context.pool)
+            return
+        info, is_proxy = self.info, context.is_proxy
+        if is_proxy is not None and is_proxy(info.peer_host, info.peer_port):
             self._wait_for_client()
             reader = HeaderReader()
             self._inspect().look(reader, "its PROXY header", self._header_read, self._malformed)
@@ -350,11 +363,12 @@ class Session:
             pool.connected(server, seconds)
             self._bucket = context.deadlines.add(self, now, context.first_look)
             received = b"".join(intake.chunks) if intake.chunks else b""
-            if self.opening is None:
+            if server.proxy_version and self.opening is None:
                 received = self.preamble() + received
-            stages = [make(pool, server.name) for make in self._stages]
+            stages = [make(pool, server.name) for make in self._stages] if self._stages else ()
+            paces = NO_PACES if self._admitted is None else self._paces()
             self.relay = context.plane.join(
-                self.downstream, upstream, received, intake.ended, self, stages, self._paces()
+                self.downstream, upstream, received, intake.ended, self, stages, paces
             )
         except Exception:
             upstream.transport.abortConnection()
@@ -362,7 +376,9 @@ class Session:
 
     def _paces(self) -> Paces:
         entry, admitted = self._context.entry, self._admitted
-        return (None, None) if entry is None or admitted is None else entry.paces(admitted)
+        assert entry is not None
+        assert admitted is not None
+        return entry.paces(admitted)
 
     def preamble(self) -> bytes:
         """What `server` gets before everything else: a PROXY header, or nothing."""

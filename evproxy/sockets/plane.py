@@ -21,7 +21,7 @@ from evproxy.relay.closing_here import ending_layer
 from evproxy.relay.contract import Half, Relay, RelayListener
 from evproxy.relay.delivery import innermost
 from evproxy.relay.end import End
-from evproxy.relay.pace import Paces
+from evproxy.relay.pace import NO_PACES, Paces
 from evproxy.relay.socket_relay import SocketRelay
 from evproxy.relay.stages import Stage
 from evproxy.relay.stream_relay import StreamRelay
@@ -89,7 +89,7 @@ class DataPlane:
         ended: bool,
         listener: RelayListener,
         stages: Sequence[Stage] = (),
-        paces: Paces = (None, None),
+        paces: Paces = NO_PACES,
     ) -> Relay:
         """
         Relay between the two halves.
