@@ -5,3 +5,4 @@
 * The access log has `id`, `via`, `server_name` and `route`.
 * Access lists and limits of a listener: `allow`, `deny`, and the same from files that evproxy reads again when they change; `max_sessions`, `max_sessions_per_peer`, `new_sessions_per_second`, `new_sessions_per_second_per_peer`, and `bytes_per_second` of the listener, of each peer and of each session. A client that is refused is reset at once; refusals are counted by reason, and the log says so at a bounded rate.
 * `preread = "postgres"` of a listener answers the requests of PostgreSQL clients for TLS, so that routes see their SNI, and asks the chosen server for TLS likewise; a cancel reaches the server whose session it belongs to, if that has no TLS.
+* PostgreSQL clients whose TLS ends at evproxy are routed by their user and database; a PROXY header of version 2 tells the server the protocol, the version, the cipher and the verified name of a client whose TLS evproxy has ended.

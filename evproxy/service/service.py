@@ -271,6 +271,7 @@ class ProxyService(Service):
             timeouts=self.settings.timeouts,
             accept_proxy_protocol_from=listener.accept_proxy_protocol_from,
             tls=self._tls(listener),
+            tls_by_router=bool(listener.preread),
             admission=self.admission,
             plane=self.plane,
             hub=self._hub,

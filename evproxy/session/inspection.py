@@ -66,6 +66,9 @@ class Inspection:
     `wanted` names the message that a reader waits for; empty if no reader waits.  `noted` is the
     last note of the router.
 
+    `begin_tls` begins the TLS that evproxy ends, where that is left to the router; its Deferred
+    fires once the client has shaken hands, and never if the client has not.
+
     `opening` is what evproxy asks the server before the session relays, and `stages` make the
     stages of the session for its pool and the name of its server.  evproxy's own routers set them.
 
@@ -73,12 +76,13 @@ class Inspection:
     :param info: the addresses of the client's connection.
     """
 
-    __slots__ = ("_intake", "info", "noted", "opening", "stages", "wanted")
+    __slots__ = ("_intake", "begin_tls", "info", "noted", "opening", "stages", "wanted")
 
     def __init__(self, intake: Intake, info: ConnectionInfo) -> None:
         self._intake = intake
         self.info = info
         self.wanted = self.noted = ""
+        self.begin_tls: Callable[[], Deferred[None]] | None = None
         self.opening: Opening | None = None
         self.stages: list[Callable[[Pool, str], Stage]] = []
 

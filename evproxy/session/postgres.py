@@ -24,6 +24,7 @@ from evproxy.wire.postgres import (
     SSL_REQUEST,
     BackendKey,
     CancelRequest,
+    DirectTls,
     GssRequest,
     KeyWatcher,
     SslRequest,
@@ -140,7 +141,7 @@ class PostgresRouter:
             start = await client.read(StartReader(), "its first PostgreSQL message")
             if isinstance(start, SslRequest | GssRequest):
                 what = "SSLRequest" if isinstance(start, SslRequest) else "GSSENCRequest"
-                if type(start) in asked:
+                if type(start) in asked or client.info.tls is not None:
                     raise Refused(f"a second {what}")
                 asked.add(type(start))
                 if client.kept != len(SSL_REQUEST):
@@ -148,13 +149,20 @@ class PostgresRouter:
                 client.take(len(SSL_REQUEST))
                 if isinstance(start, SslRequest):
                     client.answer(_ACCEPTED)
-                    client.opening = TlsOpening()
-                    return None
+                    if client.begin_tls is None:
+                        client.opening = TlsOpening()
+                        return None
+                    await client.begin_tls()
+                    continue
                 client.answer(_NOT_SUPPORTED)
             elif isinstance(start, CancelRequest):
                 pool = self._keys.pool_of(start)
                 client.note("cancel" if pool is not None else "cancel with a key that is not known")
                 return pool
+            elif isinstance(start, DirectTls) and client.begin_tls is not None:
+                if client.info.tls is not None:
+                    raise Refused("TLS within TLS")
+                await client.begin_tls()
             else:
                 if isinstance(start, Startup):
                     client.stages.append(self._keys.watch)

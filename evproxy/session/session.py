@@ -10,6 +10,7 @@ The session drops the first two once the relay runs.
 from __future__ import annotations
 
 from collections.abc import Callable, Coroutine, Sequence
+from functools import partial
 
 from attrs import define, evolve, field
 from twisted.internet.defer import Deferred
@@ -92,9 +93,9 @@ class SessionContext:
     `clock` gives the time.  `pool` is the pool of each session, unless `router` chooses it.
     `is_proxy` says whether the client with an address must send a PROXY header.  `entry` decides
     who gets a session; ``None``: everyone.  `tls` begins TLS with clients; ``None``: evproxy ends
-    none.  `connects` is the context of its `Connecting`; `plane` joins the two halves; `ended` is
-    called with each session
-    that is over; `hub` calls the observers; `prefix` is the beginning of each `unique_id`.
+    none; `tls_by_router`: the router says when.  `connects` is the context of its `Connecting`;
+    `plane` joins the two halves; `ended` is called with each session that is over; `hub` calls the
+    observers; `prefix` is the beginning of each `unique_id`.
 
     `first_look`: seconds until the first idle check of a session.  It is not longer than the
     half-close timeout, so a half-close before the first check needs no new deadline.  Most
@@ -112,6 +113,7 @@ class SessionContext:
     listener: str = ""
     is_proxy: Callable[[str, int], bool] | None = None
     tls: ServerTLS | None = None
+    tls_by_router: bool = False
     entry: Entry | None = None
     hub: Hub = field(factory=Hub)
     prefix: str = ""
@@ -231,8 +233,8 @@ class Session:
                 return
             self._admitted = admitted
         tls = self._context.tls
-        if tls is not None:
-            self._begin_tls(tls)
+        if tls is not None and not self._context.tls_by_router:
+            self._begin_tls(tls, self._choose_pool)
         else:
             self._choose_pool()
 
@@ -249,16 +251,22 @@ class Session:
         self.info = self._inspect().info = behind(header, self.info)
         self._enter()
 
-    def _begin_tls(self, tls: ServerTLS) -> None:
+    def _begin_tls_by_router(self, tls: ServerTLS) -> Deferred[None]:
+        begun: Deferred[None] = Deferred()
+        self._begin_tls(tls, partial(begun.callback, None))
+        return begun
+
+    def _begin_tls(self, tls: ServerTLS, then: Callable[[], None]) -> None:
+        """Shake hands with the client, and call `then`; end the session if that fails."""
         assert self.intake is not None
         self._wait_for_client()
         transport, received = self.downstream.transport, self.intake.take_all()
         if isinstance(transport, SocketTransport) and transport.speaks_to(self.downstream):
-            tls.begin(transport, received, self._tls_begun)
+            tls.begin(transport, received, partial(self._tls_begun, then))
         else:
             self._refuse("there is no TLS on this transport", Ending.HANDSHAKE)
 
-    def _tls_begun(self, error: OSError | None) -> None:
+    def _tls_begun(self, then: Callable[[], None], error: OSError | None) -> None:
         tls = self._context.tls
         if self.phase is not _INSPECTING or tls is None:
             return
@@ -268,7 +276,7 @@ class Session:
             self.info = evolve(self.info, tls=facts, server_name=facts.server_name)
             if self._inspection is not None:
                 self._inspection.info = self.info
-            self._choose_pool()
+            then()
         else:
             self.error = f"the TLS handshake failed: {tls.reason(transport, error)}"
             if isinstance(error, TLSFault):
@@ -290,8 +298,11 @@ class Session:
         if router is None:
             self._routed(self._context.pool)
             return
+        client, tls = self._inspect(), self._context.tls
+        if tls is not None and self._context.tls_by_router:
+            client.begin_tls = partial(self._begin_tls_by_router, tls)
         try:
-            pool = router.route(self._inspect())
+            pool = router.route(client)
             if isinstance(pool, Coroutine):
                 pool = Deferred.fromCoroutine(pool)
         except Exception:

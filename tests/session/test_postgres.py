@@ -22,6 +22,7 @@ from tests.support.programs import requires_program, said
 from tests.support.real_servers import RealServers, free_port
 from tests.support.routed import Routed
 from tests.support.server_kinds import postgresql
+from tests.support.tls import TLSPeer, context_of
 
 pytestmark = pytest.mark.deadline(60)
 
@@ -225,7 +226,10 @@ def real_servers() -> Iterator[RealServers]:
 
 
 async def databases(
-    routed: Routed, real_servers: RealServers, certificates: Certificates
+    routed: Routed,
+    real_servers: RealServers,
+    certificates: Certificates,
+    listener: str = PREREAD,
 ) -> tuple[str, str]:
     """Start PostgreSQL with TLS as the server of ``tls`` and ``tenant``; where evproxy listens."""
     port = free_port()
@@ -238,7 +242,7 @@ async def databases(
     with (data / "postgresql.conf").open("a") as file:
         file.write("ssl = on\n")
     await server.started(routed.reactor, port)
-    routed.start(PREREAD, ports={"tls": port, "tenant": port, "default": port})
+    routed.start(listener, ports={"tls": port, "tenant": port, "default": port})
     address: Any = routed.service.addresses[0]
     return address.host, str(address.port)
 
@@ -281,3 +285,61 @@ async def test_psql_cancels(
         process.kill()
         process.communicate()
     assert time.monotonic() - began < 50
+
+
+def tls_listener(certificates: Certificates) -> str:
+    """The same listener, with TLS that ends there."""
+    return f'{PREREAD}\ntls = {{certificates = ["{certificates.pem}"]}}'
+
+
+@pytest.mark.parametrize("first", [SSL_REQUEST, b""])
+async def test_tls_that_ends_at_the_listener(
+    routed: Routed, certificates: Certificates, first: bytes
+) -> None:
+    """The client's first message inside TLS decides, and the server gets it in the clear."""
+    routed.start(tls_listener(certificates))
+    client = routed.client()
+    if first:
+        await client.send(first)
+        assert await client.receive(1) == b"S"
+    context = context_of(certificates, "1.3", serves=False)
+    tls = TLSPeer(routed.reactor, client.socket, context, serves=False)
+    await tls.send(start_up("alice"))
+    name, server = await routed.accepted()
+    assert name == "tenant"
+    assert await server.receive(len(start_up("alice"))) == start_up("alice")
+    await server.send(key_data(7, b"1234"))
+    assert await tls.receive(13) == key_data(7, b"1234")
+    cancelling = routed.client()
+    await cancelling.send(cancel(7, b"1234"))
+    got, _ = await routed.accepted()
+    assert got == "tenant"
+
+
+async def test_a_request_within_tls(routed: Routed, certificates: Certificates) -> None:
+    """Nobody asks for TLS twice."""
+    routed.start(tls_listener(certificates))
+    client = await asked_for_tls(routed)
+    context = context_of(certificates, "1.3", serves=False)
+    tls = TLSPeer(routed.reactor, client.socket, context, serves=False)
+    await tls.send(SSL_REQUEST)
+    await tls.rest()
+    record = await routed.record(tls)
+    assert (record.reason.how, record.error) == (Ending.REFUSED, "a second SSLRequest")
+
+
+@pytest.mark.peers("initdb", "postgres", "psql")
+async def test_psql_with_tls_that_ends_at_the_listener(
+    routed: Routed, real_servers: RealServers, certificates: Certificates
+) -> None:
+    """psql verifies evproxy's certificate; the server sees no TLS."""
+    host, port = await databases(
+        routed, real_servers, certificates, listener=tls_listener(certificates)
+    )
+    target = (
+        f"host={host} port={port} user=postgres dbname=postgres sslmode=verify-full "
+        f"sslrootcert={certificates.authorities}/ca.pem"
+    )
+    query = "SELECT ssl FROM pg_stat_ssl WHERE pid = pg_backend_pid()"
+    answer = await said(routed.reactor, "psql", "-X", "-A", "-t", target, "-c", query)
+    assert answer.strip() == "f"
