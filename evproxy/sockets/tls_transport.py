@@ -10,6 +10,7 @@ from __future__ import annotations
 import socket
 from collections.abc import Callable
 from contextlib import suppress
+from typing import Any
 
 from twisted.python.failure import Failure
 
@@ -62,6 +63,11 @@ class TLSTransport(SocketTransport):
             return
         self.engine.hand_over(self.descriptor, self)
         self.set_mask(IN)
+
+    def speak_to(self, protocol: Any) -> None:
+        """Let `protocol` have the connection from now on."""
+        self._protocol = protocol
+        protocol.makeConnection(self)
 
     def _shake(self) -> None:
         try:
