@@ -433,6 +433,45 @@ class Discover:
 
 
 @frozen
+class PoolTLS:
+    """TLS that evproxy starts to the servers of a pool."""
+
+    BELOW: ClassVar[str] = "tls"
+
+    server_name: str = setting(
+        Judged("a host name or an IP address", addresses.server_name_fault),
+        "The name that evproxy asks the servers for (SNI), and that their certificates must be "
+        "for. Empty: the host of each server.",
+        default="",
+    )
+    ca: str = setting(
+        FilePath("a path", r".*"),
+        "A file of PEM certificates, the only authorities that are trusted. Empty: those that the "
+        "system trusts.",
+        default="",
+    )
+    certificate: str = setting(
+        FilePath("a path", r".*"),
+        "A PEM file with the certificate that evproxy shows to servers, its chain and its key. "
+        "Empty: none.",
+        default="",
+    )
+    alpn: tuple[str, ...] = setting(
+        Many(
+            "an array of protocols",
+            Matching("a protocol of 1 to 255 letters in ASCII", r"[!-~]{1,255}"),
+        ),
+        "The protocols (ALPN) that evproxy offers. Empty: it offers none.",
+        default=(),
+    )
+    insecure_skip_verify: bool = setting(
+        Flag(),
+        "Whether evproxy takes any certificate. Then it cannot tell a server from an attacker.",
+        default=False,
+    )
+
+
+@frozen
 class PoolSettings:
     """A named group of upstream servers, and how the pool picks one."""
 
@@ -505,6 +544,11 @@ class PoolSettings:
         "health checks connect from, in turn. Empty: the kernel chooses.",
         default=(),
         converter=in_a_tuple,
+    )
+    tls: PoolTLS | None = setting(
+        Table(PoolTLS),
+        "[TLS](#tls-of-a-pool) that evproxy starts to the servers, and health checks too.",
+        default=None,
     )
     health_check: HealthCheck | None = setting(
         Table(HealthCheck), "An [active check](#health-checks) of each server.", default=None

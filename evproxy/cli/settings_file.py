@@ -24,11 +24,13 @@ from evproxy.service.certificates import server_tls
 from evproxy.service.listener import listener_permissions, server_endpoint
 from evproxy.session.routes import function_named
 from evproxy.settings import ListenerSettings, PoolSettings, Settings
+from evproxy.sockets.tls_client import ClientTLS
 from evproxy.upstream.address import check_upstream
 from evproxy.upstream.discovery.file import open_at_once
 from evproxy.upstream.pool.parts import discoveries_on, probes_on
 from evproxy.upstream.probes.header import check_header
 from evproxy.upstream.probes.probe import check_probe
+from evproxy.upstream.tls_dialer import check_tls
 
 SIZE_LIMIT = 16 * 1024 * 1024
 """The most bytes that a configuration file may have."""
@@ -104,6 +106,12 @@ def pool_problems(pool: PoolSettings) -> Iterator[str]:
     attempts: list[Callable[[], object]] = [
         partial(check_header, server, pool.send_proxy_protocol) for server in pool.upstreams
     ]
+    if pool.tls is not None:
+        attempts.append(partial(ClientTLS, pool.tls))
+        attempts += [
+            partial(check_tls, pool.tls, server, pool.send_proxy_protocol)
+            for server in pool.upstreams
+        ]
     if pool.health_check is not None:
         attempts.append(partial(probes_on(reactor), pool.health_check))
         attempts += [

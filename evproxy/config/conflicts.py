@@ -22,7 +22,7 @@ from evproxy.config.declare import keys_of
 from evproxy.config.impossible import impossible
 from evproxy.config.problems import Path, Problem, did_you_mean, listed, quoted, shown_path
 from evproxy.config.reading import Reading
-from evproxy.config.tls import tls_conflicts
+from evproxy.config.tls import pool_tls_conflicts, tls_conflicts
 from evproxy.policy.sources import Sources, source_fault
 from evproxy.settings import (
     CHECK_KINDS,
@@ -143,6 +143,7 @@ def _pool_conflicts(path: Path, name: str, pool: object, directory: str) -> Iter
         yield from _repeated((*path, "upstreams"), _server_names(upstreams, directory), ())
         yield from _useless_keys(path, pool)
         yield from _source_conflicts(path, pool.get("source"), upstreams)
+    yield from pool_tls_conflicts((*path, "tls"), pool)
     yield from _health_check_conflicts((*path, "health_check"), pool.get("health_check"))
     yield from _discover_conflicts((*path, "discover"), pool.get("discover"))
     yield from _ejection_conflicts((*path, "ejection"), pool.get("ejection"))

@@ -37,3 +37,13 @@ def tls_conflicts(path: Path, listener: dict[str, Any]) -> Iterator[Problem]:
     if tls.get("client_ca") and not asks:
         why = 'it has no effect without client_certificate = "optional" or "required"'
         yield Problem((*path, "client_ca"), why)
+
+
+def pool_tls_conflicts(path: Path, pool: dict[str, Any]) -> Iterator[Problem]:
+    """The problems of the table `tls` of `pool`, if there is one, at `path`."""
+    tls, check = pool.get("tls"), pool.get("health_check")
+    if isinstance(tls, dict) and isinstance(check, dict) and check.get("kind") == "tls":
+        why = "the pool has TLS, and each check shakes hands as sessions do: use tcp"
+        yield Problem((*path[:-1], "health_check", "kind"), why)
+    if isinstance(tls, dict) and tls.get("insecure_skip_verify") is True and tls.get("ca"):
+        yield Problem((*path, "ca"), "it has no effect with insecure_skip_verify = true")

@@ -10,6 +10,7 @@ from __future__ import annotations
 import socket
 from collections.abc import Callable
 from contextlib import suppress
+from typing import Any
 
 from twisted.python.failure import Failure
 
@@ -63,6 +64,11 @@ class TLSTransport(SocketTransport):
         self.engine.hand_over(self.descriptor, self)
         self.set_mask(IN)
 
+    def speak_to(self, protocol: Any) -> None:
+        """Let `protocol` have the connection from now on."""
+        self._protocol = protocol
+        protocol.makeConnection(self)
+
     def _shake(self) -> None:
         try:
             self.channel.handshake()
@@ -82,6 +88,9 @@ class TLSTransport(SocketTransport):
             # In order, or the peer would not get the alert.
             SocketTransport._close(self, LOST)
         shaken(error)
+        if error is None and self.relay is None and self.mask & IN and self.channel.pending():
+            # It came together with the end of the handshake, so no event reports it.
+            self._readable()
 
     # What the engine tells.
 

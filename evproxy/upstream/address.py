@@ -14,6 +14,7 @@ from typing import Any
 from twisted.internet.abstract import isIPAddress, isIPv6Address
 from twisted.internet.endpoints import clientFromString
 from twisted.internet.interfaces import IStreamClientEndpoint
+from twisted.logger import Logger
 
 from evproxy.config.addresses import server_fault, service_fault, upstream_fault
 from evproxy.config.canonical import canonical_address, host_and_port
@@ -38,6 +39,7 @@ _TCP6 = re.compile(r"tcp:((?:[0-9A-Fa-f]*\\:)+[0-9A-Fa-f.]*(?:%[^:=\\\]]+)?):(\d
 _UNIX = re.compile(r"unix:(?:path=)?([^:=\\]+)")
 _LONGEST_PATH = 107
 """The limit of Linux for the path of a UNIX socket, in bytes (unix(7))."""
+_log = Logger(namespace="evproxy")
 _ENDPOINT_NAMES = {"tcp", "unix", "ssl", "tls"}
 
 
@@ -134,6 +136,11 @@ def dialer_for(
     if isinstance(address, UNIXPath):
         return UNIXDialer(address.path)
     if address is None:
+        if description.startswith("ssl:") and ":caCertsDir=" not in description:
+            _log.warn(
+                "{server}: ssl: verifies no certificate; the setting tls of a pool does",
+                server=server.name,
+            )
         resolving = ResolvingReactor(reactor, names)
         return EndpointDialer(reactor, client_endpoint(resolving, description), resolving.lacked)
     if isIPAddress(address.host) or isIPv6Address(address.host):

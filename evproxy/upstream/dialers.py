@@ -2,7 +2,7 @@
 The dialers: one for each kind of upstream server, to connect to it.
 
 Each is an `evproxy.interfaces.Dialer`.  An attempt that may need more than one socket is an
-`_Attempt`, which is the connector for its client factory.
+`Attempt`, which is the connector for its client factory.
 """
 
 from __future__ import annotations
@@ -127,7 +127,7 @@ def _failed_at_once(factory: ClientFactory) -> IConnector:
 
 
 @implementer(IConnector)
-class _Attempt:
+class Attempt:
     """A connect that may need more than one socket: the connector for its client factory."""
 
     def __init__(self, factory: ClientFactory) -> None:
@@ -146,14 +146,14 @@ class _Attempt:
         raise NotImplementedError
 
 
-class _FailedAttempt(_Attempt):
+class _FailedAttempt(Attempt):
     """An attempt that failed at once."""
 
     def stopConnecting(self) -> None:
         """Nothing to do: the attempt is over."""
 
 
-class NameAttempt(_Attempt, ClientFactory):
+class NameAttempt(Attempt, ClientFactory):
     """One attempt of a `NameDialer`; also the client factory of the connect to each address."""
 
     noisy = False
@@ -284,7 +284,7 @@ class EndpointDialer:
         return attempt
 
 
-class _EndpointAttempt(_Attempt):
+class _EndpointAttempt(Attempt):
     """One attempt of an `EndpointDialer`."""
 
     def __init__(

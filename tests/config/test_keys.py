@@ -130,7 +130,7 @@ def test_possible_endpoints(endpoint: str) -> None:
         ("ejection = []", "expected a table, got an array"),
         ("balanse = 3", 'unknown key, did you mean "balance"?'),
         ('"a.b" = 3', "unknown key"),
-        ("tls = {}", "unknown key"),
+        ("tls = 3", "expected a table, got 3"),
         ("send_proxy_protocol = 3", "expected a whole number from 0 to 2, got 3"),
         ('name = "web"', "unknown key"),
     ],

@@ -7,6 +7,7 @@ from __future__ import annotations
 import contextlib
 import socket
 import struct
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -141,6 +142,7 @@ class Listening:
         self._reactor = reactor
         self.socket = sock
         self.accepted: list[Peer] = []
+        self.peer: Callable[[Any, socket.socket], Peer] = Peer
 
     @classmethod
     def tcp(cls, reactor: Any, host: str = "127.0.0.1", backlog: int = 4096) -> Listening:
@@ -171,7 +173,7 @@ class Listening:
             except BlockingIOError:
                 await _Readiness(self._reactor, self.socket).readable()
             else:
-                peer = Peer(self._reactor, sock)
+                peer = self.peer(self._reactor, sock)
                 self.accepted.append(peer)
                 return peer
 

@@ -5,10 +5,12 @@ Proxies under test: the same proxy on each kind of relay, with an observer.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 from typing import Any
 
 import pytest
 import pytest_twisted
+from OpenSSL import SSL
 from twisted.internet.defer import Deferred, maybeDeferred
 from twisted.internet.endpoints import serverFromString
 from twisted.internet.interfaces import IListeningPort
@@ -23,7 +25,7 @@ from evproxy.relay.pace import NO_PACES, Paces
 from evproxy.relay.stages import Stage
 from evproxy.session.admission import Admission
 from evproxy.session.factory import ProxyFactory
-from evproxy.settings import Keepalive, Timeouts
+from evproxy.settings import Keepalive, PoolTLS, Timeouts
 from evproxy.sockets.plane import DataPlane
 from evproxy.sockets.tls_server import ServerTLS
 from evproxy.upstream.pool.pool import Pool
@@ -56,7 +58,7 @@ Tests marked ``staged`` run on it as well."""
 
 TLS = {
     f"tls-{side}-{version}": ("auto", "engine", "socket")
-    for side in ("client",)
+    for side in ("client", "server", "both")
     for version in ("1.2", "1.3")
 }
 """TLS that evproxy ends on the client's side, starts on the server's, or both.
@@ -135,6 +137,11 @@ class Proxied:
         self.mode, self.transports, self.relay = (KINDS | LINGERING | STAGED | TLS)[kind]
         self.observed = Observed()
         self.upstream = Listening.tcp(reactor)
+        self.server_context: SSL.Context | None = None
+        if self._secures("server"):
+            assert certificates is not None
+            self.server_context = context_of(certificates, self.tls_version, serves=True)
+            self.upstream.peer = partial(TLSPeer, context=self.server_context, serves=True)
         self.address: Any = None
         self.factory: ProxyFactory
         self._closing: list[Any] = [self.upstream]
@@ -163,6 +170,10 @@ class Proxied:
         """
         if upstreams is None:
             upstreams = [f"127.0.0.1:{self.upstream.port}"]
+        if self._secures("server"):
+            assert self.certificates is not None
+            trusted = PoolTLS(server_name="127.0.0.1", ca=f"{self.certificates.authorities}/ca.pem")
+            pool.setdefault("tls", trusted)
         self.pool = Pool(self.reactor, upstreams, observer=TroubleLog(), **pool)
         hub = Hub((*observers, self.observed))
         self.admission = Admission(self.reactor, max_sessions, hub)
@@ -194,8 +205,11 @@ class Proxied:
         host: Any = port.getHost()
         self.address = (host.host, host.port) if hasattr(host, "host") else host.name.decode()
 
+    def _secures(self, side: str) -> bool:
+        return self.kind.startswith((f"tls-{side}", "tls-both"))
+
     def _tls_with_clients(self) -> ServerTLS | None:
-        if not self.kind.startswith(("tls-client", "tls-both")):
+        if not self._secures("client"):
             return None
         assert self.certificates is not None
         return server_tls(self.certificates)
@@ -203,7 +217,7 @@ class Proxied:
     def client(self) -> Peer:
         """Return a client connected to the proxy."""
         peer = connect(self.reactor, self.address)
-        if self.kind.startswith(("tls-client", "tls-both")):
+        if self._secures("client"):
             assert self.certificates is not None
             context = context_of(self.certificates, self.tls_version, serves=False)
             peer = TLSPeer(self.reactor, peer.socket, context, serves=False)
@@ -214,6 +228,9 @@ class Proxied:
         """Return a client, and its server behind the proxy."""
         client = self.client()
         server = await self.upstream.accept()
+        for peer in (client, server):
+            if isinstance(peer, TLSPeer):
+                await peer.ready()
         return client, server
 
     def closes(self, what: Any) -> Any:

@@ -64,6 +64,8 @@ class TLSPeer(Peer):
         piece: int = 0,
     ) -> None:
         super().__init__(reactor, sock)
+        # What waits in the kernel for an acknowledgment is lost with a reset.
+        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         self.connection = SSL.Connection(context)
         if name:
             self.connection.set_tlsext_host_name(name.encode())

@@ -7,37 +7,54 @@ from random import Random
 from typing import Any
 
 from attrs import frozen
+from twisted.internet.interfaces import IStreamClientEndpoint
 
 from evproxy.errors import Shortage
 from evproxy.interfaces import Balancer, Dialer, Discovery, Probe
 from evproxy.model import UpstreamServer
 from evproxy.policy.balance.by_name import balancer_named
 from evproxy.policy.sources import Sources
-from evproxy.settings import Discover, HealthCheck, PoolSettings
+from evproxy.settings import Discover, HealthCheck, PoolSettings, PoolTLS
 from evproxy.sockets.sourced import SourcedReactor
+from evproxy.sockets.tls_client import ClientTLS
 from evproxy.upstream.address import dialer_for
 from evproxy.upstream.discovery.by_kind import discovery_for
 from evproxy.upstream.names import Names
 from evproxy.upstream.probes.endpoints import check_endpoints
 from evproxy.upstream.probes.header import check_header
 from evproxy.upstream.probes.probe import check_probe, probe_for
+from evproxy.upstream.probes.secured import SecuredEndpoint
 from evproxy.upstream.resolving import ResolvingReactor
+from evproxy.upstream.tls_dialer import TLSDialer, check_tls, tls_name
 
 
 def dialers_on(
-    reactor: Any, names: Names, source: Sources | None = None
+    reactor: Any, names: Names, source: Sources | None = None, settings: PoolTLS | None = None
 ) -> Callable[[UpstreamServer], Dialer]:
     """
     Return a factory of dialers for one pool.
 
     :param names: resolves host names.
     :param source: the source addresses of plain sockets; ``None``: as the kernel chooses.
+    :param settings: the TLS that is started; ``None``: none.
+    :raises SettingsError: if a file of `settings` cannot be used.
     """
-    return lambda server: dialer_for(reactor, names, server, source)
+    if settings is None:
+        return lambda server: dialer_for(reactor, names, server, source)
+    tls, chosen = ClientTLS(settings), settings
+
+    def with_tls(server: UpstreamServer) -> Dialer:
+        name = tls_name(chosen, server)
+        return TLSDialer(reactor, dialer_for(reactor, names, server, source), tls, name)
+
+    return with_tls
 
 
 def probes_on(
-    reactor: Any, names: Names | None = None, pool_proxy_version: int = 0
+    reactor: Any,
+    names: Names | None = None,
+    pool_proxy_version: int = 0,
+    settings: PoolTLS | None = None,
 ) -> Callable[[HealthCheck], Probe]:
     """
     Return a factory that makes the probe for a health check.
@@ -45,11 +62,20 @@ def probes_on(
     :param names: resolves host names; ``None``: a resolver of its own.
     :param pool_proxy_version: the version of the PROXY header that a server gets first, unless
         the server has a version of its own.
+    :param settings: the TLS of the pool; ``None``: none.
     """
     names = names or Names(reactor)
+    tls = None if settings is None else _securing(settings)
     return lambda check: probe_for(
-        reactor, check, check_endpoints(reactor, names, check.timeout), pool_proxy_version
+        reactor, check, check_endpoints(reactor, names, check.timeout), pool_proxy_version, tls
     )
+
+
+def _securing(
+    settings: PoolTLS,
+) -> Callable[[IStreamClientEndpoint, UpstreamServer], IStreamClientEndpoint]:
+    tls = ClientTLS(settings)
+    return lambda endpoint, server: SecuredEndpoint(endpoint, tls, tls_name(settings, server))
 
 
 def discoveries_on(
@@ -109,16 +135,17 @@ class Parts:
         self.random = given.random if given.random is not None else Random()
         self.balancer = given.balancer or balancer_named(settings.balance, self.random)
         connecting = reactor if source is None else SourcedReactor(reactor, source, short)
-        self.dialer_for = given.dialer_for or dialers_on(connecting, names, source)
+        self.dialer_for = given.dialer_for or dialers_on(connecting, names, source, settings.tls)
         self.probe = given.probe
         self._proxy_version = settings.send_proxy_protocol
+        self._tls = settings.tls
         self.check_timing = given.check_timing or HealthCheck()
         # A probe that the caller makes may accept endpoints that evproxy's own probes refuse.
         self._own_check: HealthCheck | None = None
         if settings.health_check is not None:
             self.check_timing = settings.health_check
             version = settings.send_proxy_protocol
-            make_probe = given.probe_for or probes_on(connecting, names, version)
+            make_probe = given.probe_for or probes_on(connecting, names, version, settings.tls)
             self.probe = make_probe(self.check_timing)
             if given.probe_for is None:
                 self._own_check = settings.health_check
@@ -129,10 +156,12 @@ class Parts:
 
     def check_endpoint(self, server: UpstreamServer) -> None:
         """
-        Check that `server` can get a PROXY header, and that the probe can ever succeed for it.
+        Check that `server` can get a PROXY header and TLS, and that the probe can ever succeed.
 
         :raises SettingsError: if it cannot; the message says why, with the key's name.
         """
         check_header(server, self._proxy_version)
+        if self._tls is not None:
+            check_tls(self._tls, server, self._proxy_version)
         if self._own_check is not None:
             check_probe(self._own_check, server.endpoint)

@@ -19,6 +19,7 @@ from evproxy.settings import (
     Ejection,
     HealthCheck,
     PoolSettings,
+    PoolTLS,
     in_a_tuple,
     refuse_beside_settings,
 )
@@ -78,6 +79,7 @@ class Pool(RunningPool):
         on_down: str = _DEFAULT.on_down,
         all_down: str = _DEFAULT.all_down,
         source: str | Sequence[str] = _DEFAULT.source,
+        tls: PoolTLS | None = _DEFAULT.tls,
         health_check: HealthCheck | Probe | None = _DEFAULT.health_check,
         ejection: Ejection | None = _DEFAULT.ejection,
         discover: Discover | Discovery | None = _DEFAULT.discover,
@@ -107,6 +109,7 @@ class Pool(RunningPool):
             on_down=on_down,
             all_down=all_down,
             source=in_a_tuple(source),
+            tls=tls,
             health_check=check,
             ejection=ejection,
             discover=discovered,

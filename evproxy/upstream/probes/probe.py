@@ -53,6 +53,7 @@ class EndpointProbe:
     :param endpoint_for: makes the client endpoint of an address.
     :param pool_proxy_version: the version of the PROXY header that comes first, unless the server
         has a version of its own; 0: no header.
+    :param tls: makes an endpoint with TLS of one without; ``None``: without.
     """
 
     def __init__(
@@ -63,7 +64,9 @@ class EndpointProbe:
         timeout: float,
         port: int = 0,
         pool_proxy_version: int = 0,
+        tls: Callable[[IStreamClientEndpoint, UpstreamServer], IStreamClientEndpoint] | None = None,
     ) -> None:
+        self._tls = tls
         self._reactor = reactor
         self._question = question
         self._endpoint_for = endpoint_for
@@ -90,6 +93,8 @@ class EndpointProbe:
                 endpoint.notify(attempt)
             if version:
                 endpoint = HeaderEndpoint(endpoint, version)
+            if self._tls is not None:
+                endpoint = self._tls(endpoint, server)
             return self._question(attempt, attempt.watched(endpoint), server)
 
         attempt.begin(ask)
@@ -101,6 +106,7 @@ def probe_for(
     check: HealthCheck,
     endpoint_for: Callable[[str], IStreamClientEndpoint],
     pool_proxy_version: int = 0,
+    tls: Callable[[IStreamClientEndpoint, UpstreamServer], IStreamClientEndpoint] | None = None,
 ) -> Probe:
     """
     Make the probe that `check` describes.
@@ -108,12 +114,12 @@ def probe_for(
     :param reactor: the time and the timers; for ``http`` a reactor for Twisted's `Agent`.
     :param endpoint_for: makes the client endpoint of an address (``HOST:PORT`` or a Twisted
         client endpoint description).
-    :param pool_proxy_version: see `EndpointProbe`.
+    :param pool_proxy_version, tls: see `EndpointProbe`.
     :raises SettingsError: if no server can pass the check; the message names the key.
     """
     question = question_for(reactor, check)
     return EndpointProbe(
-        reactor, question, endpoint_for, check.timeout, check.port, pool_proxy_version
+        reactor, question, endpoint_for, check.timeout, check.port, pool_proxy_version, tls
     )
 
 

@@ -28,21 +28,10 @@ from evproxy.config.canonical import is_address
 from evproxy.errors import SettingsError
 from evproxy.model import UpstreamServer
 from evproxy.settings import HealthCheck
+from evproxy.sockets.tls_client import VERIFY_ERRORS
 from evproxy.upstream.address import host_of, without_zone
 from evproxy.upstream.probes.attempt import Attempt
 from evproxy.upstream.reasons import reason_of
-
-VERIFY_ERRORS = {
-    9: "it is not valid yet",
-    10: "it has expired",
-    18: "it is self-signed",
-    19: "its chain ends in a self-signed certificate that is not trusted",
-    20: "its issuer is not known",
-    21: "its issuer is not known",
-    23: "it is revoked",
-    24: "its issuer is not a certificate authority",
-}
-"""The common errors of OpenSSL's ``X509_V_ERR_*`` (``openssl/x509_vfy.h``)."""
 
 
 class TlsQuestion:
