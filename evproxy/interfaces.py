@@ -26,6 +26,7 @@ from evproxy.model import (
     Side,
     UpstreamServer,
 )
+from evproxy.policy.balance.candidate import Balancer as Balancer
 from evproxy.policy.balance.candidate import Candidate as Candidate
 from evproxy.policy.sources import Sources
 from evproxy.wire.client_hello import ClientHello, NotTls
@@ -59,22 +60,6 @@ class Dialer(Protocol):
         ``factory.clientConnectionFailed``, perhaps before this method returns.  If the protocol
         has a ``handshake`` Deferred, the attempt ends later, when this Deferred fires.
         ``stopConnecting`` of the returned connector cancels the attempt and leaves nothing behind.
-        """
-
-
-class Balancer(Protocol):
-    """Orders the servers of a pool for each new session.  Pure: no I/O, no clock."""
-
-    def update(self, servers: Sequence[Candidate]) -> None:
-        """The servers to choose from, or their weights, have changed."""
-
-    def candidates(self, info: ConnectionInfo) -> Iterator[Candidate]:
-        """
-        Return the servers of the last `update` in the order to try them, none twice.
-
-        If the client may use only some of the servers, or none, return only those.  The pool calls
-        this for each session, and again before the session waits, to find out whether any server
-        can take it.
         """
 
 

@@ -103,6 +103,9 @@ def too_many_sources(given: Sequence[str]) -> str | None:
     return f"more than {MOST_SOURCES} addresses" if many else None
 
 
+MOST_BYTES_PER_SECOND = 10**12
+"""The highest rate that a setting may have."""
+
 UNIX_CLIENTS = "unix"
 """In a list of networks, the clients of a UNIX socket, which have no IP address."""
 
@@ -684,6 +687,12 @@ class ListenerSettings:
         "A [function in Python](routing.md#in-python) that chooses the pool, in place of `routes`.",
         default="",
     )
+    preread: str = setting(
+        Choice(("", "postgres")),
+        "The protocol whose clients begin in the clear and then ask for TLS: evproxy "
+        "[answers](routing.md#postgresql) PostgreSQL clients itself. Empty: none.",
+        default="",
+    )
     accept_proxy_protocol_from: tuple[str, ...] = setting(
         Many("an array of networks", NETWORK),
         "The networks of proxies that must send a [PROXY header](proxy-protocol.md): evproxy "
@@ -740,6 +749,20 @@ class ListenerSettings:
         Number(0, MOST_SESSIONS),
         "The same for one client; an IPv6 client is a /64.",
         default=0.0,
+    )
+    bytes_per_second: int = setting(
+        Whole(0, MOST_BYTES_PER_SECOND),
+        "How many bytes the sessions of this listener may move in a second, in each direction. 0: "
+        "no limit.",
+        default=0,
+    )
+    bytes_per_second_per_peer: int = setting(
+        Whole(0, MOST_BYTES_PER_SECOND),
+        "The same for all sessions of one client; an IPv6 client is a /64.",
+        default=0,
+    )
+    bytes_per_second_per_session: int = setting(
+        Whole(0, MOST_BYTES_PER_SECOND), "The same for each session.", default=0
     )
     unix_mode: str = setting(
         Matching('an octal file mode, such as "660"', r"(?:0?[0-7]{3})?"),

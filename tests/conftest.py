@@ -52,6 +52,7 @@ pytest_plugins = [
     "tests.support.logged",
     "tests.support.proxies",
     "tests.support.pools",
+    "tests.support.routed",
     "tests.support.secured",
     "tests.support.services",
     "tests.support.transports",

@@ -91,9 +91,13 @@ def _route_conflicts(path: Path, listener: Table, pools: object) -> Iterator[Pro
     routes = listener.get("routes", [])
     if listener.get("route") and routes:
         yield Problem((*path, "route"), "it would choose in place of routes: give only one of them")
+    postgres = listener.get("preread") == "postgres"
     for index, route in enumerate(routes if isinstance(routes, list) else ()):
         if not isinstance(route, dict):
             continue
+        if postgres and route.get("http_host"):
+            why = "no PostgreSQL client has one, and preread says that they are"
+            yield Problem((*path, "routes", index, "http_host"), why)
         where = (*path, "routes", index)
         pool = route.get("pool")
         if isinstance(pool, str) and isinstance(pools, dict) and pools and pool not in pools:

@@ -20,7 +20,7 @@ Options = tuple[tuple[int, int, int], ...]
 LASTING = 10.0
 """Seconds after which a session is looked at for the first time, and counts as lasting."""
 
-SWITCHES: Options = (
+AT_ONCE: Options = (
     (socket.IPPROTO_TCP, socket.TCP_NODELAY, 1),
     (socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1),
 )

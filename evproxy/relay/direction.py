@@ -16,6 +16,7 @@ from zope.interface import implementer
 
 from evproxy.model import Ending, Side
 from evproxy.relay.delivery import innermost
+from evproxy.relay.pace import Pace
 
 
 class Directed(Protocol):
@@ -51,7 +52,7 @@ class Direction:
     `moved` counts the bytes that were written to the sink.  `ended`: the stream of the source has
     ended in order.  `was_reset`: the peer of the source has reset, but its bytes may still be
     read.  `lost`: the connection of the source is lost.  `paused`: the sink takes no more bytes.
-    `full`: the stages take no more bytes.
+    `full`: the stages take no more bytes.  `pace`: how fast the source may be read.
     """
 
     __slots__ = (
@@ -65,6 +66,7 @@ class Direction:
         "was_reset",
         "paused",
         "full",
+        "pace",
         "_producing",
     )
 
@@ -78,6 +80,7 @@ class Direction:
         self.lost = False
         self.was_reset = False
         self.paused = self.full = False
+        self.pace: Pace | None = None
         self._producing = False
 
     def start(self) -> None:
@@ -93,6 +96,8 @@ class Direction:
 
     def release(self) -> None:
         """The relay is over: leave no cycle with it, nor with a sink that keeps this (TLS)."""
+        if self.pace is not None:
+            self.pace.close()
         del self._relay, self.source, self.sink
 
     # For stages; see `evproxy.relay.stages.Destination`.
@@ -111,8 +116,23 @@ class Direction:
             return
         if full:
             self.source.pauseProducing()
-        elif not self.paused:
+        else:
+            self.go_on()
+
+    @property
+    def _held_up(self) -> bool:
+        return self.paused or self.full or (self.pace is not None and self.pace.waits)
+
+    def go_on(self) -> None:
+        """Read the source, unless something is in the way."""
+        if self._producing and not self._held_up:
             self.source.resumeProducing()
+
+    def _keep_pace(self, pace: Pace, count: int) -> None:
+        """`count` bytes were read; pause the source if it is ahead of its pace."""
+        pace.spend(count)
+        if not pace.allowance_or_wait(self.go_on):
+            self.source.pauseProducing()
 
     # Called by the half of the source, or by the last stage.
 
@@ -121,6 +141,8 @@ class Direction:
             self.moved += len(data)
             self._relay.moved()
             self.sink.write(data)
+            if self.pace is not None:
+                self._keep_pace(self.pace, len(data))
 
     def stream_ended(self) -> None:
         if not self.ended:
@@ -160,7 +182,7 @@ class Direction:
                 self.sink.unregisterProducer()
                 self.sink.registerProducer(self, True)
             self.paused = False
-            if not self.full:
+            if not self._held_up:
                 self.source.resumeProducing()
 
     def sink_closing(self, ended: bool) -> None:

@@ -27,6 +27,7 @@ from evproxy.engine.loop import CHUNK, ERR, HANG_UP, IN, OUT, SocketEngine
 from evproxy.engine.pipes import Pipe
 from evproxy.model import Ending, Side
 from evproxy.relay.channel import Channel
+from evproxy.relay.pace import Pace
 
 SPLICE_CHUNK = 1024 * 1024
 """The most bytes that are spliced for one event."""
@@ -93,6 +94,7 @@ class End:
     `ended`: the stream of the peer has ended in order; `passed`: that was passed on.
     `was_reset`: nothing can be sent to the peer any more, but what the peer sent before may still
     be read.
+    `pace`: how fast the end may be read; ``None``: as fast as its other end takes it.
     `unwatched`: the engine does not watch the socket, because the socket hung up while it was not
     read, and the engine would report that again and again.
     """
@@ -110,6 +112,7 @@ class End:
         "mark",
         "mask",
         "moved",
+        "pace",
         "passed",
         "other",
         "pipe",
@@ -136,6 +139,7 @@ class End:
         self.first: float | None = None
         self.ended = self.passed = self.was_reset = self.unwatched = False
         self.kept: bytearray | None = None
+        self.pace: Pace | None = None
         self.pipe: Pipe | None = None
         self.sink: Channel | SocketType | None = None
         self.other: End | None = None
@@ -224,30 +228,50 @@ class End:
         raise NotImplementedError
 
     def _read(self) -> None:
+        self._read_once()
+        if self.pipe is None:
+            self.read_pending()
+
+    def _read_once(self) -> None:
+        most = SPLICE_CHUNK
+        if self.pace is not None:
+            most = self.pace.allowance_or_wait(self._resume)
+            if not most:
+                self.set_mask(self.mask & ~IN)
+                return
         if self.pipe is not None:
-            self._splice(self.pipe)
-            return
-        self._copy()
-        self.read_pending()
+            self._splice(self.pipe, min(most, SPLICE_CHUNK))
+        else:
+            self._copy(most)
+
+    def _resume(self) -> None:
+        """The pace allows to read again."""
+        relay = self.relay
+        if relay is not None and relay.how is None and not self.ended and not self.backlogged:
+            self.set_mask(self.mask | IN)
+            self.read_pending()
 
     def read_pending(self) -> None:
         """Read what is pending in the channel, as long as the other end takes it."""
         channel = self.channel
         if channel is not self.socket and not isinstance(channel, SocketType):
             while self.mask & IN and channel.pending():
-                self._copy()
+                self._read_once()
 
-    def _copy(self) -> None:
+    def _copy(self, most: int) -> None:
         engine, other = self.engine, self.other
         assert other is not None
+        buffer = engine.buffer if most >= CHUNK else engine.view[:most]
         try:
-            count = self.channel.recv_into(engine.buffer)
+            count = self.channel.recv_into(buffer)
         except OSError as failure:
             self.read_failed(failure)
             return
         if not count:
             self.at_end()
             return
+        if self.pace is not None:
+            self.pace.spend(count)
         self.active = engine.now
         if self.first is None:
             self.first = engine.now
@@ -263,9 +287,9 @@ class End:
         if count == CHUNK:
             self.filled()
 
-    def _splice(self, pipe: Pipe) -> None:
+    def _splice(self, pipe: Pipe, most: int) -> None:
         try:
-            count = os.splice(self.descriptor, pipe.write_end, SPLICE_CHUNK, flags=_FLAGS)
+            count = os.splice(self.descriptor, pipe.write_end, most, flags=_FLAGS)
         except BlockingIOError:
             # Urgent data comes first: splice stops there, and recv does not.
             self._copy_again()
@@ -281,6 +305,8 @@ class End:
             self._copy_again()
             self.at_end()
             return
+        if self.pace is not None:
+            self.pace.spend(count)
         self.active = self.engine.now
         pipe.held = count
         self._push(pipe)
@@ -442,6 +468,8 @@ class End:
 
     def received(self, data: bytes) -> None:
         """Pass `data` on as if it had just been read."""
+        if self.pace is not None:
+            self.pace.spend(len(data))
         if self.kept is None:
             self.kept = bytearray(data)
         else:
@@ -504,7 +532,8 @@ class End:
 
     def copy_to_sink(self) -> None:
         """Let the engine's loop copy, if it can and the first bytes have come."""
-        if self.first is not None and self.other is not None and self.channel is self.socket:
+        alone = self.channel is self.socket and self.pace is None
+        if alone and self.first is not None and self.other is not None:
             self.sink = self.other.channel
 
     def end_stream(self) -> bool:

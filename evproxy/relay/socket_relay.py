@@ -16,6 +16,7 @@ from evproxy.model import Ending, Side
 from evproxy.relay.contract import RelayListener
 from evproxy.relay.delivery import KernelDelivery, unsent
 from evproxy.relay.end import ABORTED, DONE, End
+from evproxy.relay.pace import NO_PACES, Paces
 
 # Shortcuts: Python looks up a member of an enumeration in its class at each use.
 _DOWNSTREAM, _UPSTREAM, _PROXY = Side.DOWNSTREAM, Side.UPSTREAM, Side.PROXY
@@ -29,6 +30,7 @@ class SocketRelay:
     :param engine: watches both sockets.
     :param downstream, upstream: the two ends.
     :param listener: is notified of the end.
+    :param paces: of the client's bytes and of the server's; ``None``: as fast as they go.
     """
 
     __slots__ = (
@@ -49,7 +51,12 @@ class SocketRelay:
     name = "socket"
 
     def __init__(
-        self, engine: SocketEngine, downstream: End, upstream: End, listener: RelayListener
+        self,
+        engine: SocketEngine,
+        downstream: End,
+        upstream: End,
+        listener: RelayListener,
+        paces: Paces = NO_PACES,
     ) -> None:
         self._engine = engine
         self._down = downstream
@@ -65,6 +72,7 @@ class SocketRelay:
         self._releasing = False
         self._by = _PROXY
         self.how: Ending | None = None
+        downstream.pace, upstream.pace = paces
         downstream.other, upstream.other = upstream, downstream
         downstream.relay = upstream.relay = self
 
@@ -296,6 +304,8 @@ class SocketRelay:
         for end in (down, up):
             if end.kept is not None or end.pipe is not None:
                 end.drop_backlog()
+            if end.pace is not None:
+                end.pace.close()
         try:
             down.release(self._reason(down))
         finally:

@@ -28,6 +28,7 @@ from evproxy.relay.contract import Half, Receiver, RelayListener
 from evproxy.relay.delivery import Delivery, EndDelivery, descriptor_of, innermost, is_reset, unsent
 from evproxy.relay.direction import Direction
 from evproxy.relay.end import End
+from evproxy.relay.pace import NO_PACES, Paces
 from evproxy.relay.stages import Path, Stage
 from evproxy.relay.wrappers import guard
 
@@ -66,6 +67,7 @@ class StreamRelay:
     :param downstream, upstream: the two halves.
     :param listener: is notified of the end.
     :param stages: the stages that the bytes pass; see `evproxy.relay.stages`.
+    :param paces: of the client's bytes and of the server's; ``None``: as fast as they go.
     """
 
     __slots__ = (
@@ -96,6 +98,7 @@ class StreamRelay:
         upstream: Half,
         listener: RelayListener,
         stages: Sequence[Stage] = (),
+        paces: Paces = NO_PACES,
     ) -> None:
         self._clock = clock
         self._listener = listener
@@ -107,6 +110,7 @@ class StreamRelay:
         self._to_downstream = Direction(
             self, Side.UPSTREAM, upstream.transport, downstream.transport
         )
+        self._to_upstream.pace, self._to_downstream.pace = paces
         self._by = Side.PROXY
         self._how: Ending | None = None
         self._delivery: Delivery | None = None
@@ -140,8 +144,8 @@ class StreamRelay:
             self._from_client.received(received)
         if ended:
             self._from_client.stream_ended()
-        elif self._how is None and not self._to_upstream.full:
-            self._to_upstream.source.resumeProducing()
+        elif self._how is None:
+            self._to_upstream.go_on()
 
     @property
     def bytes_to_upstream(self) -> int:

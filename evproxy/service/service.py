@@ -39,6 +39,7 @@ from evproxy.session.admission import Admission
 from evproxy.session.entry import Entry, EntryLimits, limits_of
 from evproxy.session.factory import ProxyFactory
 from evproxy.session.live import MOST_LISTED
+from evproxy.session.postgres import CancelKeys, PostgresRouter
 from evproxy.session.refusals import Refusals
 from evproxy.session.routes import ByName, Routes, function_named
 from evproxy.settings import (
@@ -231,6 +232,7 @@ class ProxyService(Service):
         self.pools = cast(dict[str, Pool], self._pools)
         if isinstance(pool, Pool):
             pool.hear_if_nobody_does(trouble)
+        self._cancel_keys = CancelKeys()
         self._certificates = Certificates(reactor, hub)
         self._network_files: list[AccessOfListener] = []
         self._refusals: list[Refusals] = []
@@ -269,6 +271,7 @@ class ProxyService(Service):
             timeouts=self.settings.timeouts,
             accept_proxy_protocol_from=listener.accept_proxy_protocol_from,
             tls=self._tls(listener),
+            tls_by_router=bool(listener.preread),
             admission=self.admission,
             plane=self.plane,
             hub=self._hub,
@@ -302,6 +305,10 @@ class ProxyService(Service):
 
     def _router(self, listener: ListenerSettings) -> Any:
         """What chooses the pool of a session of `listener`, or its only pool."""
+        router = self._declared(listener)
+        return PostgresRouter(router, self._cancel_keys) if listener.preread else router
+
+    def _declared(self, listener: ListenerSettings) -> Any:
         if listener.route:
             return ByName(function_named(listener.route), self._pools)
         if listener.routes:

@@ -10,6 +10,7 @@ from an abandoned attempt are ignored, and its connection is aborted.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from functools import partial
 from typing import Protocol
 
 from attrs import define
@@ -31,6 +32,7 @@ from evproxy.interfaces import (
 from evproxy.model import ConnectionInfo, Ending, Side
 from evproxy.policy.shortages import shortage_in
 from evproxy.relay.contract import Half
+from evproxy.session.opening import Opening, ServerOpening
 
 _log = Logger()
 
@@ -44,11 +46,15 @@ class Connectable(PoolSession, Protocol):
 
     info: ConnectionInfo
     server: Server | None
+    opening: Opening | None
     attempts: int
     error: str
 
     def connected(self, upstream: Half, now: float, seconds: float) -> None:
         """`server` is connected, at `now`, `seconds` after the attempt began."""
+
+    def preamble(self) -> bytes:
+        """What `server` gets before everything else: a PROXY header, or nothing."""
 
     def close_unconnected(self, by: Side, how: Ending) -> None:
         """Reset the client, which has no server yet, and stop the `Connecting`."""
@@ -93,6 +99,7 @@ class Connecting:
         "_connector",
         "_context",
         "_looping",
+        "_opening",
         "_pool",
         "_short",
         "_stopped",
@@ -109,6 +116,7 @@ class Connecting:
         self.attempt: ClientFactory | None = None
         self._candidates: Iterator[Server] | None = None
         self._connector: IConnector | None = None
+        self._opening: ServerOpening | None = None
         self._tried: tuple[Server, ...] = ()
         self._waiter: Waiter | None = None
         self._looping = self._short = self._stopped = False
@@ -129,6 +137,9 @@ class Connecting:
         server, session.server = session.server, None
         connector, self._connector = self._connector, None
         waiter, self._waiter = self._waiter, None
+        opening, self._opening = self._opening, None
+        if opening is not None:
+            self._call(opening.cancel)
         if waiter is not None:
             self._call(waiter.cancel)
         if connector is not None:
@@ -165,8 +176,29 @@ class Connecting:
         if attempt is not self.attempt:
             upstream.transport.abortConnection()
             return
+        session = self.session
+        if session.opening is None:
+            self._finish(upstream)
+            return
+        self._connector = None
+        self._opening = ServerOpening(
+            self._context.clock,
+            upstream,
+            session.opening,
+            session.preamble(),
+            self._pool.connect_timeout,
+            partial(self._finish, upstream),
+            partial(self._not_opened, attempt),
+        )
+
+    def _not_opened(self, attempt: ClientFactory, reason: Failure) -> None:
+        self._opening = None
+        self.failed(attempt, reason)
+
+    def _finish(self, upstream: Half) -> None:
+        """`upstream` is connected, and has agreed to what it was asked."""
         now = self._context.clock.seconds()
-        self._candidates = self._connector = self.attempt = None
+        self._candidates = self._connector = self.attempt = self._opening = None
         self.session.connected(upstream, now, now - self._began)
 
     # The walk over the candidates.

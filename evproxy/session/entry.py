@@ -15,7 +15,9 @@ from evproxy.policy.access import Access
 from evproxy.policy.address_number import address_number
 from evproxy.policy.limits import Client, ClientLimits, ClientTable, client_key
 from evproxy.policy.refusal import Refusal
+from evproxy.policy.shaping import Shaper, byte_rate
 from evproxy.policy.token_bucket import Rate, TokenBucket
+from evproxy.relay.pace import Pace, Paces
 from evproxy.session.refusals import Refusals
 from evproxy.settings import ListenerSettings
 
@@ -30,11 +32,15 @@ class EntryLimits:
 
     `max_sessions`: sessions of the listener at once; 0: no limit.
     `starts`: new sessions of the listener; ``None``: no limit.
+    `transfer`: bytes of the listener in each direction; ``None``: no limit.  `of_session`: the same
+    for each session.
     `of_client`: the limits of each client.
     """
 
     max_sessions: int = 0
     starts: Rate | None = None
+    transfer: Rate | None = None
+    of_session: Rate | None = None
     of_client: ClientLimits = field(factory=ClientLimits)
 
 
@@ -43,10 +49,18 @@ def limits_of(listener: ListenerSettings) -> EntryLimits:
     return EntryLimits(
         listener.max_sessions,
         _rate(listener.new_sessions_per_second),
+        _bytes(listener.bytes_per_second),
+        _bytes(listener.bytes_per_second_per_session),
         ClientLimits(
-            listener.max_sessions_per_peer, _rate(listener.new_sessions_per_second_per_peer)
+            listener.max_sessions_per_peer,
+            _rate(listener.new_sessions_per_second_per_peer),
+            _bytes(listener.bytes_per_second_per_peer),
         ),
     )
+
+
+def _bytes(per_second: int) -> Rate | None:
+    return byte_rate(per_second) if per_second else None
 
 
 def _rate(per_second: float) -> Rate | None:
@@ -78,7 +92,10 @@ class Entry:
         self._now: Callable[[], float] = clock.seconds
         self._limits = limits
         self._clients = ClientTable(limits.of_client)
-        self._starts = None if limits.starts is None else TokenBucket(limits.starts, self._now())
+        self._clock = clock
+        self._starts = self._bucket(limits.starts)
+        self._to_upstream = self._bucket(limits.transfer)
+        self._to_downstream = self._bucket(limits.transfer)
         self._refusals = refusals
 
     def turned_away(self, host: str) -> bool:
@@ -127,6 +144,21 @@ class Entry:
         if most and self.sessions >= most:
             return Refusal.LISTENER_SESSIONS
         return self.access.refusal(number)
+
+    def _bucket(self, rate: Rate | None) -> TokenBucket | None:
+        return None if rate is None else TokenBucket(rate, self._now())
+
+    def paces(self, admitted: Admitted) -> Paces:
+        """How fast the session of `admitted` may move bytes, in each direction."""
+        own, client = self._limits.of_session, admitted.client
+        return (
+            self._pace(self._bucket(own), client.to_upstream, self._to_upstream),
+            self._pace(self._bucket(own), client.to_downstream, self._to_downstream),
+        )
+
+    def _pace(self, *narrowest_first: TokenBucket | None) -> Pace | None:
+        buckets = [bucket for bucket in narrowest_first if bucket is not None]
+        return Pace(self._clock, Shaper(buckets)) if buckets else None
 
     def leave(self, admitted: Admitted) -> None:
         """The session of a client that was admitted has ended."""

@@ -75,6 +75,7 @@ class ProxyFactory(Factory):
     :param accept_proxy_protocol_from: networks of proxies that must send a PROXY header; see
         `ListenerSettings`.
     :param tls: begins TLS with clients; ``None``: evproxy ends none.
+    :param tls_by_router: whether the router says when TLS begins.
     :param admission: counts sessions; the factories of a service share it, as they do `plane`.
     :param plane: makes sockets and joins them.
     :param hub: calls the observers; used in place of `observers` and `troubles`.
@@ -99,6 +100,7 @@ class ProxyFactory(Factory):
         max_sessions: int = DEFAULT_MAX_SESSIONS,
         accept_proxy_protocol_from: Sequence[str] = (),
         tls: ServerTLS | None = None,
+        tls_by_router: bool = False,
         admission: Admission | None = None,
         plane: DataPlane | None = None,
         hub: Hub | None = None,
@@ -138,6 +140,7 @@ class ProxyFactory(Factory):
             listener=printable(listener),
             is_proxy=proxies_in(accept_proxy_protocol_from),
             tls=tls,
+            tls_by_router=tls_by_router,
             entry=entry,
             hub=hub,
             prefix=admission.sessions.prefix,

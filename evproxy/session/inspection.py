@@ -16,8 +16,11 @@ from twisted.python.failure import Failure
 
 from evproxy.errors import ClientEnded, EvproxyError
 from evproxy.escape import printable
+from evproxy.interfaces import Pool
 from evproxy.model import ConnectionInfo
+from evproxy.relay.stages import Stage
 from evproxy.session.intake import EARLY_BYTES, Intake
+from evproxy.session.opening import Opening
 from evproxy.wire.client_hello import ClientHello, HelloReader, NotTls
 from evproxy.wire.http_host import HostReader, HttpHost, NoHost
 from evproxy.wire.postgres import Start, StartReader
@@ -63,16 +66,25 @@ class Inspection:
     `wanted` names the message that a reader waits for; empty if no reader waits.  `noted` is the
     last note of the router.
 
+    `begin_tls` begins the TLS that evproxy ends, where that is left to the router; its Deferred
+    fires once the client has shaken hands, and never if the client has not.
+
+    `opening` is what evproxy asks the server before the session relays, and `stages` make the
+    stages of the session for its pool and the name of its server.  evproxy's own routers set them.
+
     :param intake: has the bytes.
     :param info: the addresses of the client's connection.
     """
 
-    __slots__ = ("_intake", "info", "noted", "wanted")
+    __slots__ = ("_intake", "begin_tls", "info", "noted", "opening", "stages", "wanted")
 
     def __init__(self, intake: Intake, info: ConnectionInfo) -> None:
         self._intake = intake
         self.info = info
         self.wanted = self.noted = ""
+        self.begin_tls: Callable[[], Deferred[None]] | None = None
+        self.opening: Opening | None = None
+        self.stages: list[Callable[[Pool, str], Stage]] = []
 
     def look(
         self,
@@ -126,6 +138,19 @@ class Inspection:
         """Stop reading; no callback is called any more."""
         self.wanted = ""
         self._intake.looker = None
+
+    @property
+    def kept(self) -> int:
+        """How many bytes of the client are kept."""
+        return sum(map(len, self._intake.chunks or ()))
+
+    def take(self, size: int) -> None:
+        """Drop the first `size` bytes of the client: they were for evproxy itself."""
+        self._intake.take(size)
+
+    def answer(self, data: bytes) -> None:
+        """Send `data` to the client."""
+        self._intake.answer(data)
 
     # Called by routers: see `evproxy.interfaces.Client`.
 

@@ -80,6 +80,10 @@ class Intake:
         if was_full and self._size < EARLY_BYTES:
             self._downstream.transport.resumeProducing()
 
+    def answer(self, data: bytes) -> None:
+        """Send `data` to the client."""
+        self._downstream.transport.write(data)
+
     def take_all(self) -> bytes:
         """Take away all bytes that are kept."""
         taken = b"".join(self.chunks or ())

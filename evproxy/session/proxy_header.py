@@ -4,6 +4,7 @@ PROXY headers of sessions: reads the header of a client's proxy, and makes that 
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Any
 
 from attrs import evolve
@@ -11,12 +12,14 @@ from twisted.internet.address import UNIXAddress
 
 from evproxy.config.canonical import canonical_address, host_and_port
 from evproxy.escape import escaped
-from evproxy.model import ConnectionInfo
+from evproxy.model import ConnectionInfo, TLSFacts
 from evproxy.wire.proxy_protocol import (
     Address,
     InetAddress,
     ProxyHeader,
     ProxyHeaderReader,
+    Ssl,
+    SslClient,
     Tlvs,
     UnixAddress,
     header_bytes,
@@ -92,11 +95,30 @@ def header_for(version: int, info: ConnectionInfo, host: Any, unique_id: str) ->
             source, destination = pair
         tlvs = info.header.tlvs
     known = dict(tlvs)
-    if info.server_name and TlvType.AUTHORITY not in known:
-        tlvs = (*tlvs, (TlvType.AUTHORITY, info.server_name.encode()))
-    if TlvType.UNIQUE_ID not in known:
-        tlvs = (*tlvs, (TlvType.UNIQUE_ID, unique_id.encode()))
+    own: list[Tlv] = [(TlvType.UNIQUE_ID, unique_id.encode())]
+    if info.server_name:
+        own.append((TlvType.AUTHORITY, info.server_name.encode()))
+    if info.tls is not None:
+        own += _of_tls(info.tls)
+        # What came in before TLS is not about this TLS.
+        known.pop(TlvType.SSL, None)
+        tlvs = tuple(each for each in tlvs if each[0] != TlvType.SSL)
+    tlvs = (*tlvs, *(each for each in own if each[0] not in known))
     return header_bytes(ProxyHeader(version, source, destination, tlvs=Tlvs(tlvs)))
+
+
+def _of_tls(tls: TLSFacts) -> Iterator[Tlv]:
+    """What the server is told of TLS that evproxy has ended."""
+    client = SslClient.TLS
+    if tls.client_subject:
+        client |= SslClient.CERTIFICATE_IN_CONNECTION | SslClient.CERTIFICATE_IN_SESSION
+    ssl = Ssl(
+        client=client,
+        version=tls.version,
+        cipher=tls.cipher,
+        common_name=tls.client_name or None,
+    )
+    yield from Tlvs.of(alpn=tls.protocol.encode() or None, ssl=ssl)
 
 
 def _source(info: ConnectionInfo) -> Address:

@@ -9,7 +9,8 @@ The session drops the first two once the relay runs.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Sequence
+from functools import partial
 
 from attrs import define, evolve, field
 from twisted.internet.defer import Deferred
@@ -36,11 +37,14 @@ from evproxy.model import (
 from evproxy.policy.refusal import Refusal
 from evproxy.relay.closing_here import TLSClosing, closed_here
 from evproxy.relay.contract import Half, Relay
+from evproxy.relay.pace import NO_PACES, Paces
+from evproxy.relay.stages import Stage
 from evproxy.session.connecting import ConnectContext, Connecting, message_of
 from evproxy.session.discarding import NOBODY, ClosingHere, Discarding
 from evproxy.session.entry import Admitted, Entry
 from evproxy.session.inspection import Inspection
 from evproxy.session.intake import Intake
+from evproxy.session.opening import Opening
 from evproxy.session.proxy_header import HeaderReader, behind, header_for
 from evproxy.settings import Timeouts
 from evproxy.sockets.plane import DataPlane
@@ -89,9 +93,9 @@ class SessionContext:
     `clock` gives the time.  `pool` is the pool of each session, unless `router` chooses it.
     `is_proxy` says whether the client with an address must send a PROXY header.  `entry` decides
     who gets a session; ``None``: everyone.  `tls` begins TLS with clients; ``None``: evproxy ends
-    none.  `connects` is the context of its `Connecting`; `plane` joins the two halves; `ended` is
-    called with each session
-    that is over; `hub` calls the observers; `prefix` is the beginning of each `unique_id`.
+    none; `tls_by_router`: the router says when.  `connects` is the context of its `Connecting`;
+    `plane` joins the two halves; `ended` is called with each session that is over; `hub` calls the
+    observers; `prefix` is the beginning of each `unique_id`.
 
     `first_look`: seconds until the first idle check of a session.  It is not longer than the
     half-close timeout, so a half-close before the first check needs no new deadline.  Most
@@ -109,10 +113,21 @@ class SessionContext:
     listener: str = ""
     is_proxy: Callable[[str, int], bool] | None = None
     tls: ServerTLS | None = None
+    tls_by_router: bool = False
     entry: Entry | None = None
     hub: Hub = field(factory=Hub)
     prefix: str = ""
     first_look: float = field(init=False)
+
+    @property
+    def asks_nothing(self) -> bool:
+        """Whether every client gets a session of `pool` at once."""
+        return (
+            self.router is None
+            and self.entry is None
+            and self.is_proxy is None
+            and self.tls is None
+        )
 
     def __attrs_post_init__(self) -> None:
         timeouts = self.timeouts
@@ -141,6 +156,7 @@ class Session:
         "_inspection",
         "_pool",
         "_routing",
+        "_stages",
         "attempts",
         "connect_time",
         "downstream",
@@ -148,6 +164,7 @@ class Session:
         "id",
         "info",
         "intake",
+        "opening",
         "phase",
         "reason",
         "relay",
@@ -160,6 +177,8 @@ class Session:
         self._context = context
         self.id = 0
         self.route = ""
+        self.opening: Opening | None = None
+        self._stages: Sequence[Callable[[Pool, str], Stage]] = ()
         self.downstream = downstream
         self.info = info
         self.phase = Phase.ACCEPTED
@@ -192,9 +211,12 @@ class Session:
         assert self.phase in _BEFORE_INSPECTING
         self.phase = _INSPECTING
         context = self._context
-        if context.is_proxy is not None and context.is_proxy(
-            self.info.peer_host, self.info.peer_port
-        ):
+        if context.asks_nothing:
+            # The common case, without calls that each session would pay for.
+            self._routed(context.pool)
+            return
+        info, is_proxy = self.info, context.is_proxy
+        if is_proxy is not None and is_proxy(info.peer_host, info.peer_port):
             self._wait_for_client()
             reader = HeaderReader()
             self._inspect().look(reader, "its PROXY header", self._header_read, self._malformed)
@@ -211,8 +233,8 @@ class Session:
                 return
             self._admitted = admitted
         tls = self._context.tls
-        if tls is not None:
-            self._begin_tls(tls)
+        if tls is not None and not self._context.tls_by_router:
+            self._begin_tls(tls, self._choose_pool)
         else:
             self._choose_pool()
 
@@ -229,16 +251,22 @@ class Session:
         self.info = self._inspect().info = behind(header, self.info)
         self._enter()
 
-    def _begin_tls(self, tls: ServerTLS) -> None:
+    def _begin_tls_by_router(self, tls: ServerTLS) -> Deferred[None]:
+        begun: Deferred[None] = Deferred()
+        self._begin_tls(tls, partial(begun.callback, None))
+        return begun
+
+    def _begin_tls(self, tls: ServerTLS, then: Callable[[], None]) -> None:
+        """Shake hands with the client, and call `then`; end the session if that fails."""
         assert self.intake is not None
         self._wait_for_client()
         transport, received = self.downstream.transport, self.intake.take_all()
         if isinstance(transport, SocketTransport) and transport.speaks_to(self.downstream):
-            tls.begin(transport, received, self._tls_begun)
+            tls.begin(transport, received, partial(self._tls_begun, then))
         else:
             self._refuse("there is no TLS on this transport", Ending.HANDSHAKE)
 
-    def _tls_begun(self, error: OSError | None) -> None:
+    def _tls_begun(self, then: Callable[[], None], error: OSError | None) -> None:
         tls = self._context.tls
         if self.phase is not _INSPECTING or tls is None:
             return
@@ -248,7 +276,7 @@ class Session:
             self.info = evolve(self.info, tls=facts, server_name=facts.server_name)
             if self._inspection is not None:
                 self._inspection.info = self.info
-            self._choose_pool()
+            then()
         else:
             self.error = f"the TLS handshake failed: {tls.reason(transport, error)}"
             if isinstance(error, TLSFault):
@@ -270,8 +298,11 @@ class Session:
         if router is None:
             self._routed(self._context.pool)
             return
+        client, tls = self._inspect(), self._context.tls
+        if tls is not None and self._context.tls_by_router:
+            client.begin_tls = partial(self._begin_tls_by_router, tls)
         try:
-            pool = router.route(self._inspect())
+            pool = router.route(client)
             if isinstance(pool, Coroutine):
                 pool = Deferred.fromCoroutine(pool)
         except Exception:
@@ -313,6 +344,7 @@ class Session:
         if inspection is not None:
             inspection.stop()
             self.info, self.route = inspection.info, inspection.noted
+            self.opening, self._stages = inspection.opening, inspection.stages
 
     def _not_routed(self, reason: Failure) -> None:
         self._routing = None
@@ -342,13 +374,30 @@ class Session:
             pool.connected(server, seconds)
             self._bucket = context.deadlines.add(self, now, context.first_look)
             received = b"".join(intake.chunks) if intake.chunks else b""
-            if version := server.proxy_version:
-                host = self.downstream.transport.getHost()
-                received = header_for(version, self.info, host, self.unique_id) + received
-            self.relay = context.plane.join(self.downstream, upstream, received, intake.ended, self)
+            if server.proxy_version and self.opening is None:
+                received = self.preamble() + received
+            stages = [make(pool, server.name) for make in self._stages] if self._stages else ()
+            paces = NO_PACES if self._admitted is None else self._paces()
+            self.relay = context.plane.join(
+                self.downstream, upstream, received, intake.ended, self, stages, paces
+            )
         except Exception:
             upstream.transport.abortConnection()
             self.broke()
+
+    def _paces(self) -> Paces:
+        entry, admitted = self._context.entry, self._admitted
+        assert entry is not None
+        assert admitted is not None
+        return entry.paces(admitted)
+
+    def preamble(self) -> bytes:
+        """What `server` gets before everything else: a PROXY header, or nothing."""
+        version = 0 if self.server is None else self.server.proxy_version
+        if not version:
+            return b""
+        host = self.downstream.transport.getHost()
+        return header_for(version, self.info, host, self.unique_id)
 
     def client_closing(self) -> None:
         """Code on the client's side closes its connection, within the half-close timeout."""

@@ -14,13 +14,14 @@ from typing import Any
 
 from evproxy.engine.deadlines import Deadlines
 from evproxy.engine.loop import SocketEngine
-from evproxy.engine.options import SWITCHES, Options, can_wait, set_options, timing
+from evproxy.engine.options import AT_ONCE, Options, can_wait, set_options, timing
 from evproxy.engine.pipes import MOST, Pipes
 from evproxy.errors import SettingsError
 from evproxy.relay.closing_here import ending_layer
 from evproxy.relay.contract import Half, Relay, RelayListener
 from evproxy.relay.delivery import innermost
 from evproxy.relay.end import End
+from evproxy.relay.pace import NO_PACES, Paces
 from evproxy.relay.socket_relay import SocketRelay
 from evproxy.relay.stages import Stage
 from evproxy.relay.stream_relay import StreamRelay
@@ -63,8 +64,8 @@ class DataPlane:
         self.reactor = reactor
         self.deadlines = Deadlines(reactor)
         times = timing(keepalive)
-        self._options = SWITCHES + times
-        at_once, lasting = (SWITCHES, times) if can_wait(keepalive) else (self._options, ())
+        self._options = AT_ONCE + times
+        at_once, lasting = (AT_ONCE, times) if can_wait(keepalive) else (self._options, ())
         self._joins_sockets = mode != "stream"
         self.pipes = Pipes(most_pipes)
         self.engine: SocketEngine | None = None
@@ -88,6 +89,7 @@ class DataPlane:
         ended: bool,
         listener: RelayListener,
         stages: Sequence[Stage] = (),
+        paces: Paces = NO_PACES,
     ) -> Relay:
         """
         Relay between the two halves.
@@ -95,6 +97,7 @@ class DataPlane:
         :param received: what the client sent before; passed to the server first.
         :param ended: whether the client has ended its stream; passed on after `received`.
         :param listener: is notified of the end.
+        :param paces: how fast the client's bytes and the server's are read.
         :param stages: the stages that the bytes pass; they belong to this session only.
         """
         engine = self.engine
@@ -106,7 +109,7 @@ class DataPlane:
                 waits, waits_too = client.unsent, server.unsent
                 if not waits and not waits_too:
                     downstream.receiver, upstream.receiver = client, server
-                    sockets = SocketRelay(engine, client, server, listener)
+                    sockets = SocketRelay(engine, client, server, listener, paces)
                     sockets.start(received, ended)
                     return sockets
                 client.not_joined()
@@ -118,7 +121,7 @@ class DataPlane:
             # TLS has timers, which would wait for an engine that lingers.
             if not isinstance(ending_layer(half.transport), SocketTransport):
                 self._not_alone()
-        streams = StreamRelay(self.reactor, downstream, upstream, listener, stages)
+        streams = StreamRelay(self.reactor, downstream, upstream, listener, stages, paces)
         streams.start(received, ended)
         return streams
 

@@ -14,7 +14,7 @@ from typing import Any
 
 from twisted.python.failure import Failure
 
-from evproxy.engine.loop import IN, OUT
+from evproxy.engine.loop import CHUNK, IN, OUT
 from evproxy.relay.end import DONE, LOST, End
 from evproxy.sockets.tls_channel import TLSChannel
 from evproxy.sockets.transport import SocketTransport
@@ -96,9 +96,9 @@ class TLSTransport(SocketTransport):
             if not self._closing:
                 self._shake()
             return
-        if mask == IN and self.relay is not None and self.mask & IN:
+        if mask == IN and self.pace is None and self.relay is not None and self.mask & IN:
             # The common case, with fewer calls.
-            self._copy()
+            self._copy(CHUNK)
             if self.channel.pending():
                 self.read_pending()
             return

@@ -593,3 +593,12 @@ def test_a_route_that_names_no_function(route: str) -> None:
     text = SOUND.replace("[[listeners]]", f'[[listeners]]\nroute = "{route}"', 1)
     [line] = problems(text)
     assert line.startswith('listeners[0].route: expected "MODULE:FUNCTION", got')
+
+
+def test_a_protocol_that_is_read_first() -> None:
+    """evproxy knows one, and its clients have no HTTP host."""
+    text = ROUTE.replace("{ROUTE}", '{http_host = "a", pool = "web"}')
+    [line] = problems(text.replace("routes =", 'preread = "postgres"\nroutes ='))
+    assert line.startswith("listeners[0].routes[0].http_host: no PostgreSQL client has one")
+    [line] = problems(SOUND.replace("[[listeners]]", '[[listeners]]\npreread = "mysql"', 1))
+    assert line == 'listeners[0].preread: expected one of "" or "postgres", got "mysql"'

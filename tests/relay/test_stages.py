@@ -27,7 +27,8 @@ def stages(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
     join: Any = DataPlane.join
 
     def staged(plane: DataPlane, *arguments: Any) -> Any:
-        return join(plane, *arguments, tuple(stages))
+        *others, _, paces = arguments
+        return join(plane, *others, tuple(stages), paces)
 
     monkeypatch.setattr(DataPlane, "join", staged)
     return stages

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
+from OpenSSL import SSL
 from twisted.internet.defer import Deferred
 
 from evproxy import Timeouts, UpstreamServer
@@ -14,12 +15,14 @@ from evproxy.wire.proxy_protocol import (
     InetAddress,
     ProxyHeader,
     ProxyHeaderReader,
+    Ssl,
     Tlvs,
     UnixAddress,
     header_bytes,
 )
-from tests.support.peers import END, RESET, Listening, Peer, converse, turn
+from tests.support.peers import END, RESET, Listening, Peer, connect, converse, turn
 from tests.support.proxies import Proxied
+from tests.support.tls import TLSPeer, context_of
 
 pytestmark = pytest.mark.deadline(20)
 
@@ -288,6 +291,32 @@ async def test_a_local_header_that_is_passed_on(proxied: Proxied) -> None:
     header = await header_at(server)
     assert header.source == InetAddress(*client.socket.getsockname())
     assert CUSTOM in header.tlvs
+
+
+@pytest.mark.parametrize("proxied", ["tls-client-1.2", "tls-client-1.3"], indirect=True)
+async def test_a_header_about_tls_that_ends_here(proxied: Proxied) -> None:
+    """The server is told how the client spoke TLS, and not what a header before that said."""
+    await behind_proxy(proxied, send_proxy_protocol=2)
+    assert proxied.certificates is not None
+    theirs = Tlvs.of(ssl=Ssl(version="TLSv1.0"), unique_id=b"theirs")
+    header = header_bytes(ProxyHeader(2, CLIENT, BALANCER, tlvs=theirs))
+    plain = proxied.closes(connect(proxied.reactor, proxied.address))
+    context = context_of(proxied.certificates, proxied.tls_version, serves=False)
+    context.set_verify(SSL.VERIFY_NONE)
+    client = TLSPeer(
+        proxied.reactor, plain.socket, context, serves=False, name="a.example.org", before=header
+    )
+    await client.send(b"?")
+    server = await proxied.upstream.accept()
+    found = await header_at(server)
+    assert (found.source, found.destination) == (CLIENT, BALANCER)
+    assert found.tlvs.authority == "a.example.org"
+    assert found.tlvs.unique_id == b"theirs"
+    assert found.tlvs.ssl is not None
+    assert found.tlvs.ssl.version == f"TLSv{proxied.tls_version}"
+    assert found.tlvs.ssl.cipher
+    assert not found.tlvs.ssl.certificate_verified
+    assert await server.receive(1) == b"?"
 
 
 def test_a_header_is_an_error_of_evproxy() -> None:

@@ -21,6 +21,7 @@ from evproxy.interfaces import Observer
 from evproxy.model import SessionRecord, UpstreamServer
 from evproxy.observe.log import TroubleLog
 from evproxy.relay.contract import Half, Relay, RelayListener
+from evproxy.relay.pace import NO_PACES, Paces
 from evproxy.relay.stages import Stage
 from evproxy.session.admission import Admission
 from evproxy.session.factory import ProxyFactory
@@ -77,9 +78,10 @@ class StagedPlane(DataPlane):
         ended: bool,
         listener: RelayListener,
         stages: Sequence[Stage] = (),
+        paces: Paces = NO_PACES,
     ) -> Relay:
         stages = (Later(self.reactor), Shift(1), Shift(255))
-        return super().join(downstream, upstream, received, ended, listener, stages)
+        return super().join(downstream, upstream, received, ended, listener, stages, paces)
 
 
 class Observed:

@@ -9,10 +9,11 @@ No policy picks a server of weight 0.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from random import Random
 
 from evproxy.errors import SettingsError
-from evproxy.policy.balance.candidate import Candidate, Incremental, LoadAware
+from evproxy.policy.balance.candidate import Balancer, Candidate, Incremental, LoadAware
 from evproxy.policy.balance.least_sessions import LeastSessions
 from evproxy.policy.balance.least_time import LeastTime
 from evproxy.policy.balance.random_two import RandomTwo
@@ -27,23 +28,28 @@ __all__ = [
     "LeastSessions",
     "LeastTime",
     "LoadAware",
-    "NamedBalancer",
     "RandomTwo",
     "RoundRobin",
     "SourceHash",
     "balancer_named",
 ]
 
-NAMES = ("round-robin", "least-sessions", "random-two", "source-hash", "least-time")
+_MADE_BY: dict[str, Callable[[Random], Balancer]] = {
+    "round-robin": lambda random: RoundRobin(),
+    "least-sessions": lambda random: LeastSessions(),
+    "random-two": RandomTwo,
+    "source-hash": lambda random: SourceHash(),
+    "least-time": LeastTime,
+}
+
+NAMES = tuple(_MADE_BY)
 """The names that `balancer_named` knows."""
 
-POLICIES = frozenset({RoundRobin, LeastSessions, RandomTwo, SourceHash, LeastTime})
+POLICIES = frozenset(type(make(Random(0))) for make in _MADE_BY.values())
 """The policies.  Each yields, for every client, all servers whose weight is not 0."""
 
-NamedBalancer = RoundRobin | LeastSessions | RandomTwo | SourceHash | LeastTime
 
-
-def balancer_named(name: str, random: Random) -> NamedBalancer:
+def balancer_named(name: str, random: Random) -> Balancer:
     """
     Make a balancer of the policy called `name`.
 
@@ -51,15 +57,7 @@ def balancer_named(name: str, random: Random) -> NamedBalancer:
     :param random: the random source of the policies that draw servers at random.
     :raises SettingsError: if no policy has this name.
     """
-    match name:
-        case "round-robin":
-            return RoundRobin()
-        case "least-sessions":
-            return LeastSessions()
-        case "random-two":
-            return RandomTwo(random)
-        case "source-hash":
-            return SourceHash()
-        case "least-time":
-            return LeastTime(random)
-    raise SettingsError(f"balance: expected one of {', '.join(NAMES)}, got {name!r}")
+    make = _MADE_BY.get(name)
+    if make is None:
+        raise SettingsError(f"balance: expected one of {', '.join(NAMES)}, got {name!r}")
+    return make(random)

@@ -1,5 +1,5 @@
 """
-An upstream server as the policies see it, and the optional methods of a balancer.
+What a balancer is, and an upstream server as a balancer sees it.
 """
 
 from __future__ import annotations
@@ -7,7 +7,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from typing import Protocol, TypeVar, runtime_checkable
 
-from evproxy.model import UpstreamServer
+from evproxy.model import ConnectionInfo, UpstreamServer
 
 
 class Candidate(Protocol):
@@ -28,6 +28,22 @@ class Candidate(Protocol):
     @property
     def connect_time(self) -> float:
         """A decaying peak average (EWMA) of the connect times, in seconds; 0 if unknown."""
+
+
+class Balancer(Protocol):
+    """Orders the servers of a pool for each new session.  Pure: no I/O, no clock."""
+
+    def update(self, servers: Sequence[Candidate]) -> None:
+        """The servers to choose from, or their weights, have changed."""
+
+    def candidates(self, info: ConnectionInfo) -> Iterator[Candidate]:
+        """
+        Return the servers of the last `update` in the order to try them, none twice.
+
+        If the client may use only some of the servers, or none, return only those.  The pool calls
+        this for each session, and again before the session waits, to find out whether any server
+        can take it.
+        """
 
 
 @runtime_checkable
