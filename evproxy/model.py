@@ -253,7 +253,8 @@ class SessionRecord(NamedTuple):
     `relay` is ``"stream"``, ``"socket"``, or empty if the session never relayed.
     `id` is the number of the session, from 1 and unique among those of its service or factory.
     `via` is the address of the proxy that sent a PROXY header, and `server_name` the name that a
-    TLS client asked for, if a route looked at it; else they are empty.  `route` is what the
+    TLS client asked for, if evproxy ended its TLS or a route looked at it; else they are empty.
+    `tls` is what was agreed on where evproxy ended the client's TLS.  `route` is what the
     router noted: the conditions of a declared route, or ``default`` and why.
     """
 
@@ -274,6 +275,7 @@ class SessionRecord(NamedTuple):
     via: str = ""
     server_name: str = ""
     route: str = ""
+    tls: TLSFacts | None = None
 
 
 class SessionStatus(NamedTuple):

@@ -69,7 +69,7 @@ class TextFormat:
             f" duration={record.duration:.6f} attempts={record.attempts}"
             f" relay={record.relay or '-'} id={record.id} via={word(record.via)}"
             f" server_name={word(record.server_name)}"
-            f' route="{_quoted(record.route)}" error="{_quoted(record.error)}"\n'
+            f'{_client(record)} route="{_quoted(record.route)}" error="{_quoted(record.error)}"\n'
         )
 
     def dropped(self, now: float, lines: int) -> str:
@@ -96,7 +96,8 @@ class JsonFormat:
             f' "first_byte_time": {"null" if first is None else f"{first:.6f}"},'
             f' "duration": {record.duration:.6f}, "attempts": {record.attempts},'
             f' "relay": "{record.relay}", "id": {record.id}, "via": {_json(record.via)},'
-            f' "server_name": {_json(record.server_name)}, "route": {_json(record.route)},'
+            f' "server_name": {_json(record.server_name)},{_client_in_json(record)}'
+            f' "route": {_json(record.route)},'
             f' "error": {_json(record.error)}}}\n'
         )
 
@@ -115,6 +116,17 @@ def word(text: str) -> str:
     if _plain(text) and len(text) <= LONGEST:
         return text if text != "-" else r"\x2d"
     return _quoted(text).replace(" ", r"\x20")
+
+
+def _client(record: SessionRecord) -> str:
+    """The subject of the client's certificate, if there is one."""
+    tls = record.tls
+    return f" client_subject={word(tls.client_subject)}" if tls and tls.client_subject else ""
+
+
+def _client_in_json(record: SessionRecord) -> str:
+    tls = record.tls
+    return f' "client_subject": {_json(tls.client_subject)},' if tls and tls.client_subject else ""
 
 
 _name = lru_cache(maxsize=1024)(word)

@@ -580,6 +580,7 @@ class Session:
             info.via,
             info.server_name,
             self.route,
+            info.tls,
         )
 
     def status(self, now: float) -> SessionStatus:

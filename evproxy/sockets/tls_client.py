@@ -100,9 +100,9 @@ class ClientTLS:
             connection.set_session(session)
         return connection, expected
 
-    def begin(self, transport: SocketTransport, name: str, shaken: Shaken) -> TLSTransport:
+    def secured(self, transport: SocketTransport, name: str, shaken: Shaken) -> TLSTransport:
         """
-        Begin TLS on the socket of `transport`, which the returned transport takes over.
+        A transport that takes over the socket of `transport`; its `start` begins the handshake.
 
         :param shaken: see `TLSTransport`.
         """
@@ -114,9 +114,7 @@ class ClientTLS:
                 self._last[name] = connection
             shaken(TLSFault(expected.fault) if error is not None and expected.fault else error)
 
-        secured = TLSTransport(transport, TLSChannel(sock, connection), over)
-        secured.start()
-        return secured
+        return TLSTransport(transport, TLSChannel(sock, connection), over)
 
 
 def is_for(certificate: X509, name: str) -> bool:

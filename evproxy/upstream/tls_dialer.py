@@ -119,7 +119,9 @@ class TLSAttempt(Attempt, ClientFactory):
         if self._over:
             transport.abortConnection()
         elif isinstance(transport, SocketTransport):
-            self._transport = self._tls.begin(transport, self._name, self._shaken)
+            self._transport = self._tls.secured(transport, self._name, self._shaken)
+            # A near server may answer before this returns.
+            self._transport.start()
         else:
             transport.abortConnection()
             self._fail(Failure(HandshakeFailed("TLS needs epoll, which this system has not")))

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from evproxy.model import Ending, Phase, SessionRecord, Side, close_reason
+from evproxy.model import Ending, Phase, SessionRecord, Side, TLSFacts, close_reason
 from evproxy.observe.formats import LONGEST, JsonFormat, Stamps, TextFormat
 from tests.support.twistd import session_event
 
@@ -166,7 +166,7 @@ def test_json_says_what_the_record_says(ended: float, record: SessionRecord) -> 
             expected = value if len(value) <= LONGEST else value[:LONGEST] + "…"
             # JSON cannot distinguish two surrogates from the character that they form in UTF-16.
             assert json.dumps(found[name]) == json.dumps(expected)
-        elif name not in ("started", "reason"):
+        elif name not in ("started", "reason", "tls"):
             assert found[name] == value
 
 
@@ -185,3 +185,15 @@ def test_a_stamp_is_the_time(first: float, second: float) -> None:
         shown = datetime.fromisoformat(stamps.of(when))
         assert shown.tzinfo == UTC
         assert 0 <= when - shown.timestamp() < 0.0011
+
+
+def test_the_subject_of_a_client_certificate() -> None:
+    """A client that showed a certificate is named; the lines of others have no such field."""
+    facts = TLSFacts("TLSv1.3", "TLS_AES_128_GCM_SHA256", client_subject="CN=alice,O=The firm")
+    record = RECORD._replace(tls=facts)
+    assert r" client_subject=CN=alice,O=The\x20firm route=" in TextFormat().session(WHEN, record)
+    line = json.loads(JsonFormat().session(WHEN, record))
+    assert line["client_subject"] == "CN=alice,O=The firm"
+    other = RECORD._replace(tls=TLSFacts("TLSv1.3", "TLS_AES_128_GCM_SHA256"))
+    assert "client_subject" not in TextFormat().session(WHEN, other)
+    assert "client_subject" not in JsonFormat().session(WHEN, other)

@@ -4,7 +4,7 @@ Proxies under test: the same proxy on each kind of relay, with an observer.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
 from typing import Any
 
@@ -159,6 +159,7 @@ class Proxied:
         keepalive: Keepalive | None = None,
         observers: Sequence[Observer] = (),
         accept_proxy_protocol_from: Sequence[str] = (),
+        listener_tls: Mapping[str, Any] | None = None,
         wrap: Callable[[ProxyFactory], Any] = lambda factory: factory,
         **pool: Any,
     ) -> None:
@@ -194,7 +195,7 @@ class Proxied:
             listener="test",
             timeouts=timeouts or Timeouts(),
             accept_proxy_protocol_from=accept_proxy_protocol_from,
-            tls=self._tls_with_clients(),
+            tls=self._tls_with_clients(listener_tls or {}),
             hub=hub,
             admission=self.admission,
             plane=self.plane,
@@ -208,11 +209,11 @@ class Proxied:
     def _secures(self, side: str) -> bool:
         return self.kind.startswith((f"tls-{side}", "tls-both"))
 
-    def _tls_with_clients(self) -> ServerTLS | None:
+    def _tls_with_clients(self, settings: Mapping[str, Any]) -> ServerTLS | None:
         if not self._secures("client"):
             return None
         assert self.certificates is not None
-        return server_tls(self.certificates)
+        return server_tls(self.certificates, **settings)
 
     def client(self) -> Peer:
         """Return a client connected to the proxy."""
