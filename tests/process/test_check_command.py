@@ -362,3 +362,12 @@ def test_pools_of_routes_are_used(tmp_path: Path) -> None:
     file.write_text(f'[[listeners]]\npool = "a"\nroutes = [{{sni = "x", pool = "b"}}]\n{pools}')
     _, out, _ = run("check", str(file))
     assert 'no listener uses "c"' in out
+
+
+def test_the_example_of_an_edge() -> None:
+    """``edge.toml`` is a good file, and every pool in it is used."""
+    assert run("check", "examples/edge.toml") == (
+        0,
+        "examples/edge.toml: good: 3 listeners, 5 pools, 6 upstream servers\n",
+        "",
+    )
