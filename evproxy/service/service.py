@@ -283,7 +283,12 @@ class ProxyService(Service):
             return None
         if not isinstance(self.plane.sockets, EngineSockets):
             raise SettingsError("tls: it needs epoll, which this system has not")
-        return self._certificates.add(listener.name or listener.listen, listener.tls)
+        tls = listener.tls
+        if listener.preread and not tls.alpn:
+            # Clients that begin with TLS at once require it (PostgreSQL manual, "SSL Session
+            # Encryption").
+            tls = evolve(tls, alpn=("postgresql",))
+        return self._certificates.add(listener.name or listener.listen, tls)
 
     def _entry(self, listener: ListenerSettings) -> Entry | None:
         """What decides who gets a session of `listener`; ``None`` if everyone does."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import os
 import signal
 import subprocess
@@ -11,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from twisted.internet.threads import deferToThread
 
 from evproxy.model import Ending, Side
 from evproxy.wire.postgres import SSL_REQUEST
@@ -18,7 +20,7 @@ from evproxy.wire.proxy_protocol import ProxyHeaderReader
 from tests.session.test_declared_routes import hello
 from tests.support.certificates import Certificates
 from tests.support.peers import RESET, Peer, turn
-from tests.support.programs import requires_program, said
+from tests.support.programs import requires_module, requires_program, said
 from tests.support.real_servers import RealServers, free_port
 from tests.support.routed import Routed
 from tests.support.server_kinds import postgresql
@@ -343,3 +345,28 @@ async def test_psql_with_tls_that_ends_at_the_listener(
     query = "SELECT ssl FROM pg_stat_ssl WHERE pid = pg_backend_pid()"
     answer = await said(routed.reactor, "psql", "-X", "-A", "-t", target, "-c", query)
     assert answer.strip() == "f"
+
+
+@pytest.mark.peers("initdb", "postgres")
+@pytest.mark.parametrize("negotiation", ["direct", "postgres"])
+async def test_a_current_client(
+    routed: Routed, real_servers: RealServers, certificates: Certificates, negotiation: str
+) -> None:
+    """libpq 18 connects with TLS that ends at evproxy, at once or after its request."""
+    requires_module("psycopg")
+    psycopg: Any = importlib.import_module("psycopg")
+    host, port = await databases(
+        routed, real_servers, certificates, listener=tls_listener(certificates)
+    )
+    target = (
+        f"host={host} port={port} user=postgres dbname=postgres sslmode=verify-full "
+        f"sslrootcert={certificates.authorities}/ca.pem sslnegotiation={negotiation}"
+    )
+
+    def ask() -> Any:
+        with psycopg.connect(target, connect_timeout=30) as connection:
+            return connection.execute("SELECT 6 * 7").fetchone()
+
+    assert await deferToThread(ask) == (42,)
+    await routed.observed.ended()
+    assert routed.observed.records[0].reason.how is Ending.FINISHED
