@@ -103,7 +103,8 @@ class Listener:
         """Return a snapshot of the listener."""
         address = "" if self.port is None else shown_address(self.port.getHost())
         context = self.factory.context
-        refused = {} if context.entry is None else context.entry.refused
+        entry = context.arrival.entry
+        refused = {} if entry is None else entry.refused
         return ListenerStatus(name=context.listener, address=address, refused=refused)
 
 

@@ -67,13 +67,6 @@ def _rate(per_second: float) -> Rate | None:
     return Rate(per_second, max(1, int(per_second * LONGEST_BURST))) if per_second else None
 
 
-@define(eq=False)
-class Admitted:
-    """What a session holds until it ends: a place, and one of its client."""
-
-    client: Client
-
-
 class Entry:
     """
     Decides whether the clients of one listener get a session.
@@ -120,9 +113,7 @@ class Entry:
         return True
 
     def admit(self, host: str) -> Admitted | Refusal:
-        """
-        Admit the client at `host`, which `leave` must be called for, or say why it is refused.
-        """
+        """Admit the client at `host`, or say why it is refused."""
         now = self._now()
         number = address_number(host)
         refusal = self._refusal(number)
@@ -132,7 +123,7 @@ class Entry:
             client = self._clients.admit(client_key(number), now)
             if isinstance(client, Client):
                 self.sessions += 1
-                return Admitted(client)
+                return Admitted(self, client)
             refusal = client
             if self._starts is not None:
                 self._starts.give_back(1)
@@ -148,24 +139,40 @@ class Entry:
     def _bucket(self, rate: Rate | None) -> TokenBucket | None:
         return None if rate is None else TokenBucket(rate, self._now())
 
-    def paces(self, admitted: Admitted) -> Paces:
-        """How fast the session of `admitted` may move bytes, in each direction."""
-        own, client = self._limits.of_session, admitted.client
-        return (
-            self._pace(self._bucket(own), client.to_upstream, self._to_upstream),
-            self._pace(self._bucket(own), client.to_downstream, self._to_downstream),
-        )
-
     def _pace(self, *narrowest_first: TokenBucket | None) -> Pace | None:
         buckets = [bucket for bucket in narrowest_first if bucket is not None]
         return Pace(self._clock, Shaper(buckets)) if buckets else None
-
-    def leave(self, admitted: Admitted) -> None:
-        """The session of a client that was admitted has ended."""
-        self.sessions -= 1
-        self._clients.release(admitted.client, self._now())
 
     @property
     def refused(self) -> dict[str, int]:
         """How many clients were refused so far, by the value of their `Refusal`."""
         return {reason.value: count for reason, count in self._refusals.totals.items()}
+
+    def paces_of(self, client: Client) -> Paces:
+        """How fast a session of `client` may move bytes, in each direction."""
+        own = self._limits.of_session
+        return (
+            self._pace(self._bucket(own), client.to_upstream, self._to_upstream),
+            self._pace(self._bucket(own), client.to_downstream, self._to_downstream),
+        )
+
+    def left(self, client: Client) -> None:
+        """A session of `client` has ended."""
+        self.sessions -= 1
+        self._clients.release(client, self._now())
+
+
+@define(eq=False)
+class Admitted:
+    """What a session holds until it ends: a place of its listener, and one of its client."""
+
+    _entry: Entry
+    _client: Client
+
+    def paces(self) -> Paces:
+        """How fast the session may move bytes, in each direction."""
+        return self._entry.paces_of(self._client)
+
+    def leave(self) -> None:
+        """The session has ended."""
+        self._entry.left(self._client)

@@ -17,6 +17,7 @@ from evproxy.hub import Hub
 from evproxy.interfaces import Client, Observer, Pool, Router
 from evproxy.model import ConnectionInfo, SessionStatus
 from evproxy.session.admission import Admission
+from evproxy.session.arrival import ArrivalContext
 from evproxy.session.connecting import ConnectContext, Connecting
 from evproxy.session.entry import Entry
 from evproxy.session.halves import DownstreamProtocol, UpstreamFactory
@@ -124,8 +125,14 @@ class ProxyFactory(Factory):
         router = router_of(pool)
         self.context = SessionContext(
             clock=reactor,
-            pool=cast(Pool, pool) if router is None else None,
-            router=router,
+            arrival=ArrivalContext(
+                pool=cast(Pool, pool) if router is None else None,
+                router=router,
+                is_proxy=proxies_in(accept_proxy_protocol_from),
+                entry=entry,
+                tls=tls,
+                tls_by_router=tls_by_router,
+            ),
             connects=ConnectContext(
                 clock=reactor,
                 sockets=plane.sockets,
@@ -138,10 +145,6 @@ class ProxyFactory(Factory):
             timeouts=Timeouts() if timeouts is None else timeouts,
             ended=admission.closed,
             listener=printable(listener),
-            is_proxy=proxies_in(accept_proxy_protocol_from),
-            tls=tls,
-            tls_by_router=tls_by_router,
-            entry=entry,
             hub=hub,
             prefix=admission.sessions.prefix,
         )
@@ -160,11 +163,12 @@ class ProxyFactory(Factory):
             if host.startswith(MAPPED):
                 host = canonical_address(host)
         context = self.context
-        if context.entry is not None:
-            is_proxy = context.is_proxy
+        arrival = context.arrival
+        if arrival.entry is not None:
+            is_proxy = arrival.is_proxy
             # The client of a proxy is known only after its header.
             behind_proxy = is_proxy is not None and is_proxy(host, port)
-            if not behind_proxy and context.entry.turned_away(host):
+            if not behind_proxy and arrival.entry.turned_away(host):
                 return Refusing()
         protocol = self.protocol(ConnectionInfo(host, port, context.listener))
         protocol.factory = protocol.proxy = self  # type: ignore[attr-defined]

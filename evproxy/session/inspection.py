@@ -28,6 +28,10 @@ from evproxy.wire.postgres import Start, StartReader
 Found = TypeVar("Found", covariant=True)
 
 
+StageMaker = Callable[[Pool, str], Stage]
+"""Makes a stage of a session for its pool and the name of its server."""
+
+
 class Reader(Protocol[Found]):
     """Reads one message at the start of a stream."""
 
@@ -84,7 +88,7 @@ class Inspection:
         self.wanted = self.noted = ""
         self.begin_tls: Callable[[], Deferred[None]] | None = None
         self.opening: Opening | None = None
-        self.stages: list[Callable[[Pool, str], Stage]] = []
+        self.stages: list[StageMaker] = []
 
     def look(
         self,

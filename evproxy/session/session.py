@@ -9,11 +9,9 @@ The session drops the first two once the relay runs.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Coroutine, Sequence
-from functools import partial
+from collections.abc import Callable, Sequence
 
-from attrs import define, evolve, field
-from twisted.internet.defer import Deferred
+from attrs import define, field
 from twisted.internet.interfaces import IReactorTime
 from twisted.logger import Logger
 from twisted.python.failure import Failure
@@ -21,9 +19,8 @@ from twisted.python.failure import Failure
 from evproxy.config.canonical import host_and_port
 from evproxy.engine.deadlines import Deadlines
 from evproxy.engine.options import LASTING
-from evproxy.errors import EvproxyError
 from evproxy.hub import Hub
-from evproxy.interfaces import Pool, Router, Server
+from evproxy.interfaces import Pool, Server
 from evproxy.model import (
     CloseReason,
     ConnectionInfo,
@@ -34,24 +31,19 @@ from evproxy.model import (
     Side,
     close_reason,
 )
-from evproxy.policy.refusal import Refusal
 from evproxy.relay.closing_here import TLSClosing, closed_here
 from evproxy.relay.contract import Half, Relay
-from evproxy.relay.pace import NO_PACES, Paces
-from evproxy.relay.stages import Stage
+from evproxy.relay.pace import NO_PACES
+from evproxy.session.arrival import Arrival, ArrivalContext
 from evproxy.session.connecting import ConnectContext, Connecting, message_of
 from evproxy.session.discarding import NOBODY, ClosingHere, Discarding
-from evproxy.session.entry import Admitted, Entry
-from evproxy.session.inspection import Inspection
+from evproxy.session.entry import Admitted
+from evproxy.session.inspection import StageMaker
 from evproxy.session.intake import Intake
 from evproxy.session.opening import Opening
-from evproxy.session.proxy_header import HeaderReader, behind, header_for
+from evproxy.session.proxy_header import header_for
 from evproxy.settings import Timeouts
 from evproxy.sockets.plane import DataPlane
-from evproxy.sockets.tls_channel import TLSFault
-from evproxy.sockets.tls_server import ServerTLS
-from evproxy.sockets.transport import SocketTransport
-from evproxy.wire.proxy_protocol import ProxyHeader
 
 TRANSITIONS: dict[Phase, tuple[Phase, ...]] = {
     # The session reads the PROXY header, and asks the router for a pool.
@@ -90,12 +82,10 @@ class SessionContext:
     """
     What the sessions of one listener share.
 
-    `clock` gives the time.  `pool` is the pool of each session, unless `router` chooses it.
-    `is_proxy` says whether the client with an address must send a PROXY header.  `entry` decides
-    who gets a session; ``None``: everyone.  `tls` begins TLS with clients; ``None``: evproxy ends
-    none; `tls_by_router`: the router says when.  `connects` is the context of its `Connecting`;
-    `plane` joins the two halves; `ended` is called with each session that is over; `hub` calls the
-    observers; `prefix` is the beginning of each `unique_id`.
+    `clock` gives the time.  `arrival` says what clients are asked before their pool is chosen.
+    `connects` is the context of its `Connecting`; `plane` joins the two halves; `ended` is called
+    with each session that is over; `hub` calls the observers; `prefix` is the beginning of each
+    `unique_id`.
 
     `first_look`: seconds until the first idle check of a session.  It is not longer than the
     half-close timeout, so a half-close before the first check needs no new deadline.  Most
@@ -103,31 +93,16 @@ class SessionContext:
     """
 
     clock: IReactorTime
-    pool: Pool | None
-    router: Router | None
+    arrival: ArrivalContext
     connects: ConnectContext
     plane: DataPlane
     deadlines: Deadlines
     timeouts: Timeouts
     ended: Callable[[Session], None]
     listener: str = ""
-    is_proxy: Callable[[str, int], bool] | None = None
-    tls: ServerTLS | None = None
-    tls_by_router: bool = False
-    entry: Entry | None = None
     hub: Hub = field(factory=Hub)
     prefix: str = ""
     first_look: float = field(init=False)
-
-    @property
-    def asks_nothing(self) -> bool:
-        """Whether every client gets a session of `pool` at once."""
-        return (
-            self.router is None
-            and self.entry is None
-            and self.is_proxy is None
-            and self.tls is None
-        )
 
     def __attrs_post_init__(self) -> None:
         timeouts = self.timeouts
@@ -147,16 +122,14 @@ class Session:
     """
 
     __slots__ = (
-        "_admitted",
+        "_arrival",
         "_bucket",
         "_connecting",
         "_context",
         "_deadline_is_idle",
         "_half_closed",
-        "_inspection",
         "_pool",
-        "_routing",
-        "_stages",
+        "admitted",
         "attempts",
         "connect_time",
         "downstream",
@@ -170,6 +143,7 @@ class Session:
         "relay",
         "route",
         "server",
+        "stages",
         "started",
     )
 
@@ -178,7 +152,7 @@ class Session:
         self.id = 0
         self.route = ""
         self.opening: Opening | None = None
-        self._stages: Sequence[Callable[[Pool, str], Stage]] = ()
+        self.stages: Sequence[StageMaker] = ()
         self.downstream = downstream
         self.info = info
         self.phase = Phase.ACCEPTED
@@ -190,10 +164,9 @@ class Session:
         self.relay: Relay | None = None
         self.server: Server | None = None
         self._pool: Pool | None = None
-        self._routing: Deferred[Pool | None] | None = None
-        self._inspection: Inspection | None = None
+        self._arrival: Arrival | None = None
         self._connecting: Connecting | None = None
-        self._admitted: Admitted | None = None
+        self.admitted: Admitted | None = None
         self._bucket = 0
         self._half_closed = False
         self._deadline_is_idle = False
@@ -207,125 +180,29 @@ class Session:
     # Before relaying: the pool, and the server.
 
     def start(self) -> None:
-        """The client is connected: read its PROXY header, if it must send one; choose a pool."""
+        """The client is connected: choose a pool, once the client has said who it is."""
         assert self.phase in _BEFORE_INSPECTING
         self.phase = _INSPECTING
-        context = self._context
-        if context.asks_nothing:
-            # The common case, without calls that each session would pay for.
-            self._routed(context.pool)
-            return
-        info, is_proxy = self.info, context.is_proxy
-        if is_proxy is not None and is_proxy(info.peer_host, info.peer_port):
-            self._wait_for_client()
-            reader = HeaderReader()
-            self._inspect().look(reader, "its PROXY header", self._header_read, self._malformed)
+        arrival = self._context.arrival
+        if arrival.asks_nothing:
+            assert arrival.pool is not None
+            self.routed(arrival.pool)
         else:
-            self._enter()
-
-    def _enter(self) -> None:
-        """The client is known: it may come in, or not."""
-        entry = self._context.entry
-        if entry is not None:
-            admitted = entry.admit(self.info.peer_host)
-            if isinstance(admitted, Refusal):
-                self._refuse(f"the client is refused: {admitted.value}")
-                return
-            self._admitted = admitted
-        tls = self._context.tls
-        if tls is not None and not self._context.tls_by_router:
-            self._begin_tls(tls, self._choose_pool)
-        else:
-            self._choose_pool()
-
-    def _inspect(self) -> Inspection:
-        if self._inspection is None:
             assert self.intake is not None
-            self._inspection = Inspection(self.intake, self.info)
-        return self._inspection
+            self._arrival = Arrival(arrival, self, self.intake)
+            self._arrival.begin()
 
-    def _header_read(self, found: tuple[ProxyHeader, int]) -> None:
-        header, size = found
-        assert self.intake is not None
-        self.intake.take(size)
-        self.info = self._inspect().info = behind(header, self.info)
-        self._enter()
-
-    def _begin_tls_by_router(self, tls: ServerTLS) -> Deferred[None]:
-        begun: Deferred[None] = Deferred()
-        self._begin_tls(tls, partial(begun.callback, None))
-        return begun
-
-    def _begin_tls(self, tls: ServerTLS, then: Callable[[], None]) -> None:
-        """Shake hands with the client, and call `then`; end the session if that fails."""
-        assert self.intake is not None
-        self._wait_for_client()
-        transport, received = self.downstream.transport, self.intake.take_all()
-        if isinstance(transport, SocketTransport) and transport.speaks_to(self.downstream):
-            tls.begin(transport, received, partial(self._tls_begun, then))
-        else:
-            self._refuse("there is no TLS on this transport", Ending.HANDSHAKE)
-
-    def _tls_begun(self, then: Callable[[], None], error: OSError | None) -> None:
-        tls = self._context.tls
-        if self.phase is not _INSPECTING or tls is None:
-            return
-        transport = self.downstream.transport
-        if error is None:
-            facts = tls.facts(transport)
-            self.info = evolve(self.info, tls=facts, server_name=facts.server_name)
-            if self._inspection is not None:
-                self._inspection.info = self.info
-            then()
-        else:
-            self.error = f"the TLS handshake failed: {tls.reason(transport, error)}"
-            if isinstance(error, TLSFault):
-                self.close_unconnected(Side.PROXY, Ending.HANDSHAKE)
-            else:
-                self.close_unconnected(Side.DOWNSTREAM, Ending.LEFT)
-
-    def _malformed(self, error: EvproxyError) -> None:
-        self._refuse(str(error))
-
-    def _wait_for_client(self) -> None:
+    def wait_for_client(self) -> None:
         """From now on, the handshake timeout counts from when the client connected."""
         if not self._bucket:
             timeout = self._context.timeouts.handshake
             self._set_deadline(self._context.clock.seconds(), self.started, timeout)
 
-    def _choose_pool(self) -> None:
-        router = self._context.router
-        if router is None:
-            self._routed(self._context.pool)
-            return
-        client, tls = self._inspect(), self._context.tls
-        if tls is not None and self._context.tls_by_router:
-            client.begin_tls = partial(self._begin_tls_by_router, tls)
-        try:
-            pool = router.route(client)
-            if isinstance(pool, Coroutine):
-                pool = Deferred.fromCoroutine(pool)
-        except Exception:
-            self._not_routed(Failure())
-            return
-        if isinstance(pool, Deferred):
-            self._routing = pool
-            self._wait_for_client()
-            pool.addCallbacks(self._routed, self._not_routed)
-        else:
-            self._routed(pool)
-
-    def _routed(self, pool: Pool | None) -> None:
-        self._routing = None
-        if self.phase is not _INSPECTING:
-            return
-        if pool is None:
-            self._refuse("the router chose no pool")
-            return
+    def routed(self, pool: Pool) -> None:
+        """`pool` is chosen: connect to one of its servers."""
+        self._arrival = None
         if self._bucket:
             self._drop_deadline()
-        if self._inspection is not None:
-            self._inspected()
         assert self.phase in _BEFORE_CONNECTING
         self.phase = _CONNECTING
         self._pool = pool
@@ -337,27 +214,6 @@ class Session:
             connecting.find()
         except Exception:
             self.broke()
-
-    def _inspected(self) -> None:
-        """Keep what was found out of the client, and look no more."""
-        inspection, self._inspection = self._inspection, None
-        if inspection is not None:
-            inspection.stop()
-            self.info, self.route = inspection.info, inspection.noted
-            self.opening, self._stages = inspection.opening, inspection.stages
-
-    def _not_routed(self, reason: Failure) -> None:
-        self._routing = None
-        if self.phase is not _INSPECTING:
-            return
-        if reason.check(EvproxyError):
-            self._refuse(message_of(reason))
-        else:
-            self._broke(reason)
-
-    def _refuse(self, why: str, how: Ending = Ending.REFUSED) -> None:
-        self.error = why
-        self.close_unconnected(Side.PROXY, how)
 
     def connected(self, upstream: Half, now: float, seconds: float) -> None:
         """`server` is connected at `now`, `seconds` after the attempt began: relay."""
@@ -376,20 +232,14 @@ class Session:
             received = b"".join(intake.chunks) if intake.chunks else b""
             if server.proxy_version and self.opening is None:
                 received = self.preamble() + received
-            stages = [make(pool, server.name) for make in self._stages] if self._stages else ()
-            paces = NO_PACES if self._admitted is None else self._paces()
+            stages = [make(pool, server.name) for make in self.stages] if self.stages else ()
+            paces = NO_PACES if self.admitted is None else self.admitted.paces()
             self.relay = context.plane.join(
                 self.downstream, upstream, received, intake.ended, self, stages, paces
             )
         except Exception:
             upstream.transport.abortConnection()
             self.broke()
-
-    def _paces(self) -> Paces:
-        entry, admitted = self._context.entry, self._admitted
-        assert entry is not None
-        assert admitted is not None
-        return entry.paces(admitted)
 
     def preamble(self) -> bytes:
         """What `server` gets before everything else: a PROXY header, or nothing."""
@@ -429,14 +279,11 @@ class Session:
         self.intake = None
         self._drop_deadline()
         connecting, self._connecting = self._connecting, None
-        routing, self._routing = self._routing, None
-        self._inspected()
+        arrival, self._arrival = self._arrival, None
+        if arrival is not None:
+            arrival.stop()
         if connecting is not None:
             connecting.stop()
-        if routing is not None:
-            peer = self.info.peer_host
-            with _log.failuresHandled("Could not stop choosing a pool for {peer}", peer=peer):
-                routing.cancel()
 
     # Relaying.
 
@@ -482,14 +329,14 @@ class Session:
 
     def _too_slow(self) -> None:
         """The handshake timeout is over before a pool is chosen."""
-        wanted = "" if self._inspection is None else self._inspection.wanted
-        if not wanted and self._context.tls is not None and self.info.tls is None:
-            wanted = "all of its TLS handshake"
+        wanted = "" if self._arrival is None else self._arrival.wanted
         within = f"within {self._context.timeouts.handshake:g} s"
         if wanted:
-            self._refuse(f"the client did not send {wanted} {within}", Ending.HANDSHAKE)
+            self.error = f"the client did not send {wanted} {within}"
+            self.close_unconnected(Side.PROXY, Ending.HANDSHAKE)
         else:
-            self._refuse(f"the router chose no pool {within}")
+            self.error = f"the router chose no pool {within}"
+            self.close_unconnected(Side.PROXY, Ending.REFUSED)
 
     def _set_deadline(self, now: float, active: float, limit: float) -> None:
         if limit > 0:
@@ -515,9 +362,10 @@ class Session:
 
     def broke(self) -> None:
         """Log the current exception and end this session; call this in an ``except`` clause."""
-        self._broke(Failure())
+        self.failed(Failure())
 
-    def _broke(self, failure: Failure) -> None:
+    def failed(self, failure: Failure) -> None:
+        """Log the exception in `failure`: this session ends, and no other notices."""
         _log.failure("A session of {peer} broke", failure, peer=self.info.peer_host)
         self.error = message_of(failure)
         if self.phase is _RELAYING and self.relay is None:
@@ -549,8 +397,8 @@ class Session:
             _log.failure(
                 "The pool broke at the end of a session of {peer}", peer=self.info.peer_host
             )
-        if self._admitted is not None and context.entry is not None:
-            context.entry.leave(self._admitted)
+        if self.admitted is not None:
+            self.admitted.leave()
         if context.hub.ends:
             context.hub.session_ended(self._record(self.reason))
         context.ended(self)

@@ -36,7 +36,7 @@ async def paced(proxied: Proxied, **limits: Any) -> None:
     reactor = proxied.reactor
     refusals = Refusals(reactor, "test", proxied.factory.context.hub)
     entry = Entry(reactor, Access(), EntryLimits(**limits), refusals)
-    proxied.factory.context.entry = entry
+    proxied.factory.context.arrival.entry = entry
 
 
 async def moved(reactor: Any, source: Peer, sink: Peer, data: bytes = DATA) -> float:

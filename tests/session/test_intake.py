@@ -43,7 +43,7 @@ class Looks:
 async def test_bytes_that_come_in_pieces(proxied: Proxied) -> None:
     """The looker sees each piece together with the earlier pieces; the server gets all pieces."""
     await proxied.start()
-    looks = proxied.factory.context.router = Looks(proxied, b"\n")
+    looks = proxied.factory.context.arrival.router = Looks(proxied, b"\n")
     client = proxied.client()
     for count in range(1, 4):
         await client.send(b"a")
@@ -62,7 +62,7 @@ async def test_bytes_that_come_in_pieces(proxied: Proxied) -> None:
 async def test_a_stream_that_ends_early(proxied: Proxied) -> None:
     """The looker is called when the stream ends, so it does not wait for more bytes."""
     await proxied.start()
-    proxied.factory.context.router = Looks(proxied, b"\n")
+    proxied.factory.context.arrival.router = Looks(proxied, b"\n")
     client = proxied.client()
     await client.send(b"a")
     client.end()
@@ -77,7 +77,7 @@ async def test_a_stream_that_ends_early(proxied: Proxied) -> None:
 async def test_a_looker_that_breaks(proxied: Proxied, logged_errors: LoggedErrors) -> None:
     """If a looker raises, its session ends, and the log has the traceback."""
     await proxied.start()
-    proxied.factory.context.router = Looks(proxied, b"\n")
+    proxied.factory.context.arrival.router = Looks(proxied, b"\n")
     client = proxied.client()
     await client.send(b"break")
     assert await client.rest() == (b"", RESET)

@@ -70,7 +70,7 @@ async def test_every_transition_of_the_table(proxied: Proxied, steps: Steps) -> 
             for each in proxied.pool.candidates(ConnectionInfo("127.0.0.1", 1)):
                 each.dialer = Stalled()
         else:
-            proxied.factory.context.router = Never()
+            proxied.factory.context.arrival.router = Never()
         client = proxied.client()
         while not proxied.admission.sessions:
             await turn(proxied.reactor)

@@ -56,7 +56,7 @@ async def routed(
 ) -> Pool:
     """Make the listening factory use `router`; return the pool of its server."""
     await proxied.start(**settings)
-    proxied.factory.context.router = router_of(router)
+    proxied.factory.context.arrival.router = router_of(router)
     return proxied.pool
 
 

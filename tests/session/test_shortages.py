@@ -240,7 +240,7 @@ async def test_the_addresses_of_a_name(
     reactor = proxied.reactor
     made = NameDialer(reactor, known, "server.test", port)  # type: ignore[arg-type]
     pool = Pool(reactor, ["server.test:1"], dialer_for=lambda server: made)
-    proxied.factory.context.pool = pool
+    proxied.factory.context.arrival.pool = pool
     await proxied.client().rest()
     await proxied.observed.ended()
     [status] = pool.servers
