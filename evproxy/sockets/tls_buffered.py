@@ -100,8 +100,8 @@ class BufferedTLSChannel(TLSChannel):
             self._more = False
             self._feed()
             result = read()
-        # There may be more, and only reading tells.
-        self._more = True
+        # Behind bytes there may be more, and only reading tells.
+        self._more = bool(result)
         return result
 
     def _feed(self) -> None:

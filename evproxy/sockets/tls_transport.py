@@ -88,9 +88,21 @@ class TLSTransport(SocketTransport):
             # In order, or the peer would not get the alert.
             SocketTransport._close(self, LOST)
         shaken(error)
-        if error is None and self.relay is None and self.mask & IN and self.channel.pending():
-            # It came together with the end of the handshake, so no event reports it.
+        self._look_again()
+
+    def _look_again(self) -> None:
+        """No event reports what OpenSSL has taken from the kernel already."""
+        if not self._closing and self.channel.pending():
+            self.engine.after_batch(self._read_rest)
+
+    def _read_rest(self) -> None:
+        if self.mask & IN and self.relay is None and not self._closing and self.channel.pending():
             self._readable()
+
+    def resumeProducing(self) -> None:
+        """Read again, also what is pending."""
+        SocketTransport.resumeProducing(self)
+        self._look_again()
 
     # What the engine tells.
 
@@ -116,7 +128,9 @@ class TLSTransport(SocketTransport):
 
     def _readable(self) -> None:
         SocketTransport._readable(self)
-        while self.mask & IN and self.relay is None and self.channel.pending():
+        while (
+            self.mask & IN and self.relay is None and not self._closing and self.channel.pending()
+        ):
             SocketTransport._readable(self)
         if self.channel.waits_to_write and not self._closing:
             self.set_mask(self.mask | OUT)

@@ -152,6 +152,26 @@ async def test_a_proxy_header_before_tls(proxied: Proxied, piece: int) -> None:
 
 
 @both_versions
+@pytest.mark.parametrize("before", [b"", HEADER])
+async def test_a_slow_server_and_the_stream_relay(proxied: Proxied, before: bytes) -> None:
+    """What OpenSSL holds while its transport is paused is read when that goes on."""
+    proxied.mode = "stream"
+    networks = EVERYBODY if before else ()
+    await proxied.start(accept_proxy_protocol_from=networks)
+    assert proxied.certificates is not None
+    client = plain_client(proxied)
+    context = context_of(proxied.certificates, proxied.tls_version, serves=False)
+    tls = TLSPeer(proxied.reactor, client.socket, context, serves=False, before=before)
+    sending = Deferred.fromCoroutine(tls.send(MANY))
+    server = await proxied.upstream.accept()
+    for _ in range(50):
+        await turn(proxied.reactor)
+    assert await server.receive(len(MANY)) == MANY
+    await sending
+    tls.close()
+
+
+@both_versions
 async def test_a_stream_behind_a_header_that_is_cut_off(proxied: Proxied) -> None:
     """A FIN without a close_notify is a reset there, too."""
     await proxied.start(accept_proxy_protocol_from=EVERYBODY)
