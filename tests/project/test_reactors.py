@@ -39,7 +39,17 @@ async def test_sessions_behave_alike(name: str, kind: str, marked: str, reactor:
         [
             getProcessOutputAndValue(
                 sys.executable,
-                ["-m", "pytest", "-p", "no:cacheprovider", "-m", f"{marked} and {part}", *folders],
+                [
+                    "-m",
+                    "pytest",
+                    "-n",
+                    "0",
+                    "-p",
+                    "no:cacheprovider",
+                    "-m",
+                    f"{marked} and {part}",
+                    *folders,
+                ],
                 {**os.environ, "EVPROXY_TEST_REACTOR": name},
                 str(ROOT),
             )
