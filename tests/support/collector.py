@@ -44,5 +44,6 @@ def _of_sessions(objects: Iterable[object]) -> Counter[str]:
     return Counter(
         f"{kind.__module__}.{kind.__qualname__}"
         for kind in map(type, objects)
-        if kind.__module__.startswith(OF_SESSIONS) and kind not in KEPT
+        # Types of extension modules may have no name there.
+        if str(kind.__module__).startswith(OF_SESSIONS) and kind not in KEPT
     )
