@@ -67,9 +67,8 @@ class TextFormat:
             f" connect_time={'-' if connect is None else f'{connect:.6f}'}"
             f" first_byte_time={'-' if first is None else f'{first:.6f}'}"
             f" duration={record.duration:.6f} attempts={record.attempts}"
-            f" relay={record.relay or '-'} id={record.id} via={word(record.via)}"
-            f" server_name={word(record.server_name)}"
-            f'{_client(record)} route="{_quoted(record.route)}" error="{_quoted(record.error)}"\n'
+            f" relay={record.relay or '-'} id={record.id}{_client(record)}"
+            f'error="{_quoted(record.error)}"\n'
         )
 
     def dropped(self, now: float, lines: int) -> str:
@@ -119,9 +118,13 @@ def word(text: str) -> str:
 
 
 def _client(record: SessionRecord) -> str:
-    """The subject of the client's certificate, if there is one."""
+    """What a PROXY header, TLS and a route said, with a space around it; mostly nothing."""
     tls = record.tls
-    return f" client_subject={word(tls.client_subject)}" if tls and tls.client_subject else ""
+    if not (record.via or record.server_name or record.route or tls):
+        return ' via=- server_name=- route="" '
+    subject = f" client_subject={word(tls.client_subject)}" if tls and tls.client_subject else ""
+    names = f" via={word(record.via)} server_name={word(record.server_name)}"
+    return f'{names}{subject} route="{_quoted(record.route)}" '
 
 
 def _client_in_json(record: SessionRecord) -> str:
