@@ -8,7 +8,6 @@ health checks and discoveries as the start of the proxy does.
 from __future__ import annotations
 
 import os
-import stat
 import sys
 from collections.abc import Callable, Iterable, Iterator
 from functools import partial
@@ -19,6 +18,7 @@ from evproxy.config.document import ConfigErrors, parse
 from evproxy.config.loops import loops
 from evproxy.config.problems import shown_path
 from evproxy.config.reading import Fault, Surroundings
+from evproxy.engine.files import UnusableFile, read_whole
 from evproxy.errors import SettingsError
 from evproxy.service.certificates import server_tls
 from evproxy.service.listener import listener_permissions, server_endpoint
@@ -26,7 +26,6 @@ from evproxy.session.routes import function_named
 from evproxy.settings import ListenerSettings, PoolSettings, Settings
 from evproxy.sockets.tls_client import ClientTLS
 from evproxy.upstream.address import check_upstream
-from evproxy.upstream.discovery.file import open_at_once
 from evproxy.upstream.pool.parts import discoveries_on, probes_on
 from evproxy.upstream.probes.header import check_header
 from evproxy.upstream.probes.probe import check_probe
@@ -128,14 +127,11 @@ def pool_problems(pool: PoolSettings) -> Iterator[str]:
 
 def _text(path: str) -> str:
     try:
-        with open(path, "rb", opener=open_at_once) as file:
-            if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
-                raise ConfigErrors(["cannot be read: it is not a regular file"])
-            data = file.read(SIZE_LIMIT + 1)
+        data = read_whole(path, SIZE_LIMIT).data
     except OSError as error:
         raise ConfigErrors([f"cannot be read: {error.strerror}"]) from None
-    if len(data) > SIZE_LIMIT:
-        raise ConfigErrors([f"cannot be read: it is longer than {SIZE_LIMIT} bytes"])
+    except UnusableFile as error:
+        raise ConfigErrors([f"cannot be read: {error}"]) from None
     try:
         return data.decode()
     except UnicodeDecodeError as error:

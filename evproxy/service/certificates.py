@@ -18,11 +18,12 @@ from twisted.internet.interfaces import IDelayedCall
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
+from evproxy.engine.files import signature_of
 from evproxy.engine.threads import NoThread, Threads
 from evproxy.errors import SettingsError
 from evproxy.hub import Hub
 from evproxy.settings import ListenerTLS
-from evproxy.sockets.tls_certificates import DAY, Certificate, shown_date, signature_of
+from evproxy.sockets.tls_certificates import DAY, Certificate, shown_date
 from evproxy.sockets.tls_server import ServerContexts, ServerTLS
 
 INTERVAL = 10.0
@@ -101,7 +102,7 @@ class Certificates:
 
         :raises SettingsError: if one of them cannot be used.
         """
-        signature = signature_of(files_of(settings))
+        signature = _signature(settings)
         tls = server_tls(settings)
         self._kept.append(_Kept(name, tls, signature, self._wall_clock()))
         return tls
@@ -210,9 +211,19 @@ class Changed:
     fault: str = ""
 
 
-def files_of(settings: ListenerTLS) -> list[str]:
-    """The paths of the files that `settings` name."""
-    return [*settings.certificates, *filter(None, (settings.client_ca,))]
+def _signature(settings: ListenerTLS) -> tuple[object, ...]:
+    """What differs once one of the files that `settings` name was changed or replaced."""
+    return tuple(
+        _signature_or_errno(path)
+        for path in (*settings.certificates, *filter(None, (settings.client_ca,)))
+    )
+
+
+def _signature_or_errno(path: str) -> object:
+    try:
+        return signature_of(path)
+    except OSError as error:
+        return error.errno
 
 
 def read_changed(
@@ -228,7 +239,7 @@ def read_changed(
 
 def _changed(settings: ListenerTLS, known: tuple[object, ...]) -> Changed | None:
     # Before the files are read: what changes meanwhile is seen the next time.
-    signature = signature_of(files_of(settings))
+    signature = _signature(settings)
     if signature == known:
         return None
     try:

@@ -4,69 +4,100 @@ The files with lists of networks: read at the start, and again when they change.
 
 from __future__ import annotations
 
-import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import partial
 from typing import Any
 
-from attrs import define
+from attrs import frozen
+from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IDelayedCall
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
-from evproxy.engine.threads import Threads
+from evproxy.engine.files import Signature, UnusableFile, read_whole, signature_of
+from evproxy.engine.threads import NoThread, Threads
 from evproxy.errors import SettingsError
-from evproxy.escape import printable
+from evproxy.escape import escaped, printable
 from evproxy.policy.access import Access
 from evproxy.policy.network_list import MOST_BYTES, read_networks
 from evproxy.policy.networks import Networks
 from evproxy.settings import ListenerSettings
-from evproxy.upstream.discovery.file import open_at_once
 
 INTERVAL = 5.0
-"""Seconds between two looks at a file."""
-
-Signature = tuple[int, ...]
+"""Seconds between two looks at the files of a listener."""
 
 _log = Logger(namespace="evproxy")
 
 
-@define
-class _File:
-    path: str
+@frozen
+class NetworkFile:
+    """The networks that were last read from a file, and `fault`, why a later read failed."""
+
     networks: Networks
     signature: Signature
     fault: str = ""
 
 
-def read_file(path: str) -> tuple[Networks, Signature]:
+def read_file(path: str) -> NetworkFile:
     """
-    The networks in the file at `path`, and what tells that it has changed.
+    Read the file at `path`.
 
     :raises SettingsError: if the file cannot be read or is wrong; the message has the path.
     """
     try:
-        with open(path, "rb", opener=open_at_once) as file:
-            signature = _signature(os.fstat(file.fileno()))
-            data = file.read(MOST_BYTES + 1)
-        return read_networks(data.decode("utf-8", "surrogateescape")), signature
+        read = read_whole(path, MOST_BYTES)
+        networks = read_networks(read.data.decode("utf-8", "surrogateescape"))
     except OSError as error:
-        raise SettingsError(f"{path}: cannot be read: {error.strerror}") from None
+        raise SettingsError(f"{escaped(path)}: cannot be read: {error.strerror}") from None
+    except UnusableFile as error:
+        raise SettingsError(f"{escaped(path)}: cannot be read: {error}") from None
     except SettingsError as error:
-        raise SettingsError(f"{path}: {error}") from None
+        raise SettingsError(f"{escaped(path)}: {error}") from None
+    return NetworkFile(networks, read.before)
 
 
-def _read_if_changed(path: str, known: Signature) -> tuple[Networks, Signature] | None:
+def read_again(path: str, known: NetworkFile) -> NetworkFile:
+    """The file at `path` as it is now: `known` if it has not changed.  Does not raise."""
     try:
-        if _signature(os.stat(path)) == known:
-            return None
-    except OSError as error:
-        raise SettingsError(f"{path}: cannot be read: {error.strerror}") from None
-    return read_file(path)
+        if signature_of(path) == known.signature:
+            return known
+    except OSError:
+        # The read says why.
+        pass
+    try:
+        return read_file(path)
+    except SettingsError as error:
+        return NetworkFile(known.networks, known.signature, str(error))
 
 
-def _signature(status: os.stat_result) -> Signature:
-    return (status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns)
+def access_of(settings: ListenerSettings, files: Mapping[str, NetworkFile]) -> Access:
+    """The lists that `settings` of a listener say, whose files have what `files` say."""
+
+    def union(networks: Sequence[str], paths: Iterable[str]) -> Networks:
+        found = Networks(networks)
+        for path in paths:
+            found |= files[path].networks
+        return found
+
+    allow = None
+    if settings.allow or settings.allow_files:
+        allow = union(settings.allow, settings.allow_files)
+    return Access(allow, union(settings.deny, settings.deny_files))
+
+
+@frozen
+class Look:
+    """What a look at the files of a listener found; `access` is ``None`` if nothing changed."""
+
+    files: dict[str, NetworkFile]
+    access: Access | None
+
+
+def look_at(settings: ListenerSettings, known: Mapping[str, NetworkFile]) -> Look:
+    """Look whether a file that is `known` has changed.  Blocks: call this in a thread."""
+    files = {path: read_again(path, file) for path, file in known.items()}
+    changed = any(file.networks is not known[path].networks for path, file in files.items())
+    return Look(files, access_of(settings, files) if changed else None)
 
 
 class AccessOfListener:
@@ -89,25 +120,15 @@ class AccessOfListener:
         self._settings = settings
         self._changed = changed
         self._files = {
-            path: _File(path, *read_file(path))
-            for path in (*settings.allow_files, *settings.deny_files)
+            path: read_file(path) for path in (*settings.allow_files, *settings.deny_files)
         }
         self._threads = Threads(reactor, "evproxy networks", 1)
         self._timer: IDelayedCall | None = None
+        self._looking: Deferred[Any] | None = None
 
     def access(self) -> Access:
         """The lists as they are now."""
-        settings = self._settings
-        allow = None
-        if settings.allow or settings.allow_files:
-            allow = self._union(settings.allow, settings.allow_files)
-        return Access(allow, self._union(settings.deny, settings.deny_files))
-
-    def _union(self, networks: Sequence[str], paths: Sequence[str]) -> Networks:
-        union = Networks(networks)
-        for path in paths:
-            union |= self._files[path].networks
-        return union
+        return access_of(self._settings, self._files)
 
     def start(self) -> None:
         """Watch the files."""
@@ -115,10 +136,13 @@ class AccessOfListener:
             self._timer = self._reactor.callLater(INTERVAL, self._due)
 
     def close(self) -> None:
-        """Watch the files no more."""
+        """Watch the files no more; `changed` is not called again."""
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
+        looking, self._looking = self._looking, None
+        if looking is not None:
+            looking.cancel()
 
     def _due(self) -> None:
         self._timer = None
@@ -126,25 +150,31 @@ class AccessOfListener:
         self.start()
 
     def look(self) -> None:
-        """Look now whether a file has changed, in a thread."""
-        for file in self._files.values():
-            reading = self._threads.call(partial(_read_if_changed, file.path, file.signature))
-            reading.result.addCallbacks(
-                self._read, self._failed, callbackArgs=(file,), errbackArgs=(file,)
-            )
+        """Look now whether a file has changed, in a thread, unless a look is not over yet."""
+        if self._looking is None:
+            work = partial(look_at, self._settings, self._files)
+            self._looking = self._threads.call(work).result
+            self._looking.addCallbacks(self._looked, self._not_looked)
 
-    def _read(self, found: tuple[Networks, Signature] | None, file: _File) -> None:
-        if found is None:
+    def _looked(self, found: Look) -> None:
+        self._looking = None
+        before, self._files = self._files, found.files
+        for path, file in found.files.items():
+            known = before[path]
+            if file.networks is not known.networks:
+                _log.info(
+                    "{path} has {count} networks now",
+                    path=escaped(path),
+                    count=len(file.networks),
+                )
+            elif file.fault and file.fault != known.fault:
+                _log.warn("the networks before stay: {fault}", fault=printable(file.fault))
+        if found.access is not None:
+            self._changed(found.access)
+
+    def _not_looked(self, failure: Failure) -> None:
+        if self._looking is None:
             return
-        file.networks, file.signature = found
-        file.fault = ""
-        _log.info(
-            "{path} has {count} networks now", path=printable(file.path), count=len(file.networks)
-        )
-        self._changed(self.access())
-
-    def _failed(self, failure: Failure, file: _File) -> None:
-        fault = failure.getErrorMessage()
-        if fault != file.fault:
-            file.fault = fault
-            _log.warn("the networks before stay: {fault}", fault=printable(fault))
+        self._looking = None
+        if failure.check(NoThread) is None:
+            _log.failure("The lists of networks could not be looked at", failure)

@@ -7,7 +7,6 @@ All of this reads files, so it may block: call it where nothing waits, or in a t
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
 from datetime import UTC, datetime
 from typing import Any
 
@@ -18,10 +17,14 @@ from cryptography.hazmat.primitives.asymmetric import ec, rsa
 from cryptography.hazmat.primitives.serialization import load_pem_private_key
 from OpenSSL import SSL
 
+from evproxy.engine.files import UnusableFile, read_whole
 from evproxy.errors import SettingsError
 from evproxy.escape import escaped
 
 DAY = 86400.0
+
+MOST_BYTES = 16 * 1024 * 1024
+"""The most bytes of a PEM file; the bundle of all public authorities has 0.2 MiB."""
 
 
 @frozen
@@ -83,7 +86,7 @@ def read_key(path: str) -> Any:
 
     :raises SettingsError: if there is none, or it needs a pass phrase.
     """
-    data = _content(path)
+    data = content_of(path)
     try:
         return load_pem_private_key(data, None)
     except TypeError:
@@ -98,19 +101,25 @@ def read_pem(path: str) -> list[x509.Certificate]:
 
     :raises SettingsError: if there is no such file, or no certificate in it.
     """
-    data = _content(path)
+    data = content_of(path)
     try:
         return x509.load_pem_x509_certificates(data)
     except ValueError:
         raise SettingsError(f"{escaped(path)}: there is no certificate in it, in PEM") from None
 
 
-def _content(path: str) -> bytes:
+def content_of(path: str) -> bytes:
+    """
+    The bytes of the PEM file at `path`, whatever they are.
+
+    :raises SettingsError: if it cannot be read.
+    """
     try:
-        with open(path, "rb") as file:
-            return file.read()
+        return read_whole(path, MOST_BYTES).data
     except OSError as error:
         raise SettingsError(f"{escaped(path)}: {os.strerror(error.errno or 0)}") from None
+    except UnusableFile as error:
+        raise SettingsError(f"{escaped(path)}: {error}") from None
 
 
 def names_of(certificate: x509.Certificate) -> tuple[str, ...]:
@@ -129,19 +138,6 @@ def names_of(certificate: x509.Certificate) -> tuple[str, ...]:
 def shown_date(seconds: float) -> str:
     """A day, as in ``2026-11-27``, of a time in seconds since 1970."""
     return datetime.fromtimestamp(seconds, UTC).strftime("%Y-%m-%d")
-
-
-def signature_of(paths: Sequence[str]) -> tuple[object, ...]:
-    """What is another once one of the files at `paths` was changed or replaced."""
-    return tuple(_signature(path) for path in paths)
-
-
-def _signature(path: str) -> object:
-    try:
-        status = os.stat(path)
-    except OSError as error:
-        return error.errno
-    return status.st_mtime_ns, status.st_size, status.st_ino, status.st_dev
 
 
 def why(error: SSL.Error) -> str:

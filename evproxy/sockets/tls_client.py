@@ -13,7 +13,7 @@ from evproxy.config.canonical import is_address
 from evproxy.errors import SettingsError
 from evproxy.escape import escaped
 from evproxy.settings import PoolTLS
-from evproxy.sockets.tls_certificates import read_certificate, why
+from evproxy.sockets.tls_certificates import content_of, read_certificate, why
 from evproxy.sockets.tls_channel import TLSChannel, TLSFault
 from evproxy.sockets.tls_profile import profiled
 from evproxy.sockets.tls_transport import Shaken, TLSTransport
@@ -73,7 +73,11 @@ class ClientTLS:
                 raise SettingsError(f"tls.certificate: {error}") from None
         if settings.ca:
             try:
+                # OpenSSL would wait for the writer of a FIFO.
+                content_of(settings.ca)
                 context.load_verify_locations(settings.ca)
+            except SettingsError as error:
+                raise SettingsError(f"tls.ca: {error}") from None
             except SSL.Error as error:
                 what = why(error) or "expected a file of PEM certificates"
                 raise SettingsError(f"tls.ca: {escaped(settings.ca)}: {what}") from None

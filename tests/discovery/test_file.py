@@ -99,7 +99,7 @@ async def test_unreadable(reactor: Any, tmp_path: Path, make: Any) -> None:
     told, discovery = watching(reactor, path)
     reason = await told.failure()
     discovery.stop()
-    assert reason.endswith(("it is not a file", f"it is longer than {SIZE_LIMIT} bytes"))
+    assert reason.endswith(("it is not a regular file", f"it is longer than {SIZE_LIMIT} bytes"))
 
 
 async def test_bad_item(reactor: Any, tmp_path: Path) -> None:

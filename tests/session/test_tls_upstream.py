@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -155,12 +157,17 @@ async def test_checks_shake_hands_as_sessions_do(
     assert await checked == verdict
 
 
+@pytest.mark.parametrize(
+    ("make", "fault"), [(Path.touch, "no certificate"), (os.mkfifo, "it is not a regular file")]
+)
 @pytest.mark.parametrize("key", ["ca", "certificate"])
-def test_files_of_a_pool_that_cannot_be_used(tmp_path: Path, key: str) -> None:
-    """One line names the key and the file."""
-    path = tmp_path / "empty.pem"
-    path.write_text("nothing")
-    with pytest.raises(SettingsError, match=rf"tls\.{key}: .*empty.pem"):
+def test_files_of_a_pool_that_cannot_be_used(
+    tmp_path: Path, key: str, make: Callable[[Path], None], fault: str
+) -> None:
+    """One line names the key and the file; nothing waits for the writer of a FIFO."""
+    path = tmp_path / "wrong.pem"
+    make(path)
+    with pytest.raises(SettingsError, match=rf"tls\.{key}: .*wrong.pem: .*({fault})"):
         ClientTLS(PoolTLS(ca=str(path)) if key == "ca" else PoolTLS(certificate=str(path)))
 
 

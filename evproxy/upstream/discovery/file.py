@@ -17,7 +17,6 @@ look like a shorter list.
 from __future__ import annotations
 
 import os
-import stat
 import time
 from collections.abc import Callable, Sequence
 from functools import partial
@@ -27,6 +26,7 @@ from attrs import frozen
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
+from evproxy.engine.files import Signature, UnusableFile, read_whole, signature_of
 from evproxy.engine.threads import NoThread, Threads
 from evproxy.model import UpstreamServer
 from evproxy.settings import Discover
@@ -51,8 +51,6 @@ clock of a file system may have a resolution of 10 ms (a kernel's jiffy).
 
 READERS = {".toml": ItemReader.toml_file, ".json": ItemReader.json_file}
 
-Signature = tuple[int, ...]
-
 _log = Logger()
 
 
@@ -69,32 +67,15 @@ def read_if_changed(path: str, known: Signature | None) -> Content | None:
     Read the file at `path`; ``None`` if its signature is still `known`.
 
     :raises OSError: if the file cannot be read.
-    :raises Unreadable: if it is not a regular file, or too long.
+    :raises UnusableFile: if it is not a regular file, or too long.
 
     Blocks: call this in threads only.
     """
-    if known is not None and signature_of(os.stat(path)) == known:
+    if known is not None and signature_of(path) == known:
         return None
-    with open(path, "rb", opener=open_at_once) as file:
-        before = os.fstat(file.fileno())
-        if not stat.S_ISREG(before.st_mode):
-            raise Unreadable("it is not a file")
-        data = file.read(SIZE_LIMIT + 1)
-        after = os.fstat(file.fileno())
-    if len(data) > SIZE_LIMIT:
-        raise Unreadable(f"it is longer than {SIZE_LIMIT} bytes")
-    settled = time.time() - after.st_mtime > SETTLED and signature_of(before) == signature_of(after)
-    return Content(data, signature_of(after) if settled else None)
-
-
-def open_at_once(path: str, flags: int) -> int:
-    """An opener for `open` that does not wait for the writer of a FIFO."""
-    return os.open(path, flags | os.O_NONBLOCK)
-
-
-def signature_of(status: os.stat_result) -> Signature:
-    """A value that differs if the file has changed, or is another file."""
-    return (status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns, status.st_ctime_ns)
+    read = read_whole(path, SIZE_LIMIT)
+    settled = time.time() - read.changed > SETTLED and read.before == read.after
+    return Content(read.data, read.after if settled else None)
 
 
 class FileDiscovery:
@@ -168,7 +149,7 @@ class FileDiscovery:
             return
         self._steps.pause(self._interval, self._check)
         self._signature = None
-        if failure.check(OSError, Unreadable, NoThread) is None:
+        if failure.check(OSError, UnusableFile, NoThread) is None:
             _log.failure("reading a file failed with an unexpected error", failure=failure)
         self._announcer.unusable(self._shown(reason_of(failure)))
 
