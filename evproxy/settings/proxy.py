@@ -1,0 +1,66 @@
+"""
+All settings of one proxy.
+"""
+
+from __future__ import annotations
+
+from attrs import field, frozen
+
+from evproxy.config.declare import setting
+from evproxy.config.rules import MOST_SESSIONS, Choice, Many, Whole
+from evproxy.config.tables import NamedTables, Table
+from evproxy.settings.access_log import AccessLogSettings
+from evproxy.settings.listener import ListenerSettings
+from evproxy.settings.pool import POOL_NAME, PoolSettings
+from evproxy.settings.timeouts import Keepalive, Timeouts
+
+RELAYS = ("auto", "stream", "socket")
+"""``auto``: the socket relay where possible, else the stream relay.  ``stream``: always the
+stream relay.  ``socket``: like ``auto``, but evproxy does not start without epoll."""
+
+
+@frozen
+class Settings:
+    """All settings of one `evproxy.ProxyService`."""
+
+    listeners: tuple[ListenerSettings, ...] = setting(
+        Many("an array of tables", Table(ListenerSettings)),
+        "Where clients connect: [one table](#listeners) for each listener, at least one.",
+        default=(ListenerSettings(),),
+        default_shown="required",
+    )
+    pools: tuple[PoolSettings, ...] = setting(
+        NamedTables(PoolSettings, POOL_NAME),
+        "Which servers get the sessions: [one table](#poolsname) for each pool, under its name, "
+        "at least one.",
+        default=(),
+        default_shown="required",
+    )
+    timeouts: Timeouts = setting(
+        Table(Timeouts),
+        "The [timeouts](#timeouts) of sessions.",
+        default=Timeouts(),
+        default_shown="its defaults",
+    )
+    keepalive: Keepalive = field(factory=Keepalive)
+    max_sessions: int = setting(
+        Whole(0, MOST_SESSIONS),
+        "The most sessions at once, over all listeners. At the bound, evproxy stops accepting "
+        "until a session ends. 0: a bound that follows from the limit on open files.",
+        default=0,
+        option="max-sessions",
+    )
+    relay: str = setting(
+        Choice(RELAYS),
+        "What moves the bytes. `auto`: the fast socket relay between plain sockets, the stream "
+        "relay for everything else. `socket`: the same, but evproxy does not start without epoll. "
+        "`stream`: the stream relay for everything.",
+        default="auto",
+        option="relay",
+    )
+    access_log: AccessLogSettings = setting(
+        Table(AccessLogSettings),
+        "Where the end of each session is [logged](#access_log).",
+        default=AccessLogSettings(),
+        default_shown="its defaults",
+    )
