@@ -4,7 +4,7 @@ All settings of one proxy.
 
 from __future__ import annotations
 
-from attrs import field, frozen
+from attrs import frozen
 
 from evproxy.config.declare import setting
 from evproxy.config.rules import MOST_SESSIONS, Choice, Many, Whole
@@ -42,7 +42,7 @@ class Settings:
         default=Timeouts(),
         default_shown="its defaults",
     )
-    keepalive: Keepalive = field(factory=Keepalive)
+    keepalive: Keepalive = Keepalive()
     max_sessions: int = setting(
         Whole(0, MOST_SESSIONS),
         "The most sessions at once, over all listeners. At the bound, evproxy stops accepting "
