@@ -63,6 +63,16 @@ class Dialer(Protocol):
         """
 
 
+@runtime_checkable
+class HeaderDialer(Dialer, Protocol):
+    """A dialer that can send bytes before a handshake of its own: a PROXY header."""
+
+    def connect_after(
+        self, header: bytes, factory: ClientFactory, timeout: float, sockets: PlainConnector
+    ) -> IConnector:
+        """Like `Dialer.connect`; the server gets `header` before the handshake begins."""
+
+
 class Server(Candidate, Protocol):
     """An upstream server, as a connecting session sees it."""
 

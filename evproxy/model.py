@@ -129,6 +129,7 @@ class ConnectionInfo:
 
     Behind a PROXY header, they are the address of the client in the header.  `header` is then the
     header, and `via` is the address of the proxy that sent the header: ``HOST:PORT``.
+    `header_inside_tls`: the header came inside TLS, so `tls` and `server_name` are about the proxy.
 
     `server_name` is the name that a TLS client asks for (SNI), if evproxy ends its TLS or a router
     has looked at that.  `tls` is what is known of TLS that evproxy ends.
@@ -141,6 +142,7 @@ class ConnectionInfo:
     header: ProxyHeader | None = None
     server_name: str = ""
     tls: TLSFacts | None = None
+    header_inside_tls: bool = False
 
 
 @frozen(slots=True)

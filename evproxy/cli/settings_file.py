@@ -29,7 +29,7 @@ from evproxy.upstream.address import check_upstream
 from evproxy.upstream.pool.parts import discoveries_on, probes_on
 from evproxy.upstream.probes.header import check_header
 from evproxy.upstream.probes.probe import check_probe
-from evproxy.upstream.tls_dialer import check_tls
+from evproxy.upstream.tls_dialer import tls_name
 
 SIZE_LIMIT = 16 * 1024 * 1024
 """The most bytes that a configuration file may have."""
@@ -107,10 +107,7 @@ def pool_problems(pool: PoolSettings) -> Iterator[str]:
     ]
     if pool.tls is not None:
         attempts.append(partial(ClientTLS, pool.tls))
-        attempts += [
-            partial(check_tls, pool.tls, server, pool.send_proxy_protocol)
-            for server in pool.upstreams
-        ]
+        attempts += [partial(tls_name, pool.tls, server) for server in pool.upstreams]
     if pool.health_check is not None:
         attempts.append(partial(probes_on(reactor), pool.health_check))
         attempts += [

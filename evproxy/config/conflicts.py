@@ -22,7 +22,7 @@ from evproxy.config.declare import keys_of
 from evproxy.config.impossible import impossible
 from evproxy.config.problems import Path, Problem, did_you_mean, listed, quoted, shown_path
 from evproxy.config.reading import Reading
-from evproxy.config.tls import pool_tls_conflicts, tls_conflicts
+from evproxy.config.tls import pool_tls_conflicts, tls_conflicts, tls_within_tls
 from evproxy.policy.sources import Sources, source_fault
 from evproxy.settings import (
     CHECK_KINDS,
@@ -85,6 +85,7 @@ def _listener_conflicts(document: Table, directory: str) -> Iterator[Problem]:
         if isinstance(pools, dict) and pools:
             yield from _pool_choice(("listeners", index, "pool"), entry, list(pools))
         yield from _route_conflicts(("listeners", index), entry, pools)
+        yield from tls_within_tls(("listeners", index, "preread"), entry, pools)
 
 
 def _route_conflicts(path: Path, listener: Table, pools: object) -> Iterator[Problem]:

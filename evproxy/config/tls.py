@@ -26,6 +26,16 @@ def listener_tls_fault(description: str) -> str | None:
 def tls_conflicts(path: Path, listener: dict[str, Any]) -> Iterator[Problem]:
     """The problems of the table `tls` of `listener`, if there is one, at `path`."""
     tls, listen = listener.get("tls"), listener.get("listen", DEFAULT_LISTEN)
+    if listener.get("inside_tls") is True:
+        why = ""
+        if not listener.get("accept_proxy_protocol_from"):
+            why = "it has no effect without accept_proxy_protocol_from"
+        elif tls is None:
+            why = "it has no effect without tls"
+        elif listener.get("preread"):
+            why = "clients of this preread begin TLS after their first message"
+        if why:
+            yield Problem((*path[:-1], "inside_tls"), why)
     if not isinstance(tls, dict):
         return
     fault = listener_tls_fault(listen) if isinstance(listen, str) else None
@@ -37,6 +47,25 @@ def tls_conflicts(path: Path, listener: dict[str, Any]) -> Iterator[Problem]:
     if tls.get("client_ca") and not asks:
         why = 'it has no effect without client_certificate = "optional" or "required"'
         yield Problem((*path, "client_ca"), why)
+
+
+def tls_within_tls(path: Path, listener: dict[str, Any], pools: object) -> Iterator[Problem]:
+    """
+    The problem of a `preread` at `path` that passes TLS of clients on to pools with TLS.
+
+    :param pools: the pools of the file by name, if it has any.
+    """
+    if not listener.get("preread") or listener.get("tls") or not isinstance(pools, dict):
+        return
+    routes = listener.get("routes", [])
+    to = [route.get("pool") for route in routes if isinstance(route, dict)]
+    to.append(listener.get("pool", next(iter(pools)) if len(pools) == 1 else None))
+    for name in to:
+        pool = pools.get(name) if isinstance(name, str) else None
+        if isinstance(pool, dict) and pool.get("tls"):
+            why = f"pools.{name} has tls, and would get the TLS of clients inside its own"
+            yield Problem(path, f"{why}: give the listener tls, too")
+            return
 
 
 def pool_tls_conflicts(path: Path, pool: dict[str, Any]) -> Iterator[Problem]:

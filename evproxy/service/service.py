@@ -272,6 +272,7 @@ class ProxyService(Service):
             accept_proxy_protocol_from=listener.accept_proxy_protocol_from,
             tls=self._tls(listener),
             tls_by_router=bool(listener.preread),
+            inside_tls=listener.inside_tls,
             admission=self.admission,
             plane=self.plane,
             hub=self._hub,

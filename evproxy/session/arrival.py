@@ -72,7 +72,7 @@ class ArrivalContext:
     `is_proxy` says whether the client with an address must send a PROXY header; ``None``: nobody.
     `entry` decides who gets a session; ``None``: everyone.
     `tls` begins TLS with clients; ``None``: evproxy ends none.  `tls_by_router`: the router says
-    when.
+    when.  `header_inside_tls`: the PROXY header comes after the handshake.
     """
 
     pool: Pool | None = None
@@ -81,6 +81,7 @@ class ArrivalContext:
     entry: Entry | None = None
     tls: ServerTLS | None = None
     tls_by_router: bool = False
+    header_inside_tls: bool = False
 
     @property
     def asks_nothing(self) -> bool:
@@ -114,14 +115,13 @@ class Arrival:
 
     def begin(self) -> None:
         """Read the client's PROXY header, if it must send one; then let it in, or refuse it."""
-        info, is_proxy = self._session.info, self._context.is_proxy
-        if is_proxy is not None and is_proxy(info.peer_host, info.peer_port):
-            self._session.wait_for_client()
-            self._inspection.look(
-                HeaderReader(), "its PROXY header", self._header_read, self._malformed
-            )
-        else:
+        context, info = self._context, self._session.info
+        if context.is_proxy is None or not context.is_proxy(info.peer_host, info.peer_port):
             self._enter()
+        elif context.header_inside_tls and context.tls is not None:
+            self._begin_tls(context.tls, self._read_header)
+        else:
+            self._read_header()
 
     @property
     def wanted(self) -> str:
@@ -149,6 +149,12 @@ class Arrival:
 
     # The steps, in their order.
 
+    def _read_header(self) -> None:
+        self._session.wait_for_client()
+        self._inspection.look(
+            HeaderReader(), "its PROXY header", self._header_read, self._malformed
+        )
+
     def _header_read(self, found: tuple[ProxyHeader, int]) -> None:
         header, size = found
         self._intake.take(size)
@@ -170,8 +176,9 @@ class Arrival:
                 self._refuse(f"the client is refused: {admitted.value}")
                 return
             self._session.admitted = admitted
-        if context.tls is not None and not context.tls_by_router:
-            self._begin_tls(context.tls, self._choose_pool)
+        tls = None if context.tls_by_router else context.tls
+        if tls is not None and self._session.info.tls is None:
+            self._begin_tls(tls, self._choose_pool)
         else:
             self._choose_pool()
 

@@ -22,6 +22,7 @@ from twisted.python.failure import Failure
 from evproxy.errors import EvproxyError, NoServerAvailable, Shortage
 from evproxy.escape import escaped, printable
 from evproxy.interfaces import (
+    HeaderDialer,
     PlainConnector,
     Pool,
     PoolSession,
@@ -87,6 +88,7 @@ class Connecting:
 
     `attempt`: the client factory of the attempt under way; ``None`` if there is no attempt.  The
     client factory sets this attribute itself.
+    `header_sent`: whether the dialer sends the PROXY header, before a handshake.
 
     :param context: what the sessions of the listener share.
     :param session: the session to connect.
@@ -106,6 +108,7 @@ class Connecting:
         "_tried",
         "_waiter",
         "attempt",
+        "header_sent",
         "session",
     )
 
@@ -120,6 +123,7 @@ class Connecting:
         self._tried: tuple[Server, ...] = ()
         self._waiter: Waiter | None = None
         self._looping = self._short = self._stopped = False
+        self.header_sent = False
 
     def find(self) -> None:
         """Try the pool's current candidates, except the servers that were tried before."""
@@ -185,7 +189,7 @@ class Connecting:
             self._context.clock,
             upstream,
             session.opening,
-            session.preamble(),
+            b"" if self.header_sent else session.preamble(),
             self._pool.connect_timeout,
             partial(self._finish, upstream),
             partial(self._not_opened, attempt),
@@ -220,9 +224,7 @@ class Connecting:
                 session.server = server
                 pool.claim(server, session)
                 self._began = context.clock.seconds()
-                connector = server.dialer.connect(
-                    context.upstream_factory(self), pool.connect_timeout, context.sockets
-                )
+                connector = self._connect(server)
                 # The attempt may have ended before `connect` returned.
                 if self.attempt is not None:
                     self._connector = connector
@@ -230,6 +232,15 @@ class Connecting:
             self._looping = False
         if session.server is None and not self._stopped:
             self._no_candidate()
+
+    def _connect(self, server: Server) -> IConnector:
+        context, dialer, timeout = self._context, server.dialer, self._pool.connect_timeout
+        self.header_sent = bool(server.proxy_version) and isinstance(dialer, HeaderDialer)
+        factory = context.upstream_factory(self)
+        if not self.header_sent:
+            return dialer.connect(factory, timeout, context.sockets)
+        assert isinstance(dialer, HeaderDialer)
+        return dialer.connect_after(self.session.preamble(), factory, timeout, context.sockets)
 
     def _no_candidate(self) -> None:
         pool, session = self._pool, self.session

@@ -77,6 +77,7 @@ class ProxyFactory(Factory):
         `ListenerSettings`.
     :param tls: begins TLS with clients; ``None``: evproxy ends none.
     :param tls_by_router: whether the router says when TLS begins.
+    :param inside_tls: whether PROXY headers come inside TLS.
     :param admission: counts sessions; the factories of a service share it, as they do `plane`.
     :param plane: makes sockets and joins them.
     :param hub: calls the observers; used in place of `observers` and `troubles`.
@@ -102,6 +103,7 @@ class ProxyFactory(Factory):
         accept_proxy_protocol_from: Sequence[str] = (),
         tls: ServerTLS | None = None,
         tls_by_router: bool = False,
+        inside_tls: bool = False,
         admission: Admission | None = None,
         plane: DataPlane | None = None,
         hub: Hub | None = None,
@@ -132,6 +134,7 @@ class ProxyFactory(Factory):
                 entry=entry,
                 tls=tls,
                 tls_by_router=tls_by_router,
+                header_inside_tls=inside_tls,
             ),
             connects=ConnectContext(
                 clock=reactor,

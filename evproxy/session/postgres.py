@@ -16,7 +16,7 @@ from typing import Any, Protocol, runtime_checkable
 
 from twisted.internet.defer import Deferred
 
-from evproxy.errors import HandshakeFailed, Refused
+from evproxy.errors import Refused
 from evproxy.interfaces import Pool, Router
 from evproxy.relay.stages import PassThrough, Stage
 from evproxy.session.inspection import Inspection
@@ -30,6 +30,7 @@ from evproxy.wire.postgres import (
     SslRequest,
     StartReader,
     Startup,
+    agrees_to_tls,
 )
 
 _ACCEPTED, _NOT_SUPPORTED = b"S", b"N"
@@ -44,17 +45,8 @@ class TlsOpening:
     request = SSL_REQUEST
 
     def answered(self, data: bytes) -> bool:
-        """
-        Whether the server has agreed.
-
-        :raises HandshakeFailed: if it has not, or sent more than its answer, which nobody may
-            before TLS begins (CVE-2021-23222).
-        """
-        if data[:1] != _ACCEPTED:
-            raise HandshakeFailed(f"the server has no TLS: it answers SSLRequest with {data[:1]!r}")
-        if data != _ACCEPTED:
-            raise HandshakeFailed("the server sent more than its answer to SSLRequest")
-        return True
+        """See `agrees_to_tls`."""
+        return agrees_to_tls(data)
 
 
 @runtime_checkable

@@ -66,6 +66,7 @@ def behind(header: ProxyHeader, info: ConnectionInfo) -> ConnectionInfo:
     via = host_and_port(info.peer_host, info.peer_port) if info.peer_port else info.peer_host
     if header.local or (pair := header.inet_pair() or header.unix_pair()) is None:
         return evolve(info, via=via, header=header)
+    info = evolve(info, header_inside_tls=info.tls is not None)
     source, _ = pair
     if isinstance(source, UnixAddress):
         path = path_text(source.path)
@@ -81,7 +82,8 @@ def header_for(version: int, info: ConnectionInfo, host: Any, unique_id: str) ->
     The header has the addresses and the TLVs from the header of the client's proxy, if there is
     one.  It also has the client's server name (SNI) and the unique id, unless the proxy sent them.
     If the proxy sent a ``LOCAL`` header, which describes no client, the addresses of the socket are
-    used.
+    used.  If the header came inside TLS, that TLS is the proxy's, and only the proxy knows of the
+    client's.
 
     :param version: 1 or 2; only version 2 has TLVs.
     :param host: evproxy's address on the client's connection, as Twisted has it.
@@ -96,10 +98,13 @@ def header_for(version: int, info: ConnectionInfo, host: Any, unique_id: str) ->
         tlvs = info.header.tlvs
     known = dict(tlvs)
     own: list[Tlv] = [(TlvType.UNIQUE_ID, unique_id.encode())]
-    if info.server_name:
-        own.append((TlvType.AUTHORITY, info.server_name.encode()))
-    if info.tls is not None:
-        own += _of_tls(info.tls)
+    server_name, tls = info.server_name, info.tls
+    if info.header_inside_tls:
+        server_name, tls = "", None
+    if server_name:
+        own.append((TlvType.AUTHORITY, server_name.encode()))
+    if tls is not None:
+        own += _of_tls(tls)
         # What came in before TLS is not about this TLS.
         known.pop(TlvType.SSL, None)
         tlvs = tuple(each for each in tlvs if each[0] != TlvType.SSL)

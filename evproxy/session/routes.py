@@ -125,9 +125,10 @@ class _Told:
 
 def certificate_of(client: Client) -> str:
     """The common name in the client's verified certificate, empty if there is none."""
-    if client.info.tls is not None and client.info.tls.client_name:
-        return client.info.tls.client_name
-    header = client.info.header
+    info = client.info
+    if info.tls is not None and info.tls.client_name and not info.header_inside_tls:
+        return info.tls.client_name
+    header = info.header
     ssl = header.tlvs.ssl if header is not None else None
     return (ssl.common_name or "") if ssl is not None and ssl.certificate_verified else ""
 

@@ -223,14 +223,15 @@ class Session:
         assert intake is not None
         self.connect_time = now - self.started
         self.error = ""
-        self._connecting = self.intake = None
+        connecting, self._connecting, self.intake = self._connecting, None, None
+        assert connecting is not None
         assert self.phase in _BEFORE_RELAYING
         self.phase = _RELAYING
         try:
             pool.connected(server, seconds)
             self._bucket = context.deadlines.add(self, now, context.first_look)
             received = b"".join(intake.chunks) if intake.chunks else b""
-            if server.proxy_version and self.opening is None:
+            if server.proxy_version and self.opening is None and not connecting.header_sent:
                 received = self.preamble() + received
             stages = [make(pool, server.name) for make in self.stages] if self.stages else ()
             paces = NO_PACES if self.admitted is None else self.admitted.paces()

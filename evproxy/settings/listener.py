@@ -12,6 +12,7 @@ from evproxy.config.rules import (
     MOST_SESSIONS,
     Choice,
     FilePath,
+    Flag,
     Judged,
     Many,
     Matching,
@@ -90,6 +91,11 @@ class ListenerSettings:
         "takes the client's address from it. It looks for no header from anybody else. `unix`: "
         "the clients of a UNIX socket.",
         default=(),
+    )
+    inside_tls: bool = setting(
+        Flag(),
+        "Whether the PROXY header comes inside `tls`, after the handshake, and not before TLS.",
+        default=False,
     )
     tls: ListenerTLS | None = setting(
         Table(ListenerTLS),

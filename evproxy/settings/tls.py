@@ -45,6 +45,12 @@ class PoolTLS:
         "The protocols (ALPN) that evproxy offers. Empty: it offers none.",
         default=(),
     )
+    starttls: str = setting(
+        Choice(("", "postgres")),
+        "The protocol whose servers are asked for TLS before it begins: evproxy sends an "
+        "SSLRequest to PostgreSQL servers. Empty: TLS begins at once.",
+        default="",
+    )
     insecure_skip_verify: bool = setting(
         Flag(),
         "Whether evproxy takes any certificate. Then it cannot tell a server from an attacker.",

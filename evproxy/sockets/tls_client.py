@@ -32,6 +32,10 @@ VERIFY_ERRORS = {
 """The common errors of OpenSSL's ``X509_V_ERR_*`` (``openssl/x509_vfy.h``)."""
 
 
+MOST_NAMES = 1024
+"""The most names of servers for which a session to resume is kept; the oldest goes first."""
+
+
 class Expected:
     """
     Verifies that the server of one connection is `name`.
@@ -115,7 +119,11 @@ class ClientTLS:
 
         def over(error: OSError | None) -> None:
             if error is None:
+                # The name moves to the end.
+                self._last.pop(name, None)
                 self._last[name] = connection
+                if len(self._last) > MOST_NAMES:
+                    del self._last[next(iter(self._last))]
             shaken(TLSFault(expected.fault) if error is not None and expected.fault else error)
 
         return TLSTransport(transport, TLSChannel(sock, connection), over)

@@ -1,23 +1,28 @@
-"""Connects to an upstream server with TLS: the handshake is part of the connect."""
+"""
+Connects to an upstream server with TLS: the handshake is part of the connect.
+
+Before the handshake, the server may get a PROXY header, and a request for TLS in its own protocol.
+"""
 
 from __future__ import annotations
 
 from typing import Any
 
 from twisted.internet.interfaces import IAddress, IConnector, IDelayedCall
-from twisted.internet.protocol import ClientFactory, Protocol
+from twisted.internet.protocol import ClientFactory, Protocol, connectionDone
 from twisted.python.failure import Failure
 
 from evproxy.errors import ConnectTimeout, HandshakeFailed, SettingsError
 from evproxy.escape import escaped
 from evproxy.interfaces import Dialer, PlainConnector
-from evproxy.model import UpstreamServer, proxy_version
+from evproxy.model import UpstreamServer
 from evproxy.settings import PoolTLS
 from evproxy.sockets.tls_client import ClientTLS
 from evproxy.sockets.tls_transport import TLSTransport
 from evproxy.sockets.transport import SocketTransport
 from evproxy.upstream.address import host_of, parse_upstream, without_zone
 from evproxy.upstream.dialers import Attempt
+from evproxy.wire.postgres import SSL_REQUEST, agrees_to_tls
 
 
 def tls_name(settings: PoolTLS, server: UpstreamServer) -> str:
@@ -36,19 +41,9 @@ def tls_name(settings: PoolTLS, server: UpstreamServer) -> str:
     return name.removesuffix(".")
 
 
-def check_tls(settings: PoolTLS, server: UpstreamServer, pool_version: int) -> None:
-    """
-    Check that TLS can be started to `server`.
-
-    :param pool_version: the version of the PROXY header for servers that have none of their own.
-    :raises SettingsError: if it cannot; the message says why, with the key's name.
-    """
-    tls_name(settings, server)
-    if proxy_version(server, pool_version):
-        raise SettingsError(
-            f"send_proxy_protocol: {server.endpoint} would get the header inside TLS, "
-            "where no server expects it"
-        )
+def request_before(settings: PoolTLS) -> bytes:
+    """What asks the servers for TLS, in the protocol of `starttls`; empty: nothing."""
+    return SSL_REQUEST if settings.starttls == "postgres" else b""
 
 
 class TLSDialer:
@@ -59,41 +54,90 @@ class TLSDialer:
     :param dialer: connects a plain socket.
     :param tls: begins TLS.
     :param name: who the server must be.
+    :param request: what asks the server for TLS, which `agrees_to_tls` must find accepted; empty:
+        TLS begins at once.
     """
 
-    def __init__(self, reactor: Any, dialer: Dialer, tls: ClientTLS, name: str) -> None:
+    def __init__(
+        self, reactor: Any, dialer: Dialer, tls: ClientTLS, name: str, request: bytes = b""
+    ) -> None:
         self._reactor = reactor
         self._dialer = dialer
         self._tls = tls
         self._name = name
+        self._request = request
 
     def connect(
         self, factory: ClientFactory, timeout: float, sockets: PlainConnector
     ) -> IConnector:
-        attempt = TLSAttempt(factory, self._tls, self._name)
+        return self.connect_after(b"", factory, timeout, sockets)
+
+    def connect_after(
+        self, header: bytes, factory: ClientFactory, timeout: float, sockets: PlainConnector
+    ) -> IConnector:
+        """See `evproxy.interfaces.HeaderDialer`."""
+        attempt = TLSAttempt(factory, self._tls, self._name, header, self._request)
         attempt.start(self._reactor, self._dialer, timeout, sockets)
         return attempt
 
 
-class _Shaking(Protocol):
-    """Has the connection until the handshake is over."""
+class _Preparing(Protocol):
+    """Has the connection until the handshake is over; sends what the server gets before that."""
 
     def __init__(self, attempt: TLSAttempt) -> None:
         self._attempt = attempt
 
     def connectionMade(self) -> None:
-        self._attempt.connected(self.transport)
+        self._attempt.connected(self, self.transport)
+
+    def send(self, data: bytes) -> None:
+        """Send `data`, and report it when the kernel has all of it."""
+        transport: Any = self.transport
+        transport.registerProducer(self, True)
+        transport.write(data)
+        if not transport.unsent:
+            self.resumeProducing()
+
+    def resumeProducing(self) -> None:
+        """Everything is sent."""
+        transport: Any = self.transport
+        transport.unregisterProducer()
+        self._attempt.sent()
+
+    def pauseProducing(self) -> None:
+        """There is nothing more to send."""
+
+    def stopProducing(self) -> None:
+        """The connection is lost."""
+
+    def dataReceived(self, data: bytes) -> None:
+        self._attempt.received(data)
+
+    def connectionLost(self, reason: Failure = connectionDone) -> None:
+        self._attempt.lost()
 
 
 class TLSAttempt(Attempt, ClientFactory):
-    """One attempt of a `TLSDialer`; also the client factory of the plain connect."""
+    """
+    One attempt of a `TLSDialer`; also the client factory of the plain connect.
+
+    :param factory: gets the connection after the handshake.
+    :param tls, name, request: see `TLSDialer`.
+    :param header: what the server gets first.
+    """
 
     noisy = False
 
-    def __init__(self, factory: ClientFactory, tls: ClientTLS, name: str) -> None:
+    def __init__(
+        self, factory: ClientFactory, tls: ClientTLS, name: str, header: bytes, request: bytes
+    ) -> None:
         super().__init__(factory)
         self._tls = tls
         self._name = name
+        self._header = header
+        self._request = request
+        self._answer = b""
+        self._plain: SocketTransport | None = None
         self._connector: IConnector | None = None
         self._transport: TLSTransport | None = None
         self._timer: IDelayedCall | None = None
@@ -109,22 +153,59 @@ class TLSAttempt(Attempt, ClientFactory):
 
     def buildProtocol(self, addr: IAddress | None) -> Any:
         self._address = addr
-        return _Shaking(self)
+        return _Preparing(self)
 
     def clientConnectionFailed(self, connector: IConnector, reason: Failure) -> None:
         self._fail(reason)
 
-    def connected(self, transport: Any) -> None:
-        """The plain connection is made: shake hands on it."""
+    def connected(self, protocol: _Preparing, transport: Any) -> None:
+        """The plain connection is made: send what comes before the handshake."""
         if self._over:
             transport.abortConnection()
         elif isinstance(transport, SocketTransport):
-            self._transport = self._tls.secured(transport, self._name, self._shaken)
-            # A near server may answer before this returns.
-            self._transport.start()
+            self._plain = transport
+            before = self._header + self._request
+            if before:
+                protocol.send(before)
+            else:
+                self._shake()
         else:
             transport.abortConnection()
             self._fail(Failure(HandshakeFailed("TLS needs epoll, which this system has not")))
+
+    def sent(self) -> None:
+        """The server will get all that comes before the handshake."""
+        if not (self._over or self._request):
+            self._shake()
+
+    def received(self, data: bytes) -> None:
+        """The server sent `data` before the handshake."""
+        if self._over:
+            return
+        self._answer += data
+        try:
+            if not self._request:
+                raise HandshakeFailed("the server sent bytes before TLS began")
+            if agrees_to_tls(self._answer):
+                self._shake()
+        except HandshakeFailed as error:
+            self._give_up(error)
+
+    def lost(self) -> None:
+        """The connection is lost."""
+        self._give_up(HandshakeFailed("the connection was lost before TLS began"))
+
+    def _give_up(self, error: HandshakeFailed) -> None:
+        if not self._over:
+            assert self._plain is not None
+            self._fail(Failure(error))
+            self._plain.abortConnection()
+
+    def _shake(self) -> None:
+        assert self._plain is not None
+        self._transport = self._tls.secured(self._plain, self._name, self._shaken)
+        # A near server may answer before this returns.
+        self._transport.start()
 
     # How it ends.
 
@@ -154,7 +235,11 @@ class TLSAttempt(Attempt, ClientFactory):
 
     def _timed_out(self, timeout: float) -> None:
         self._timer = None
-        where = "" if self._transport is None else " in the TLS handshake"
+        where = ""
+        if self._transport is not None:
+            where = " in the TLS handshake"
+        elif self._plain is not None and self._request:
+            where = ", before the server's answer to SSLRequest"
         self._stop()
         error = ConnectTimeout(f"timed out after {timeout:g} s{where}")
         self.factory.clientConnectionFailed(self, Failure(error))
@@ -165,8 +250,9 @@ class TLSAttempt(Attempt, ClientFactory):
 
     def _stop(self) -> None:
         self._end()
-        if self._transport is not None:
-            self._transport.abortConnection()
+        connection = self._transport or self._plain
+        if connection is not None:
+            connection.abortConnection()
         elif self._connector is not None:
             self._connector.stopConnecting()
 

@@ -15,7 +15,7 @@ from typing import Final
 
 from attrs import field, frozen
 
-from evproxy.errors import PostgresError
+from evproxy.errors import HandshakeFailed, PostgresError
 from evproxy.escape import printable
 
 SIZE_LIMIT: Final = 10_004
@@ -36,6 +36,7 @@ The server answers one byte, ``S`` or ``N``.  Whatever else came with or before 
 by an attacker (CVE-2021-23214, CVE-2021-23222).
 """
 
+_AGREED = b"S"
 _LENGTH = 4
 _HEADER = 8
 _MESSAGE_HEADER = 5
@@ -48,6 +49,24 @@ _TLS_HANDSHAKE = b"\x16"
 _BACKEND_KEY_DATA = b"K"
 _BEFORE_THE_KEY = (b"R", b"S", b"N", b"v")
 """Authentication, ParameterStatus, NoticeResponse, NegotiateProtocolVersion."""
+
+
+def agrees_to_tls(answer: bytes) -> bool:
+    """
+    Whether a server agrees to TLS, by `answer`, all that it has sent after an SSLRequest.
+
+    False: it has sent nothing yet.
+
+    :raises HandshakeFailed: if it does not agree, or sent more than its answer, which nobody may
+        before TLS begins (CVE-2021-23222).
+    """
+    if not answer:
+        return False
+    if answer[:1] != _AGREED:
+        raise HandshakeFailed(f"the server has no TLS: it answers SSLRequest with {answer[:1]!r}")
+    if answer != _AGREED:
+        raise HandshakeFailed("the server sent more than its answer to SSLRequest")
+    return True
 
 
 @frozen

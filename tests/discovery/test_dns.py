@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 import signal
 import socket
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 from random import Random
@@ -30,13 +30,6 @@ from tests.support.real_servers import RealServers, free_port
 
 OFTEN = 0.05
 """The lower bound between look-ups: all records' time to live is 0."""
-
-
-@pytest.fixture
-def real_servers() -> Iterator[RealServers]:
-    made = RealServers()
-    yield made
-    made.end()
 
 
 def watching(

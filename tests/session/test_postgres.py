@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import importlib
-import os
 import signal
 import subprocess
 import time
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +21,7 @@ from tests.support.peers import RESET, Peer, turn
 from tests.support.programs import requires_module, requires_program, said
 from tests.support.real_servers import RealServers, free_port
 from tests.support.routed import Routed
-from tests.support.server_kinds import postgresql
+from tests.support.server_kinds import postgresql, with_tls
 from tests.support.tls import TLSPeer, context_of
 
 pytestmark = pytest.mark.deadline(60)
@@ -219,14 +217,6 @@ async def test_a_cancel(routed: Routed) -> None:
     assert got == "default"
 
 
-@pytest.fixture
-def real_servers() -> Iterator[RealServers]:
-    """Makes real servers, and ends them after the test."""
-    servers = RealServers()
-    yield servers
-    servers.end()
-
-
 async def databases(
     routed: Routed,
     real_servers: RealServers,
@@ -236,13 +226,7 @@ async def databases(
     """Start PostgreSQL with TLS as the server of ``tls`` and ``tenant``; where evproxy listens."""
     port = free_port()
     server = postgresql(real_servers, port)
-    data = server.directory / "data"
-    for name in ("server.crt", "server.key"):
-        (data / name).write_text(Path(certificates.pem).read_text())
-        (data / name).chmod(0o600)
-        os.chown(data / name, data.stat().st_uid, data.stat().st_gid)
-    with (data / "postgresql.conf").open("a") as file:
-        file.write("ssl = on\n")
+    with_tls(server, Path(certificates.pem))
     await server.started(routed.reactor, port)
     routed.start(listener, ports={"tls": port, "tenant": port, "default": port})
     address: Any = routed.service.addresses[0]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -47,14 +46,6 @@ stream {{
     }}
 }}
 """
-
-
-@pytest.fixture
-def real_servers() -> Iterator[RealServers]:
-    """Makes real servers, and ends them after the test."""
-    servers = RealServers()
-    yield servers
-    servers.end()
 
 
 async def haproxy(

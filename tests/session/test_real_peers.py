@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator
 from pathlib import Path
 from random import Random
 
@@ -18,14 +17,6 @@ from tests.support.server_kinds import postgresql, redis
 pytestmark = pytest.mark.parametrize("proxied", ["socket", "stream"], indirect=True)
 
 SIZE = 200 * 1024 * 1024
-
-
-@pytest.fixture
-def real_servers() -> Iterator[RealServers]:
-    """Makes real servers, and ends them after the test."""
-    servers = RealServers()
-    yield servers
-    servers.end()
 
 
 async def proxied_to(proxied: Proxied, server: RealServer, port: int) -> tuple[str, str]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -38,14 +37,6 @@ http {{
     }}
 }}
 """
-
-
-@pytest.fixture
-def real_servers() -> Iterator[RealServers]:
-    """Makes real servers, and ends them after the test."""
-    servers = RealServers()
-    yield servers
-    servers.end()
 
 
 def authority(proxied: Proxied) -> str:

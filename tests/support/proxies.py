@@ -160,6 +160,7 @@ class Proxied:
         observers: Sequence[Observer] = (),
         accept_proxy_protocol_from: Sequence[str] = (),
         listener_tls: Mapping[str, Any] | None = None,
+        inside_tls: bool = False,
         wrap: Callable[[ProxyFactory], Any] = lambda factory: factory,
         **pool: Any,
     ) -> None:
@@ -196,6 +197,7 @@ class Proxied:
             timeouts=timeouts or Timeouts(),
             accept_proxy_protocol_from=accept_proxy_protocol_from,
             tls=self._tls_with_clients(listener_tls or {}),
+            inside_tls=inside_tls,
             hub=hub,
             admission=self.admission,
             plane=self.plane,

@@ -13,10 +13,11 @@ import signal
 import socket
 import subprocess
 import tempfile
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
+import pytest
 from attrs import define, field
 from twisted.internet.defer import Deferred
 from twisted.internet.endpoints import TCP4ClientEndpoint
@@ -158,3 +159,11 @@ class RealServers:
             server.stop()
         for directory in self._directories:
             shutil.rmtree(directory, ignore_errors=True)
+
+
+@pytest.fixture
+def real_servers() -> Iterator[RealServers]:
+    """Makes real servers, and ends them after the test."""
+    servers = RealServers()
+    yield servers
+    servers.end()

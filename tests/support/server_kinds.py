@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from os import geteuid
+from os import chown, geteuid
 from pathlib import Path
 from subprocess import DEVNULL, run
 
@@ -50,6 +50,17 @@ def nginx(servers: RealServers, port: int, hosts: Sequence[str] = (LOOPBACK,)) -
     error_log = directory / "error.log"
     arguments = ["nginx", "-p", str(directory), "-e", str(error_log), "-c", str(configuration)]
     return servers.add(arguments, directory)
+
+
+def with_tls(server: RealServer, pem: Path) -> None:
+    """Let the PostgreSQL `server`, which is not started yet, have TLS with certificate `pem`."""
+    data = server.directory / "data"
+    for name in ("server.crt", "server.key"):
+        (data / name).write_text(pem.read_text())
+        (data / name).chmod(0o600)
+        chown(data / name, data.stat().st_uid, data.stat().st_gid)
+    with (data / "postgresql.conf").open("a") as file:
+        file.write("ssl = on\n")
 
 
 def postgresql(

@@ -25,7 +25,7 @@ from evproxy.upstream.probes.header import check_header
 from evproxy.upstream.probes.probe import check_probe, probe_for
 from evproxy.upstream.probes.secured import SecuredEndpoint
 from evproxy.upstream.resolving import ResolvingReactor
-from evproxy.upstream.tls_dialer import TLSDialer, check_tls, tls_name
+from evproxy.upstream.tls_dialer import TLSDialer, request_before, tls_name
 
 
 def dialers_on(
@@ -41,11 +41,12 @@ def dialers_on(
     """
     if settings is None:
         return lambda server: dialer_for(reactor, names, server, source)
-    tls, chosen = ClientTLS(settings), settings
+    tls, chosen, request = ClientTLS(settings), settings, request_before(settings)
 
     def with_tls(server: UpstreamServer) -> Dialer:
         name = tls_name(chosen, server)
-        return TLSDialer(reactor, dialer_for(reactor, names, server, source), tls, name)
+        dialer = dialer_for(reactor, names, server, source)
+        return TLSDialer(reactor, dialer, tls, name, request)
 
     return with_tls
 
@@ -74,8 +75,12 @@ def probes_on(
 def _securing(
     settings: PoolTLS,
 ) -> Callable[[IStreamClientEndpoint, UpstreamServer], IStreamClientEndpoint]:
-    tls = ClientTLS(settings)
-    return lambda endpoint, server: SecuredEndpoint(endpoint, tls, tls_name(settings, server))
+    tls, request = ClientTLS(settings), request_before(settings)
+
+    def secured(endpoint: IStreamClientEndpoint, server: UpstreamServer) -> SecuredEndpoint:
+        return SecuredEndpoint(endpoint, tls, tls_name(settings, server), request)
+
+    return secured
 
 
 def discoveries_on(
@@ -162,6 +167,6 @@ class Parts:
         """
         check_header(server, self._proxy_version)
         if self._tls is not None:
-            check_tls(self._tls, server, self._proxy_version)
+            tls_name(self._tls, server)
         if self._own_check is not None:
             check_probe(self._own_check, server.endpoint)

@@ -22,6 +22,7 @@ from zope.interface import implementer
 
 from evproxy.errors import HandshakeFailed
 from evproxy.sockets.tls_client import ClientTLS, Expected
+from evproxy.upstream.probes.starttls import AskingEndpoint
 from evproxy.upstream.reasons import handshake_reason
 
 
@@ -44,20 +45,22 @@ class _Shaking(Protocol):
             done.callback(protocol)
 
     def connectionLost(self, reason: Failure = connectionDone) -> None:
+        fault = "" if self.expected is None else self.expected.fault
+        why = f"TLS handshake failed: {fault}" if fault else handshake_reason(reason.value)
+        self.fail(HandshakeFailed(why))
+
+    def fail(self, error: Exception | Failure) -> None:
+        """The handshake has failed, or cannot begin."""
         done, self._done = self._done, None
         if done is not None:
-            fault = "" if self.expected is None else self.expected.fault
-            why = f"TLS handshake failed: {fault}" if fault else handshake_reason(reason.value)
-            done.errback(HandshakeFailed(why))
+            done.errback(error)
 
     def cancel(self) -> None:
         """The check is over."""
-        done, self._done = self._done, None
-        if done is not None:
-            transport: Any = self.transport
-            if transport is not None:
-                transport.abortConnection()
-            done.errback(CancelledError())
+        transport: Any = None if self._done is None else self.transport
+        self.fail(CancelledError())
+        if transport is not None:
+            transport.abortConnection()
 
 
 @implementer(IOpenSSLClientConnectionCreator)
@@ -80,12 +83,16 @@ class SecuredEndpoint:
     :param endpoint: connects.
     :param tls: the TLS of the pool.
     :param name: who the server must be.
+    :param request: what asks the server for TLS first; empty: nothing.
     """
 
-    def __init__(self, endpoint: IStreamClientEndpoint, tls: ClientTLS, name: str) -> None:
+    def __init__(
+        self, endpoint: IStreamClientEndpoint, tls: ClientTLS, name: str, request: bytes = b""
+    ) -> None:
         self._endpoint = endpoint
         self._tls = tls
         self._name = name
+        self._request = request
 
     def connect(self, protocolFactory: IProtocolFactory) -> Deferred[Any]:
         shaking: _Shaking
@@ -94,12 +101,17 @@ class SecuredEndpoint:
         def cancel(_: Deferred[Any]) -> None:
             connecting.cancel()
             shaking.cancel()
+            if asking is not None:
+                asking.abort()
 
         done: Deferred[Any] = Deferred(cancel)
         shaking = _Shaking(protocolFactory, done)
         factory = Factory.forProtocol(lambda: shaking)
         factory.noisy = False
-        secured = wrapClientTLS(_Creator(self._tls, self._name, shaking), self._endpoint)
+        endpoint = self._endpoint
+        asking = AskingEndpoint(endpoint, self._request, shaking.fail) if self._request else None
+        creator = _Creator(self._tls, self._name, shaking)
+        secured = wrapClientTLS(creator, asking if asking is not None else endpoint)
         connecting = secured.connect(factory)
-        connecting.addErrback(lambda failure: None if done.called else done.errback(failure))
+        connecting.addErrback(shaking.fail)
         return done
