@@ -27,6 +27,7 @@ class Line:
         title: what is compared.
         measure: the measure it is taken from.
         metric: the metric of that measure.
+        subject: the peer that must reach it.
         reference: the peer it is divided by, or None for the value itself.
         bar: what it must not exceed.
         stretch: what it would be good not to exceed.
@@ -38,6 +39,7 @@ class Line:
     reference: str | None
     bar: float
     stretch: float
+    subject: str = SUBJECT
 
 
 @frozen
@@ -88,15 +90,36 @@ BAR: tuple[Line, ...] = (
     *_bulk("haproxy-splice"),
     *_bulk("nginx"),
     *_bulk("nginx-64k"),
-    Line("requests at 50 connections: CPU, to haproxy", "requests-50", "cpu", "haproxy", 1.15, 1.0),
-    Line("requests at 1 connection: CPU, to haproxy", "requests-1", "cpu", "haproxy", 1.4, 1.1),
-    Line("new connections: CPU, to haproxy", "connections", "cpu", "haproxy", 1.6, 1.25),
+    Line("requests at 50 connections: CPU, to haproxy", "requests-50", "cpu", "haproxy", 1.1, 1.0),
+    Line("requests at 1 connection: CPU, to haproxy", "requests-1", "cpu", "haproxy", 1.15, 1.1),
+    Line("new connections: CPU, to haproxy", "connections", "cpu", "haproxy", 1.4, 1.25),
+    Line(
+        "new connections: CPU with the access log, to without",
+        "connections",
+        "cpu",
+        SUBJECT,
+        1.1,
+        1.05,
+        subject="evproxy-logged",
+    ),
     *_small_under_bulk("haproxy"),
     *_small_under_bulk("haproxy-splice"),
     Line("memory per idle session, before a request, KiB", "memory", "before", None, 2.5, 1.5),
     Line("memory per idle session, after one request, KiB", "memory", "after", None, 2.5, 1.5),
     Line("CPU per request with 4,500 idle sessions, to none", "idle", "growth", None, 1.15, 1.05),
     *_picking(),
+    Line("TLS, one download: CPU per GiB, to haproxy", "tls-bulk", "cpu", "haproxy", 0.9, 0.75),
+    Line(
+        "TLS, requests at 50 connections: CPU, to haproxy",
+        "tls-requests-50",
+        "cpu",
+        "haproxy",
+        1.4,
+        1.2,
+    ),
+    Line("TLS, full handshakes: CPU, to haproxy", "tls-full", "cpu", "haproxy", 1.15, 1.0),
+    Line("TLS, resumed handshakes: CPU, to haproxy", "tls-resumed", "cpu", "haproxy", 1.1, 0.95),
+    Line("TLS, memory per idle session, KiB", "tls-memory", "after", None, 24, 16),
 )
 
 
@@ -104,9 +127,9 @@ def verdicts(results: Results) -> Iterator[Verdict]:
     """Every line of the bar that the run has numbers for."""
     for line in BAR:
         if line.reference is None:
-            rounds = results.rounds(line.measure, SUBJECT, line.metric)
+            rounds = results.rounds(line.measure, line.subject, line.metric)
         else:
-            rounds = results.ratios(line.measure, line.metric, SUBJECT, line.reference)
+            rounds = results.ratios(line.measure, line.metric, line.subject, line.reference)
         value = Spread.of(value for value in rounds if value is not None)
         if value is not None:
             yield Verdict(line, value, rounds)

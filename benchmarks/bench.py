@@ -27,6 +27,7 @@ class Plan:
         window: how long a window of requests or connections is.
         bulk_bytes: what is moved in one bulk measure.
         idle: how many sessions stay idle.
+        idle_tls: the same of sessions with TLS.
         mixed: how long small requests run beside bulk streams.
         lag: how long the loop lag is probed under each load.
     """
@@ -36,6 +37,7 @@ class Plan:
     window: float = 1.2
     bulk_bytes: int = 1 << 30
     idle: int = 4500
+    idle_tls: int = 2000
     mixed: float = 2.2
     lag: float = 0.6
 
@@ -90,9 +92,15 @@ class Bench:
     disturbances: list[float] = Factory(list)
 
     @contextmanager
-    def proxy(self, peer: Peer, *upstreams: int) -> Iterator[Proxy]:
-        """A fresh process of this peer, at rest, with one listener for each upstream port."""
-        forwards = [Forward(free_port(), upstream) for upstream in upstreams]
+    def proxy(
+        self, peer: Peer, *upstreams: int, certificate: Path | None = None
+    ) -> Iterator[Proxy]:
+        """
+        A fresh process of this peer, at rest, with one listener for each upstream port.
+
+        With a `certificate`, it ends TLS.
+        """
+        forwards = [Forward(free_port(), upstream, certificate) for upstream in upstreams]
         ports = [forward.listen for forward in forwards]
         command = peer.command(forwards, self.directory)
         with self.running(peer.name, command, ports) as proxy:
@@ -117,6 +125,7 @@ class Bench:
         connections: int,
         *,
         new_connection_each: bool = False,
+        tls: bool = False,
     ) -> Window:
         """Run wrk through the proxy and measure a window in which all its connections are up."""
         before = upstream.counters().requests
@@ -125,15 +134,13 @@ class Bench:
             connections,
             self.cores.load,
             new_connection_each=new_connection_each,
+            tls=tls,
         ) as load:
             wait_until(
                 lambda: upstream.counters().requests > before + 2 * connections,
                 "requests through the proxy",
             )
-            time.sleep(self.plan.warm_up)
-            first = sample(proxy, upstream)
-            time.sleep(self.plan.window)
-            last = sample(proxy, upstream)
+            first, last = self.samples(proxy, upstream)
         assert load.seen is not None
         return Window(
             seconds=last.at - first.at,
@@ -144,6 +151,13 @@ class Bench:
             p99=load.seen.latency[99],
             errors=load.seen.errors,
         )
+
+    def samples(self, proxy: Proxy, upstream: HttpUpstream) -> tuple[Sample, Sample]:
+        """The samples at the begin and at the end of a window, after the warm-up."""
+        time.sleep(self.plan.warm_up)
+        first = sample(proxy, upstream)
+        time.sleep(self.plan.window)
+        return first, sample(proxy, upstream)
 
 
 def sample(proxy: Proxy, upstream: HttpUpstream) -> Sample:

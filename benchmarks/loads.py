@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import signal
 import socket
+import ssl
 import subprocess
 import tempfile
 from collections.abc import Iterator, Sequence
@@ -36,6 +37,7 @@ def wrk(
     cores: frozenset[int],
     *,
     new_connection_each: bool = False,
+    tls: bool = False,
     background: bool = False,
 ) -> Iterator[Wrk]:
     """Requests as fast as they are answered, until the context is left.
@@ -46,11 +48,15 @@ def wrk(
     argv = ["wrk", "-t1", f"-c{connections}", f"-d{_LONGEST}s", "--latency"]
     if new_connection_each:
         argv += ["-H", "Connection: close"]
+    url = f"{'https' if tls else 'http'}://{LOOPBACK}:{port}/"
     load = Wrk()
     with (
         tempfile.TemporaryFile() as output,
         spawned(
-            Command([*argv, f"http://{LOOPBACK}:{port}/"]), cores, output, background=background
+            Command([*argv, url]),
+            cores,
+            output,
+            background=background,
         ) as process,
     ):
         yield load
@@ -110,18 +116,24 @@ class IdleSessions:
 
 
 @contextmanager
-def idle_sessions(port: int, count: int, upstream: HttpUpstream) -> Iterator[IdleSessions]:
+def idle_sessions(
+    port: int, count: int, upstream: HttpUpstream, *, tls: bool = False
+) -> Iterator[IdleSessions]:
     """Open ``count`` sessions, each up to the upstream, and close them on leaving.
 
     They are opened in batches, so that no listen queue overflows, which would cost a
     second for each SYN that is dropped.
     """
     before = upstream.counters().active - 1
+    context = ssl.create_default_context()
+    context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
     with ExitStack() as stack:
         sockets: list[socket.socket] = []
         while len(sockets) < count:
             for _ in range(min(_BATCH, count - len(sockets))):
                 session = socket.create_connection((LOOPBACK, port), timeout=10)
+                if tls:
+                    session = context.wrap_socket(session)
                 sockets.append(stack.enter_context(session))
             upstream.wait_active(before + len(sockets))
         yield IdleSessions(sockets)

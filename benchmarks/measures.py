@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterator, Sequence
 
 from attrs import field, frozen
 
+from . import tls
 from .bench import Bench, Proxy
 from .loads import idle_sessions, iperf3, wrk
 from .peers import Peer
@@ -48,12 +49,12 @@ class Metric:
 
 @frozen
 class Measure:
-    """Something that is done to a proxy, and the metrics it gives; `only` to that one, if set."""
+    """Something that is done to a proxy, and the metrics it gives; `only` to some, if set."""
 
     name: str
     metrics: Sequence[Metric]
     run: Callable[[Bench, Peer], Values]
-    only: str | None = None
+    only: frozenset[str] | None = None
 
 
 def _bulk(name: str) -> Measure:
@@ -281,10 +282,51 @@ ALL: tuple[Measure, ...] = (
         ),
         _mixed,
     ),
-    Measure("picking", tuple(_picking_metrics()), lambda bench, _: picking(bench), only="evproxy"),
+    Measure(
+        "picking",
+        tuple(_picking_metrics()),
+        lambda bench, _: picking(bench),
+        only=frozenset({"evproxy"}),
+    ),
     Measure(
         "lag",
         tuple(Metric(name, f"largest loop lag, {name}", "ms", is_lag=True) for name in LAG),
         _lag,
+    ),
+    Measure(
+        "tls-bulk", (Metric("cpu", "TLS, one download: CPU per GiB", "s"),), tls.bulk, tls.PEERS
+    ),
+    Measure(
+        "tls-requests-50",
+        (
+            Metric("cpu", "TLS, requests at 50 connections: CPU per request", "µs"),
+            Metric("rate", "TLS, requests at 50 connections: requests", "1/s"),
+        ),
+        tls.requests,
+        tls.PEERS,
+    ),
+    Measure(
+        "tls-full",
+        (
+            Metric("cpu", "TLS, new connections, full handshakes: CPU per connection", "µs"),
+            Metric("rate", "TLS, new connections, full handshakes: connections", "1/s"),
+        ),
+        tls.full,
+        tls.PEERS,
+    ),
+    Measure(
+        "tls-resumed",
+        (
+            Metric("cpu", "TLS, new connections, resumed: CPU per connection", "µs"),
+            Metric("rate", "TLS, new connections, resumed: connections", "1/s"),
+        ),
+        tls.resumed,
+        tls.PEERS,
+    ),
+    Measure(
+        "tls-memory",
+        (Metric("after", "TLS, memory per idle session, after one request", "KiB"),),
+        tls.memory,
+        tls.PEERS,
     ),
 )

@@ -83,7 +83,7 @@ def measure_all(
         first = turn % len(who)
         for measure in which:
             for peer in (*who[first:], *who[:first]):
-                if measure.only not in (None, peer.name):
+                if measure.only is not None and peer.name not in measure.only:
                     continue
                 if peer.measures is not None and measure.name not in peer.measures:
                     continue

@@ -18,6 +18,11 @@ from .parsers import Counters, stub_status
 from .peers.native import nginx_user
 from .processes import Command, server
 
+BULK_PATH = "bulk"
+"""The path of a file with `BULK_SIZE` zeros."""
+
+BULK_SIZE = 1 << 30
+
 _HTTP = """\
 {user}
 daemon off;
@@ -38,6 +43,7 @@ http {{
     client_header_timeout 1h;
     server {{
         listen {host}:{port} backlog=4096;
+        location = /{bulk} {{ root {directory}; sendfile on; }}
         location / {{ default_type text/plain; return 200 "ok\\n"; }}
     }}
     server {{
@@ -76,8 +82,17 @@ def http_upstream(
     """nginx as a web server on a port of `host`, one worker, connections open for an hour."""
     port, status = free_port(), free_port()
     path = directory / "upstream.conf"
+    with (directory / BULK_PATH).open("wb") as file:
+        file.truncate(BULK_SIZE)
     path.write_text(
-        _HTTP.format(user=nginx_user(), directory=directory, host=host, port=port, status=status)
+        _HTTP.format(
+            user=nginx_user(),
+            directory=directory,
+            host=host,
+            port=port,
+            status=status,
+            bulk=BULK_PATH,
+        )
     )
     command = Command(["nginx", "-p", str(directory), "-c", str(path)], has_worker=True)
     log = directory / "upstream.log"

@@ -12,10 +12,15 @@ from ..processes import Command
 
 @frozen
 class Forward:
-    """Loopback port ``listen`` is proxied to loopback port ``upstream``."""
+    """
+    Loopback port ``listen`` is proxied to loopback port ``upstream``.
+
+    With a ``certificate``, a PEM file with its key, TLS ends at ``listen``.
+    """
 
     listen: int
     upstream: int
+    certificate: Path | None = None
 
     def __str__(self) -> str:
         return f"{self.listen}:{self.upstream}"

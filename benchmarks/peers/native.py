@@ -53,7 +53,7 @@ defaults
 
 _HAPROXY_LISTEN = """\
 listen forward-{listen}
-    bind 127.0.0.1:{listen} backlog 4096
+    bind 127.0.0.1:{listen} backlog 4096 {tls}
     server upstream 127.0.0.1:{upstream}
 """
 
@@ -77,7 +77,13 @@ stream {{
 """
 
 _NGINX_SERVER = (
-    "    server {{ listen 127.0.0.1:{listen} backlog=4096; proxy_pass 127.0.0.1:{upstream}; }}"
+    "    server {{ listen 127.0.0.1:{listen} backlog=4096{ssl}; proxy_pass 127.0.0.1:{upstream};"
+    " {tls} }}"
+)
+
+_NGINX_TLS = (
+    "ssl_certificate {pem}; ssl_certificate_key {pem}; ssl_protocols TLSv1.2 TLSv1.3;"
+    " ssl_session_cache shared:tls:20m;"
 )
 
 
@@ -92,7 +98,14 @@ def haproxy(variant: Variant) -> Starter:
     def command(forwards: Sequence[Forward], directory: Path) -> Command:
         tuning, options = "\n    ".join(variant.tuning), "\n    ".join(variant.options)
         parts = [_HAPROXY.format(tuning=tuning, options=options)]
-        parts += [_HAPROXY_LISTEN.format(listen=f.listen, upstream=f.upstream) for f in forwards]
+        parts += [
+            _HAPROXY_LISTEN.format(
+                listen=f.listen,
+                upstream=f.upstream,
+                tls=f"ssl crt {f.certificate}" if f.certificate else "",
+            )
+            for f in forwards
+        ]
         path = directory / "haproxy.cfg"
         path.write_text("".join(parts))
         return Command(["haproxy", "-db", "-f", str(path)])
@@ -104,7 +117,15 @@ def nginx_stream(buffer: str) -> Starter:
     """nginx's stream module with one worker process, which is the one that is measured."""
 
     def command(forwards: Sequence[Forward], directory: Path) -> Command:
-        servers = [_NGINX_SERVER.format(listen=f.listen, upstream=f.upstream) for f in forwards]
+        servers = [
+            _NGINX_SERVER.format(
+                listen=f.listen,
+                upstream=f.upstream,
+                ssl=" ssl" if f.certificate else "",
+                tls=_NGINX_TLS.format(pem=f.certificate) if f.certificate else "",
+            )
+            for f in forwards
+        ]
         path = directory / "nginx-stream.conf"
         path.write_text(
             _NGINX.format(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from types import MappingProxyType
 
 from ..network import LOOPBACK
 from ..processes import Command
@@ -17,6 +18,7 @@ _POOL = """
 [[listeners]]
 listen = "tcp:{listen}:interface={loopback}"
 pool = "behind-{listen}"
+{tls}
 
 [pools.behind-{listen}]
 balance = "{balance}"
@@ -24,6 +26,7 @@ upstreams = [
 {upstreams}
 ]
 """
+_TLS = 'tls = {{certificates = ["{}"]}}'
 
 
 def evproxy(relay: str, *, logged: bool = False) -> Starter:
@@ -33,7 +36,8 @@ def evproxy(relay: str, *, logged: bool = False) -> Starter:
         pools = {forward.listen: [f"{LOOPBACK}:{forward.upstream}"] for forward in forwards}
         path = directory / "evproxy.toml"
         log = str(directory / "access.log") if logged else "off"
-        path.write_text(configuration(pools, relay=relay, log=log))
+        pems = {f.listen: f.certificate for f in forwards if f.certificate is not None}
+        path.write_text(configuration(pools, relay=relay, log=log, certificates=pems))
         return evproxy_from(path)
 
     return command
@@ -45,17 +49,20 @@ def configuration(
     relay: str = "auto",
     balance: str = "round-robin",
     log: str = "off",
+    certificates: Mapping[int, Path] = MappingProxyType({}),
 ) -> str:
     """
     evproxy's configuration file: the upstream servers behind each port of 127.0.0.1.
 
     `log`: the path of the access log.
+    `certificates`: the PEM files of the ports where TLS ends.
     """
     return f'relay = "{relay}"\naccess_log.path = "{log}"\n' + "".join(
         _POOL.format(
             listen=listen,
             loopback=LOOPBACK,
             balance=balance,
+            tls=_TLS.format(certificates[listen]) if listen in certificates else "",
             upstreams=",\n".join(f'  "{upstream}"' for upstream in upstreams),
         )
         for listen, upstreams in pools.items()
