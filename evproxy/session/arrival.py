@@ -145,7 +145,8 @@ class Arrival:
         session, found = self._session, self._inspection
         found.stop()
         session.info, session.route = found.info, found.noted
-        session.opening, session.stages = found.opening, found.stages
+        # Not the list of each session, which is mostly empty.
+        session.opening, session.stages = found.opening, found.stages or ()
 
     # The steps, in their order.
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterable, Sequence
+from sys import intern
 
 from cryptography import x509
 from OpenSSL import SSL
@@ -185,8 +186,9 @@ def facts_of(connection: SSL.Connection, asks_certificate: bool) -> TLSFacts:
         for each in certificate.subject.get_attributes_for_oid(x509.NameOID.COMMON_NAME)[:1]:
             name = escaped(str(each.value))
     return TLSFacts(
-        connection.get_protocol_version_name(),
-        connection.get_cipher_name() or "",
+        # Few sessions differ in these.
+        intern(connection.get_protocol_version_name()),
+        intern(connection.get_cipher_name() or ""),
         escaped((connection.get_servername() or b"").decode("ascii", "replace")),
         escaped(connection.get_alpn_proto_negotiated().decode("ascii", "replace")),
         subject,
