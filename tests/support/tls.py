@@ -159,7 +159,11 @@ class TLSPeer(Peer):
             try:
                 result = step()
             except SSL.WantReadError:
-                await self._flush()
+                if self._over:
+                    # Who waits to send and does not read may keep the other from reading.
+                    self._flush_now()
+                else:
+                    await self._flush()
                 data = await super().some()
                 if data:
                     self.connection.bio_write(data)
