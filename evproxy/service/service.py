@@ -7,8 +7,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any, Self, cast
 
-import attrs
-from attrs import evolve
 from twisted.application.service import Service
 from twisted.internet.address import IPv4Address, IPv6Address, UNIXAddress
 from twisted.internet.defer import Deferred, DeferredList, succeed
@@ -20,42 +18,31 @@ from evproxy.errors import SettingsError
 from evproxy.hub import Hub
 from evproxy.interfaces import Observer, SharedPool
 from evproxy.interfaces import Pool as PoolInterface
-from evproxy.model import UpstreamServer, upstream_server
+from evproxy.model import UpstreamServer
 from evproxy.observe.access_log import access_log_for
 from evproxy.observe.log import SessionLog, TroubleLog
-from evproxy.policy.access import Access
+from evproxy.service.arguments import settings_of
 from evproxy.service.certificates import Certificates
 from evproxy.service.limits import open_file_limit, pipes_for, sessions_for
 from evproxy.service.listener import (
     Listener,
-    described,
     listener_permissions,
-    listeners_for,
     server_endpoint,
 )
-from evproxy.service.network_files import AccessOfListener
+from evproxy.service.listener_parts import PartsMaker
 from evproxy.service.status import Status
 from evproxy.session.admission import Admission
-from evproxy.session.entry import Entry, EntryLimits, limits_of
-from evproxy.session.factory import ProxyFactory
 from evproxy.session.live import MOST_LISTED
-from evproxy.session.postgres import CancelKeys, PostgresRouter
-from evproxy.session.refusals import Refusals
-from evproxy.session.routes import ByName, Routes, function_named
 from evproxy.settings import (
     DEFAULT_LISTEN,
     AccessLogSettings,
     Keepalive,
-    ListenerSettings,
     PoolSettings,
     Settings,
     Timeouts,
-    in_a_tuple,
     refuse_beside_settings,
 )
-from evproxy.sockets.makers import EngineSockets
 from evproxy.sockets.plane import DataPlane
-from evproxy.sockets.tls_server import ServerTLS
 from evproxy.upstream.names import Names
 from evproxy.upstream.pool.pool import Pool
 from evproxy.upstream.pool.status import PoolStatus
@@ -63,23 +50,6 @@ from evproxy.upstream.pool.status import PoolStatus
 _log = Logger()
 
 _POOL, _TIMEOUTS, _KEEPALIVE = PoolSettings(), Timeouts(), Keepalive()
-
-
-def _refuse_none(argument: str, values: Sequence[object], what: str) -> None:
-    """Refuse an empty sequence, and a string, which is a sequence of characters."""
-    if isinstance(values, str) or not values:
-        raise SettingsError(
-            f"{argument}: expected a sequence of at least one {what}, got {values!r}"
-        )
-
-
-def _refuse_beside_a_pool(given: PoolSettings) -> None:
-    """Refuse pool options beside a pool object: the options would have no effect."""
-    for attribute in attrs.fields(PoolSettings):
-        if getattr(given, attribute.name) != attribute.default:
-            raise SettingsError(
-                f"{attribute.name}: cannot be given together with pool, which has its own"
-            )
 
 
 class ProxyService(Service):
@@ -159,42 +129,30 @@ class ProxyService(Service):
         if settings is not None:
             refuse_beside_settings(ProxyService, locals(), ("observers", "troubles"))
         else:
-            _refuse_none("listen", listen, "server endpoint description")
-            if pool is None:
-                _refuse_none("upstreams", upstreams, "server (or a pool)")
-            descriptions = [each if isinstance(each, str) else described(each) for each in listen]
-            endpoints = {n: each for n, each in enumerate(listen) if not isinstance(each, str)}
-            pool_settings = PoolSettings(
-                upstreams=tuple(upstream_server(given) for given in upstreams),
-                balance=balance,
-                connect_timeout=connect_timeout,
-                connect_attempts=connect_attempts,
-                source=in_a_tuple(source),
-            )
-            if pool is not None:
-                _refuse_beside_a_pool(pool_settings)
-            settings = Settings(
-                listeners=tuple(
-                    evolve(
-                        each,
-                        accept_proxy_protocol_from=in_a_tuple(accept_proxy_protocol_from),
-                    )
-                    for each in listeners_for(descriptions, unix_mode, unix_user, unix_group)
-                ),
-                pools=(pool_settings,),
-                keepalive=keepalive,
+            settings = settings_of(
+                listen,
+                upstreams,
+                pool,
+                source=source,
                 timeouts=Timeouts(
                     idle=idle_timeout,
                     half_close=half_close_timeout,
                     handshake=handshake_timeout,
                     drain=drain_timeout,
                 ),
+                access_log=access_log,
+                accept_proxy_protocol_from=accept_proxy_protocol_from,
+                permissions=(unix_mode, unix_user, unix_group),
+                pool_options={
+                    "balance": balance,
+                    "connect_timeout": connect_timeout,
+                    "connect_attempts": connect_attempts,
+                },
+                keepalive=keepalive,
                 max_sessions=max_sessions,
                 relay=relay,
-                access_log=AccessLogSettings("auto" if access_log else "off")
-                if isinstance(access_log, bool)
-                else access_log,
             )
+            endpoints = {n: each for n, each in enumerate(listen) if not isinstance(each, str)}
         if pool is None:
             for loop in loops(settings.listeners, settings.pools):
                 raise SettingsError(f"upstreams: {loop.reason}")
@@ -232,10 +190,11 @@ class ProxyService(Service):
         self.pools = cast(dict[str, Pool], self._pools)
         if isinstance(pool, Pool):
             pool.hear_if_nobody_does(trouble)
-        self._cancel_keys = CancelKeys()
         self._certificates = Certificates(reactor, hub)
-        self._network_files: list[AccessOfListener] = []
-        self._refusals: list[Refusals] = []
+        maker = PartsMaker(
+            reactor, hub, self.admission, self.plane, self._pools, self._certificates
+        )
+        self._parts = [maker.make(each, settings.timeouts) for each in settings.listeners]
         self.listeners = tuple(
             Listener(
                 listener.listen,
@@ -243,9 +202,11 @@ class ProxyService(Service):
                 or server_endpoint(
                     self.plane.listening, listener.listen, listener_permissions(listener)
                 ),
-                self._factory(listener),
+                parts.factory,
             )
-            for place, listener in enumerate(settings.listeners)
+            for place, (listener, parts) in enumerate(
+                zip(settings.listeners, self._parts, strict=True)
+            )
         )
         self._listening = False
         self._bound_once = False
@@ -262,64 +223,6 @@ class ProxyService(Service):
         :raises SettingsError: if a setting is wrong.
         """
         return cls(reactor, settings=settings, observers=observers)
-
-    def _factory(self, listener: ListenerSettings) -> ProxyFactory:
-        return ProxyFactory(
-            self._router(listener),
-            reactor=self._reactor,
-            listener=listener.name or listener.listen,
-            timeouts=self.settings.timeouts,
-            accept_proxy_protocol_from=listener.accept_proxy_protocol_from,
-            tls=self._tls(listener),
-            tls_by_router=bool(listener.preread),
-            inside_tls=listener.inside_tls,
-            admission=self.admission,
-            plane=self.plane,
-            hub=self._hub,
-            entry=self._entry(listener),
-        )
-
-    def _tls(self, listener: ListenerSettings) -> ServerTLS | None:
-        if listener.tls is None:
-            return None
-        if not isinstance(self.plane.sockets, EngineSockets):
-            raise SettingsError("tls: it needs epoll, which this system has not")
-        tls = listener.tls
-        if listener.preread and not tls.alpn:
-            # Clients that begin with TLS at once require it (PostgreSQL manual, "SSL Session
-            # Encryption").
-            tls = evolve(tls, alpn=("postgresql",))
-        return self._certificates.add(listener.name or listener.listen, tls)
-
-    def _entry(self, listener: ListenerSettings) -> Entry | None:
-        """What decides who gets a session of `listener`; ``None`` if everyone does."""
-        limits = limits_of(listener)
-        lists = (listener.allow, listener.deny, listener.allow_files, listener.deny_files)
-        if limits == EntryLimits() and not any(lists):
-            return None
-        refusals = Refusals(self._reactor, listener.name or listener.listen, self._hub)
-        entry = Entry(self._reactor, Access(), limits, refusals)
-
-        def changed(access: Access) -> None:
-            entry.access = access
-
-        files = AccessOfListener(self._reactor, listener, changed)
-        entry.access = files.access()
-        self._network_files.append(files)
-        self._refusals.append(refusals)
-        return entry
-
-    def _router(self, listener: ListenerSettings) -> Any:
-        """What chooses the pool of a session of `listener`, or its only pool."""
-        router = self._declared(listener)
-        return PostgresRouter(router, self._cancel_keys) if listener.preread else router
-
-    def _declared(self, listener: ListenerSettings) -> Any:
-        if listener.route:
-            return ByName(function_named(listener.route), self._pools)
-        if listener.routes:
-            return Routes(listener.routes, self._pools, self._pools[listener.pool])
-        return self._pools[listener.pool]
 
     @property
     def addresses(self) -> list[IPv4Address | IPv6Address | UNIXAddress]:
@@ -401,8 +304,8 @@ class ProxyService(Service):
         self.privilegedStartService()
         super().startService()
         self._certificates.start()
-        for files in self._network_files:
-            files.start()
+        for parts in self._parts:
+            parts.start()
         for name, pool in self._pools.items():
             if name not in self._started:
                 # Added first: a pool that fails to start must be stopped as well.
@@ -463,10 +366,8 @@ class ProxyService(Service):
     def _gone(self, _: object) -> None:
         self._stop_pools()
         self._certificates.stop()
-        for files in self._network_files:
-            files.close()
-        for refusals in self._refusals:
-            refusals.close()
+        for parts in self._parts:
+            parts.close()
         self._names.stop()
         self.admission.close()
         self.plane.close()
