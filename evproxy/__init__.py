@@ -8,6 +8,8 @@ What these do can be replaced by plain objects: a `Router`, a `Balancer`, a `Pro
 and a `PoolObserver` of your own satisfy the protocols of these names, and inherit nothing.
 """
 
+from evproxy.config.changes import Change, Changes
+from evproxy.config.document import ConfigErrors
 from evproxy.errors import EvproxyError, Refused, SettingsError, Shortage
 from evproxy.interfaces import (
     Balancer,
@@ -21,6 +23,7 @@ from evproxy.interfaces import (
     PressureObserver,
     Probe,
     RefusalObserver,
+    ReloadObserver,
     Router,
     SessionObserver,
     SessionStartObserver,
@@ -69,8 +72,11 @@ __all__ = [
     "Balancer",
     "Candidate",
     "CertificateObserver",
+    "Change",
+    "Changes",
     "Client",
     "CloseReason",
+    "ConfigErrors",
     "ConnectionInfo",
     "Discover",
     "Discovery",
@@ -98,6 +104,7 @@ __all__ = [
     "RandomTwo",
     "RefusalObserver",
     "Refused",
+    "ReloadObserver",
     "RoundRobin",
     "Router",
     "ServerStatus",

@@ -7,11 +7,12 @@ method of the event on the hub.  The hub logs an exception in an observer, and g
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 from twisted.logger import Logger
 
+from evproxy.config.changes import Changes
 from evproxy.errors import SettingsError
 from evproxy.interfaces import Observer
 from evproxy.model import SessionRecord, SessionStatus
@@ -38,6 +39,9 @@ EVENTS = (
     "certificates_loaded",
     "certificates_kept",
     "certificate_expires",
+    "reload_began",
+    "reloaded",
+    "reload_refused",
 )
 """The methods that an observer may have: the contracts in `evproxy.interfaces` define them."""
 
@@ -59,7 +63,7 @@ class Hub:
     """
 
     def __init__(self, observers: Iterable[Observer] = ()) -> None:
-        self._observers: list[Observer] = []
+        self._observers: list[tuple[Observer, dict[str, Any]]] = []
         self._methods: dict[str, list[Callable[..., object]]] = {event: [] for event in EVENTS}
         self.starts = self._methods["session_started"]
         self.ends = self._methods["session_ended"]
@@ -69,13 +73,14 @@ class Hub:
     def __bool__(self) -> bool:
         return bool(self._observers)
 
-    def add(self, observer: Observer) -> None:
+    def add(self, observer: Observer, before: int | None = None) -> None:
         """
         Notify `observer` from now on: once for each event, however often it is added.
 
+        :param before: how many observers are notified first; ``None``: all others.
         :raises SettingsError: if `observer` has no method for any event.
         """
-        if any(observer is each for each in self._observers):
+        if any(observer is each for each, _ in self._observers):
             return
         methods = {event: getattr(observer, event, None) for event in EVENTS}
         if methods["discovery_incomplete"] is None:
@@ -85,10 +90,18 @@ class Hub:
                 f"observers: expected an object with a method such as session_ended, "
                 f"got {observer!r}"
             )
-        self._observers.append(observer)
-        for event, method in methods.items():
-            if callable(method):
-                self._methods[event].append(method)
+        place = len(self._observers) if before is None else before
+        self._observers.insert(place, (observer, methods))
+        self._list_methods()
+
+    def remove(self, observer: Observer) -> None:
+        """Notify `observer` no more."""
+        self._observers = [each for each in self._observers if each[0] is not observer]
+        self._list_methods()
+
+    def _list_methods(self) -> None:
+        for event, methods in self._methods.items():
+            methods[:] = [each[event] for _, each in self._observers if callable(each[event])]
 
     def session_started(self, session: SessionStatus) -> None:
         """See `evproxy.interfaces.SessionStartObserver`."""
@@ -173,6 +186,18 @@ class Hub:
     def certificate_expires(self, path: str, day: str, days_left: int) -> None:
         """See `evproxy.interfaces.CertificateObserver`."""
         self._tell("certificate_expires", path, day, days_left)
+
+    def reload_began(self) -> None:
+        """See `evproxy.interfaces.ReloadObserver`."""
+        self._tell("reload_began")
+
+    def reloaded(self, changes: Changes) -> None:
+        """See `evproxy.interfaces.ReloadObserver`."""
+        self._tell("reloaded", changes)
+
+    def reload_refused(self, problems: Sequence[str]) -> None:
+        """See `evproxy.interfaces.ReloadObserver`."""
+        self._tell("reload_refused", problems)
 
     def _tell(self, event: str, *facts: Any) -> None:
         # An observer that another observer adds now is notified from the next event on.

@@ -15,6 +15,7 @@ from twisted.internet.interfaces import IConnector
 from twisted.internet.protocol import ClientFactory
 from twisted.python.failure import Failure
 
+from evproxy.config.changes import Changes
 from evproxy.errors import Shortage
 from evproxy.model import (
     CloseReason,
@@ -343,6 +344,19 @@ class CertificateObserver(Protocol):
         """
 
 
+class ReloadObserver(Protocol):
+    """Is notified of reloads: of `reload_began`, and later of one of the others."""
+
+    def reload_began(self) -> None:
+        """evproxy begins to read its configuration again."""
+
+    def reloaded(self, changes: Changes) -> None:
+        """The new configuration is in use; `changes` may be empty."""
+
+    def reload_refused(self, problems: Sequence[str]) -> None:
+        """The new configuration cannot be used, for `problems`; that of before is in use."""
+
+
 class PoolObserver(Protocol):
     """Is notified of what happens to the servers of pools."""
 
@@ -391,6 +405,7 @@ Observer: TypeAlias = (
     | DiscoveryObserver
     | LogWriterObserver
     | CertificateObserver
+    | ReloadObserver
 )
 """An object with the methods of one or more of these contracts; see `evproxy.hub.Hub`."""
 

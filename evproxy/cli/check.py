@@ -7,6 +7,7 @@ from collections.abc import Iterable, Iterator
 from typing import TextIO
 
 from evproxy.cli.settings_file import listen_fault, read_settings
+from evproxy.config.changes import changes, needs_restart
 from evproxy.config.document import ConfigErrors
 from evproxy.config.loops import pools_of
 from evproxy.config.problems import listed
@@ -39,6 +40,34 @@ def check_files(paths: Iterable[str], out: TextIO, err: TextIO) -> int:
             out.write(f"{name}: good: {_summary(settings)}\n")
             out.writelines(f"{name}: {line}\n" for line in _certificates(settings))
     return status
+
+
+def check_reload(running: str, new: str, out: TextIO, err: TextIO) -> int:
+    """
+    Report what a reload from the configuration file `running` to the file `new` would change.
+
+    Writes one line to `out` for each change, and one line to `err` for each problem of a file, and
+    for each change that needs a restart.
+
+    :return: the exit status: `PROBLEMS` if the reload would be refused, else `GOOD`.
+    """
+    read: list[Settings] = []
+    for path in (running, new):
+        try:
+            read.append(read_settings(path, _listen_fault))
+        except ConfigErrors as errors:
+            err.writelines(f"{escaped(path)}: {problem}\n" for problem in errors.problems)
+    if len(read) < 2:
+        return PROBLEMS
+    name = escaped(new)
+    if problems := needs_restart(*read):
+        err.writelines(f"{name}: {problem}\n" for problem in problems)
+        return PROBLEMS
+    found = changes(*read)
+    out.writelines(f"{name}: {change}\n" for change in found.lines)
+    if not found:
+        out.write(f"{name}: nothing would change\n")
+    return GOOD
 
 
 def _listen_fault(description: str) -> str | None:

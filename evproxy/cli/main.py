@@ -11,14 +11,17 @@ import sys
 from collections.abc import Sequence
 from importlib.metadata import version
 
-from evproxy.cli.check import check_files
+from evproxy.cli.check import check_files, check_reload
 from evproxy.config.schema import file_schema
 
 UNREAD = 1
 """The exit status if the reader of standard output closed the pipe before the end."""
 
 GOOD = 0
-"""The exit status of success; argparse exits with 2 for a wrong command line."""
+"""The exit status of success."""
+
+WRONG_COMMAND = 2
+"""The exit status of argparse for a wrong command line."""
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -48,7 +51,16 @@ def _run(options: argparse.Namespace) -> int:
     if options.command == "schema":
         print(json.dumps(file_schema(), indent=2, ensure_ascii=False))
         return GOOD
+    if options.against is not None:
+        return _check_against(options)
     return check_files(options.files, sys.stdout, sys.stderr)
+
+
+def _check_against(options: argparse.Namespace) -> int:
+    if len(options.files) > 1:
+        print("evproxy check: --against: expected one FILE", file=sys.stderr)
+        return WRONG_COMMAND
+    return check_reload(options.against, options.files[0], sys.stdout, sys.stderr)
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -69,6 +81,11 @@ def _parser() -> argparse.ArgumentParser:
     )
     check.add_argument(
         "files", metavar="FILE", nargs="+", help="a configuration file, TOML in UTF-8"
+    )
+    check.add_argument(
+        "--against",
+        metavar="RUNNING",
+        help="print what a reload from the configuration file RUNNING to FILE would change",
     )
     commands.add_parser(
         "schema",

@@ -8,7 +8,6 @@ may use or not.  So a program can combine evproxy with other services.
 from __future__ import annotations
 
 import gc
-import os
 import resource
 import sys
 from collections.abc import Iterable
@@ -21,10 +20,9 @@ from twisted.internet.defer import Deferred
 from twisted.internet.error import CannotListenError
 from twisted.logger import Logger
 
-from evproxy.config.canonical import host_and_port
 from evproxy.errors import CannotOpenLog
-from evproxy.escape import escaped, printable
-from evproxy.service.listener import shown_address
+from evproxy.escape import printable
+from evproxy.service.listener import cannot_listen, shown_address
 from evproxy.service.service import ProxyService
 from evproxy.service.signals import Signals
 
@@ -109,20 +107,12 @@ class Process(Service):
 
     def _cannot_start(self, error: CannotListenError | CannotOpenLog) -> NoReturn:
         if isinstance(error, CannotListenError):
-            line = printable(self._cannot_listen(error))
+            line = printable(f"{self._listen}: {cannot_listen(error)}")
         else:
             line = printable(f"evproxy: {error}")
         # A daemon has no standard error, only a log.
         _log.critical("{line}", line=line)
         cannot_start([line])
-
-    def _cannot_listen(self, error: CannotListenError) -> str:
-        port: Any = error.port
-        if isinstance(port, bytes):
-            port = escaped(os.fsdecode(port))
-        where = port if error.interface is None else host_and_port(error.interface or "*", port)
-        reason = getattr(error.socketError, "strerror", None) or error.socketError
-        return f"{self._listen}: cannot listen on {where}: {reason}"
 
 
 def raise_open_file_limit() -> None:

@@ -20,7 +20,7 @@ from evproxy.config.problems import shown_path
 from evproxy.config.reading import Fault, Surroundings
 from evproxy.engine.files import UnusableFile, read_whole
 from evproxy.errors import SettingsError
-from evproxy.service.certificates import server_tls
+from evproxy.service.certificates import load
 from evproxy.service.listener import listener_permissions, server_endpoint
 from evproxy.session.routes import function_named
 from evproxy.settings import ListenerSettings, PoolSettings, Settings
@@ -80,7 +80,7 @@ def tls_problems(listeners: Iterable[ListenerSettings]) -> Iterator[str]:
     for index, listener in enumerate(listeners):
         if listener.tls is not None:
             try:
-                server_tls(listener.tls)
+                load(listener.tls)
             except SettingsError as error:
                 yield f"{shown_path(('listeners', index))}.{error}"
 

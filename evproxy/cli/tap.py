@@ -6,6 +6,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
@@ -206,7 +207,9 @@ class Options(usage.Options):
         for name in given:
             there = "" if name == "demo" else ", set it in the file"
             raise usage.UsageError(f"--{name}: cannot be used with --config{there}")
-        return read_settings(self["config"])
+        # twistd may change its directory later.
+        self.path = os.path.abspath(self["config"])
+        return read_settings(self.path)
 
     def _settings(self, values: Values) -> Settings:
         upstreams, listen = self["upstream"], self["listen"] or [DEFAULT_LISTEN]
@@ -280,22 +283,41 @@ def _refuse_repeated(name: str, values: list[str], known_as: Callable[[str], str
         seen.add(known_as(value))
 
 
-def with_access_log(options: Options) -> Settings:
-    """Return the settings of `options`, with ``auto`` of the access log replaced."""
-    settings = options.settings
+def with_access_log(options: Options, settings: Settings) -> Settings:
+    """
+    Return `settings`, with ``auto`` of the access log replaced as `options` of twistd require.
+
+    :raises ConfigErrors: if there is no standard output.
+    """
     log = settings.access_log
     daemon = options.parent is not None and not options.parent.get("nodaemon", True)
     if log.path == "-" and daemon:
         where = "access_log.path" if options["config"] else "--access-log"
-        cannot_start(
+        raise ConfigErrors(
             [
-                f"{options['config'] or 'evproxy'}: {where}: without -n, twistd has no standard "
-                'output; expected a path, "syslog:", "twisted:" or "off"'
+                f"{where}: without -n, twistd has no standard output; expected a path, "
+                '"syslog:", "twisted:" or "off"'
             ]
         )
     if log.path == "auto" and not daemon and sys.__stdout__ is not None:
         log = evolve(log, path="-")
     return evolve(settings, access_log=log)
+
+
+def settings_source(options: Options) -> Callable[[], Settings] | None:
+    """Return what reads the file of `options` again; ``None`` without a file."""
+    if options["config"] is None:
+        return None
+
+    def read() -> Settings:
+        try:
+            settings = read_settings(options.path)
+            return with_access_log(options, evolve(settings, keepalive=options.settings.keepalive))
+        except ConfigErrors as errors:
+            name = escaped(options["config"])
+            raise ConfigErrors(f"{name}: {problem}" for problem in errors.problems) from None
+
+    return read
 
 
 def makeService(options: Options) -> IService:
@@ -305,9 +327,10 @@ def makeService(options: Options) -> IService:
     raise_open_file_limit()
     services = MultiService()
     try:
-        proxy = ProxyService.from_settings(reactor, with_access_log(options))
+        proxy = ProxyService.from_settings(reactor, with_access_log(options, options.settings))
     except SettingsError as error:
         cannot_start([f"{escaped(options['config'] or 'evproxy')}: {error}"])
+    proxy.settings_from = settings_source(options)
     if options["demo"]:
         pool: Any = proxy.pools["default"]
         demo = DemoService(reactor, lambda port: pool.add(UpstreamServer(f"127.0.0.1:{port}")))

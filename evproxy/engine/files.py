@@ -63,6 +63,14 @@ def signature_of(path: str) -> Signature:
     return _of(os.stat(path))
 
 
+def signature_or_error(path: str) -> object:
+    """The signature of the file at `path` now; the number of the error if it has none."""
+    try:
+        return signature_of(path)
+    except OSError as error:
+        return error.errno
+
+
 def _open_at_once(path: str, flags: int) -> int:
     return os.open(path, flags | os.O_NONBLOCK)
 

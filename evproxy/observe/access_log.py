@@ -59,26 +59,45 @@ class AccessLog:
         self._observer = observer
         self._now = now
         self._writer: LineWriter | None = None
+        self._opened: Destination | None = None
         self._records: list[SessionRecord] = []
         self._lines: list[bytes] = []
         self._count = self._size = 0
         self._timer: IDelayedCall | None = None
 
-    def open(self) -> None:
+    def prepare(self) -> None:
         """
-        Open the destination, and begin to write.
+        Open the destination, for `open` or `abandon` later.  May block, and may run in a thread.
 
         :raises CannotOpenLog: if the destination cannot be opened.
         """
         destination = self._destination()
-        writer = LineWriter(self._reactor, destination, self._observer, self._missing)
         try:
-            writer.open()
+            destination.open()
         except OSError as error:
             raise CannotOpenLog(
                 f"cannot write the access log to {destination.name}: {error.strerror or error}"
             ) from None
-        self._writer = writer
+        self._opened = destination
+
+    def abandon(self) -> None:
+        """Close what `prepare` has opened, and write nothing."""
+        destination, self._opened = self._opened, None
+        if destination is not None:
+            destination.close()
+
+    def open(self) -> None:
+        """
+        Begin to write; open the destination if `prepare` has not.
+
+        :raises CannotOpenLog: if the destination cannot be opened.
+        """
+        if self._opened is None:
+            self.prepare()
+        destination, self._opened = self._opened, None
+        assert destination is not None
+        self._writer = LineWriter(self._reactor, destination, self._observer, self._missing)
+        self._writer.start()
 
     def reopen(self) -> None:
         """Open the path again, and write to the file that is there now."""

@@ -98,6 +98,10 @@ class LineWriter:
         :raises OSError: if the destination cannot be opened.
         """
         self._destination.open()
+        self.start()
+
+    def start(self) -> None:
+        """Start the thread; the destination is open."""
         self._thread = Thread(target=self._run, name="evproxy access log", daemon=True)
         start_without_signals(self._thread)
 

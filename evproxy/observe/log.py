@@ -8,8 +8,11 @@ peer or a user's own pool put into them: see `evproxy.escape`.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from twisted.logger import Logger, LogLevel
 
+from evproxy.config.changes import Changes
 from evproxy.escape import printable
 from evproxy.model import SessionRecord
 
@@ -67,6 +70,10 @@ def _printable(record: SessionRecord) -> SessionRecord:
     )
 
 
+def _count(number: int, what: str) -> str:
+    return f"{number} {what}{'' if number == 1 else 's'}"
+
+
 class TroubleLog:
     """Logs what an operator must know even if sessions are not logged: namespace ``evproxy``."""
 
@@ -119,6 +126,21 @@ class TroubleLog:
             path=printable(path),
             day=day,
             days=days_left,
+        )
+
+    def reloaded(self, changes: Changes) -> None:
+        for change in changes.lines:
+            _trouble.info("reload: {change}", change=str(change))
+        _trouble.info(
+            "reloaded: {what}",
+            what="nothing has changed" if not changes else _count(len(changes.lines), "change"),
+        )
+
+    def reload_refused(self, problems: Sequence[str]) -> None:
+        for problem in problems:
+            _trouble.warn("reload: {problem}", problem=printable(problem))
+        _trouble.warn(
+            "not reloaded, nothing has changed: {count}", count=_count(len(problems), "problem")
         )
 
     def connect_failed(self, upstream: str, error: str) -> None:

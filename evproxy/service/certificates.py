@@ -18,7 +18,7 @@ from twisted.internet.interfaces import IDelayedCall
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
-from evproxy.engine.files import signature_of
+from evproxy.engine.files import signature_or_error
 from evproxy.engine.threads import NoThread, Threads
 from evproxy.errors import SettingsError
 from evproxy.hub import Hub
@@ -53,7 +53,7 @@ class CertificateStatus:
     days_left: float
 
 
-@define
+@define(eq=False)
 class _Kept:
     """The TLS of one listener, and what is known of its files."""
 
@@ -64,14 +64,24 @@ class _Kept:
     fault: str = ""
 
 
-def server_tls(settings: ListenerTLS) -> ServerTLS:
+@frozen
+class Loaded:
+    """What the files of one listener have, and their `signature`."""
+
+    signature: tuple[object, ...]
+    contexts: ServerContexts
+
+
+def load(settings: ListenerTLS) -> Loaded:
     """
-    What begins TLS with the clients of one listener.  Reads files.
+    Read the files of `settings`.  Blocks.
 
     :raises SettingsError: if one of them cannot be used; the message begins with the key.
     """
+    # Before the files are read: what changes meanwhile is seen the next time.
+    signature = _signature(settings)
     try:
-        return ServerTLS(ServerContexts(settings), settings)
+        return Loaded(signature, ServerContexts(settings))
     except SettingsError as error:
         raise SettingsError(f"tls: {error}") from None
 
@@ -96,20 +106,49 @@ class Certificates:
         self._running = False
         self._warned: dict[str, float] = {}
 
-    def add(self, name: str, settings: ListenerTLS) -> ServerTLS:
+    def add(self, name: str, settings: ListenerTLS, loaded: Loaded | None = None) -> ServerTLS:
         """
-        Keep what `settings` say for the listener `name` current.  Reads files.
+        Keep what `settings` say for the listener `name` current.
 
-        :raises SettingsError: if one of them cannot be used.
+        :param loaded: what the files have; ``None``: read them now.
+        :raises SettingsError: if one of the files cannot be used.
         """
-        signature = _signature(settings)
-        tls = server_tls(settings)
-        self._kept.append(_Kept(name, tls, signature, self._wall_clock()))
+        if loaded is None:
+            loaded = load(settings)
+        tls = ServerTLS(loaded.contexts, settings)
+        self._kept.append(_Kept(name, tls, loaded.signature, self._wall_clock()))
+        if self._running and self._timer is None and self._looking is None:
+            self._pause()
         return tls
+
+    def forget(self, tls: ServerTLS) -> None:
+        """Do not keep `tls` current any more; connections that have it keep it."""
+        self._kept = [kept for kept in self._kept if kept.tls is not tls]
+
+    def is_current(self, tls: ServerTLS) -> bool:
+        """Whether the files of `tls` are those that it was made of.  Blocks."""
+        return any(
+            kept.tls is tls and kept.signature == _signature(tls.settings) and not kept.fault
+            for kept in self._kept
+        )
+
+    def renew(self, tls: ServerTLS, name: str, loaded: Loaded) -> bool:
+        """
+        New connections get what was `loaded`; return whether that is something new.
+
+        :param name: the name of the listener from now on.
+        """
+        for kept in self._kept:
+            if kept.tls is tls:
+                kept.name = name
+                if kept.signature != loaded.signature:
+                    self._take(kept, Changed(loaded.signature, loaded.contexts))
+                    return True
+        return False
 
     def start(self) -> None:
         """Look at the files from now on."""
-        if self._kept and not self._running:
+        if not self._running:
             self._running = True
             self._warn()
             self._pause()
@@ -149,27 +188,29 @@ class Certificates:
         return list(found.values())
 
     def _pause(self) -> None:
-        self._timer = self._reactor.callLater(INTERVAL, self._look)
+        if self._kept:
+            self._timer = self._reactor.callLater(INTERVAL, self._look)
 
     def _look(self) -> None:
         if self._timer is not None and self._timer.active():
             self._timer.cancel()
         self._timer = None
+        looked_at = list(self._kept)
         known = [
-            (kept.tls.settings, () if self._is_old(kept) else kept.signature) for kept in self._kept
+            (kept.tls.settings, () if self._is_old(kept) else kept.signature) for kept in looked_at
         ]
         self._looking = self._threads.call(partial(read_changed, known)).result
-        self._looking.addCallbacks(self._read, self._not_read)
+        self._looking.addCallbacks(partial(self._read, looked_at), self._not_read)
 
     def _is_old(self, kept: _Kept) -> bool:
         return self._wall_clock() - kept.made > MOST_AGE
 
-    def _read(self, found: Sequence[Changed | None]) -> None:
+    def _read(self, looked_at: Sequence[_Kept], found: Sequence[Changed | None]) -> None:
         self._looking = None
         if not self._running:
             return
-        for kept, changed in zip(self._kept, found, strict=True):
-            if changed is not None:
+        for kept, changed in zip(looked_at, found, strict=True):
+            if changed is not None and kept in self._kept:
                 self._take(kept, changed)
         self._warn()
         self._pause()
@@ -214,16 +255,9 @@ class Changed:
 def _signature(settings: ListenerTLS) -> tuple[object, ...]:
     """What differs once one of the files that `settings` name was changed or replaced."""
     return tuple(
-        _signature_or_errno(path)
+        signature_or_error(path)
         for path in (*settings.certificates, *filter(None, (settings.client_ca,)))
     )
-
-
-def _signature_or_errno(path: str) -> object:
-    try:
-        return signature_of(path)
-    except OSError as error:
-        return error.errno
 
 
 def read_changed(

@@ -127,6 +127,16 @@ def _raise(description: str, failure: Failure) -> None:
     failure.raiseException()
 
 
+def cannot_listen(error: CannotListenError) -> str:
+    """Return in one line where a port cannot listen, and why."""
+    port: Any = error.port
+    if isinstance(port, bytes):
+        port = escaped(os.fsdecode(port))
+    where = port if error.interface is None else host_and_port(error.interface or "*", port)
+    reason = getattr(error.socketError, "strerror", None) or error.socketError
+    return f"cannot listen on {where}: {reason}"
+
+
 def shown_address(address: Any) -> str:
     """Return the address of a port in the form of options and logs."""
     if hasattr(address, "host"):

@@ -13,36 +13,54 @@ from evproxy.errors import SettingsError
 from evproxy.hub import Hub
 from evproxy.interfaces import Pool
 from evproxy.policy.access import Access
-from evproxy.service.certificates import Certificates
-from evproxy.service.network_files import AccessOfListener
+from evproxy.service.certificates import Certificates, Loaded, load
+from evproxy.service.network_files import (
+    AccessOfListener,
+    NetworkFile,
+    access_of,
+    read_files,
+)
 from evproxy.session.admission import Admission
 from evproxy.session.entry import Entry, EntryLimits, limits_of
 from evproxy.session.factory import ProxyFactory
 from evproxy.session.postgres import CancelKeys, PostgresRouter
 from evproxy.session.refusals import Refusals
 from evproxy.session.routes import ByName, Routes, function_named
-from evproxy.settings import ListenerSettings, Timeouts
+from evproxy.settings import ListenerSettings, ListenerTLS, Timeouts
 from evproxy.sockets.makers import EngineSockets
 from evproxy.sockets.plane import DataPlane
 from evproxy.sockets.tls_server import ServerTLS
 
 
 @frozen
+class ListenerFiles:
+    """
+    What the files of one listener have.
+
+    `certificates` is ``None`` if there are none, or if they are the same as before.
+    """
+
+    certificates: Loaded | None
+    networks: Mapping[str, NetworkFile]
+    access: Access
+
+
+@frozen
 class Guard:
     """What decides who gets a session of one listener, and keeps its lists up to date."""
 
+    name: str
+    limits: EntryLimits
+    access: Access
     entry: Entry
     files: AccessOfListener
     refusals: Refusals
 
-    def start(self) -> None:
-        """Watch the files with lists of networks."""
-        self.files.start()
-
-    def close(self) -> None:
-        """Watch the files no more, and report the refusals that are left."""
-        self.files.close()
-        self.refusals.close()
+    def apply(self) -> None:
+        """Decide by these limits and lists from now on."""
+        self.entry.limit(self.limits)
+        self.entry.access = self.access
+        self.refusals.listener = self.name
 
 
 @frozen
@@ -50,22 +68,39 @@ class ListenerParts:
     """
     What a listener is made of.
 
-    `guard` is ``None`` if everyone gets a session.
+    `guard` is ``None`` if everyone gets a session, `tls` if evproxy ends no TLS.
     """
 
     settings: ListenerSettings
     factory: ProxyFactory
     guard: Guard | None
+    tls: ServerTLS | None
+
+    @property
+    def name(self) -> str:
+        """The name of the listener in logs."""
+        return name_of(self.settings)
+
+    def apply(self) -> None:
+        """Serve clients by these settings from now on."""
+        if self.guard is not None:
+            self.guard.apply()
 
     def start(self) -> None:
-        """Watch the files of the listener."""
+        """Watch the files with lists of networks."""
         if self.guard is not None:
-            self.guard.start()
+            self.guard.files.start()
+
+    def stop(self) -> None:
+        """Watch the files no more."""
+        if self.guard is not None:
+            self.guard.files.close()
 
     def close(self) -> None:
-        """Watch the files no more; no timer is left."""
+        """Watch the files no more, and report the refusals that are left; no timer is left."""
+        self.stop()
         if self.guard is not None:
-            self.guard.close()
+            self.guard.refusals.close()
 
 
 class PartsMaker:
@@ -97,20 +132,50 @@ class PartsMaker:
         self._certificates = certificates
         self._cancel_keys = CancelKeys()
 
-    def make(self, listener: ListenerSettings, timeouts: Timeouts) -> ListenerParts:
+    def read(
+        self, listener: ListenerSettings, before: ListenerParts | None = None
+    ) -> ListenerFiles:
         """
-        Make the parts of `listener`.  Reads files.
+        Read the files of `listener`.  Blocks; may run in a thread.
 
-        :raises SettingsError: if a setting is wrong, or a file cannot be used.
+        :param before: the parts that the listener has; what is known of its files is not read.
+        :raises SettingsError: if a file cannot be used.
         """
-        guard = self._guard(listener)
+        loaded, tls = None, tls_of(listener)
+        if tls is not None:
+            if not isinstance(self._plane.sockets, EngineSockets):
+                raise SettingsError("tls: it needs epoll, which this system has not")
+            known = None if before is None else before.tls
+            if known is None or known.settings != tls or not self._certificates.is_current(known):
+                loaded = load(tls)
+        guard = None if before is None else before.guard
+        networks = read_files(listener, None if guard is None else guard.files.files)
+        return ListenerFiles(loaded, networks, access_of(listener, networks))
+
+    def make(
+        self,
+        listener: ListenerSettings,
+        timeouts: Timeouts,
+        files: ListenerFiles,
+        before: ListenerParts | None = None,
+    ) -> ListenerParts:
+        """
+        Make the parts of `listener`.
+
+        :param before: the parts that the listener has: its counts go on, and its TLS if that is
+            the same.  They stay as they are until `ListenerParts.apply`.
+        :raises SettingsError: if a setting is wrong.
+        """
+        router = self._router(listener)
+        guard = self._guard(listener, files, None if before is None else before.guard)
+        tls = self._tls(listener, files, None if before is None else before.tls)
         factory = ProxyFactory(
-            self._router(listener),
+            router,
             reactor=self._reactor,
             listener=name_of(listener),
             timeouts=timeouts,
             accept_proxy_protocol_from=listener.accept_proxy_protocol_from,
-            tls=self._tls(listener),
+            tls=tls,
             tls_by_router=bool(listener.preread),
             inside_tls=listener.inside_tls,
             admission=self._admission,
@@ -118,34 +183,36 @@ class PartsMaker:
             hub=self._hub,
             entry=None if guard is None else guard.entry,
         )
-        return ListenerParts(listener, factory, guard)
+        return ListenerParts(listener, factory, guard, tls)
 
-    def _tls(self, listener: ListenerSettings) -> ServerTLS | None:
-        if listener.tls is None:
+    def _tls(
+        self, listener: ListenerSettings, files: ListenerFiles, before: ServerTLS | None
+    ) -> ServerTLS | None:
+        tls = tls_of(listener)
+        if tls is None:
             return None
-        if not isinstance(self._plane.sockets, EngineSockets):
-            raise SettingsError("tls: it needs epoll, which this system has not")
-        tls = listener.tls
-        if listener.preread and not tls.alpn:
-            # Clients that begin with TLS at once require it (PostgreSQL manual, "SSL Session
-            # Encryption").
-            tls = evolve(tls, alpn=("postgresql",))
-        return self._certificates.add(name_of(listener), tls)
+        if before is not None and before.settings == tls:
+            return before
+        return self._certificates.add(name_of(listener), tls, files.certificates)
 
-    def _guard(self, listener: ListenerSettings) -> Guard | None:
-        limits = limits_of(listener)
+    def _guard(
+        self, listener: ListenerSettings, files: ListenerFiles, before: Guard | None
+    ) -> Guard | None:
+        limits, name = limits_of(listener), name_of(listener)
         lists = (listener.allow, listener.deny, listener.allow_files, listener.deny_files)
         if limits == EntryLimits() and not any(lists):
             return None
-        refusals = Refusals(self._reactor, name_of(listener), self._hub)
-        entry = Entry(self._reactor, Access(), limits, refusals)
+        if before is not None:
+            entry, refusals = before.entry, before.refusals
+        else:
+            refusals = Refusals(self._reactor, name, self._hub)
+            entry = Entry(self._reactor, files.access, limits, refusals)
 
         def changed(access: Access) -> None:
             entry.access = access
 
-        files = AccessOfListener(self._reactor, listener, changed)
-        entry.access = files.access()
-        return Guard(entry, files, refusals)
+        watched = AccessOfListener(self._reactor, listener, changed, files.networks)
+        return Guard(name, limits, files.access, entry, watched, refusals)
 
     def _router(self, listener: ListenerSettings) -> Any:
         """What chooses the pool of a session of `listener`, or its only pool."""
@@ -158,6 +225,16 @@ class PartsMaker:
         if listener.routes:
             return Routes(listener.routes, self._pools, self._pools[listener.pool])
         return self._pools[listener.pool]
+
+
+def tls_of(listener: ListenerSettings) -> ListenerTLS | None:
+    """The TLS that evproxy ends at `listener`; ``None``: none."""
+    tls = listener.tls
+    if tls is not None and listener.preread and not tls.alpn:
+        # Clients that begin with TLS at once require it (PostgreSQL manual, "SSL Session
+        # Encryption").
+        return evolve(tls, alpn=("postgresql",))
+    return tls
 
 
 def name_of(listener: ListenerSettings) -> str:

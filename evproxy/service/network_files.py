@@ -56,6 +56,28 @@ def read_file(path: str) -> NetworkFile:
     return NetworkFile(networks, read.before)
 
 
+def read_files(
+    settings: ListenerSettings, known: Mapping[str, NetworkFile] | None = None
+) -> dict[str, NetworkFile]:
+    """
+    Read the files with lists of networks of `settings`, except those that are `known`.  Blocks.
+
+    :raises SettingsError: if a file cannot be read or is wrong.
+    """
+    files: dict[str, NetworkFile] = {}
+    for path in (*settings.allow_files, *settings.deny_files):
+        file = None if known is None else known.get(path)
+        files[path] = file if file is not None and _is_current(path, file) else read_file(path)
+    return files
+
+
+def _is_current(path: str, file: NetworkFile) -> bool:
+    try:
+        return not file.fault and signature_of(path) == file.signature
+    except OSError:
+        return False
+
+
 def read_again(path: str, known: NetworkFile) -> NetworkFile:
     """The file at `path` as it is now: `known` if it has not changed.  Does not raise."""
     try:
@@ -110,18 +132,21 @@ class AccessOfListener:
     :param reactor: the timers, and calls from threads.
     :param settings: of the listener.
     :param changed: called with the new lists when a file has changed.
+    :param files: what the files have; ``None``: read them now.
     :raises SettingsError: if a file cannot be read or is wrong.
     """
 
     def __init__(
-        self, reactor: Any, settings: ListenerSettings, changed: Callable[[Access], None]
+        self,
+        reactor: Any,
+        settings: ListenerSettings,
+        changed: Callable[[Access], None],
+        files: Mapping[str, NetworkFile] | None = None,
     ) -> None:
         self._reactor = reactor
         self._settings = settings
         self._changed = changed
-        self._files = {
-            path: read_file(path) for path in (*settings.allow_files, *settings.deny_files)
-        }
+        self._files = read_files(settings) if files is None else dict(files)
         self._threads = Threads(reactor, "evproxy networks", 1)
         self._timer: IDelayedCall | None = None
         self._looking: Deferred[Any] | None = None
@@ -129,6 +154,23 @@ class AccessOfListener:
     def access(self) -> Access:
         """The lists as they are now."""
         return access_of(self._settings, self._files)
+
+    @property
+    def files(self) -> Mapping[str, NetworkFile]:
+        """What the files have, by their paths."""
+        return self._files
+
+    def renew(self, files: Mapping[str, NetworkFile], access: Access) -> bool:
+        """Use what was read from `files`, in `access`; return whether that is something new."""
+        before, self._files = self._files, dict(files)
+        if self._looking is not None:
+            # What it finds is older.
+            looking, self._looking = self._looking, None
+            looking.cancel()
+        if all(file.networks is before[path].networks for path, file in files.items()):
+            return False
+        self._changed(access)
+        return True
 
     def start(self) -> None:
         """Watch the files."""

@@ -4,34 +4,29 @@ A proxy as a Twisted service: listeners, pools, and their start and end.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, Self, cast
 
 from twisted.application.service import Service
 from twisted.internet.address import IPv4Address, IPv6Address, UNIXAddress
-from twisted.internet.defer import Deferred, DeferredList, succeed
+from twisted.internet.defer import Deferred, DeferredList, fail, succeed
 from twisted.internet.interfaces import IStreamClientEndpoint, IStreamServerEndpoint
 from twisted.logger import Logger
 
+from evproxy.config.changes import Changes
 from evproxy.config.loops import loops
 from evproxy.errors import SettingsError
-from evproxy.hub import Hub
-from evproxy.interfaces import Observer, SharedPool
+from evproxy.interfaces import Observer
 from evproxy.interfaces import Pool as PoolInterface
 from evproxy.model import UpstreamServer
-from evproxy.observe.access_log import access_log_for
-from evproxy.observe.log import SessionLog, TroubleLog
 from evproxy.service.arguments import settings_of
-from evproxy.service.certificates import Certificates
-from evproxy.service.limits import open_file_limit, pipes_for, sessions_for
+from evproxy.service.composition import Composition
 from evproxy.service.listener import (
     Listener,
-    listener_permissions,
-    server_endpoint,
 )
-from evproxy.service.listener_parts import PartsMaker
+from evproxy.service.reload import Reloads
 from evproxy.service.status import Status
-from evproxy.session.admission import Admission
+from evproxy.service.used_pools import UsedPools
 from evproxy.session.live import MOST_LISTED
 from evproxy.settings import (
     DEFAULT_LISTEN,
@@ -42,8 +37,6 @@ from evproxy.settings import (
     Timeouts,
     refuse_beside_settings,
 )
-from evproxy.sockets.plane import DataPlane
-from evproxy.upstream.names import Names
 from evproxy.upstream.pool.pool import Pool
 from evproxy.upstream.pool.status import PoolStatus
 
@@ -93,7 +86,7 @@ class ProxyService(Service):
     :raises TypeError: if `reactor` is not a reactor.
 
     `pools` has the pools by name; a pool made from the arguments is called ``default``.
-    `listeners` are in the order of `listen`.
+    `settings_from` may be set to a function that returns the settings anew, for `reload`.
     """
 
     def __init__(
@@ -156,61 +149,22 @@ class ProxyService(Service):
         if pool is None:
             for loop in loops(settings.listeners, settings.pools):
                 raise SettingsError(f"upstreams: {loop.reason}")
-        self._reactor = reactor
-        self.settings = settings
-        # The logs come first, so that each has its line before an observer runs.
-        hub = Hub((trouble := TroubleLog(),))
-        self._access_log = access_log_for(reactor, settings.access_log, hub)
-        if self._access_log is not None:
-            hub.add(self._access_log)
-        if settings.access_log.path in ("auto", "twisted:"):
-            hub.add(SessionLog())
-        for observer in (*observers, *troubles):
-            hub.add(observer)
-        self._hub = hub
-        open_files = open_file_limit()
-        self.admission = Admission(reactor, settings.max_sessions or sessions_for(open_files), hub)
-        self.plane = DataPlane(
-            reactor,
-            settings.relay,
-            self.admission,
-            settings.keepalive,
-            most_pipes=pipes_for(open_files),
-        )
-        self._names = Names(reactor)
-        self._pools: dict[str, PoolInterface] = (
-            {
-                each.name: Pool.from_settings(reactor, each, names=self._names, observer=hub)
-                for each in settings.pools
-            }
-            if pool is None
-            else {"default": pool}
-        )
+        self._made = made = Composition(reactor, settings, (*observers, *troubles), pool, endpoints)
+        self.admission = made.admission
+        self.plane = made.plane
         # The type of a user's own pool is the user's concern.
-        self.pools = cast(dict[str, Pool], self._pools)
-        if isinstance(pool, Pool):
-            pool.hear_if_nobody_does(trouble)
-        self._certificates = Certificates(reactor, hub)
-        maker = PartsMaker(
-            reactor, hub, self.admission, self.plane, self._pools, self._certificates
-        )
-        self._parts = [maker.make(each, settings.timeouts) for each in settings.listeners]
-        self.listeners = tuple(
-            Listener(
-                listener.listen,
-                endpoints.get(place)
-                or server_endpoint(
-                    self.plane.listening, listener.listen, listener_permissions(listener)
-                ),
-                parts.factory,
-            )
-            for place, (listener, parts) in enumerate(
-                zip(settings.listeners, self._parts, strict=True)
-            )
+        self.pools = cast(dict[str, Pool], made.pools)
+        self.settings_from: Callable[[], Settings] | None = None
+        self._pools = UsedPools(made.pools, self)
+        self._reloads = Reloads(
+            made,
+            self._pools,
+            lambda: self._listening,
+            lambda: bool(self.running),
+            self._drains,
         )
         self._listening = False
         self._bound_once = False
-        self._started: set[str] = set()
         self._drained: Deferred[None] | None = None
 
     @classmethod
@@ -223,6 +177,36 @@ class ProxyService(Service):
         :raises SettingsError: if a setting is wrong.
         """
         return cls(reactor, settings=settings, observers=observers)
+
+    @property
+    def settings(self) -> Settings:
+        """The settings in use."""
+        return self._made.settings
+
+    @property
+    def listeners(self) -> tuple[Listener, ...]:
+        """The listeners, in the order of the settings."""
+        return self._made.listeners
+
+    def reload(self, settings: Settings | None = None) -> Deferred[Changes]:
+        """
+        Use other settings, without a restart: all of them, or none if there is any problem.
+
+        Sessions keep the settings that they started with.  What does not change is not touched:
+        listeners stay bound, and pools keep their servers, their health and their queue.  The files
+        of certificates and of networks are read again in any case.  Everything that may block runs
+        in a thread.  Requests wait for each other.
+
+        :param settings: the settings to use; ``None``: what the function `settings_from` returns,
+            which is called in a thread.
+        :return: what has changed, once it has.  Fails with a `SettingsError` if nothing changes:
+            with `ConfigErrors`, which has one line for each problem, if the settings are refused.
+        """
+        if settings is not None:
+            return self._reloads.request(lambda: settings)
+        if self.settings_from is None:
+            return fail(SettingsError("there is no configuration file to read again"))
+        return self._reloads.request(self.settings_from)
 
     @property
     def addresses(self) -> list[IPv4Address | IPv6Address | UNIXAddress]:
@@ -243,14 +227,17 @@ class ProxyService(Service):
                 pool.status()
                 if isinstance(pool, Pool)
                 else PoolStatus(name=pool.name, servers=(), waiting=0)
-                for pool in self._pools.values()
+                for pool in self._made.pools.values()
             ),
             sessions=self.admission.sessions.status(most_sessions),
             session_count=len(self.admission.sessions),
             max_sessions=self.admission.limit,
-            certificates=self._certificates.status(),
-            draining=self._drained is not None and not self._drained.called,
+            certificates=self._made.certificates.status(),
+            draining=self._drains(),
         )
+
+    def _drains(self) -> bool:
+        return self._drained is not None and not self._drained.called
 
     def end_session(self, session_id: int) -> None:
         """
@@ -274,7 +261,7 @@ class ProxyService(Service):
         :raises RuntimeError: if the service still drains: the Deferred of `stopService` must fire
             first.
         """
-        if self._drained is not None and not self._drained.called:
+        if self._drains():
             raise RuntimeError("evproxy still drains, it cannot be started again yet")
         super().privilegedStartService()
         self._drained = None
@@ -284,8 +271,8 @@ class ProxyService(Service):
         try:
             for listener in self.listeners:
                 listener.bind()
-            if self._access_log is not None:
-                self._access_log.open()
+            if self._made.access_log is not None:
+                self._made.access_log.open()
         except BaseException:
             self._close_listeners()
             raise
@@ -303,17 +290,10 @@ class ProxyService(Service):
         """
         self.privilegedStartService()
         super().startService()
-        self._certificates.start()
-        for parts in self._parts:
+        self._made.certificates.start()
+        for parts in self._made.parts:
             parts.start()
-        for name, pool in self._pools.items():
-            if name not in self._started:
-                # Added first: a pool that fails to start must be stopped as well.
-                self._started.add(name)
-                if isinstance(pool, SharedPool):
-                    pool.start(self)
-                else:
-                    pool.start()
+        self._pools.start()
 
     def stopService(self) -> Deferred[None]:
         """
@@ -343,49 +323,40 @@ class ProxyService(Service):
         return drained
 
     def _begin_drain(self, deadline: float | None) -> None:
-        for name, pool in self._pools.items():
-            if isinstance(pool, SharedPool):
-                with _log.failuresHandled("Could not drain pool {pool}", pool=name):
-                    pool.draining(self)
+        self._pools.drain()
         drained = self.admission.sessions.drain(deadline, self._close_listeners())
         drained.addCallback(self._gone)
 
     def reopen_log(self) -> None:
         """Open the path of the access log again, for example after its file was renamed."""
-        if self._access_log is not None:
-            self._access_log.reopen()
+        if self._made.access_log is not None:
+            self._made.access_log.reopen()
 
     def reload_certificates(self) -> None:
         """Read the files of all certificates again; those that cannot be used change nothing."""
-        self._certificates.reload()
+        self._made.certificates.reload()
 
     def abort(self) -> None:
         """Reset every session now, some of them in each turn of the reactor."""
         self.admission.sessions.abort()
 
     def _gone(self, _: object) -> None:
-        self._stop_pools()
-        self._certificates.stop()
-        for parts in self._parts:
+        made = self._made
+        self._pools.stop(self._bound_once)
+        self._bound_once = False
+        made.retiring.close()
+        made.certificates.stop()
+        for parts in made.parts:
             parts.close()
-        self._names.stop()
+        made.names.stop()
         self.admission.close()
         self.plane.close()
-        drained = self._drained
+        # A reload in progress may still close the log that it has replaced.
+        self._reloads.when_closed().addCallback(self._close_log)
+
+    def _close_log(self, _: object) -> None:
+        drained, log = self._drained, self._made.access_log
         assert drained is not None
         # Close the log last: by now it has a record of every session.
-        written = succeed(None) if self._access_log is None else self._access_log.close()
+        written = succeed(None) if log is None else log.close()
         written.addCallback(drained.callback)
-
-    def _stop_pools(self) -> None:
-        """Stop the pools for this service, but no pool that this service has not started."""
-        for name, pool in self._pools.items():
-            with _log.failuresHandled("Could not stop pool {pool}", pool=name):
-                if isinstance(pool, SharedPool):
-                    # If the service was only bound, its sessions may have left timers in the pool.
-                    if self._bound_once:
-                        pool.stop(self)
-                elif name in self._started:
-                    pool.stop()
-        self._started.clear()
-        self._bound_once = False

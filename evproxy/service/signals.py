@@ -1,5 +1,5 @@
 """
-The signal handlers of a proxy: the first signal drains, the second one resets every session.
+The signal handlers of a proxy: the first one to stop drains, the second one resets every session.
 """
 
 from __future__ import annotations
@@ -7,7 +7,12 @@ from __future__ import annotations
 import signal
 from typing import Any
 
+from twisted.logger import Logger
+
+from evproxy.errors import SettingsError
 from evproxy.service.service import ProxyService
+
+_log = Logger(namespace="evproxy")
 
 _HANDLED = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGQUIT)
 
@@ -20,9 +25,10 @@ class Signals:
     ``Signals(reactor, proxy).install()``.  Without these handlers, a second Ctrl-C does not end a
     drain: Twisted's own handlers only stop the reactor, which is stopping already.
 
-    SIGTERM, SIGINT and SIGHUP drain with the drain timeout, SIGQUIT without one (as in nginx); a
-    second signal of any kind resets every session.  SIGUSR1 reopens the access log.  A signal that
-    is ignored when this object is made (`nohup`, the background jobs of a shell) stays ignored.
+    SIGTERM and SIGINT drain with the drain timeout, SIGQUIT without one (as in nginx); a second one
+    of any of them resets every session.  SIGHUP reloads the settings, see `ProxyService.reload`;
+    SIGUSR1 reopens the access log.  A signal that is ignored when this object is made (`nohup`, the
+    background jobs of a shell) stays ignored.
 
     :param reactor: Twisted's; the first signal stops it.
     :param proxy: the service that drains.
@@ -75,8 +81,18 @@ class Signals:
     def _handle(self, number: int, frame: object) -> None:
         self._reactor.callFromThread(self.received, number)
 
+    def _reload(self) -> None:
+        if self._proxy.settings_from is None:
+            _log.warn("SIGHUP: there is no configuration file to read again")
+            return
+        # The log says what became of it.
+        self._proxy.reload().addErrback(lambda failure: failure.trap(SettingsError) and None)
+
     def received(self, number: int) -> None:
         """Handle the signal `number`."""
+        if number == signal.SIGHUP:
+            self._reload()
+            return
         if self._stopping:
             self._proxy.abort()
             return

@@ -42,6 +42,8 @@ class Admission:
     :param reactor: the time and the timers.
     :param limit: the most sessions at once; at least 1.
     :param hub: calls the observers of pauses.
+
+    `limit` is the bound; `change_limit` changes it.
     """
 
     def __init__(self, reactor: Any, limit: int, hub: Hub) -> None:
@@ -71,11 +73,19 @@ class Admission:
         """Whether the bound is reached."""
         return len(self.sessions.by_id) >= self.limit
 
+    def change_limit(self, limit: int) -> None:
+        """Have the bound `limit` from now on; no running session ends."""
+        self.limit = limit
+        if self.full:
+            self._pause_full()
+        elif self._paused:
+            self._resume()
+
     def opened(self, session: Session) -> None:
         """A session begins."""
         self.sessions.opened(session)
         if self.full:
-            self._pause(f"{self.limit} sessions, as many as are allowed")
+            self._pause_full()
 
     def closed(self, session: Session) -> None:
         """A session is over."""
@@ -107,6 +117,9 @@ class Admission:
         self._retry = self._calm = None
         self._paused = self._in_period = False
         self._pressure.stop()
+
+    def _pause_full(self) -> None:
+        self._pause(f"{self.limit} sessions, as many as are allowed")
 
     def _out_of(self, why: str) -> None:
         self._pause(why)

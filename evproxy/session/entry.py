@@ -91,6 +91,20 @@ class Entry:
         self._to_downstream = self._bucket(limits.transfer)
         self._refusals = refusals
 
+    def limit(self, limits: EntryLimits) -> None:
+        """
+        Apply `limits` from now on: the running sessions count, and keep their own paces.
+
+        A rate that stays keeps its bucket.
+        """
+        before, self._limits = self._limits, limits
+        self._clients.limits = limits.of_client
+        if limits.starts != before.starts:
+            self._starts = self._bucket(limits.starts)
+        if limits.transfer != before.transfer:
+            self._to_upstream = self._bucket(limits.transfer)
+            self._to_downstream = self._bucket(limits.transfer)
+
     def turned_away(self, host: str) -> bool:
         """
         Whether `admit` would refuse the client at `host` now.

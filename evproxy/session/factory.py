@@ -181,6 +181,10 @@ class ProxyFactory(Factory):
         """Called by Twisted when the first port of the factory listens: accept clients."""
         self._draining = False
 
+    def renew(self, other: ProxyFactory) -> None:
+        """Serve new clients as `other` does.  Sessions that have begun keep what they have."""
+        self.context = other.context
+
     def drain(self, deadline: float | None = None) -> Deferred[None]:
         """
         Refuse new clients, and let the running sessions finish.

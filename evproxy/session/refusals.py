@@ -20,7 +20,7 @@ class Refusals:
     `totals` has the number of refusals by reason, from the beginning.
 
     :param clock: the timers.
-    :param listener: the name of the listener.
+    :param listener: the name of the listener; may be replaced at any time.
     :param observer: is notified, for each reason, of the first refusal and then every `INTERVAL`
         seconds of those since.
     """
@@ -28,7 +28,7 @@ class Refusals:
     def __init__(self, clock: IReactorTime, listener: str, observer: RefusalObserver) -> None:
         self.totals: dict[Refusal, int] = {}
         self._clock = clock
-        self._listener = listener
+        self.listener = listener
         self._observer = observer
         self._fresh: dict[Refusal, tuple[int, str]] = {}
         self._quiet: set[Refusal] = set()
@@ -39,7 +39,7 @@ class Refusals:
         self.totals[reason] = self.totals.get(reason, 0) + 1
         if reason not in self._quiet:
             self._quiet.add(reason)
-            self._observer.clients_refused(self._listener, reason.value, 1, peer)
+            self._observer.clients_refused(self.listener, reason.value, 1, peer)
             if self._timer is None:
                 self._timer = self._clock.callLater(INTERVAL, self._report)
         else:
@@ -50,7 +50,7 @@ class Refusals:
         self._quiet = set(fresh)
         self._timer = self._clock.callLater(INTERVAL, self._report) if fresh else None
         for reason, (count, peer) in fresh.items():
-            self._observer.clients_refused(self._listener, reason.value, count, peer)
+            self._observer.clients_refused(self.listener, reason.value, count, peer)
 
     def close(self) -> None:
         """The service has stopped: report what is left, and cancel the timer."""
@@ -58,6 +58,6 @@ class Refusals:
             self._timer.cancel()
             self._timer = None
             for reason, (count, peer) in self._fresh.items():
-                self._observer.clients_refused(self._listener, reason.value, count, peer)
+                self._observer.clients_refused(self.listener, reason.value, count, peer)
             self._fresh.clear()
             self._quiet.clear()

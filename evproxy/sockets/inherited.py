@@ -33,8 +33,8 @@ class InheritedSocket(ListeningSocket):
     def listen(self, backlog: int = 0) -> None:
         """Nothing to do: the socket listens, with the accept queue that its owner chose."""
 
-    def shutdown(self, how: int) -> None:
-        """Nothing to do: a shutdown would also stop the owner's listening."""
+    # A shutdown would also stop the owner's listening.
+    handed_over = True
 
 
 class InheritedTCPPort(TCPPort):

@@ -7,15 +7,18 @@ Whatever an endpoint description wraps, the plain port beneath is one of evproxy
 
 from __future__ import annotations
 
+import socket
 from typing import Any
 
 from OpenSSL import SSL
+from twisted.internet.address import UNIXAddress
 from twisted.internet.interfaces import IListeningPort, IProtocolNegotiationFactory
 from twisted.internet.protocol import Factory
 from twisted.internet.ssl import CertificateOptions
 from twisted.protocols.tls import TLSMemoryBIOFactory
 
 from evproxy.engine.options import Options, set_options
+from evproxy.sockets.handed import HandedSockets, tcp_place
 from evproxy.sockets.inherited import InheritedTCPPort, inherited_port
 from evproxy.sockets.ports import Acceptor, TCPPort
 from evproxy.sockets.unix_path import AS_DESCRIBED, Permissions
@@ -52,6 +55,7 @@ class ListeningReactor:
     :param options: the options of TCP sockets.
     :param backlog: the accept queue of ports whose endpoints ask for `TWISTED_BACKLOG`.
     :param permissions: who may connect to the paths of UNIX ports.
+    :param handed: sockets that ports take over, in place of new ones.
     """
 
     def __init__(
@@ -62,7 +66,9 @@ class ListeningReactor:
         options: Options,
         backlog: int = TWISTED_BACKLOG,
         permissions: Permissions = AS_DESCRIBED,
+        handed: HandedSockets | None = None,
     ) -> None:
+        self.handed = HandedSockets() if handed is None else handed
         self._reactor = reactor
         self._plain = plain
         self._twisted = twisted
@@ -73,7 +79,13 @@ class ListeningReactor:
     def for_listener(self, backlog: int, permissions: Permissions) -> ListeningReactor:
         """Return a copy for one listener, which has its own `backlog` and `permissions`."""
         return ListeningReactor(
-            self._reactor, self._plain, self._twisted, self._options, backlog, permissions
+            self._reactor,
+            self._plain,
+            self._twisted,
+            self._options,
+            backlog,
+            permissions,
+            self.handed,
         )
 
     def __getattr__(self, name: str) -> Any:
@@ -112,6 +124,7 @@ class ListeningReactor:
         port = UNIXPort(
             self._plain, permissions, address, factory, queue, mode, self._reactor, wantPID
         )
+        port.take_over(self.handed.take((socket.AF_UNIX, UNIXAddress(address).name)))
         return self._listening(port)
 
     def _queue(self, backlog: int) -> int:
@@ -123,6 +136,8 @@ class ListeningReactor:
     ) -> IListeningPort:
         queue = self._queue(backlog)
         made = TCPPort(acceptor, port, factory, queue, interface, self._reactor)
+        if self.handed:
+            made.take_over(self.handed.take(tcp_place(interface, port)))
         self._listening(made)
         # Accepted sockets inherit the options.
         set_options(made.socket, self._options)

@@ -61,7 +61,16 @@ class ListeningSocket(socket.socket):
 
     It remembers its family and type.  `socket.socket` makes members of enumerations for them at
     each use.
+
+    `handed_over` says that another port has a duplicate: the socket must go on listening.
     """
+
+    handed_over = False
+
+    def shutdown(self, how: int) -> None:
+        """Stop listening, unless another port has the socket too."""
+        if not self.handed_over:
+            super().shutdown(how)
 
     def accept(self) -> tuple[Any, Any]:
         """
@@ -96,13 +105,36 @@ class PlainPort:
     _filled = 0
     _accepting = False
     _made: ListeningSocket | None = None
+    _handed: ListeningSocket | None = None
 
     def __init__(self, acceptor: Acceptor, *args: Any) -> None:
         super().__init__(*args)
         self.acceptor = acceptor
 
+    def take_over(self, sock: ListeningSocket | None) -> None:
+        """Use `sock`, which is bound already, in place of a new socket; ``None``: a new one."""
+        self._handed = sock
+
+    @property
+    def handed_over(self) -> bool:
+        """
+        Whether another port has a duplicate of the socket.
+
+        Then the socket goes on listening when this port closes, and the path of a UNIX socket
+        stays.
+        """
+        return self._made is not None and self._made.handed_over
+
+    @handed_over.setter
+    def handed_over(self, handed_over: bool) -> None:
+        assert self._made is not None
+        self._made.handed_over = handed_over
+
     def createInternetSocket(self) -> ListeningSocket:
-        """Make the socket as Twisted does, but as a `ListeningSocket`."""
+        """Make the socket as Twisted does, but as a `ListeningSocket`; or take one over."""
+        if self._handed is not None:
+            self._made, self._handed = self._handed, None
+            return self._made
         made = super().createInternetSocket()  # type: ignore[misc]
         self._made = ListeningSocket(made.family, made.type, made.proto, made.detach())
         self._made.setblocking(False)

@@ -51,6 +51,16 @@ class PathSocket(ListeningSocket):
             give(self._path, self._owner)
 
 
+class HandedPathSocket(PathSocket):
+    """A socket that is bound to its path already."""
+
+    def bind(self, address: Any) -> None:
+        """Set the owner of the path: the socket is bound."""
+        if in_file_system(self._path):
+            self.mark = mark(self._path)
+            give(self._path, self._owner)
+
+
 class UNIXPort(PlainPort, unix.Port):
     """
     A UNIX listening port of evproxy.
@@ -69,8 +79,9 @@ class UNIXPort(PlainPort, unix.Port):
         self._owner = owner
 
     def createInternetSocket(self) -> PathSocket:
-        """Make the socket as Twisted does, but as a `PathSocket`."""
-        self._made = PathSocket(super().createInternetSocket(), self._owner, self._path)
+        """Make the socket as Twisted does, but as a `PathSocket`; or take one over."""
+        kind = HandedPathSocket if self._handed is not None else PathSocket
+        self._made = kind(super().createInternetSocket(), self._owner, self._path)
         self._made.setblocking(False)
         return self._made
 
@@ -85,6 +96,10 @@ class UNIXPort(PlainPort, unix.Port):
             super().startListening()
             return
         try:
+            if self._handed is not None:
+                # The path is there, and so is the socket that listens: this port takes both.
+                self._listen()
+                return
             with claimed(self._path):
                 self._listen()
         except OSError as error:
@@ -96,6 +111,8 @@ class UNIXPort(PlainPort, unix.Port):
         try:
             super().startListening()
         except BaseException:
+            if isinstance(self._made, HandedPathSocket):
+                raise
             if self._made is not None and self._made.mark is not None:
                 self._remove(os.unlink, self._path)
             if self.lockFile is not None and self.lockFile.locked:
@@ -106,7 +123,7 @@ class UNIXPort(PlainPort, unix.Port):
         """The port listens no longer."""
         # `unix.Port.connectionLost` does not close the port if it cannot remove the path, and
         # removes a path that another process has taken.
-        if in_file_system(self._path):
+        if in_file_system(self._path) and not self.handed_over:
             self._leave_path()
         try:
             tcp.Port.connectionLost(self, reason)

@@ -371,3 +371,49 @@ def test_the_example_of_an_edge() -> None:
         "examples/edge.toml: good: 3 listeners, 5 pools, 6 upstream servers\n",
         "",
     )
+
+
+RUNNING = """
+[[listeners]]
+listen = "tcp:8080:interface=127.0.0.1"
+
+[pools.web]
+upstreams = ["127.0.0.1:8000"]
+"""
+
+
+def test_against_what_runs(tmp_path: Path) -> None:
+    """``--against`` prints a line for each change that a reload would make."""
+    running, new = tmp_path / "running.toml", tmp_path / "new.toml"
+    running.write_text(RUNNING)
+    new.write_text(RUNNING.replace("8000", "8001"))
+    assert run("check", f"--against={running}", str(new)) == (
+        0,
+        f"{new}: pool web: server 127.0.0.1:8001: added\n"
+        f"{new}: pool web: server 127.0.0.1:8000: removed\n",
+        "",
+    )
+    assert run("check", f"--against={running}", str(running)) == (
+        0,
+        f"{running}: nothing would change\n",
+        "",
+    )
+
+
+def test_a_reload_that_would_be_refused(tmp_path: Path) -> None:
+    """What needs a restart is a problem, and so is every problem of either file."""
+    running, new = tmp_path / "running.toml", tmp_path / "new.toml"
+    running.write_text(RUNNING)
+    new.write_text('relay = "stream"' + RUNNING)
+    problem = f'{new}: relay: "auto" -> "stream", which needs a restart\n'
+    assert run("check", f"--against={running}", str(new)) == (1, "", problem)
+    new.write_text("nonsense = 1" + RUNNING)
+    running.unlink()
+    status, out, err = run("check", f"--against={running}", str(new))
+    assert (status, out) == (1, "")
+    assert err.splitlines() == [
+        f"{running}: cannot be read: No such file or directory",
+        f"{new}: nonsense: unknown key",
+    ]
+    status, out, err = run("check", f"--against={running}", str(new), str(new))
+    assert (status, out, err) == (2, "", "evproxy check: --against: expected one FILE\n")

@@ -77,7 +77,7 @@ def test_a_client_waits_from_one_instance_to_the_next(kept: socket.socket) -> No
 
 def test_the_log_module(tmp_path: Path) -> None:
     """The module on the page keeps its current file and ten old files, and no more."""
-    [source] = re.findall(r"^```python\n(.*?)^```$", PAGE, re.MULTILINE | re.DOTALL)
+    source, *_ = re.findall(r"^```python\n(.*?)^```$", PAGE, re.MULTILINE | re.DOTALL)
     for shown, here in (("/var/log/evproxy", str(tmp_path)), ("100_000_000", "10")):
         assert shown in source
         source = source.replace(shown, here)

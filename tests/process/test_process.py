@@ -23,7 +23,7 @@ from tests.support.twistd import JSON_LOG, PATIENCE, TWIST, TWISTD, Outcome, Run
 pytestmark = pytest.mark.oldest_twisted
 
 LISTEN = "--listen=tcp:0:interface=127.0.0.1"
-STOPPING = [signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGQUIT]
+STOPPING = [signal.SIGTERM, signal.SIGINT, signal.SIGQUIT]
 
 
 def assert_listens_no_more(proxy: Running, port: int) -> None:

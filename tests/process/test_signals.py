@@ -17,7 +17,7 @@ from tests.support.twistd import JSON_LOG, PATIENCE, TWIST, TWISTD, Running, run
 pytestmark = pytest.mark.oldest_twisted
 
 LISTEN = "--listen=tcp:0:interface=127.0.0.1"
-STOPPING = [signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGQUIT]
+STOPPING = [signal.SIGTERM, signal.SIGINT, signal.SIGQUIT]
 REACTORS = ["epoll", "poll", "select", "asyncio"]
 MOMENTS = ["starting up", "reactor class", "starting on", "evproxy .* listens on", REACTOR]
 IGNORING = 'trap "" "$1"; shift; exec "$@"'

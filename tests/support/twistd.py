@@ -149,6 +149,7 @@ class Running:
     :param command: the beginning of the command line, in place of ``twistd -n``.
     :param descriptors: the file descriptors that the process inherits.
     :param cwd: the directory in which it starts.
+    :param patience: the seconds after which it is killed.
     """
 
     def __init__(
@@ -157,6 +158,7 @@ class Running:
         command: Sequence[str] | None = None,
         descriptors: Sequence[int] = (),
         cwd: Path | str = ROOT,
+        patience: float = PATIENCE,
     ) -> None:
         before = [TWISTD, "-n", "--pidfile=", JSON_LOG]
         self._process = subprocess.Popen(
@@ -168,7 +170,7 @@ class Running:
             pass_fds=descriptors,
         )
         self.events: list[LogEvent] = []
-        self._end_of_patience = threading.Timer(PATIENCE, self._process.kill)
+        self._end_of_patience = threading.Timer(patience, self._process.kill)
         self._end_of_patience.start()
 
     @property
@@ -204,6 +206,17 @@ class Running:
         found = re.search(text, formatEvent(event))
         assert found is not None
         return found
+
+    def says_again(self, text: str, count: int) -> None:
+        """Wait until `count` events have a message that matches the pattern `text`."""
+        seen = 0
+
+        def counted(event: LogEvent) -> bool:
+            nonlocal seen
+            seen += re.search(text, formatEvent(event)) is not None
+            return seen >= count
+
+        self.event(counted)
 
     def port(self) -> int:
         """Wait until the proxy listens on 127.0.0.1, and return its port."""

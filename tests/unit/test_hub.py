@@ -14,6 +14,7 @@ from evproxy import (
     PoolObserver,
     PressureObserver,
     RefusalObserver,
+    ReloadObserver,
     SessionObserver,
     SessionStartObserver,
     SettingsError,
@@ -32,6 +33,7 @@ CONTRACTS = (
     DiscoveryObserver,
     LogWriterObserver,
     CertificateObserver,
+    ReloadObserver,
 )
 
 

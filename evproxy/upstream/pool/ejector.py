@@ -19,7 +19,8 @@ class Ejector:
     Keeps the `EjectionRecord` of each server of a pool.
 
     :param reactor: the time and the timers.
-    :param settings: how many failures cause an ejection, and how long it lasts.
+    :param settings: how many failures cause an ejection, and how long it lasts; may be replaced
+        at any time, and counts for the next failure.
     :param servers: returns the servers of the pool.
     :param changed: called with a server that was ejected or readmitted, and the reason.
     """
@@ -32,7 +33,7 @@ class Ejector:
         changed: Callable[[PoolServer, str], None],
     ) -> None:
         self._reactor = reactor
-        self._settings = settings
+        self.settings = settings
         self._servers = servers
         self._changed = changed
         self._timers: dict[PoolServer, IDelayedCall] = {}
@@ -47,14 +48,14 @@ class Ejector:
         record = server.ejection
         # Most servers have no failures, so this is skipped for most connects.
         if record.connect_failures or record.times:
-            record.connected(self._reactor.seconds(), self._settings)
+            record.connected(self._reactor.seconds(), self.settings)
 
     def ended(self, server: PoolServer, reason: CloseReason, answered: bool) -> None:
         """A session ended; `answered` says whether `server` sent a byte."""
         if answered:
             record = server.ejection
             if record.early_resets or record.times:
-                record.answered(self._reactor.seconds(), self._settings)
+                record.answered(self._reactor.seconds(), self.settings)
         elif reason.by is Side.UPSTREAM and reason.how is Ending.RESET:
             self._count_failure(server, server.ejection.reset_early(), "reset before any answer")
 
@@ -63,7 +64,7 @@ class Ejector:
         timer = self._timers.pop(server, None)
         if timer is not None:
             timer.cancel()
-            server.ejection.readmit(self._reactor.seconds(), self._settings)
+            server.ejection.readmit(self._reactor.seconds(), self.settings)
 
     def start(self) -> None:
         """Allow ejections again, after `stop`.  A new `Ejector` allows them from the beginning."""
@@ -76,7 +77,7 @@ class Ejector:
             self.forget(server)
 
     def _count_failure(self, server: PoolServer, failures: int, why: str) -> None:
-        settings = self._settings
+        settings = self.settings
         if failures < settings.failures or server in self._timers:
             return
         if self._stopped or server.leaving:
@@ -93,5 +94,5 @@ class Ejector:
 
     def _readmit(self, server: PoolServer) -> None:
         del self._timers[server]
-        server.ejection.readmit(self._reactor.seconds(), self._settings)
+        server.ejection.readmit(self._reactor.seconds(), self.settings)
         self._changed(server, "the ejection is over")

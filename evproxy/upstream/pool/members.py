@@ -34,7 +34,8 @@ class Members:
 
     :param reactor: the time and the timers.
     :param make: makes the `PoolServer` of a server that was not in the pool before.
-    :param slow_start: seconds in which a server that came up grows to its full weight.
+    :param slow_start: seconds in which a server that came up grows to its full weight; may be
+        replaced at any time.
     :param announce: called with a server, its new state and the reason.
     :param changed: called with a server whose weight, or whose `usable`, may have changed.
     """
@@ -49,7 +50,7 @@ class Members:
     ) -> None:
         self._reactor = reactor
         self._make = make
-        self._slow_start = slow_start
+        self.slow_start = slow_start
         self._on_announcement = announce
         self._on_change = changed
         self._servers: dict[str, PoolServer] = {}
@@ -65,12 +66,38 @@ class Members:
         random: Random,
         prevented: Callable[[Shortage], None],
     ) -> None:
-        """Prepare active checks; `begin_checks` starts them.  The arguments are as in `Checks`."""
-        self._checks = Checks(self._reactor, probe, timing, random, self._checked, prevented)
+        """
+        Prepare active checks; `begin_checks` starts them.  The arguments are as in `Checks`.
 
-    def eject(self, settings: Ejection) -> None:
-        """Eject servers as `settings` say."""
-        self.ejector = Ejector(self._reactor, settings, self.__iter__, self.changed)
+        If checks are running, the new ones begin at once.
+        """
+        checking = self._checking
+        self.end_checks()
+        self._checks = Checks(self._reactor, probe, timing, random, self._checked, prevented)
+        if checking:
+            self.begin_checks()
+
+    def eject(self, settings: Ejection | None) -> None:
+        """Eject servers as `settings` say from now on; ``None``: none, and readmit all."""
+        if settings is None:
+            if self.ejector is not None:
+                self.ejector.stop()
+                self.ejector = None
+                for server in self:
+                    self.changed(server, "ejection is off")
+        elif self.ejector is not None:
+            self.ejector.settings = settings
+        else:
+            self.ejector = Ejector(self._reactor, settings, self.__iter__, self.changed)
+
+    def uncheck(self) -> None:
+        """Check the servers no more: those that are down come up."""
+        self.end_checks()
+        self._checks = None
+        for server in self:
+            if server.down:
+                server.down = False
+                self.changed(server, "it is no longer checked")
 
     def __iter__(self) -> Iterator[PoolServer]:
         return iter(self._servers.values())
@@ -80,6 +107,10 @@ class Members:
 
     def __len__(self) -> int:
         return len(self._servers)
+
+    def known(self) -> list[PoolServer]:
+        """The servers of the pool, and those that have left and may come back."""
+        return [*self, *self._gone.values()]
 
     def leaving(self) -> list[PoolServer]:
         """The servers that have left the pool, but still have sessions."""
@@ -98,7 +129,7 @@ class Members:
         for server in self:
             if server.announced == "ejected":
                 self._record(server, server.state, "the pool has stopped")
-                server.update_derived(server.since, self._slow_start)
+                server.update_derived(server.since, self.slow_start)
 
     def begin_checks(self) -> None:
         """Start the checks, unless they are running."""
@@ -136,6 +167,14 @@ class Members:
         self._announce(server, "added", why)
         self.changed(server, why)
 
+    def respecify(self, spec: UpstreamServer, discovered: bool, why: str) -> None:
+        """The server of the pool that `spec` names is as `spec` says from now on."""
+        server = self._servers[spec.name]
+        server.given = spec
+        server.discovered = discovered
+        server.respecify(spec)
+        self.changed(server, why)
+
     def leave(self, name: str, why: str) -> None:
         """The server called `name` leaves; it is removed when its last session has ended."""
         server = self[name]
@@ -154,7 +193,7 @@ class Members:
                 # The line "until it is resumed" no longer holds.
                 self._announce_state(server, why)
         else:
-            server.update_derived(self._reactor.seconds(), self._slow_start)
+            server.update_derived(self._reactor.seconds(), self.slow_start)
             self._on_change(server)
             self.removed(server, why)
 
@@ -195,9 +234,7 @@ class Members:
             if known is None:
                 self.join(spec, True, "discovered")
             elif known.discovered and known.given != spec:
-                known.given = spec
-                known.respecify(spec)
-                self.changed(known, "discovered")
+                self.respecify(spec, True, "discovered")
         for server in list(self):
             if server.discovered and server.name not in wanted:
                 self.leave(server.name, "no longer discovered")
@@ -232,9 +269,9 @@ class Members:
         if state == "up" and before in ("down", "ejected"):
             # Failed connects from before must not keep `least-time` away from the server now.
             server.forget_connect_times()
-        if state == "up" and before != "up" and self._slow_start > 0:
+        if state == "up" and before != "up" and self.slow_start > 0:
             server.slow_since = now
-        server.update_derived(now, self._slow_start)
+        server.update_derived(now, self.slow_start)
         if state != before:
             if before == "added" and state == "up":
                 server.announced = state

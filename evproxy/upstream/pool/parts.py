@@ -9,6 +9,7 @@ from typing import Any
 from attrs import frozen
 from twisted.internet.interfaces import IStreamClientEndpoint
 
+from evproxy.engine.files import signature_or_error
 from evproxy.errors import Shortage
 from evproxy.interfaces import Balancer, Dialer, Discovery, Probe
 from evproxy.model import UpstreamServer
@@ -122,9 +123,22 @@ class Parts:
 
     `probe` and `discovery` are ``None`` if the pool has no health checks or no discovery.
     `own_names` is the resolver that the pool must stop: ``None`` if the caller gave `names`.
+    `files` differs once a file of the settings has changed.
+
+    Reads files: it may block.
 
     :param short: called with the shortage when a source address cannot be used.
+    :param before: the parts that the pool has; those that `settings` do not change stay.
     """
+
+    names: Names
+    random: Random
+    connecting: Any
+    dialer_for: Callable[[UpstreamServer], Dialer]
+    balancer: Balancer
+    probe: Probe | None
+    check_timing: HealthCheck
+    discovery: Discovery | None
 
     def __init__(
         self,
@@ -132,32 +146,66 @@ class Parts:
         settings: PoolSettings,
         given: GivenParts,
         short: Callable[[Shortage], None],
+        before: Parts | None = None,
     ) -> None:
-        self.own_names = Names(reactor) if given.names is None else None
-        names = given.names or self.own_names
-        assert names is not None
-        source = Sources(settings.source) if settings.source else None
-        self.random = given.random if given.random is not None else Random()
-        self.balancer = given.balancer or balancer_named(settings.balance, self.random)
-        connecting = reactor if source is None else SourcedReactor(reactor, source, short)
-        self.dialer_for = given.dialer_for or dialers_on(connecting, names, source, settings.tls)
-        self.probe = given.probe
-        self._proxy_version = settings.send_proxy_protocol
-        self._tls = settings.tls
-        self.check_timing = given.check_timing or HealthCheck()
+        self.settings = settings
+        self.files = files_of(settings)
+        self.own_names: Names | None = None
+        if before is not None:
+            self.names, self.random, self.own_names = before.names, before.random, before.own_names
+        else:
+            self.own_names = Names(reactor) if given.names is None else None
+            self.names = given.names or self.own_names or Names(reactor)
+            self.random = given.random if given.random is not None else Random()
+        kept = before if before is not None and before.connects_as(self) else None
+        if kept is not None:
+            connecting, self.dialer_for = kept.connecting, kept.dialer_for
+        else:
+            source = Sources(settings.source) if settings.source else None
+            connecting = reactor if source is None else SourcedReactor(reactor, source, short)
+            self.dialer_for = given.dialer_for or dialers_on(
+                connecting, self.names, source, settings.tls
+            )
+        self.connecting = connecting
+        if before is not None and before.settings.balance == settings.balance:
+            self.balancer = before.balancer
+        else:
+            self.balancer = given.balancer or balancer_named(settings.balance, self.random)
+        if kept is not None and kept.settings.health_check == settings.health_check:
+            self.probe, self.check_timing = kept.probe, kept.check_timing
+        else:
+            self.probe, self.check_timing = self._probe(given)
         # A probe that the caller makes may accept endpoints that evproxy's own probes refuse.
-        self._own_check: HealthCheck | None = None
-        if settings.health_check is not None:
-            self.check_timing = settings.health_check
-            version = settings.send_proxy_protocol
-            make_probe = given.probe_for or probes_on(connecting, names, version, settings.tls)
-            self.probe = make_probe(self.check_timing)
-            if given.probe_for is None:
-                self._own_check = settings.health_check
-        self.discovery = given.discovery
-        if settings.discover is not None:
-            make = given.discovery_for or discoveries_on(reactor, self.random, names)
-            self.discovery = make(settings.discover)
+        self._own_check = settings.health_check if given.probe_for is None else None
+        if before is not None and before.settings.discover == settings.discover:
+            self.discovery = before.discovery
+        else:
+            self.discovery = self._discovery(reactor, given)
+
+    def connects_as(self, other: Parts) -> bool:
+        """Whether connections to servers are made as `other` makes them."""
+        mine, others = self.settings, other.settings
+        return (mine.source, mine.tls, mine.send_proxy_protocol, self.files) == (
+            others.source,
+            others.tls,
+            others.send_proxy_protocol,
+            other.files,
+        )
+
+    def _probe(self, given: GivenParts) -> tuple[Probe | None, HealthCheck]:
+        settings = self.settings
+        if settings.health_check is None:
+            return given.probe, given.check_timing or HealthCheck()
+        make = given.probe_for or probes_on(
+            self.connecting, self.names, settings.send_proxy_protocol, settings.tls
+        )
+        return make(settings.health_check), settings.health_check
+
+    def _discovery(self, reactor: Any, given: GivenParts) -> Discovery | None:
+        if self.settings.discover is None:
+            return given.discovery
+        make = given.discovery_for or discoveries_on(reactor, self.random, self.names)
+        return make(self.settings.discover)
 
     def check_endpoint(self, server: UpstreamServer) -> None:
         """
@@ -165,8 +213,16 @@ class Parts:
 
         :raises SettingsError: if it cannot; the message says why, with the key's name.
         """
-        check_header(server, self._proxy_version)
-        if self._tls is not None:
-            tls_name(self._tls, server)
+        check_header(server, self.settings.send_proxy_protocol)
+        if self.settings.tls is not None:
+            tls_name(self.settings.tls, server)
         if self._own_check is not None:
             check_probe(self._own_check, server.endpoint)
+
+
+def files_of(settings: PoolSettings) -> tuple[object, ...]:
+    """What differs once one of the files that `settings` name was changed or replaced."""
+    paths = [] if settings.tls is None else [settings.tls.ca, settings.tls.certificate]
+    if settings.health_check is not None:
+        paths.append(settings.health_check.ca)
+    return tuple(signature_or_error(path) for path in paths if path)

@@ -25,7 +25,7 @@ from evproxy.settings import (
 )
 from evproxy.upstream.names import Names
 from evproxy.upstream.pool.parts import GivenParts
-from evproxy.upstream.pool.running_pool import RunningPool
+from evproxy.upstream.pool.reloading import ReloadablePool
 
 _DEFAULT = PoolSettings()
 
@@ -33,7 +33,7 @@ _PARTS = ("dialer_for", "probe_for", "discovery_for", "random", "names", "observ
 """The arguments of `Pool` that may stand beside ``settings``."""
 
 
-class Pool(RunningPool):
+class Pool(ReloadablePool):
     """
     Upstream servers, their health, and the choice among them; an `evproxy.interfaces.Pool`.
 

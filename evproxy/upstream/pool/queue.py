@@ -2,7 +2,8 @@
 The queue of a pool: the sessions that wait for a slot, in order, and their timeouts.
 
 First come, first served.  All sessions have the same timeout, so they time out in the order in
-which they joined, and one timer for the first session is enough.
+which they joined, and one timer for the first session is enough.  If a reload shortens the timeout,
+a session does not time out before those in front of it.
 """
 
 from __future__ import annotations
@@ -33,6 +34,7 @@ class Place:
     number: int
     ready: Callable[[], None]
     gave_up: Callable[[Exception], None]
+    timeout: float
     deadline: float
     restricted: bool
     waits: bool = True
@@ -64,6 +66,11 @@ class Queue:
         self._notified: Place | None = None
         self._timer: IDelayedCall | None = None
 
+    def bound(self, timeout: float, size: int) -> None:
+        """Sessions that join from now on have this `timeout`, and the queue this `size`."""
+        self._timeout = timeout
+        self._size = size
+
     @property
     def has_place(self) -> bool:
         """Whether one more session may wait."""
@@ -93,7 +100,9 @@ class Queue:
             return None
         self._last_number += 1
         deadline = self._reactor.seconds() + self._timeout
-        place = Place(self, self._last_number, ready, gave_up, deadline, restricted)
+        if self._places:
+            deadline = max(deadline, self._places[-1].deadline)
+        place = Place(self, self._last_number, ready, gave_up, self._timeout, deadline, restricted)
         self._places.append(place)
         self.waiting += 1
         self.restricted += restricted
@@ -166,7 +175,7 @@ class Queue:
         now = self._reactor.seconds()
         while (first := self._first()) is not None and first.deadline <= now:
             self.leave(first)
-            why = f"{why_full(first.restricted)}; waited {self._timeout:g} s"
+            why = f"{why_full(first.restricted)}; waited {first.timeout:g} s"
             _call(first.gave_up, NoServerAvailable(why))
         if first is not None and self._timer is None:
             self._timer = self._reactor.callLater(first.deadline - now, self._time_out)

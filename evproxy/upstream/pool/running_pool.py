@@ -17,6 +17,7 @@ from twisted.python.failure import Failure
 from evproxy.errors import NoServerAvailable, SettingsError
 from evproxy.hub import hub_of
 from evproxy.interfaces import (
+    Dialer,
     Observer,
     PartlyFailing,
     PoolSession,
@@ -63,11 +64,13 @@ class RunningPool:
         self.name = settings.name
         self.connect_timeout = settings.connect_timeout
         self.connect_attempts = settings.connect_attempts
+        self._given = given
         self._users = Users()
         self._stopped = False
         self._hub = hub_of(observer)
         self._announcements = Announcements(reactor, settings.name, self._hub)
         self._parts = parts = Parts(reactor, settings, given, self._announcements.short)
+        self._dialers: dict[str, Dialer] = {}
         self._members = Members(
             reactor,
             self._make,
@@ -84,6 +87,7 @@ class RunningPool:
             self._announcements.exhausted,
         )
         queue = Queue(reactor, settings.queue_timeout, settings.queue_size)
+        self._line = queue
         self._queue = QueueNotifier(reactor, queue, self._selection, self._announcements.overflowed)
         self._resetter = Resetter(reactor) if settings.on_down == "reset" else None
         if parts.probe is not None:
@@ -345,7 +349,7 @@ class RunningPool:
         held: set[PoolSession] | None = None if self._resetter is None else set()
         return PoolServer(
             spec,
-            self._parts.dialer_for(spec),
+            self._dialers.get(spec.name) or self._parts.dialer_for(spec),
             self.reactor.seconds,
             held=held,
             pool_proxy_version=self.settings.send_proxy_protocol,

@@ -57,22 +57,27 @@ class Selection:
     ) -> None:
         self._reactor = reactor
         self._servers = servers
-        self._balancer = balancer
-        self._slow_start = slow_start
-        self._try_all = try_all
         self._exhausted = exhausted
-        self._incremental = balancer if isinstance(balancer, Incremental) else None
         self._advance_timer: IDelayedCall | None = None
         self._grow_timer: IDelayedCall | None = None
-        self.restricted = type(balancer) not in POLICIES
         self._later_balancers: list[RoundRobin] = []
         self._later_servers: list[PoolServer] = []
         self._order: tuple[Balancer, ...] = ()
-        self.load_changed = balancer.load_changed if isinstance(balancer, LoadAware) else None
         self.stale = True
         self.usable = 0
         self.panic = False
         self.exhausted_announced = False
+        self.use(balancer, slow_start, try_all)
+
+    def use(self, balancer: Balancer, slow_start: float, try_all: bool) -> None:
+        """Order the servers by these from the next `refresh` on; the arguments are as above."""
+        self._slow_start = slow_start
+        self._try_all = try_all
+        self._balancer = balancer
+        self._incremental = balancer if isinstance(balancer, Incremental) else None
+        self.restricted = type(balancer) not in POLICIES
+        self.load_changed = balancer.load_changed if isinstance(balancer, LoadAware) else None
+        self.stale = True
 
     def refresh(self) -> None:
         """Compute the tiers, and update the balancers."""

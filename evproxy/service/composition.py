@@ -1,0 +1,132 @@
+"""
+What a service is made of: its pools, its listeners with their parts, and its logs.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from twisted.internet.interfaces import IStreamServerEndpoint
+
+from evproxy.hub import Hub
+from evproxy.interfaces import Observer, Pool
+from evproxy.observe.access_log import AccessLog, access_log_for
+from evproxy.observe.log import SessionLog, TroubleLog
+from evproxy.service.certificates import Certificates
+from evproxy.service.limits import open_file_limit, pipes_for, sessions_for
+from evproxy.service.listener import Listener, listener_permissions, server_endpoint
+from evproxy.service.listener_parts import ListenerParts, PartsMaker
+from evproxy.service.retiring import Retiring
+from evproxy.session.admission import Admission
+from evproxy.settings import AccessLogSettings, ListenerSettings, PoolSettings, Settings
+from evproxy.sockets.plane import DataPlane
+from evproxy.upstream.names import Names
+from evproxy.upstream.pool.pool import Pool as OwnPool
+
+_LOGS_FROM = 1
+"""The place of the logs of sessions among the observers: after the log of trouble."""
+
+
+class Composition:
+    """
+    The parts of one service, as `settings` describe them.  Reads files.
+
+    A reload replaces what changes: `settings`, `listeners`, `parts` (in the order of `listeners`)
+    and `access_log`.  `pools` stays the same dictionary.
+
+    :param reactor: Twisted's.
+    :param settings: what to make.
+    :param observers: are notified, beside the logs.
+    :param pool: the only pool, in place of those of `settings`.
+    :param endpoints: where listeners listen whose description is only a name, by their places.
+    :raises SettingsError: if a setting is wrong.
+    """
+
+    def __init__(
+        self,
+        reactor: Any,
+        settings: Settings,
+        observers: Sequence[Observer],
+        pool: Pool | None = None,
+        endpoints: Mapping[int, IStreamServerEndpoint] | None = None,
+    ) -> None:
+        self.reactor = reactor
+        self.settings = settings
+        # The logs come first, so that each has its line before an observer runs.
+        self.hub = hub = Hub((trouble := TroubleLog(),))
+        self._session_log = SessionLog()
+        self.access_log = access_log_for(reactor, settings.access_log, hub)
+        self._log_sessions(settings.access_log)
+        for observer in observers:
+            hub.add(observer)
+        self._open_files = open_file_limit()
+        self.admission = Admission(reactor, self.most_sessions(settings), hub)
+        self.plane = DataPlane(
+            reactor,
+            settings.relay,
+            self.admission,
+            settings.keepalive,
+            most_pipes=pipes_for(self._open_files),
+        )
+        self.names = Names(reactor)
+        self.given_pool = pool
+        self.pools: dict[str, Pool] = (
+            {each.name: self.pool(each) for each in settings.pools}
+            if pool is None
+            else {"default": pool}
+        )
+        if isinstance(pool, OwnPool):
+            pool.hear_if_nobody_does(trouble)
+        self.certificates = Certificates(reactor, hub)
+        self.maker = PartsMaker(
+            reactor, hub, self.admission, self.plane, self.pools, self.certificates
+        )
+        self.parts: tuple[ListenerParts, ...] = tuple(
+            self.maker.make(each, settings.timeouts, self.maker.read(each))
+            for each in settings.listeners
+        )
+        self.listeners: tuple[Listener, ...] = tuple(
+            self.listener(parts, (endpoints or {}).get(place))
+            for place, parts in enumerate(self.parts)
+        )
+        self.retiring = Retiring(reactor, self.admission.sessions)
+
+    def most_sessions(self, settings: Settings) -> int:
+        """The bound on sessions of `settings`, in numbers."""
+        return settings.max_sessions or sessions_for(self._open_files)
+
+    def pool(self, settings: PoolSettings) -> OwnPool:
+        """Make the pool of `settings`.  Reads files."""
+        return OwnPool.from_settings(self.reactor, settings, names=self.names, observer=self.hub)
+
+    def listener(
+        self, parts: ListenerParts, endpoint: IStreamServerEndpoint | None = None
+    ) -> Listener:
+        """Make the listener of `parts`; it does not listen yet."""
+        listen = parts.settings.listen
+        return Listener(listen, endpoint or self.endpoint(parts.settings), parts.factory)
+
+    def endpoint(self, settings: ListenerSettings) -> IStreamServerEndpoint:
+        """
+        The endpoint of a listener.
+
+        :raises SettingsError: if there is no such endpoint.
+        """
+        permissions = listener_permissions(settings)
+        return server_endpoint(self.plane.listening, settings.listen, permissions)
+
+    def log_to(self, log: AccessLog | None, settings: AccessLogSettings) -> AccessLog | None:
+        """Log sessions to `log` from now on, and as `settings` say; return the log of before."""
+        before, self.access_log = self.access_log, log
+        for observer in (before, self._session_log):
+            if observer is not None:
+                self.hub.remove(observer)
+        self._log_sessions(settings)
+        return before
+
+    def _log_sessions(self, settings: AccessLogSettings) -> None:
+        if settings.path in ("auto", "twisted:"):
+            self.hub.add(self._session_log, before=_LOGS_FROM)
+        if self.access_log is not None:
+            self.hub.add(self.access_log, before=_LOGS_FROM)

@@ -1,0 +1,287 @@
+"""SIGHUP: ``twistd evproxy`` reads its configuration file again."""
+
+from __future__ import annotations
+
+import os
+import re
+import signal
+import socket
+import subprocess
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+from twisted.logger import formatEvent
+
+from tests.support.blocking_clients import Upstream, page, rest
+from tests.support.files import replace
+from tests.support.peers import END
+from tests.support.programs import requires_program
+from tests.support.real_servers import RealServer, free_port
+from tests.support.twistd import JSON_LOG, PATIENCE, TWISTD, Running, wait_until
+
+pytestmark = pytest.mark.oldest_twisted
+
+RELOADS = 200
+"""How often the configuration changes under load."""
+
+CLIENTS = 64
+"""How many clients connect at a time."""
+
+CONFIG = """
+[[listeners]]
+name = "web"
+listen = "{listen}"
+pool = "{pool}"
+{listener}
+
+[pools.one]
+upstreams = ["{server}"]
+connect_timeout = {timeout}
+
+[pools.two]
+upstreams = ["{server}", {{endpoint = "{other}", weight = 2}}]
+
+[access_log]
+path = "{log}"
+"""
+
+
+class Configured:
+    """A configuration file, and what is in it."""
+
+    def __init__(self, directory: Path, server: str) -> None:
+        self.path = directory / "evproxy.toml"
+        self.option = f"--config={self.path}"
+        self._values = {
+            "listen": "tcp:0:interface=127.0.0.1",
+            "pool": "one",
+            "listener": "",
+            "server": server,
+            "other": server.replace("127.0.0.1", "127.0.0.2"),
+            "timeout": "5.0",
+            "log": "-",
+        }
+        self.write()
+
+    def write(self, **values: str) -> None:
+        """Replace the file by one with these values."""
+        self._values.update(values)
+        replace(self.path, CONFIG.format(**self._values))
+
+
+@pytest.fixture
+def configured(tmp_path: Path, upstream: Upstream) -> Configured:
+    return Configured(tmp_path, upstream.option.removeprefix("--upstream="))
+
+
+def test_a_change(configured: Configured, upstream: Upstream) -> None:
+    """The log says what has changed; sessions go on."""
+    with Running("evproxy", configured.option) as proxy:
+        port = proxy.port()
+        client, server = upstream.connect(port)
+        configured.write(pool="two", timeout="1.0")
+        proxy.signal(signal.SIGHUP)
+        proxy.says('reload: listener web: pool: "one" -> "two"')
+        proxy.says("reload: pool one: connect_timeout: 5.0 -> 1.0")
+        proxy.says("reloaded: 2 changes")
+        client.sendall(b"?")
+        assert server.recv(1) == b"?"
+        assert upstream.session(port)
+        client.close()
+        assert rest(server) == (b"", END)
+        server.close()
+        proxy.signal(signal.SIGTERM)
+        assert proxy.ended() == 0
+
+
+def become_a_fifo(path: Path) -> None:
+    path.unlink()
+    os.mkfifo(path)
+
+
+@pytest.mark.parametrize(
+    ("break_it", "problem"),
+    [
+        (lambda path: path.write_text("nonsense"), r"line 1"),
+        (lambda path: path.unlink(), "cannot be read: No such file or directory"),
+        (lambda path: (path.unlink(), path.mkdir()), "cannot be read: Is a directory"),
+        (become_a_fifo, "cannot be read: it is not a regular file"),
+        (
+            lambda path: path.write_text(path.read_text().replace('pool = "one"', 'pool = "no"')),
+            "listeners\\[0\\].pool: ",
+        ),
+        (lambda path: path.write_text('relay = "stream"\n' + path.read_text()), "needs a restart"),
+    ],
+)
+def test_a_file_that_cannot_be_used(
+    configured: Configured, upstream: Upstream, break_it: Callable[[Path], object], problem: str
+) -> None:
+    """A wrong file changes nothing; once it is right, it can be read again."""
+    with Running("evproxy", configured.option) as proxy:
+        port = proxy.port()
+        break_it(configured.path)
+        proxy.signal(signal.SIGHUP)
+        proxy.says(problem)
+        proxy.says("not reloaded, nothing has changed: 1 problem")
+        assert upstream.session(port)
+        if configured.path.is_dir():
+            configured.path.rmdir()
+        configured.write(timeout="1.0")
+        proxy.signal(signal.SIGHUP)
+        proxy.says("reloaded: 1 change")
+        assert upstream.session(port)
+
+
+def test_without_a_file() -> None:
+    """Without a file, the log says that there is none, and the proxy goes on."""
+    with Running("evproxy", "--demo", "--listen=tcp:0:interface=127.0.0.1") as proxy:
+        port = proxy.port()
+        proxy.signal(signal.SIGHUP)
+        proxy.says("SIGHUP: there is no configuration file to read again")
+        assert b"200 OK" in page(port)
+
+
+def test_while_it_stops(configured: Configured, upstream: Upstream) -> None:
+    """SIGHUP during a drain reloads nothing, and resets no session."""
+    with Running("evproxy", configured.option) as proxy:
+        port = proxy.port()
+        client, server = upstream.connect(port)
+        proxy.signal(signal.SIGQUIT)
+        proxy.says(rf"Port {port} Closed")
+        proxy.signal(signal.SIGHUP)
+        proxy.says("evproxy stops, it cannot be reloaded any more")
+        client.sendall(b"bye")
+        client.shutdown(socket.SHUT_WR)
+        assert rest(server) == (b"bye", END)
+        server.close()
+        assert rest(client) == (b"", END)
+        assert proxy.ended() == 0
+
+
+def test_a_daemon(configured: Configured, upstream: Upstream, tmp_path: Path) -> None:
+    """A daemon in another directory finds a file whose path was relative; "-" is refused there."""
+    configured.write(log="off", listen=f"tcp:{free_port()}:interface=127.0.0.1")
+    pid_file, log = tmp_path / "pid", tmp_path / "twistd.log"
+    (tmp_path / "elsewhere").mkdir()
+    options = [f"--pidfile={pid_file}", f"--logfile={log}", "--rundir=elsewhere"]
+    subprocess.run([TWISTD, *options, "evproxy", "--config=evproxy.toml"], cwd=tmp_path, check=True)
+    pid = int(pid_file.read_text())
+    try:
+        configured.write(timeout="1.0")
+        os.kill(pid, signal.SIGHUP)
+        wait_until(lambda: "reloaded: 1 change" in log.read_text())
+        configured.write(log="-")
+        os.kill(pid, signal.SIGHUP)
+        wait_until(lambda: "access_log.path: without -n" in log.read_text())
+    finally:
+        os.kill(pid, signal.SIGTERM)
+        wait_until(lambda: not pid_file.exists())
+
+
+TAC = """
+from twisted.application.service import Application
+from twisted.internet import reactor
+from evproxy import ProxyService, Signals
+from evproxy.cli.settings_file import read_settings
+
+application = Application("evproxy")
+proxy = ProxyService.from_settings(reactor, read_settings({path!r}))
+proxy.settings_from = lambda: read_settings({path!r})
+proxy.setServiceParent(application)
+Signals(reactor, proxy).install()
+"""
+
+
+def test_a_tac_file(configured: Configured, upstream: Upstream, tmp_path: Path) -> None:
+    """A ``.tac`` file that composes a service can reload, too."""
+    tac = tmp_path / "proxy.tac"
+    tac.write_text(TAC.format(path=str(configured.path)))
+    command = [TWISTD, "-n", "--pidfile=", JSON_LOG, "-y", str(tac)]
+    with Running(command=command) as proxy:
+        port = proxy.port()
+        configured.write(pool="two")
+        proxy.signal(signal.SIGHUP)
+        proxy.says("reloaded: 1 change")
+        assert upstream.session(port)
+        proxy.signal(signal.SIGTERM)
+        assert proxy.ended() == 0
+
+
+HAPROXY = """
+global
+  maxconn 4000
+defaults
+  mode http
+  timeout client 30s
+  timeout server 30s
+  timeout connect 5s
+frontend pages
+  bind 127.0.0.1:{port} backlog 4096
+  bind 127.0.0.2:{port} backlog 4096
+  http-request return status 200 content-type text/plain string "here"
+"""
+
+
+@pytest.fixture
+def pages(tmp_path: Path) -> Iterator[int]:
+    """The port of HAProxy on 127.0.0.1 and 127.0.0.2, which answers each request itself."""
+    port, file = free_port(), tmp_path / "haproxy.cfg"
+    file.write_text(HAPROXY.format(port=port))
+    server = RealServer([requires_program("haproxy"), "-db", "-f", str(file)], tmp_path)
+    server.start()
+    wait_until(lambda: answers(port))
+    yield port
+    server.stop()
+
+
+def answers(port: int) -> bool:
+    with socket.socket() as sock:
+        return sock.connect_ex(("127.0.0.1", port)) == 0
+
+
+@pytest.mark.deadline(180)
+@pytest.mark.many_descriptors
+@pytest.mark.peers("wrk", "haproxy")
+def test_reloads_under_load(
+    pages: int, tmp_path: Path, record_property: Callable[[str, object], None]
+) -> None:
+    """
+    Two hundred reloads under load, each with many changes: no client is refused or reset.
+
+    The test states how many connections there were in a second.
+    """
+    port = free_port()
+    plain, other = (f"tcp:{port}:interface=127.0.0.1{end}" for end in ("", ":backlog=4000"))
+    configured = Configured(tmp_path, f"127.0.0.1:{pages}")
+    configured.write(listen=plain, log="off")
+    log = tmp_path / "access.log"
+    with Running("evproxy", configured.option, patience=150) as proxy:
+        proxy.says("evproxy .* listens on")
+        url = f"http://127.0.0.1:{port}/"
+        load = subprocess.Popen(
+            [requires_program("wrk"), "-t1", f"-c{CLIENTS}", "-d120", "-HConnection: close", url],
+            stdout=subprocess.PIPE,
+            text=True,
+        )
+        try:
+            for number in range(1, RELOADS + 1):
+                if number % 2:
+                    limits = "max_sessions_per_peer = 50000"
+                    configured.write(listen=other, pool="two", listener=limits, log=str(log))
+                else:
+                    configured.write(listen=plain, pool="one", listener="", log="off")
+                proxy.signal(signal.SIGHUP)
+                proxy.says_again("^reloaded: [1-9]", number)
+        finally:
+            load.send_signal(signal.SIGINT)
+            outcome = load.communicate(timeout=PATIENCE)[0]
+    said = [formatEvent(event) for event in proxy.events]
+    assert not [line for line in said if re.search("not reloaded|cannot connect", line)]
+    assert "Socket errors" not in outcome
+    assert "Non-2xx" not in outcome
+    rate = re.search(r"Requests/sec:\s+([\d.]+)", outcome)
+    assert rate is not None
+    record_property("connections_per_second", float(rate[1]))
+    assert float(rate[1]) > 200
+    assert log.read_text().count("\n") > RELOADS
