@@ -8,6 +8,7 @@ What these do can be replaced by plain objects: a `Router`, a `Balancer`, a `Pro
 and a `PoolObserver` of your own satisfy the protocols of these names, and inherit nothing.
 """
 
+from evproxy.causes import Cause
 from evproxy.config.changes import Change, Changes
 from evproxy.config.document import ConfigErrors
 from evproxy.errors import EvproxyError, Refused, SettingsError, Shortage
@@ -25,6 +26,7 @@ from evproxy.interfaces import (
     RefusalObserver,
     ReloadObserver,
     Router,
+    SessionConnectedObserver,
     SessionObserver,
     SessionStartObserver,
     TroubleObserver,
@@ -34,10 +36,12 @@ from evproxy.model import (
     ConnectionInfo,
     Ending,
     Phase,
+    SessionCounts,
     SessionRecord,
     SessionStatus,
     Side,
     UpstreamServer,
+    Waited,
 )
 from evproxy.observe.log import SessionLog, TroubleLog
 from evproxy.policy.balance.by_name import (
@@ -71,6 +75,7 @@ __all__ = [
     "AccessLogSettings",
     "Balancer",
     "Candidate",
+    "Cause",
     "CertificateObserver",
     "Change",
     "Changes",
@@ -108,6 +113,8 @@ __all__ = [
     "RoundRobin",
     "Router",
     "ServerStatus",
+    "SessionConnectedObserver",
+    "SessionCounts",
     "SessionLog",
     "SessionObserver",
     "SessionRecord",
@@ -124,4 +131,5 @@ __all__ = [
     "TroubleLog",
     "TroubleObserver",
     "UpstreamServer",
+    "Waited",
 ]

@@ -21,6 +21,14 @@ class NoServerAvailable(EvproxyError):
     """No server of a pool can take a session now."""
 
 
+class QueueFull(NoServerAvailable):
+    """Every server of a pool is full, and no more sessions may wait."""
+
+
+class QueueTimeout(NoServerAvailable):
+    """A session waited for a server of a pool for too long."""
+
+
 class Refused(EvproxyError):
     """
     A router refuses a client.

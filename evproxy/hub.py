@@ -19,6 +19,7 @@ from evproxy.model import SessionRecord, SessionStatus
 
 EVENTS = (
     "session_started",
+    "session_connected",
     "session_ended",
     "connect_failed",
     "accepting_paused",
@@ -55,8 +56,9 @@ class Hub:
     An observer is notified of each event that it has a method for, whichever contracts of
     `evproxy.interfaces` it satisfies.  A hub satisfies all of the contracts.
 
-    `starts`, `ends`: the methods to call for the start and the end of a session.  If a list is
-    empty, a session does not make the value for it.
+    `starts`, `connects`, `ends`: the methods to call for the start of a session, for its connection
+    to a server, and for its end.  If a list is empty, a session does not make the value for it.
+    `counts`: whether these values say how many sessions there are, because an observer wants that.
 
     :param observers: the first observers.
     :raises SettingsError: if an observer has no method for any event.
@@ -66,7 +68,9 @@ class Hub:
         self._observers: list[tuple[Observer, dict[str, Any]]] = []
         self._methods: dict[str, list[Callable[..., object]]] = {event: [] for event in EVENTS}
         self.starts = self._methods["session_started"]
+        self.connects = self._methods["session_connected"]
         self.ends = self._methods["session_ended"]
+        self.counts = False
         for observer in observers:
             self.add(observer)
 
@@ -100,12 +104,17 @@ class Hub:
         self._list_methods()
 
     def _list_methods(self) -> None:
+        self.counts = any(getattr(each, "wants_counts", False) for each, _ in self._observers)
         for event, methods in self._methods.items():
             methods[:] = [each[event] for _, each in self._observers if callable(each[event])]
 
     def session_started(self, session: SessionStatus) -> None:
         """See `evproxy.interfaces.SessionStartObserver`."""
         self._tell("session_started", session)
+
+    def session_connected(self, session: SessionStatus) -> None:
+        """See `evproxy.interfaces.SessionConnectedObserver`."""
+        self._tell("session_connected", session)
 
     def session_ended(self, record: SessionRecord) -> None:
         """See `evproxy.interfaces.SessionObserver`."""

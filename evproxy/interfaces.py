@@ -106,6 +106,15 @@ class Waiter(Protocol):
         """Give up the place; neither callback is called any more."""
 
 
+@runtime_checkable
+class CountingWaiter(Protocol):
+    """A `Waiter` that also says how long the queue was."""
+
+    @property
+    def ahead(self) -> int:
+        """How many sessions waited in the queue when this one joined."""
+
+
 class Pool(Protocol):
     """A named group of upstream servers and the policy that picks one."""
 
@@ -232,6 +241,15 @@ class Router(Protocol):
 
 
 @runtime_checkable
+class CountingPool(Protocol):
+    """A `Pool` that also counts its sessions, for observers with `wants_counts`."""
+
+    @property
+    def load(self) -> int:
+        """How many sessions hold a slot of a server, or wait in the queue."""
+
+
+@runtime_checkable
 class SharedPool(Pool, Protocol):
     """A pool that several users may share, because it distinguishes them; a service is a user."""
 
@@ -252,8 +270,20 @@ class SessionStartObserver(Protocol):
         """evproxy has accepted a client; once for each session, before its server is chosen."""
 
 
+class SessionConnectedObserver(Protocol):
+    """Is notified when sessions are connected to their servers."""
+
+    def session_connected(self, session: SessionStatus) -> None:
+        """A session has got its server, and relays; at most once for each session."""
+
+
 class SessionObserver(Protocol):
-    """Is notified of sessions that are over."""
+    """
+    Is notified of sessions that are over.
+
+    If it also has an attribute `wants_counts` that is true, each record and each status has
+    `counts`: how many sessions there were.
+    """
 
     def session_ended(self, record: SessionRecord) -> None:
         """A session is over; once for each session."""
@@ -398,6 +428,7 @@ class DiscoveryObserver(PoolObserver, Protocol):
 Observer: TypeAlias = (
     SessionObserver
     | SessionStartObserver
+    | SessionConnectedObserver
     | TroubleObserver
     | PressureObserver
     | RefusalObserver

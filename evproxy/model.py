@@ -81,12 +81,19 @@ class CloseReason:
     """
     Why a session ended.  Every session has exactly one.
 
-    `by` says who ended the session, `how` in which way, and `phase` in which state.
+    `by` says who ended the session, `how` in which way, and `phase` in which state.  `code` has
+    the three as words, such as ``proxy idle relaying``; the words stay the same from release to
+    release.
     """
 
     by: Side
     how: Ending
     phase: Phase
+    code: str = field(init=False, eq=False, repr=False)
+
+    @code.default
+    def _code(self) -> str:
+        return f"{self.by.value} {self.how.value} {self.phase.value}"
 
     def __str__(self) -> str:
         return f"{self.by.value} {self.how.value} while {self.phase.value}"
@@ -234,6 +241,40 @@ def upstream_server(given: Any) -> UpstreamServer:
     return UpstreamServer(f"endpoint:{said}", client_endpoint=given)
 
 
+class Waited(NamedTuple):
+    """
+    A session's wait in the queue of its pool.
+
+    `since` is when the session joined the queue, in seconds on the reactor's clock, and ``None``
+    once the session has left it.  `seconds` is how long it has waited, without the time since
+    `since`.  `ahead` is how many sessions waited there when this one joined.
+    """
+
+    since: float | None
+    seconds: float
+    ahead: int
+
+    def until(self, now: float) -> float:
+        """How many seconds the session has waited at `now`."""
+        return self.seconds if self.since is None else self.seconds + now - self.since
+
+
+class SessionCounts(NamedTuple):
+    """
+    How many sessions there are at one instant.
+
+    `all`: of the service or factory, and `listener`: of its listener, each with this session.
+    `pool`: of its pool, on servers and in the queue, and `server`: on its server; 0 if there is
+    none, or if a pool of the user's own does not count.  A session that has ended is no longer
+    among the last two, as in HAProxy's log.
+    """
+
+    all: int
+    listener: int
+    pool: int
+    server: int
+
+
 class SessionRecord(NamedTuple):
     """
     The facts about a session that has ended.
@@ -258,6 +299,15 @@ class SessionRecord(NamedTuple):
     TLS client asked for, if evproxy ended its TLS or a route looked at it; else they are empty.
     `tls` is what was agreed on where evproxy ended the client's TLS.  `route` is what the
     router noted: the conditions of a declared route, or ``default`` and why.
+    `pool` is the name of the pool that was chosen, empty if there was none.  `tried` is the last
+    server that evproxy tried in vain, empty if there was none.  `route_time` is in
+    seconds from accept to this choice: after the PROXY header, the TLS handshake and the router.
+    `waited` is the session's wait in the queue of the pool, ``None`` if there was none.
+    `cause` is why the session got no server, as a code: the value of an
+    `evproxy.causes.Cause` or of an `evproxy.policy.refusal.Refusal`; empty if it got one.
+    `unique_id` is a name that no other session has, on this machine or another; a server gets the
+    same in the PROXY header of version 2.
+    `counts` is there if an observer asks for it: see `evproxy.interfaces.SessionObserver`.
     """
 
     listener: str
@@ -278,6 +328,13 @@ class SessionRecord(NamedTuple):
     server_name: str = ""
     route: str = ""
     tls: TLSFacts | None = None
+    pool: str = ""
+    tried: str = ""
+    route_time: float | None = None
+    waited: Waited | None = None
+    cause: str = ""
+    unique_id: str = ""
+    counts: SessionCounts | None = None
 
 
 class SessionStatus(NamedTuple):
@@ -302,3 +359,15 @@ class SessionStatus(NamedTuple):
     duration: float
     bytes_to_upstream: int
     bytes_to_downstream: int
+    error: str = ""
+    first_byte_time: float | None = None
+    via: str = ""
+    server_name: str = ""
+    route: str = ""
+    tls: TLSFacts | None = None
+    tried: str = ""
+    route_time: float | None = None
+    waited: Waited | None = None
+    cause: str = ""
+    unique_id: str = ""
+    counts: SessionCounts | None = None

@@ -18,7 +18,7 @@ from twisted.internet.interfaces import IDelayedCall
 
 from evproxy.errors import CannotOpenLog
 from evproxy.interfaces import LogWriterObserver
-from evproxy.model import SessionRecord
+from evproxy.model import SessionRecord, SessionStatus
 from evproxy.observe.destinations import Destination, LogFile, StandardOutput, SystemLog
 from evproxy.observe.formats import FORMATS, Format
 from evproxy.observe.line_writer import LineWriter
@@ -43,6 +43,8 @@ class AccessLog:
     :param lines: formats the lines.
     :param observer: is notified of problems.
     :param now: returns the time, in seconds since 1970.
+
+    `wants_counts`: see `evproxy.interfaces.SessionObserver`.
     """
 
     def __init__(
@@ -56,6 +58,7 @@ class AccessLog:
         self._reactor = reactor
         self._destination = destination
         self._format = lines
+        self.wants_counts = lines.wants_counts
         self._observer = observer
         self._now = now
         self._writer: LineWriter | None = None
@@ -119,6 +122,15 @@ class AccessLog:
         elif self._timer is None:
             self._timer = self._reactor.callLater(INTERVAL, self._hand_over)
 
+    def under_way(self, event: str, status: SessionStatus) -> None:
+        """Keep the line of a session that is not over; `event` is ``start`` or ``interval``."""
+        if self._writer is not None and self._writer.full:
+            self._writer.drop(1)
+            return
+        self._keep(self._format.under_way(self._now(), event, status).encode(), 1)
+        if self._timer is None:
+            self._timer = self._reactor.callLater(INTERVAL, self._hand_over)
+
     def _make(self) -> None:
         records, self._records = self._records, []
         if self._writer is not None and self._writer.full:
@@ -130,8 +142,11 @@ class AccessLog:
         lines = "".join(
             [made(since + record.started + record.duration, record) for record in records]
         ).encode()
+        self._keep(lines, len(records))
+
+    def _keep(self, lines: bytes, count: int) -> None:
         self._lines.append(lines)
-        self._count += len(records)
+        self._count += count
         self._size += len(lines)
         if self._size >= BATCH:
             self._hand_over()

@@ -9,12 +9,13 @@ peer or a user's own pool put into them: see `evproxy.escape`.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import TypeVar
 
 from twisted.logger import Logger, LogLevel
 
 from evproxy.config.changes import Changes
 from evproxy.escape import printable
-from evproxy.model import SessionRecord
+from evproxy.model import CloseReason, SessionRecord, SessionStatus
 
 # Not attributes of the classes: a logger there would take the name of its class.
 _sessions = Logger(namespace="evproxy.session")
@@ -27,14 +28,16 @@ class SessionLog:
 
     The event has every field of `SessionRecord` under its own name.  It also has `reason_by`,
     `reason_how` and `reason_phase`, and the whole record in words as `text`.
+
+    A session that is not over has an event with the fields of `SessionStatus`, and `event`.
     """
 
     def session_ended(self, record: SessionRecord) -> None:
         reason = record.reason
-        text = _text(record)
+        text = _text(record, record.reason)
         if printable(text) != text:
             record = _printable(record)
-            text = _text(record)
+            text = _text(record, record.reason)
         # The format string has one field, not ten: Twisted's formatting costs more than the
         # session's connect.  The event has all parts of the text as fields anyway.
         _sessions.info(
@@ -46,27 +49,39 @@ class SessionLog:
             **record._asdict(),
         )
 
+    def under_way(self, event: str, status: SessionStatus) -> None:
+        """Log a session that is not over; `event` is ``start`` or ``interval``."""
+        text = _text(status, event)
+        if printable(text) != text:
+            status = _printable(status)
+            text = _text(status, event)
+        _sessions.info("{text}", text=text, event=event, **status._asdict())
 
-def _text(record: SessionRecord) -> str:
+
+def _text(record: SessionRecord | SessionStatus, what: CloseReason | str) -> str:
     connect, first = record.connect_time, record.first_byte_time
     connected = "-" if connect is None else f"{connect:.3f} s"
     answered = "-" if first is None else f"{first:.3f} s"
     because = f", {record.error}" if record.error else ""
     return (
-        f"{record.listener} {record.peer or '-'} -> {record.upstream or '-'}: {record.reason}, "
+        f"{record.listener} {record.peer or '-'} -> {record.upstream or '-'}: {what}, "
         f"{record.bytes_to_upstream} bytes up, {record.bytes_to_downstream} bytes down, "
         f"connected in {connected}, first byte in {answered}, {record.duration:.3f} s in all, "
         f"{record.relay or 'no'} relay{because}"
     )
 
 
-def _printable(record: SessionRecord) -> SessionRecord:
+_Facts = TypeVar("_Facts", SessionRecord, SessionStatus)
+
+
+def _printable(record: _Facts) -> _Facts:
     return record._replace(
         listener=printable(record.listener),
         peer=printable(record.peer),
         upstream=printable(record.upstream),
         relay=printable(record.relay),
         error=printable(record.error),
+        pool=printable(record.pool),
     )
 
 

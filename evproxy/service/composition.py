@@ -13,6 +13,7 @@ from evproxy.hub import Hub
 from evproxy.interfaces import Observer, Pool
 from evproxy.observe.access_log import AccessLog, access_log_for
 from evproxy.observe.log import SessionLog, TroubleLog
+from evproxy.observe.sessions_under_way import IntervalLines, StartLines
 from evproxy.service.certificates import Certificates
 from evproxy.service.limits import open_file_limit, pipes_for, sessions_for
 from evproxy.service.listener import Listener, listener_permissions, server_endpoint
@@ -33,7 +34,8 @@ class Composition:
     The parts of one service, as `settings` describe them.  Reads files.
 
     A reload replaces what changes: `settings`, `listeners`, `parts` (in the order of `listeners`)
-    and `access_log`.  `pools` stays the same dictionary.
+    and `access_log`.  `pools` stays the same dictionary.  `interval_lines` writes the lines of
+    sessions that last, whatever the log is.
 
     :param reactor: Twisted's.
     :param settings: what to make.
@@ -56,12 +58,14 @@ class Composition:
         # The logs come first, so that each has its line before an observer runs.
         self.hub = hub = Hub((trouble := TroubleLog(),))
         self._session_log = SessionLog()
+        self._open_files = open_file_limit()
+        self.admission = Admission(reactor, self.most_sessions(settings), hub)
+        self.interval_lines = IntervalLines(reactor, self.admission.sessions)
+        self._start_lines: StartLines | None = None
         self.access_log = access_log_for(reactor, settings.access_log, hub)
         self._log_sessions(settings.access_log)
         for observer in observers:
             hub.add(observer)
-        self._open_files = open_file_limit()
-        self.admission = Admission(reactor, self.most_sessions(settings), hub)
         self.plane = DataPlane(
             reactor,
             settings.relay,
@@ -119,14 +123,21 @@ class Composition:
     def log_to(self, log: AccessLog | None, settings: AccessLogSettings) -> AccessLog | None:
         """Log sessions to `log` from now on, and as `settings` say; return the log of before."""
         before, self.access_log = self.access_log, log
-        for observer in (before, self._session_log):
+        for observer in (before, self._session_log, self._start_lines):
             if observer is not None:
                 self.hub.remove(observer)
         self._log_sessions(settings)
         return before
 
     def _log_sessions(self, settings: AccessLogSettings) -> None:
+        log: AccessLog | SessionLog | None = self.access_log
         if settings.path in ("auto", "twisted:"):
-            self.hub.add(self._session_log, before=_LOGS_FROM)
-        if self.access_log is not None:
-            self.hub.add(self.access_log, before=_LOGS_FROM)
+            log = self._session_log
+        self._start_lines = None
+        self.interval_lines.write_to(log, settings.interval)
+        if log is None:
+            return
+        self.hub.add(log, before=_LOGS_FROM)
+        if settings.start:
+            self._start_lines = StartLines(log)
+            self.hub.add(self._start_lines, before=_LOGS_FROM)

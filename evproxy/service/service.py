@@ -273,6 +273,7 @@ class ProxyService(Service):
                 listener.bind()
             if self._made.access_log is not None:
                 self._made.access_log.open()
+            self._made.interval_lines.start()
         except BaseException:
             self._close_listeners()
             raise
@@ -344,6 +345,7 @@ class ProxyService(Service):
         made = self._made
         self._pools.stop(self._bound_once)
         self._bound_once = False
+        made.interval_lines.stop()
         made.retiring.close()
         made.certificates.stop()
         for parts in made.parts:

@@ -16,6 +16,7 @@ from twisted.internet.defer import Deferred
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
+from evproxy.causes import Cause
 from evproxy.errors import EvproxyError
 from evproxy.interfaces import Pool, Router
 from evproxy.model import ConnectionInfo, Ending, Side
@@ -29,6 +30,7 @@ from evproxy.session.opening import Opening
 from evproxy.session.proxy_header import HeaderReader, behind
 from evproxy.sockets.tls_channel import TLSFault
 from evproxy.sockets.tls_server import ServerTLS
+from evproxy.sockets.tls_transport import TLSTransport
 from evproxy.sockets.transport import SocketTransport
 from evproxy.wire.proxy_protocol import ProxyHeader
 
@@ -39,7 +41,7 @@ class Arriving(Protocol):
     """
     The session of the client.
 
-    `info`, `admitted`, `route`, `opening`, `stages` and `error` are kept up to date here.
+    `info`, `admitted`, `route`, `opening`, `stages`, `error` and `cause` are kept up to date here.
     """
 
     info: ConnectionInfo
@@ -48,6 +50,7 @@ class Arriving(Protocol):
     opening: Opening | None
     stages: Sequence[StageMaker]
     error: str
+    cause: str
     downstream: Half
 
     def wait_for_client(self) -> None:
@@ -144,6 +147,10 @@ class Arrival:
     def _keep_findings(self) -> None:
         session, found = self._session, self._inspection
         found.stop()
+        tls, transport = self._context.tls, session.downstream.transport
+        if tls is not None and found.info.tls is None and isinstance(transport, TLSTransport):
+            # The handshake is not over, or has failed; the client may have asked for a name.
+            found.info = evolve(found.info, server_name=tls.server_name(transport))
         session.info, session.route = found.info, found.noted
         # Not the list of each session, which is mostly empty.
         session.opening, session.stages = found.opening, found.stages or ()
@@ -163,7 +170,7 @@ class Arrival:
         self._enter()
 
     def _malformed(self, error: EvproxyError) -> None:
-        self._refuse(str(error))
+        self._refuse(str(error), Cause.PROXY_HEADER.value)
 
     def _know(self, info: ConnectionInfo) -> None:
         self._session.info = self._inspection.info = info
@@ -174,7 +181,7 @@ class Arrival:
         if context.entry is not None:
             admitted = context.entry.admit(self._session.info.peer_host)
             if isinstance(admitted, Refusal):
-                self._refuse(f"the client is refused: {admitted.value}")
+                self._refuse(f"the client is refused: {admitted.value}", admitted.value)
                 return
             self._session.admitted = admitted
         tls = None if context.tls_by_router else context.tls
@@ -196,7 +203,8 @@ class Arrival:
         if isinstance(transport, SocketTransport) and transport.speaks_to(session.downstream):
             tls.begin(transport, received, partial(self._tls_begun, tls, then))
         else:
-            self._refuse("there is no TLS on this transport", Ending.HANDSHAKE)
+            why = "there is no TLS on this transport"
+            self._refuse(why, Cause.TLS.value, Ending.HANDSHAKE)
 
     def _tls_begun(self, tls: ServerTLS, then: Callable[[], None], error: OSError | None) -> None:
         if self._stopped:
@@ -209,6 +217,7 @@ class Arrival:
             then()
             return
         session.error = f"the TLS handshake failed: {tls.reason(transport, error)}"
+        session.cause = Cause.TLS.value
         if isinstance(error, TLSFault):
             session.close_unconnected(Side.PROXY, Ending.HANDSHAKE)
         else:
@@ -240,7 +249,7 @@ class Arrival:
         if self._stopped:
             return
         if pool is None:
-            self._refuse("the router chose no pool")
+            self._refuse("the router chose no pool", Cause.ROUTER.value)
             return
         self._stopped = True
         self._keep_findings()
@@ -251,10 +260,11 @@ class Arrival:
         if self._stopped:
             return
         if reason.check(EvproxyError):
-            self._refuse(message_of(reason))
+            self._refuse(message_of(reason), Cause.ROUTER.value)
         else:
             self._session.failed(reason)
 
-    def _refuse(self, why: str, how: Ending = Ending.REFUSED) -> None:
+    def _refuse(self, why: str, cause: str, how: Ending = Ending.REFUSED) -> None:
         self._session.error = why
+        self._session.cause = cause
         self._session.close_unconnected(Side.PROXY, how)

@@ -14,14 +14,24 @@ from functools import partial
 from typing import Protocol
 
 from attrs import define
+from twisted.internet.error import TimeoutError as ConnectTimedOut
 from twisted.internet.interfaces import IConnector, IReactorTime
 from twisted.internet.protocol import ClientFactory
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
-from evproxy.errors import EvproxyError, NoServerAvailable, Shortage
+from evproxy.causes import Cause
+from evproxy.errors import (
+    ConnectTimeout,
+    EvproxyError,
+    NoServerAvailable,
+    QueueFull,
+    QueueTimeout,
+    Shortage,
+)
 from evproxy.escape import escaped, printable
 from evproxy.interfaces import (
+    CountingWaiter,
     HeaderDialer,
     PlainConnector,
     Pool,
@@ -30,7 +40,7 @@ from evproxy.interfaces import (
     TroubleObserver,
     Waiter,
 )
-from evproxy.model import ConnectionInfo, Ending, Side
+from evproxy.model import ConnectionInfo, Ending, Side, Waited
 from evproxy.policy.shortages import shortage_in
 from evproxy.relay.contract import Half
 from evproxy.session.opening import Opening, ServerOpening
@@ -42,14 +52,18 @@ class Connectable(PoolSession, Protocol):
     """
     A session without a server, as its `Connecting` sees it.
 
-    The `Connecting` updates `server`, `attempts` and `error`, which are part of the record.
+    The `Connecting` updates `server`, `tried`, `attempts`, `waited`, `error` and `cause`, which are
+    part of the record.
     """
 
     info: ConnectionInfo
     server: Server | None
     opening: Opening | None
+    tried: str
     attempts: int
+    waited: Waited | None
     error: str
+    cause: str
 
     def connected(self, upstream: Half, now: float, seconds: float) -> None:
         """`server` is connected, at `now`, `seconds` after the attempt began."""
@@ -145,10 +159,13 @@ class Connecting:
         if opening is not None:
             self._call(opening.cancel)
         if waiter is not None:
+            self._wait_over()
+            session.cause = Cause.QUEUED.value
             self._call(waiter.cancel)
         if connector is not None:
             self._call(connector.stopConnecting)
         if server is not None:
+            session.tried = server.name
             self._call(self._pool.abandoned, server, session)
 
     # Callbacks from an attempt.
@@ -164,7 +181,9 @@ class Connecting:
         shortage = shortage_in(reason.value, server.name)
         self._short = shortage is not None
         why = message_of(reason) if shortage is None else str(shortage)
+        session.tried = server.name
         session.error = f"{server.name}: {why}"
+        session.cause = _cause_of(reason, shortage).value
         try:
             if shortage is None:
                 self._pool.connect_failed(server, session, reason)
@@ -245,23 +264,40 @@ class Connecting:
     def _no_candidate(self) -> None:
         pool, session = self._pool, self.session
         self._candidates = None
-        why = f"no server of pool {pool.name} is available"
+        why, cause = f"no server of pool {pool.name} is available", Cause.NO_SERVER
         if session.attempts < pool.connect_attempts:
             try:
                 self._waiter = pool.wait(session.info, self._slot_free, self._give_up, self._tried)
             except NoServerAvailable as error:
                 # Keep only the text: the error itself would form a cycle with this frame.
-                why = str(error)
+                why, cause = str(error), _cause_in_pool(error)
             if self._waiter is not None:
+                self._waits(self._waiter)
                 return
         if not session.attempts:
-            self._give_up(NoServerAvailable(why))
+            self._end_without_server(why, cause)
         else:
             by = Side.PROXY if self._short else Side.UPSTREAM
             session.close_unconnected(by, Ending.UNREACHABLE)
 
+    def _waits(self, waiter: Waiter) -> None:
+        waited, ahead = self.session.waited, 0
+        if waited is not None:
+            ahead = waited.ahead
+        elif isinstance(waiter, CountingWaiter):
+            ahead = waiter.ahead
+        before = 0.0 if waited is None else waited.seconds
+        self.session.waited = Waited(self._context.clock.seconds(), before, ahead)
+
+    def _wait_over(self) -> None:
+        waited = self.session.waited
+        if waited is not None:
+            seconds = waited.until(self._context.clock.seconds())
+            self.session.waited = Waited(None, seconds, waited.ahead)
+
     def _slot_free(self) -> None:
         self._waiter = None
+        self._wait_over()
         try:
             self.find()
         except Exception:
@@ -269,7 +305,11 @@ class Connecting:
 
     def _give_up(self, error: Exception) -> None:
         self._waiter = None
-        self.session.error = str(error)
+        self._wait_over()
+        self._end_without_server(str(error), _cause_in_pool(error))
+
+    def _end_without_server(self, why: str, cause: Cause) -> None:
+        self.session.error, self.session.cause = why, cause.value
         self.session.close_unconnected(Side.PROXY, Ending.UNREACHABLE)
 
     def _lacked(self, server: Server, shortage: Shortage) -> None:
@@ -287,8 +327,22 @@ class Connecting:
             what(*arguments)
 
 
+def _cause_in_pool(error: Exception) -> Cause:
+    if isinstance(error, QueueTimeout):
+        return Cause.QUEUE_TIMEOUT
+    return Cause.QUEUE_FULL if isinstance(error, QueueFull) else Cause.NO_SERVER
+
+
+def _cause_of(failure: Failure, shortage: Shortage | None) -> Cause:
+    if shortage is not None:
+        return Cause.SHORTAGE
+    if failure.check(ConnectTimeout, ConnectTimedOut):
+        return Cause.CONNECT_TIMEOUT
+    return Cause.CONNECT_FAILED
+
+
 def message_of(failure: Failure) -> str:
     """Return the message of `failure`, safe for a log; the message may come from a server."""
-    message = failure.getErrorMessage()
+    message = failure.getErrorMessage() or type(failure.value).__name__
     ours = isinstance(failure.value, EvproxyError)
     return printable(message) if ours else escaped(message)

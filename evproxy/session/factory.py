@@ -150,6 +150,8 @@ class ProxyFactory(Factory):
             listener=printable(listener),
             hub=hub,
             prefix=admission.sessions.prefix,
+            count=admission.sessions.of_listener(listener),
+            all_sessions=admission.sessions.__len__,
         )
 
     def buildProtocol(self, addr: Any) -> Any:
@@ -228,6 +230,7 @@ class ProxyFactory(Factory):
         context = self.context
         session = Session(context, downstream, downstream.info)
         self.admission.opened(session)
+        context.count.sessions += 1
         if context.hub.starts:
             context.hub.session_started(session.status(session.started))
         hear(downstream)

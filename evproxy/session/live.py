@@ -9,6 +9,7 @@ from itertools import islice
 from operator import length_hint
 from typing import Any
 from uuid import uuid4
+from weakref import WeakValueDictionary
 
 from twisted.internet.defer import Deferred, succeed
 from twisted.internet.interfaces import IDelayedCall
@@ -26,6 +27,15 @@ MOST_LISTED = 256
 _log = Logger()
 
 
+class ListenerCount:
+    """How many `sessions` a listener has, also of the settings that it had before."""
+
+    __slots__ = ("__weakref__", "sessions")
+
+    def __init__(self) -> None:
+        self.sessions = 0
+
+
 class LiveSessions:
     """
     The sessions of one service or factory.
@@ -38,6 +48,8 @@ class LiveSessions:
 
     def __init__(self, reactor: Any) -> None:
         self.by_id: dict[int, Session] = {}
+        # A count lives as long as a factory or a session of its listener.
+        self._of_listeners: WeakValueDictionary[str, ListenerCount] = WeakValueDictionary()
         self.prefix = uuid4().hex[:12]
         self._reactor = reactor
         self._last_id = 0
@@ -49,6 +61,10 @@ class LiveSessions:
 
     def __iter__(self) -> Iterator[Session]:
         return iter(self.by_id.values())
+
+    def of_listener(self, name: str) -> ListenerCount:
+        """Return the count of the listener called `name`; its sessions change the count."""
+        return self._of_listeners.setdefault(name, ListenerCount())
 
     def opened(self, session: Session) -> None:
         """`session` begins, and gets its number."""

@@ -10,25 +10,29 @@ The session drops the first two once the relay runs.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from typing import Protocol
 
 from attrs import define, field
 from twisted.internet.interfaces import IReactorTime
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
+from evproxy.causes import Cause
 from evproxy.config.canonical import host_and_port
 from evproxy.engine.deadlines import Deadlines
 from evproxy.engine.options import LASTING
 from evproxy.hub import Hub
-from evproxy.interfaces import Pool, Server
+from evproxy.interfaces import CountingPool, Pool, Server
 from evproxy.model import (
     CloseReason,
     ConnectionInfo,
     Ending,
     Phase,
+    SessionCounts,
     SessionRecord,
     SessionStatus,
     Side,
+    Waited,
     close_reason,
 )
 from evproxy.relay.closing_here import TLSClosing, closed_here
@@ -77,6 +81,12 @@ _UNCONNECTED = (_INSPECTING, _CONNECTING)
 _log = Logger()
 
 
+class Count(Protocol):
+    """A number of sessions."""
+
+    sessions: int
+
+
 @define
 class SessionContext:
     """
@@ -85,7 +95,8 @@ class SessionContext:
     `clock` gives the time.  `arrival` says what clients are asked before their pool is chosen.
     `connects` is the context of its `Connecting`; `plane` joins the two halves; `ended` is called
     with each session that is over; `hub` calls the observers; `prefix` is the beginning of each
-    `unique_id`.
+    `unique_id`.  `count` has the number of sessions of the listener, and `all_sessions` returns
+    that of the whole service.
 
     `first_look`: seconds until the first idle check of a session.  It is not longer than the
     half-close timeout, so a half-close before the first check needs no new deadline.  Most
@@ -102,6 +113,8 @@ class SessionContext:
     listener: str = ""
     hub: Hub = field(factory=Hub)
     prefix: str = ""
+    count: Count = field(kw_only=True)
+    all_sessions: Callable[[], int] = field(kw_only=True)
     first_look: float = field(init=False)
 
     def __attrs_post_init__(self) -> None:
@@ -131,6 +144,7 @@ class Session:
         "_pool",
         "admitted",
         "attempts",
+        "cause",
         "connect_time",
         "downstream",
         "error",
@@ -142,9 +156,12 @@ class Session:
         "reason",
         "relay",
         "route",
+        "route_time",
         "server",
         "stages",
         "started",
+        "tried",
+        "waited",
     )
 
     def __init__(self, context: SessionContext, downstream: Half, info: ConnectionInfo) -> None:
@@ -159,7 +176,9 @@ class Session:
         self.started = context.clock.seconds()
         self.attempts = 0
         self.connect_time: float | None = None
-        self.error = ""
+        self.error = self.cause = self.tried = ""
+        self.route_time: float | None = None
+        self.waited: Waited | None = None
         self.reason: CloseReason | None = None
         self.relay: Relay | None = None
         self.server: Server | None = None
@@ -186,6 +205,7 @@ class Session:
         arrival = self._context.arrival
         if arrival.asks_nothing:
             assert arrival.pool is not None
+            self.route_time = 0.0
             self.routed(arrival.pool)
         else:
             assert self.intake is not None
@@ -200,7 +220,9 @@ class Session:
 
     def routed(self, pool: Pool) -> None:
         """`pool` is chosen: connect to one of its servers."""
-        self._arrival = None
+        if self._arrival is not None:
+            self._arrival = None
+            self.route_time = self._context.clock.seconds() - self.started
         if self._bucket:
             self._drop_deadline()
         assert self.phase in _BEFORE_CONNECTING
@@ -222,7 +244,7 @@ class Session:
         assert pool is not None
         assert intake is not None
         self.connect_time = now - self.started
-        self.error = ""
+        self.error = self.cause = ""
         connecting, self._connecting, self.intake = self._connecting, None, None
         assert connecting is not None
         assert self.phase in _BEFORE_RELAYING
@@ -241,6 +263,9 @@ class Session:
         except Exception:
             upstream.transport.abortConnection()
             self.broke()
+            return
+        if context.hub.connects and self.phase is not _CLOSED:
+            context.hub.session_connected(self.status(now))
 
     def preamble(self) -> bytes:
         """What `server` gets before everything else: a PROXY header, or nothing."""
@@ -334,9 +359,11 @@ class Session:
         within = f"within {self._context.timeouts.handshake:g} s"
         if wanted:
             self.error = f"the client did not send {wanted} {within}"
+            self.cause = Cause.HANDSHAKE_TIMEOUT.value
             self.close_unconnected(Side.PROXY, Ending.HANDSHAKE)
         else:
             self.error = f"the router chose no pool {within}"
+            self.cause = Cause.ROUTER_TIMEOUT.value
             self.close_unconnected(Side.PROXY, Ending.REFUSED)
 
     def _set_deadline(self, now: float, active: float, limit: float) -> None:
@@ -369,6 +396,7 @@ class Session:
         """Log the exception in `failure`: this session ends, and no other notices."""
         _log.failure("A session of {peer} broke", failure, peer=self.info.peer_host)
         self.error = message_of(failure)
+        self.cause = Cause.EXCEPTION.value
         if self.phase is _RELAYING and self.relay is None:
             # The exception came from the join, so there is no relay to close the session.
             self.reason = close_reason(Side.PROXY, Ending.ERROR, _CONNECTING)
@@ -390,6 +418,7 @@ class Session:
         self.phase = _CLOSED
         assert self.reason is not None
         server, pool, context = self.server, self._pool, self._context
+        hub = context.hub
         try:
             if server is not None and pool is not None:
                 answered = self.relay is not None and self.relay.bytes_to_downstream > 0
@@ -400,15 +429,26 @@ class Session:
             )
         if self.admitted is not None:
             self.admitted.leave()
-        if context.hub.ends:
-            context.hub.session_ended(self._record(self.reason))
+        if hub.ends:
+            hub.session_ended(self._record(self.reason))
+        context.count.sessions -= 1
         context.ended(self)
         # The halves may outlive the session, and must not keep it alive.
         self.downstream.receiver = NOBODY
         self.relay = None
 
+    def _counts(self) -> SessionCounts:
+        pool, server, context = self._pool, self.server, self._context
+        of_pool = of_server = 0
+        # The pool may be a user's own.
+        with _log.failuresHandled("A pool could not count its sessions"):
+            of_pool = pool.load if isinstance(pool, CountingPool) else 0
+            of_server = server.sessions if server is not None else 0
+        return SessionCounts(context.all_sessions(), context.count.sessions, of_pool, of_server)
+
     def _record(self, reason: CloseReason) -> SessionRecord:
         relay, info, server, started = self.relay, self.info, self.server, self.started
+        pool = self._pool
         up, down, first_byte = relay.totals() if relay is not None else (0, 0, None)
         # Positional arguments: keywords would cost as much as the record itself.
         return SessionRecord(
@@ -430,16 +470,24 @@ class Session:
             info.server_name,
             self.route,
             info.tls,
+            pool.name if pool is not None else "",
+            self.tried,
+            self.route_time,
+            self.waited,
+            self.cause,
+            self.unique_id,
+            self._counts() if self._context.hub.counts else None,
         )
 
     def status(self, now: float) -> SessionStatus:
         """Return a snapshot of the session at `now`, in seconds on the reactor's clock."""
         relay, pool, server = self.relay, self._pool, self.server
-        up, down, _ = relay.totals() if relay is not None else (0, 0, None)
+        info = self.info
+        up, down, first_byte = relay.totals() if relay is not None else (0, 0, None)
         return SessionStatus(
             self.id,
-            self.info.listener,
-            _peer(self.info),
+            info.listener,
+            _peer(info),
             self.phase,
             pool.name if pool is not None else "",
             server.name if server is not None else "",
@@ -450,6 +498,18 @@ class Session:
             now - self.started,
             up,
             down,
+            self.error,
+            first_byte - self.started if first_byte is not None else None,
+            info.via,
+            info.server_name,
+            self.route,
+            info.tls,
+            self.tried,
+            self.route_time,
+            self.waited,
+            self.cause,
+            self.unique_id,
+            self._counts() if self._context.hub.counts else None,
         )
 
 

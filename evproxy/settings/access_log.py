@@ -9,7 +9,7 @@ from typing import ClassVar
 from attrs import frozen
 
 from evproxy.config.declare import setting
-from evproxy.config.rules import Choice, WordOrPath
+from evproxy.config.rules import Choice, Flag, Seconds, WordOrPath
 
 
 @frozen
@@ -27,8 +27,19 @@ class AccessLogSettings:
         option="access-log",
     )
     format: str = setting(
-        Choice(("text", "json")),
-        "What the line looks like: words, or a JSON object. `twisted:` has events of its own.",
+        Choice(("text", "json", "tcplog")),
+        "What the line looks like: words, a JSON object, or HAProxy's own line. `twisted:` has "
+        "events of its own.",
         default="text",
         option="access-log-format",
+    )
+    start: bool = setting(
+        Flag(),
+        "Whether there is a line also when a session has got its server.",
+        default=False,
+    )
+    interval: float = setting(
+        Seconds(0),
+        "Seconds between two lines of a session that lasts longer than this. 0: no such lines.",
+        default=0.0,
     )

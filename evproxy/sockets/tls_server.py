@@ -164,6 +164,11 @@ class ServerTLS:
         """What is known of the client once the handshake is over."""
         return facts_of(transport.channel.connection, bool(self.settings.client_ca))
 
+    def server_name(self, transport: TLSTransport) -> str:
+        """The name that the client has asked for, whether or not the handshake succeeds."""
+        name = transport.channel.connection.get_servername() or b""
+        return escaped(name.decode("ascii", "replace"))
+
     def reason(self, transport: TLSTransport, error: OSError) -> str:
         """Why the handshake failed, in a few words."""
         if isinstance(error, TLSFault) and self.settings.strict_sni:

@@ -334,11 +334,13 @@ lisen = "tcp:1"
         ),
         (SOUND + "[admin]\n", ["admin: unknown key"]),
         (
-            SOUND + '[access_log]\npath = "stdout"\nformat = "tcplog"\n',
+            SOUND + '[access_log]\npath = "stdout"\nformat = "clf"\nstart = 1\ninterval = -1\n',
             [
                 'access_log.path: expected one of "auto", "off", "-", "syslog:" or "twisted:", '
                 'or a path with a "/" or a "." in it, got "stdout"',
-                'access_log.format: expected one of "text" or "json", got "tcplog"',
+                'access_log.format: expected one of "text", "json" or "tcplog", got "clf"',
+                "access_log.start: expected true or false, got 1",
+                "access_log.interval: expected a number of seconds from 0 to 31536000, got -1",
             ],
         ),
         (SOUND + "[keepalive]\n", ["keepalive: unknown key"]),

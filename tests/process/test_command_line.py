@@ -232,7 +232,7 @@ WRONG = [
     wrong(
         UPSTREAM,
         "--access-log-format=jsn",
-        line='--access-log-format: expected one of "text" or "json", got "jsn", '
+        line='--access-log-format: expected one of "text", "json" or "tcplog", got "jsn", '
         'did you mean "json"?',
     ),
     wrong(

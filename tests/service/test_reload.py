@@ -358,6 +358,48 @@ async def test_the_access_log(reloaded: Reloaded, tmp_path: Path) -> None:
     assert len(one.read_text().splitlines()) == len(two.read_text().splitlines()) == 1
 
 
+async def test_the_lines_of_sessions_that_last(reloaded: Reloaded, tmp_path: Path) -> None:
+    """Sessions of before have lines in the intervals of the log that is there now."""
+    client = reloaded.client()
+    await reloaded.served_by(reloaded.ground.upstream, client)
+    one, two = tmp_path / "one", tmp_path / "two"
+    reactor = reloaded.ground.reactor
+    for path in (one, two):
+        await reloaded.to(access_log=AccessLogSettings(str(path), "json", True, 0.1))
+        await until(reactor, lambda: '"reason_how": "interval"' in path.read_text())  # noqa: B023
+    await reloaded.served_by(reloaded.ground.upstream)
+    await until(reactor, lambda: '"reason_how": "start"' in two.read_text())
+    assert '"reason_how": "start"' not in one.read_text()
+    await reloaded.to(access_log=AccessLogSettings(str(one), "json"))
+    client.reset()
+    await reloaded.told.ended()
+    await reloaded.to(access_log=AccessLogSettings("off"))
+    last = one.read_text().splitlines()[-1]
+    assert '"reason_by": "downstream", "reason_how": "reset"' in last
+
+
+async def test_the_sessions_of_a_listener_are_counted_on(
+    reloaded: Reloaded, tmp_path: Path
+) -> None:
+    """The count of a listener has its sessions of before, too."""
+    log = tmp_path / "log"
+    client = reloaded.client()
+    await reloaded.served_by(reloaded.ground.upstream, client)
+    await reloaded.listener(pool="two")
+    await reloaded.to(access_log=AccessLogSettings(str(log), "tcplog"))
+    other = reloaded.client()
+    await reloaded.served_by(reloaded.other, other)
+    other.reset()
+    await reloaded.told.ended()
+    client.reset()
+    await reloaded.told.until(lambda: len(reloaded.told.records) == 2)
+    await reloaded.to(access_log=AccessLogSettings("off"))
+    assert [line.split()[-2] for line in log.read_text().splitlines()] == [
+        "2/2/0/0/0",
+        "1/1/0/0/0",
+    ]
+
+
 @pytest.mark.parametrize("kind", ["directory", "FIFO"])
 async def test_a_log_that_cannot_be_opened(reloaded: Reloaded, tmp_path: Path, kind: str) -> None:
     """A log that cannot be opened refuses the reload as a whole."""

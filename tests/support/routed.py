@@ -34,6 +34,7 @@ class Routed:
         more: str = "",
         pool_keys: str = "",
         ports: Mapping[str, int] | None = None,
+        max_sessions: int = 0,
     ) -> None:
         """
         Start with the keys `listener` of its listener, in TOML.
@@ -41,10 +42,12 @@ class Routed:
         :param more: tables that come before those of the pools.
         :param pool_keys: keys of every pool.
         :param ports: the ports of other servers, by the names of their pools.
+        :param max_sessions: the most sessions of each server; 0: any number.
         """
         of_pool = {name: server.port for name, server in self.servers.items()} | dict(ports or {})
         pools = "".join(
-            f'[pools.{name}]\nupstreams = ["127.0.0.1:{port}"]\n{pool_keys}'
+            f"[pools.{name}]\nupstreams = [{{endpoint = '127.0.0.1:{port}', "
+            f"max_sessions = {max_sessions}}}]\n{pool_keys}"
             for name, port in of_pool.items()
         )
         text = (

@@ -15,6 +15,7 @@ from evproxy import (
     PressureObserver,
     RefusalObserver,
     ReloadObserver,
+    SessionConnectedObserver,
     SessionObserver,
     SessionStartObserver,
     SettingsError,
@@ -26,6 +27,7 @@ from tests.support.leaks import LoggedErrors
 CONTRACTS = (
     SessionObserver,
     SessionStartObserver,
+    SessionConnectedObserver,
     TroubleObserver,
     PressureObserver,
     RefusalObserver,

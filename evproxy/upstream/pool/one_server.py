@@ -14,6 +14,10 @@ from evproxy.upstream.pool.server import PoolServer
 class _Whole(Pool, Protocol):
     """The pool that a server is taken from."""
 
+    @property
+    def load(self) -> int:
+        """See `evproxy.interfaces.CountingPool`."""
+
     def server_named(self, name: str) -> PoolServer:
         """The server called `name`.  Raises `LookupError` if it is not in the pool."""
 
@@ -37,6 +41,11 @@ class OneServer:
         self.connect_failed = pool.connect_failed
         self.abandoned = pool.abandoned
         self.ended = pool.ended
+
+    @property
+    def load(self) -> int:
+        """How many sessions the whole pool has."""
+        return self._pool.load
 
     def candidates(self, info: ConnectionInfo) -> Iterator[Server]:
         """The server, if it can take a session now."""

@@ -17,7 +17,7 @@ from attrs import define
 from twisted.internet.interfaces import IDelayedCall, IReactorTime
 from twisted.logger import Logger
 
-from evproxy.errors import NoServerAvailable
+from evproxy.errors import NoServerAvailable, QueueTimeout
 
 _log = Logger()
 
@@ -27,7 +27,8 @@ class Place:
     """
     A session's place in the queue; an `evproxy.interfaces.Waiter`.
 
-    `restricted` says that only some of the servers may serve the session.
+    `restricted` says that only some of the servers may serve the session.  `ahead` is how many
+    sessions waited when the session joined.
     """
 
     queue: Queue
@@ -37,6 +38,7 @@ class Place:
     timeout: float
     deadline: float
     restricted: bool
+    ahead: int = 0
     waits: bool = True
 
     def cancel(self) -> None:
@@ -76,6 +78,12 @@ class Queue:
         """Whether one more session may wait."""
         return self._timeout > 0 and self.waiting < self._size
 
+    @property
+    def still_waiting(self) -> int:
+        """How many sessions wait, without the one that is being notified."""
+        notified = self._notified
+        return self.waiting - (notified is not None and notified.waits)
+
     def join(
         self,
         ready: Callable[[], None],
@@ -102,7 +110,16 @@ class Queue:
         deadline = self._reactor.seconds() + self._timeout
         if self._places:
             deadline = max(deadline, self._places[-1].deadline)
-        place = Place(self, self._last_number, ready, gave_up, self._timeout, deadline, restricted)
+        place = Place(
+            self,
+            self._last_number,
+            ready,
+            gave_up,
+            self._timeout,
+            deadline,
+            restricted,
+            self.waiting,
+        )
         self._places.append(place)
         self.waiting += 1
         self.restricted += restricted
@@ -176,7 +193,7 @@ class Queue:
         while (first := self._first()) is not None and first.deadline <= now:
             self.leave(first)
             why = f"{why_full(first.restricted)}; waited {first.timeout:g} s"
-            _call(first.gave_up, NoServerAvailable(why))
+            _call(first.gave_up, QueueTimeout(why))
         if first is not None and self._timer is None:
             self._timer = self._reactor.callLater(first.deadline - now, self._time_out)
 

@@ -16,7 +16,7 @@ from collections.abc import Callable, Collection
 
 from twisted.internet.interfaces import IDelayedCall, IReactorTime
 
-from evproxy.errors import NoServerAvailable
+from evproxy.errors import NoServerAvailable, QueueFull
 from evproxy.interfaces import Server, Waiter
 from evproxy.model import ConnectionInfo
 from evproxy.upstream.pool.queue import Queue, why_full
@@ -61,6 +61,11 @@ class QueueNotifier:
         """How many sessions wait."""
         return self._queue.waiting
 
+    @property
+    def still_waiting(self) -> int:
+        """How many sessions wait, without the one that may have a slot already."""
+        return self._queue.still_waiting
+
     def join(
         self,
         info: ConnectionInfo,
@@ -82,7 +87,7 @@ class QueueNotifier:
             queue = f"so is the queue ({waiting} waiting)" if waiting else "there is no queue"
             why_not = f"{why_full(restricted)}, and {queue}"
             self._overflowed(why_not)
-            raise NoServerAvailable(why_not)
+            raise QueueFull(why_not)
         return place
 
     def has_precedence(self) -> bool:

@@ -67,6 +67,7 @@ class RunningPool:
         self._given = given
         self._users = Users()
         self._stopped = False
+        self._taken = 0
         self._hub = hub_of(observer)
         self._announcements = Announcements(reactor, settings.name, self._hub)
         self._parts = parts = Parts(reactor, settings, given, self._announcements.short)
@@ -158,6 +159,7 @@ class RunningPool:
     def claim(self, server: Server, session: PoolSession) -> None:
         """`session` takes a slot of `server` and starts to connect."""
         assert isinstance(server, PoolServer)
+        self._taken += 1
         server.sessions += 1
         server.sessions_total += 1
         if self._selection.load_changed is not None:
@@ -271,6 +273,11 @@ class RunningPool:
     # Called by programs.
 
     @property
+    def load(self) -> int:
+        """How many sessions hold a slot of a server, or wait in the queue."""
+        return self._taken + self._queue.still_waiting
+
+    @property
     def servers(self) -> tuple[ServerStatus, ...]:
         """The status of each server; servers that left but still have sessions come last."""
         if self._selection.stale:
@@ -377,6 +384,7 @@ class RunningPool:
 
     def _release(self, server: PoolServer, session: PoolSession) -> None:
         was_full = server.sessions >= server.limit
+        self._taken -= 1
         server.sessions -= 1
         if server.held is not None:
             server.held.discard(session)
