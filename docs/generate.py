@@ -29,6 +29,7 @@ from evproxy.settings import (
     RouteSettings,
     Settings,
     Timeouts,
+    WatchdogSettings,
 )
 
 KEYS = (
@@ -37,6 +38,7 @@ KEYS = (
     ListenerTLS,
     Timeouts,
     AccessLogSettings,
+    WatchdogSettings,
     PoolSettings,
     PoolTLS,
     RouteSettings,

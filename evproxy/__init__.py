@@ -19,6 +19,7 @@ from evproxy.interfaces import (
     Discovery,
     DiscoveryObserver,
     LogWriterObserver,
+    LoopObserver,
     Observer,
     PoolObserver,
     PressureObserver,
@@ -31,6 +32,7 @@ from evproxy.interfaces import (
     SessionStartObserver,
     TroubleObserver,
 )
+from evproxy.loop_report import Doing, LoopReport, LoopTrouble
 from evproxy.model import (
     CloseReason,
     ConnectionInfo,
@@ -44,6 +46,8 @@ from evproxy.model import (
     Waited,
 )
 from evproxy.observe.log import SessionLog, TroubleLog
+from evproxy.observe.watchdog.status import LoopStatus
+from evproxy.observe.watchdog.watchdog import Watchdog
 from evproxy.policy.balance.by_name import (
     Candidate,
     LeastSessions,
@@ -67,6 +71,7 @@ from evproxy.settings import (
     PoolSettings,
     Settings,
     Timeouts,
+    WatchdogSettings,
 )
 from evproxy.upstream.pool.pool import Pool
 from evproxy.upstream.pool.status import PoolStatus, ServerStatus
@@ -86,6 +91,7 @@ __all__ = [
     "Discover",
     "Discovery",
     "DiscoveryObserver",
+    "Doing",
     "Ejection",
     "Ending",
     "EvproxyError",
@@ -96,6 +102,10 @@ __all__ = [
     "ListenerSettings",
     "ListenerStatus",
     "LogWriterObserver",
+    "LoopObserver",
+    "LoopReport",
+    "LoopStatus",
+    "LoopTrouble",
     "Observer",
     "Phase",
     "Pool",
@@ -132,4 +142,6 @@ __all__ = [
     "TroubleObserver",
     "UpstreamServer",
     "Waited",
+    "Watchdog",
+    "WatchdogSettings",
 ]

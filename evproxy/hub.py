@@ -15,6 +15,7 @@ from twisted.logger import Logger
 from evproxy.config.changes import Changes
 from evproxy.errors import SettingsError
 from evproxy.interfaces import Observer
+from evproxy.loop_report import LoopReport
 from evproxy.model import SessionRecord, SessionStatus
 
 EVENTS = (
@@ -43,6 +44,8 @@ EVENTS = (
     "reload_began",
     "reloaded",
     "reload_refused",
+    "loop_held",
+    "loop_released",
 )
 """The methods that an observer may have: the contracts in `evproxy.interfaces` define them."""
 
@@ -207,6 +210,14 @@ class Hub:
     def reload_refused(self, problems: Sequence[str]) -> None:
         """See `evproxy.interfaces.ReloadObserver`."""
         self._tell("reload_refused", problems)
+
+    def loop_held(self, report: LoopReport) -> None:
+        """See `evproxy.interfaces.LoopObserver`."""
+        self._tell("loop_held", report)
+
+    def loop_released(self, report: LoopReport) -> None:
+        """See `evproxy.interfaces.LoopObserver`."""
+        self._tell("loop_released", report)
 
     def _tell(self, event: str, *facts: Any) -> None:
         # An observer that another observer adds now is notified from the next event on.

@@ -17,6 +17,7 @@ from twisted.python.failure import Failure
 
 from evproxy.config.changes import Changes
 from evproxy.errors import Shortage
+from evproxy.loop_report import LoopReport
 from evproxy.model import (
     CloseReason,
     ConnectionInfo,
@@ -387,6 +388,21 @@ class ReloadObserver(Protocol):
         """The new configuration cannot be used, for `problems`; that of before is in use."""
 
 
+class LoopObserver(Protocol):
+    """
+    Is notified by a watchdog of what holds the loop; see ``docs/watchdog.md``.
+
+    The methods are called in the watchdog's thread, because the loop's thread is held.  They must
+    touch nothing that only the loop's thread may touch; ``reactor.callFromThread`` is allowed.
+    """
+
+    def loop_held(self, report: LoopReport) -> None:
+        """Something holds the loop, or has held it; called once for each place."""
+
+    def loop_released(self, report: LoopReport) -> None:
+        """What was reported while it lasted is over; `report` says how long it took."""
+
+
 class PoolObserver(Protocol):
     """Is notified of what happens to the servers of pools."""
 
@@ -437,6 +453,7 @@ Observer: TypeAlias = (
     | LogWriterObserver
     | CertificateObserver
     | ReloadObserver
+    | LoopObserver
 )
 """An object with the methods of one or more of these contracts; see `evproxy.hub.Hub`."""
 

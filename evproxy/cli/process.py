@@ -7,6 +7,7 @@ may use or not.  So a program can combine evproxy with other services.
 
 from __future__ import annotations
 
+import faulthandler
 import gc
 import resource
 import sys
@@ -95,6 +96,7 @@ class Process(Service):
             most=self._proxy.admission.limit,
         )
         self._proxy.plane.linger()
+        show_stacks_on_abort()
         # Collect garbage rarely: the objects of now stay, and most sessions leave no cycles.
         gc.collect()
         gc.freeze()
@@ -113,6 +115,19 @@ class Process(Service):
         # A daemon has no standard error, only a log.
         _log.critical("{line}", line=line)
         cannot_start([line])
+
+
+def show_stacks_on_abort() -> None:
+    """
+    Let SIGABRT, and a crash, print the stack of each thread to standard error.
+
+    systemd's watchdog ends a process by SIGABRT.  Only this shows what holds a loop whose
+    interpreter lock is never given up.
+    """
+    if sys.__stderr__ is not None and not faulthandler.is_enabled():
+        # Standard error may be closed.
+        with suppress(OSError, ValueError, RuntimeError):
+            faulthandler.enable(sys.__stderr__)
 
 
 def raise_open_file_limit() -> None:

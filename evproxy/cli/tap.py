@@ -42,6 +42,7 @@ from evproxy.settings import (
     PoolSettings,
     Settings,
     Timeouts,
+    WatchdogSettings,
     too_many_sources,
 )
 
@@ -82,6 +83,7 @@ def _options() -> Iterator[Option]:
         Settings,
         Keepalive,
         AccessLogSettings,
+        WatchdogSettings,
     ):
         for each in declared(table):
             if each.setting.option:
@@ -245,6 +247,7 @@ class Options(usage.Options):
             ),
             timeouts=Timeouts(**values[Timeouts]),
             access_log=AccessLogSettings(**values[AccessLogSettings]),
+            watchdog=WatchdogSettings(**values[WatchdogSettings]),
             **values[Settings],
         )
         for loop in loops(settings.listeners, settings.pools):
@@ -331,6 +334,8 @@ def makeService(options: Options) -> IService:
     except SettingsError as error:
         cannot_start([f"{escaped(options['config'] or 'evproxy')}: {error}"])
     proxy.settings_from = settings_source(options)
+    if proxy.settings.watchdog.threshold:
+        proxy.watch_loop(proxy.settings.watchdog.threshold)
     if options["demo"]:
         pool: Any = proxy.pools["default"]
         demo = DemoService(reactor, lambda port: pool.add(UpstreamServer(f"127.0.0.1:{port}")))

@@ -43,6 +43,7 @@ _OURS = {
     "slowstart": "slow_start of a pool",
     "timeout": "timeouts, and connect_timeout and queue_timeout of a pool",
     "upstream": "upstreams of a pool",
+    "warn_blocked_traffic_after": "watchdog.threshold",
 }
 """Keys of HAProxy, nginx and Envoy, with ``_`` for ``-``, and what does the same in evproxy."""
 

@@ -89,6 +89,24 @@ class Seconds(Number):
 
 
 @frozen
+class SecondsOrZero(Seconds):
+    """A time in seconds from `low` on, or 0 for none."""
+
+    @property
+    def expected(self) -> str:
+        return f"0, or {super().expected}"
+
+    @property
+    def schema(self) -> Schema:
+        return {"anyOf": [{"const": 0}, super().schema]}
+
+    def accept(self, value: Any, path: Path, reading: Reading) -> float:
+        if type(value) in (int, float) and value == 0:
+            return 0.0
+        return super().accept(value, path, reading)
+
+
+@frozen
 class Flag(Rule):
     """True or false; 1 is not true."""
 

@@ -29,6 +29,7 @@ from evproxy.engine import reactor_epoll
 from evproxy.engine.deadlines import Deadlines
 from evproxy.engine.options import Options
 from evproxy.engine.pipes import Pipes
+from evproxy.engine.turns import Turns
 
 # As numbers (epoll(7)), because this module must also import on systems without epoll.
 IN = 0x001
@@ -101,6 +102,8 @@ class SocketEngine:
 
     `lingers`: the engine waits up to `TURN` seconds, and everything else in the reactor waits too.
     So this must end with the first connection that the reactor watches.
+
+    `turns`: is notified of these waits; ``None``: nobody is.
     """
 
     def __init__(
@@ -112,6 +115,7 @@ class SocketEngine:
         self.lasting = lasting
         self.leads = False
         self.lingers = False
+        self.turns: Turns | None = None
         self.now: float = reactor.seconds()
         self.buffer = bytearray(CHUNK)
         self.view = memoryview(self.buffer)
@@ -220,7 +224,12 @@ class SocketEngine:
                 self.reactor.callLater(0, self._lead)
                 break
             if self.lingers and not self.leads:
-                events = epoll.poll(TURN, BATCH)
+                turns = self.turns
+                events = (
+                    epoll.poll(TURN, BATCH)
+                    if turns is None
+                    else _timed_poll(epoll, TURN, turns, now)
+                )
             elif len(events) > 1:
                 events = epoll.poll(0, BATCH)
             else:
@@ -247,6 +256,7 @@ class SocketEngine:
 
     def _run_until_called(self, epoll: select.epoll, reactors: int) -> None:
         since = now = monotonic()
+        turns = self.turns
         try:
             epoll.register(reactors, IN)
         except OSError:
@@ -259,7 +269,9 @@ class SocketEngine:
                 due = LEAD
             elif not due:
                 break
-            events = epoll.poll(due, BATCH)
+            events = (
+                epoll.poll(due, BATCH) if turns is None else _timed_poll(epoll, due, turns, now)
+            )
             # Other events of this poll are reported again.
             if not events or (reactors, IN) in events:
                 break
@@ -357,3 +369,13 @@ class SocketEngine:
             self.reactor.removeReader(self)
             self._epoll.close()
             self._epoll = None
+
+
+def _timed_poll(
+    epoll: select.epoll, timeout: float, turns: Turns, now: float
+) -> list[tuple[int, int]]:
+    """Wait for a batch; a turn was over at the monotonic time `now`, and the next begins then."""
+    turns.over(now)
+    events = epoll.poll(timeout, BATCH)
+    turns.began = monotonic()
+    return events

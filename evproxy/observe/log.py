@@ -16,6 +16,7 @@ from twisted.logger import Logger, LogLevel
 from evproxy.config.changes import Changes
 from evproxy.escape import printable
 from evproxy.model import CloseReason, SessionRecord, SessionStatus
+from evproxy.observe.loop_log import LoopLog
 
 # Not attributes of the classes: a logger there would take the name of its class.
 _sessions = Logger(namespace="evproxy.session")
@@ -89,8 +90,12 @@ def _count(number: int, what: str) -> str:
     return f"{number} {what}{'' if number == 1 else 's'}"
 
 
-class TroubleLog:
-    """Logs what an operator must know even if sessions are not logged: namespace ``evproxy``."""
+class TroubleLog(LoopLog):
+    """
+    Logs what an operator must know even if sessions are not logged: namespace ``evproxy``.
+
+    What holds the loop is in the namespace ``evproxy.watchdog``, as in any other process.
+    """
 
     def log_failed(self, where: str, why: str) -> None:
         _trouble.warn(

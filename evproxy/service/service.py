@@ -19,6 +19,7 @@ from evproxy.errors import SettingsError
 from evproxy.interfaces import Observer
 from evproxy.interfaces import Pool as PoolInterface
 from evproxy.model import UpstreamServer
+from evproxy.observe.watchdog.watchdog import Watchdog
 from evproxy.service.arguments import settings_of
 from evproxy.service.composition import Composition
 from evproxy.service.listener import (
@@ -87,6 +88,7 @@ class ProxyService(Service):
 
     `pools` has the pools by name; a pool made from the arguments is called ``default``.
     `settings_from` may be set to a function that returns the settings anew, for `reload`.
+    `watchdog` is what `watch_loop` has made.
     """
 
     def __init__(
@@ -163,6 +165,7 @@ class ProxyService(Service):
             lambda: bool(self.running),
             self._drains,
         )
+        self.watchdog: Watchdog | None = None
         self._listening = False
         self._bound_once = False
         self._drained: Deferred[None] | None = None
@@ -234,10 +237,26 @@ class ProxyService(Service):
             max_sessions=self.admission.limit,
             certificates=self._made.certificates.status(),
             draining=self._drains(),
+            loop=None if self.watchdog is None else self.watchdog.status(),
         )
 
     def _drains(self) -> bool:
         return self._drained is not None and not self._drained.called
+
+    def watch_loop(self, threshold: float) -> Watchdog:
+        """
+        Let a watchdog watch the loop, from the start of the service to the end of its drain.
+
+        The observers are notified, and `status` has `loop`.  Call this before the service starts,
+        for one service of a process.
+
+        :param threshold: seconds from which on a hold of the loop is reported, at least 0.01.
+        :raises SettingsError: if `threshold` is too small.
+        """
+        self.watchdog = Watchdog(self._made.reactor, threshold, self._made.hub)
+        if self.plane.engine is not None:
+            self.watchdog.time_engine(self.plane.engine)
+        return self.watchdog
 
     def end_session(self, session_id: int) -> None:
         """
@@ -291,6 +310,8 @@ class ProxyService(Service):
         """
         self.privilegedStartService()
         super().startService()
+        if self.watchdog is not None:
+            self.watchdog.startService()
         self._made.certificates.start()
         for parts in self._made.parts:
             parts.start()
@@ -353,6 +374,8 @@ class ProxyService(Service):
         made.names.stop()
         self.admission.close()
         self.plane.close()
+        if self.watchdog is not None:
+            self.watchdog.stopService()
         # A reload in progress may still close the log that it has replaced.
         self._reloads.when_closed().addCallback(self._close_log)
 

@@ -7,6 +7,7 @@ from __future__ import annotations
 from attrs import frozen
 
 from evproxy.model import SessionStatus
+from evproxy.observe.watchdog.status import LoopStatus
 from evproxy.service.certificates import CertificateStatus
 from evproxy.service.listener import ListenerStatus
 from evproxy.upstream.pool.status import PoolStatus
@@ -19,7 +20,8 @@ class Status:
 
     `sessions` has the oldest sessions.  `session_count` is the number of all sessions, and
     `max_sessions` their bound.  `draining` says whether the service drains.  `certificates` are
-    those of the listeners that end TLS.
+    those of the listeners that end TLS.  `loop` is what the watchdog knows; ``None``: there is
+    none.
     """
 
     listeners: tuple[ListenerStatus, ...]
@@ -29,3 +31,4 @@ class Status:
     max_sessions: int
     draining: bool
     certificates: tuple[CertificateStatus, ...] = ()
+    loop: LoopStatus | None = None

@@ -35,6 +35,7 @@ from evproxy.settings.proxy import RELAYS, Settings
 from evproxy.settings.route import RouteSettings
 from evproxy.settings.timeouts import MILLISECOND, Keepalive, Timeouts
 from evproxy.settings.tls import ListenerTLS, PoolTLS
+from evproxy.settings.watchdog import WatchdogSettings
 
 __all__ = [
     "ANSWER_LIMIT",
@@ -65,6 +66,7 @@ __all__ = [
     "RouteSettings",
     "Settings",
     "Timeouts",
+    "WatchdogSettings",
     "in_a_tuple",
     "refuse_beside_settings",
     "too_many_sources",

@@ -13,6 +13,7 @@ from evproxy.settings.access_log import AccessLogSettings
 from evproxy.settings.listener import ListenerSettings
 from evproxy.settings.pool import POOL_NAME, PoolSettings
 from evproxy.settings.timeouts import Keepalive, Timeouts
+from evproxy.settings.watchdog import WatchdogSettings
 
 RELAYS = ("auto", "stream", "socket")
 """``auto``: the socket relay where possible, else the stream relay.  ``stream``: always the
@@ -62,5 +63,11 @@ class Settings:
         Table(AccessLogSettings),
         "Where the end of each session is [logged](#access_log).",
         default=AccessLogSettings(),
+        default_shown="its defaults",
+    )
+    watchdog: WatchdogSettings = setting(
+        Table(WatchdogSettings),
+        "What the [watchdog](#watchdog) of the event loop reports.",
+        default=WatchdogSettings(),
         default_shown="its defaults",
     )

@@ -22,11 +22,20 @@ from evproxy.settings import (
     PoolSettings,
     Settings,
     Timeouts,
+    WatchdogSettings,
 )
 
 SET_BY = {
     each.setting.option.replace("-", "_"): (table, each.name)
-    for table in (ListenerSettings, PoolSettings, Timeouts, Settings, Keepalive, AccessLogSettings)
+    for table in (
+        ListenerSettings,
+        PoolSettings,
+        Timeouts,
+        Settings,
+        Keepalive,
+        AccessLogSettings,
+        WatchdogSettings,
+    )
     for each in declared(table)
     if each.setting.option
 } | {"source": (PoolSettings, "source")}

@@ -13,12 +13,12 @@ from twisted.internet.defer import gatherResults
 from twisted.internet.utils import getProcessOutputAndValue
 
 ROOT = Path(__file__).resolve().parents[2]
-FOLDERS = ["tests/session", "tests/relay", "tests/engine", "tests/sockets"]
+FOLDERS = ["tests/session", "tests/relay", "tests/engine", "tests/sockets", "tests/observe"]
 PARTS = [
     ("staged", FOLDERS),
     ("not staged", ["tests/session"]),
     ("not staged", ["tests/relay"]),
-    ("not staged", ["tests/engine", "tests/sockets"]),
+    ("not staged", ["tests/engine", "tests/sockets", "tests/observe"]),
 ]
 """Markers and folders of tests that run at the same time, for they wait more than they work."""
 

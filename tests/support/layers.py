@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 LAYERS = [
-    {"model", "causes", "errors", "escape", "settings", "config", "policy", "wire"},
+    {"model", "causes", "errors", "escape", "loop_report", "settings", "config", "policy", "wire"},
     {"interfaces", "hub", "pressure"},
     {"engine"},
     {"relay"},

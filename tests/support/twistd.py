@@ -236,6 +236,11 @@ class Running:
             self.events.append(_event(line))
         return self._process.wait(PATIENCE)
 
+    def errors(self) -> str:
+        """Return what it wrote to standard error; call this after its end."""
+        assert self._process.stderr is not None
+        return self._process.stderr.read().decode()
+
     def sessions(self, count: int = 0) -> list[LogEvent]:
         """Wait for the ends of at least `count` sessions, and return their events."""
 

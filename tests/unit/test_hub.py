@@ -10,6 +10,7 @@ from evproxy import (
     CertificateObserver,
     DiscoveryObserver,
     LogWriterObserver,
+    LoopObserver,
     Observer,
     PoolObserver,
     PressureObserver,
@@ -36,6 +37,7 @@ CONTRACTS = (
     LogWriterObserver,
     CertificateObserver,
     ReloadObserver,
+    LoopObserver,
 )
 
 
