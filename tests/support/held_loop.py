@@ -23,16 +23,17 @@ from evproxy.hub import Hub
 from evproxy.observe import TroubleLog, Watchdog
 
 MOST_TRIES = 20
-PAUSE = 0.15
+THRESHOLD = 0.05
+PAUSE = 0.06
 """Seconds in which the loop is free, before the next hold."""
 
 
 def sleep() -> None:
-    time.sleep(0.4)
+    time.sleep(0.2)
 
 
 def slow_pattern() -> None:
-    assert re.match("(a+)+$", "a" * 23 + "b") is None
+    assert re.match("(a+)+$", "a" * 22 + "b") is None
 
 
 def look_up() -> None:
@@ -43,7 +44,7 @@ def look_up() -> None:
 
 
 def python() -> None:
-    until = time.thread_time() + 0.4
+    until = time.thread_time() + 0.2
     while time.thread_time() < until:
         sum(range(100))
 
@@ -53,13 +54,18 @@ def collection() -> None:
 
 
 def short() -> None:
-    until = time.perf_counter() + 3e-5
+    until = time.perf_counter() + 2e-5
     while time.perf_counter() < until:
         pass
 
 
 def own_thread() -> None:
-    threading.Thread(target=slow_pattern, name="culprit").start()
+    def run() -> None:
+        slow_pattern()
+        # Others may get the lock before the watchdog does.
+        time.sleep(0.2)
+
+    threading.Thread(target=run, name="culprit").start()
 
 
 TROUBLES = {"collection": "collection", "short_calls": "calls", "own_thread": "lock"}
@@ -87,12 +93,12 @@ class Holder(Service):
         way = self._ways[0]
         if way == "collection" and not self._heap:
             gc.disable()
-            self._heap = [[number] for number in range(4_000_000)]
+            self._heap = [[number] for number in range(2_000_000)]
         if way == "short_calls":
             for _ in range(10_000):
                 self._reactor.callLater(PAUSE, short)
         elif way == "builtin":
-            self._reactor.callLater(PAUSE, time.sleep, 0.4)
+            self._reactor.callLater(PAUSE, time.sleep, 0.2)
         else:
             hold: Callable[[], None] = globals()[way]
             self._reactor.callLater(PAUSE, hold)
@@ -117,7 +123,7 @@ def held_by(ways: Sequence[str]) -> Any:
 
     application: Any = Application("held")
     holder = Holder(reactor, list(ways))
-    watchdog = Watchdog(reactor, observer=Hub([TroubleLog(), holder]))
+    watchdog = Watchdog(reactor, THRESHOLD, Hub([TroubleLog(), holder]))
     for service in (watchdog, holder):
         service.setServiceParent(IServiceCollection(application))
     return application

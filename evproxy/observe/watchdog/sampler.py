@@ -155,9 +155,10 @@ class Sampler:
         self._running.release()
 
     def _others(self) -> str:
-        """What the other threads execute."""
+        """Return what the other threads execute."""
         names = {each.ident: each.name for each in threading.enumerate()}
-        return "; ".join(
+        found = "; ".join(
             f"{names.get(ident, 'a thread')} in {frame.place}"
             for ident, frame in self._tracer.others()
         )
+        return found or "that thread is gone"
