@@ -96,7 +96,8 @@ async def test_a_held_loop(reactor: Any, watchdog: Watchdog, heard: Heard) -> No
     assert "hold" in begun.place
     assert begun.called == f"{__name__}.hold"
     assert THRESHOLD * 0.99 <= begun.seconds < 0.3
-    assert report.seconds >= 0.29
+    # Time in which a busy machine starves the process is subtracted.
+    assert report.seconds >= 0.2
     assert any("time.sleep(seconds)" in line for line in begun.stack)
     # The loop was held, so the observer was called in another thread.
     assert heard.threads[0] is not threading.main_thread()
@@ -110,8 +111,8 @@ async def test_one_report_for_a_place(reactor: Any, watchdog: Watchdog, heard: H
     assert [each.over for each in heard.calls] == [False, True]
     [place] = [each for each in watchdog.status().places if "hold" in each.report.place]
     assert place.count == 3
-    assert place.seconds >= 0.44
-    assert place.longest >= 0.149
+    assert place.seconds >= 0.3
+    assert 0.1 <= place.longest < place.seconds
 
 
 async def test_a_wait_for_events_is_no_hold(reactor: Any, watchdog: Watchdog, heard: Heard) -> None:
@@ -121,7 +122,7 @@ async def test_a_wait_for_events_is_no_hold(reactor: Any, watchdog: Watchdog, he
     await turns(reactor, 4 * THRESHOLD)
     after = watchdog.status()
     assert heard.calls == []
-    assert after.turn_seconds - before.turn_seconds < THRESHOLD
+    assert after.turn_seconds - before.turn_seconds < 3 * THRESHOLD
     assert after.turns > before.turns
 
 
@@ -132,8 +133,10 @@ async def test_the_histogram(reactor: Any, watchdog: Watchdog) -> None:
     await deferLater(reactor, 0, hold, 0.21)
     await turns(reactor, 0)
     after = watchdog.status()
-    # More than 0.2 s, the bucket below.
-    assert dict(after.buckets)[0.2] - dict(before.buckets)[0.2] == (after.turns - before.turns - 1)
+    slow_before, slow_after = (
+        status.turns - dict(status.buckets)[0.2] for status in (before, after)
+    )
+    assert slow_after > slow_before
     assert after.longest_turn >= 0.21
     assert after.recent_longest_turn == after.longest_turn
     assert after.buckets[-1][1] == after.turns
@@ -218,7 +221,7 @@ async def test_it_starts_again(reactor: Any, watchdog: Watchdog, heard: Heard) -
     watchdog.startService()
     over = heard.until(lambda report: report.trouble is LoopTrouble.CALLBACK and report.over)
     reactor.callLater(0, hold, 0.2)
-    assert (await over).seconds >= 0.19
+    assert (await over).seconds >= 0.1
 
 
 async def test_two_watchdogs(reactor: Any, watchdog: Watchdog, heard: Heard) -> None:
@@ -229,7 +232,7 @@ async def test_two_watchdogs(reactor: Any, watchdog: Watchdog, heard: Heard) -> 
     over = heard_too.until(lambda report: report.trouble is LoopTrouble.CALLBACK and report.over)
     await turns(reactor, 2 * THRESHOLD)
     reactor.callLater(0, hold, 0.3)
-    assert (await over).seconds >= 0.2
+    assert (await over).seconds >= 0.1
     watchdog.stopService()
     second.stopService()
     await turns(reactor, 0)

@@ -84,7 +84,7 @@ def test_a_blocking_look_up_of_a_name(tmp_path: Path) -> None:
     assert begun["called"] == "tests.support.held_loop.look_up"
     assert begun["doing"] == "waits"
     assert "getaddrinfo" in begun["stack"]
-    assert over["seconds"] >= 0.9
+    assert over["seconds"] >= 0.7
 
 
 def test_another_thread(tmp_path: Path) -> None:
@@ -146,7 +146,7 @@ def test_a_slow_route(upstream: Upstream, tmp_path: Path, monkeypatch: pytest.Mo
     assert begun["called"].startswith("evproxy.")
     assert "time.sleep(0.3)" in begun["stack"]
     assert over["over"]
-    assert over["seconds"] >= 0.3
+    assert over["seconds"] >= 0.2
 
 
 @pytest.mark.parametrize("off", ["file", "option"])
