@@ -17,6 +17,7 @@ from evproxy import LoopReport, ProxyService, SettingsError, Watchdog
 from evproxy.engine.turns import Turns
 from evproxy.loop_report import LoopTrouble
 from evproxy.observe import loop_metrics
+from evproxy.observe.watchdog.places import HeldPlace
 from evproxy.observe.watchdog.waits import TimedCalls, wait_of
 from tests.support.leaks import LoggedErrors
 
@@ -105,11 +106,16 @@ async def test_a_held_loop(reactor: Any, watchdog: Watchdog, heard: Heard) -> No
 
 async def test_one_report_for_a_place(reactor: Any, watchdog: Watchdog, heard: Heard) -> None:
     """The same place is reported once, however often it holds the loop; but it is counted."""
-    for _ in range(3):
+    places: list[HeldPlace] = []
+    # A hold in which a busy machine starves the process may not count.
+    for _ in range(20):
         await deferLater(reactor, 0, hold, 0.15)
         await turns(reactor, 2 * THRESHOLD)
+        places = [each for each in watchdog.status().places if "hold" in each.report.place]
+        if places and places[0].count >= 3:
+            break
     assert [each.over for each in heard.calls] == [False, True]
-    [place] = [each for each in watchdog.status().places if "hold" in each.report.place]
+    [place] = places
     assert place.count == 3
     assert place.seconds >= 0.3
     assert 0.1 <= place.longest < place.seconds
