@@ -60,6 +60,7 @@ from evproxy.service.listener import ListenerStatus
 from evproxy.service.service import ProxyService
 from evproxy.service.signals import Signals
 from evproxy.service.status import Status
+from evproxy.service.systemd import Systemd
 from evproxy.session.factory import ProxyFactory
 from evproxy.settings import (
     AccessLogSettings,
@@ -137,6 +138,7 @@ __all__ = [
     "Signals",
     "SourceHash",
     "Status",
+    "Systemd",
     "Timeouts",
     "TroubleLog",
     "TroubleObserver",

@@ -34,6 +34,7 @@ from evproxy.model import UpstreamServer
 from evproxy.policy.sources import source_fault
 from evproxy.service.listener import listener_permissions, listeners_for
 from evproxy.service.service import ProxyService
+from evproxy.service.systemd import Systemd
 from evproxy.settings import (
     DEFAULT_LISTEN,
     AccessLogSettings,
@@ -341,6 +342,10 @@ def makeService(options: Options) -> IService:
         demo = DemoService(reactor, lambda port: pool.add(UpstreamServer(f"127.0.0.1:{port}")))
         demo.setServiceParent(services)
     proxy.setServiceParent(services)
+    try:
+        Systemd(reactor, proxy, os.environ).setServiceParent(services)
+    except SettingsError as error:
+        cannot_start([f"evproxy: {error}"])
     return Process(reactor, proxy, services, options.listen_source)
 
 

@@ -58,6 +58,7 @@ class Listener:
         self.listen = listen
         self.factory = factory
         self.port: IListeningPort | None = None
+        self._waiting: list[Deferred[None]] = []
         self._endpoint = endpoint
         # A token of the last call of `bind`; ``None`` if the listener should not listen.
         self._wanted: object | None = None
@@ -83,9 +84,20 @@ class Listener:
             self._wanted = None
             _raise(self.listen, failures[0])
 
+    def when_listening(self) -> Deferred[None]:
+        """Return a Deferred that fires when the listener listens."""
+        if self.port is not None:
+            return succeed(None)
+        listening: Deferred[None] = Deferred()
+        self._waiting.append(listening)
+        return listening
+
     def _bound(self, port: IListeningPort, wanted: object) -> None:
         if self._wanted is wanted:
             self.port = port
+            waiting, self._waiting = self._waiting, []
+            for deferred in waiting:
+                deferred.callback(None)
         else:
             # The service stopped before the endpoint listened.
             _close(port)

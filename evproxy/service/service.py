@@ -9,7 +9,7 @@ from typing import Any, Self, cast
 
 from twisted.application.service import Service
 from twisted.internet.address import IPv4Address, IPv6Address, UNIXAddress
-from twisted.internet.defer import Deferred, DeferredList, fail, succeed
+from twisted.internet.defer import Deferred, DeferredList, succeed
 from twisted.internet.interfaces import IStreamClientEndpoint, IStreamServerEndpoint
 from twisted.logger import Logger
 
@@ -44,6 +44,10 @@ from evproxy.upstream.pool.status import PoolStatus
 _log = Logger()
 
 _POOL, _TIMEOUTS, _KEEPALIVE = PoolSettings(), Timeouts(), Keepalive()
+
+
+def _no_file() -> Settings:
+    raise SettingsError("there is no configuration file to read again")
 
 
 class ProxyService(Service):
@@ -207,9 +211,7 @@ class ProxyService(Service):
         """
         if settings is not None:
             return self._reloads.request(lambda: settings)
-        if self.settings_from is None:
-            return fail(SettingsError("there is no configuration file to read again"))
-        return self._reloads.request(self.settings_from)
+        return self._reloads.request(self.settings_from or _no_file)
 
     @property
     def addresses(self) -> list[IPv4Address | IPv6Address | UNIXAddress]:
@@ -217,6 +219,18 @@ class ProxyService(Service):
         ports = [listener.port for listener in self.listeners]
         hosts: list[Any] = [port.getHost() for port in ports if port is not None]
         return hosts
+
+    def when_listening(self) -> Deferred[Any]:
+        """Return a Deferred that fires when every listener listens."""
+        return DeferredList([listener.when_listening() for listener in self.listeners])
+
+    def observe(self, observer: Observer) -> None:
+        """
+        Notify `observer`, too, of the events that it has methods for.
+
+        :raises SettingsError: if it has none.
+        """
+        self._made.hub.add(observer)
 
     def status(self, most_sessions: int = MOST_LISTED) -> Status:
         """

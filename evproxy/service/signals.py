@@ -7,12 +7,8 @@ from __future__ import annotations
 import signal
 from typing import Any
 
-from twisted.logger import Logger
-
 from evproxy.errors import SettingsError
 from evproxy.service.service import ProxyService
-
-_log = Logger(namespace="evproxy")
 
 _HANDLED = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGQUIT)
 
@@ -82,9 +78,6 @@ class Signals:
         self._reactor.callFromThread(self.received, number)
 
     def _reload(self) -> None:
-        if self._proxy.settings_from is None:
-            _log.warn("SIGHUP: there is no configuration file to read again")
-            return
         # The log says what became of it.
         self._proxy.reload().addErrback(lambda failure: failure.trap(SettingsError) and None)
 

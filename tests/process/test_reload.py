@@ -14,7 +14,7 @@ import pytest
 from twisted.logger import formatEvent
 
 from tests.support.blocking_clients import Upstream, page, rest
-from tests.support.files import replace
+from tests.support.configured import Configured
 from tests.support.peers import END
 from tests.support.programs import requires_program
 from tests.support.real_servers import RealServer, free_port
@@ -27,52 +27,6 @@ RELOADS = 200
 
 CLIENTS = 64
 """How many clients connect at a time."""
-
-CONFIG = """
-[[listeners]]
-name = "web"
-listen = "{listen}"
-pool = "{pool}"
-{listener}
-
-[pools.one]
-upstreams = ["{server}"]
-connect_timeout = {timeout}
-
-[pools.two]
-upstreams = ["{server}", {{endpoint = "{other}", weight = 2}}]
-
-[access_log]
-path = "{log}"
-"""
-
-
-class Configured:
-    """A configuration file, and what is in it."""
-
-    def __init__(self, directory: Path, server: str) -> None:
-        self.path = directory / "evproxy.toml"
-        self.option = f"--config={self.path}"
-        self._values = {
-            "listen": "tcp:0:interface=127.0.0.1",
-            "pool": "one",
-            "listener": "",
-            "server": server,
-            "other": server.replace("127.0.0.1", "127.0.0.2"),
-            "timeout": "5.0",
-            "log": "-",
-        }
-        self.write()
-
-    def write(self, **values: str) -> None:
-        """Replace the file by one with these values."""
-        self._values.update(values)
-        replace(self.path, CONFIG.format(**self._values))
-
-
-@pytest.fixture
-def configured(tmp_path: Path, upstream: Upstream) -> Configured:
-    return Configured(tmp_path, upstream.option.removeprefix("--upstream="))
 
 
 def test_a_change(configured: Configured, upstream: Upstream) -> None:
@@ -138,7 +92,7 @@ def test_without_a_file() -> None:
     with Running("evproxy", "--demo", "--listen=tcp:0:interface=127.0.0.1") as proxy:
         port = proxy.port()
         proxy.signal(signal.SIGHUP)
-        proxy.says("SIGHUP: there is no configuration file to read again")
+        proxy.says("reload: there is no configuration file to read again")
         assert b"200 OK" in page(port)
 
 

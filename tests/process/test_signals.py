@@ -50,6 +50,27 @@ def test_a_signal_while_it_starts(
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.parametrize("moment", MOMENTS)
+def test_a_reload_while_it_starts(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, moment: str
+) -> None:
+    """A SIGHUP at any moment of the start reloads once the proxy runs, and ends nothing."""
+    for name, value in signalled(signal.SIGHUP, moment).items():
+        monkeypatch.setenv(name, value)
+    path = tmp_path / "evproxy.toml"
+    path.write_text(f"""
+[[listeners]]
+listen = "unix:{tmp_path}/socket"
+[pools.web]
+upstreams = ["127.0.0.1:1"]
+""")
+    command = [TWISTD, "-n", "--pidfile=", "--logger=tests.support.startup_signals.log"]
+    with Running("evproxy", f"--config={path}", command=command) as proxy:
+        proxy.says("reloaded: nothing has changed")
+        proxy.signal(signal.SIGTERM)
+        assert proxy.ended() == 0
+
+
 @pytest.mark.parametrize("kind", REACTORS)
 def test_a_signal_when_a_reactor_has_its_own_handlers(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: str
