@@ -29,7 +29,7 @@ from evproxy.engine import reactor_epoll
 from evproxy.engine.deadlines import Deadlines
 from evproxy.engine.options import Options
 from evproxy.engine.pipes import Pipes
-from evproxy.engine.turns import Turns
+from evproxy.engine.turns import LONG, Turns
 
 # As numbers (epoll(7)), because this module must also import on systems without epoll.
 IN = 0x001
@@ -255,13 +255,17 @@ class SocketEngine:
             reactor.callLater(0, self._follow)
 
     def _run_until_called(self, epoll: select.epoll, reactors: int) -> None:
-        since = now = monotonic()
+        since = now = began = monotonic()
         turns = self.turns
+        # The turns in between: how many, how long together, and the longest.
+        count, taken, longest = 0, 0.0, 0.0
         try:
             epoll.register(reactors, IN)
         except OSError:
             self._leads_from = now + RETRY
             return
+        if turns is not None:
+            turns.over(now)
         while self._epoll is epoll and now < since + LEAD:
             # This includes the calls that were scheduled within the batch.
             due = self.reactor.timeout()
@@ -269,16 +273,28 @@ class SocketEngine:
                 due = LEAD
             elif not due:
                 break
-            events = (
-                epoll.poll(due, BATCH) if turns is None else _timed_poll(epoll, due, turns, now)
-            )
+            events = epoll.poll(due, BATCH)
+            if turns is not None:
+                turns.began = began = monotonic()
             # Other events of this poll are reported again.
             if not events or (reactors, IN) in events:
                 break
             self._run_batch(events)
             now = monotonic()
+            if turns is not None:
+                # Not a call of `turns`, which would cost more than the rest of the watchdog.
+                turns.began = inf
+                took = now - began
+                count += 1
+                taken += took
+                if took > longest:
+                    longest = took
+                if took > LONG:
+                    turns.took_long(began, took)
         if self._epoll is epoll:
             epoll.unregister(reactors)
+        if turns is not None:
+            turns.go_on(now, count, taken, longest)
         # If the reactor calls at once each time, leading costs more than it saves.
         if (now := monotonic()) < since + TURN:
             self._leads_from = now + self._pause

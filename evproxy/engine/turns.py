@@ -5,8 +5,6 @@ A turn is what the loop does between two waits for events: from the return of on
 poll.  So a turn never includes a wait of the poll.
 
 Rules: the loop's thread writes, other threads only read; `take_peak` may lose the peak of one turn.
-The engine has a turn for each batch that it waits for, so what is done for each turn must cost less
-than a hundredth of a batch.
 """
 
 from __future__ import annotations
@@ -19,6 +17,9 @@ from typing import Any, TypeVar
 
 BOUNDS = (0.001, 0.002, 0.005, 0.01, 0.025, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0)
 """The upper bounds of the buckets of turns, in seconds: those of Synapse's histogram."""
+
+LONG = BOUNDS[0]
+"""A turn that takes longer is in another bucket than most."""
 
 T = TypeVar("T")
 
@@ -33,7 +34,7 @@ class Turns:
     millisecond began, and how long it took.
     """
 
-    __slots__ = ("_buckets", "_peak", "_quick", "began", "count", "last_long", "longest", "seconds")
+    __slots__ = ("_buckets", "_peak", "began", "count", "last_long", "longest", "seconds")
 
     def __init__(self) -> None:
         self.began = inf
@@ -41,8 +42,6 @@ class Turns:
         self.seconds = 0.0
         self.longest = 0.0
         self.last_long = (-inf, 0.0)
-        # A turn that takes no longer is neither a new peak nor in any bucket but the first.
-        self._quick = 0.0
         self._peak = 0.0
         # The first bucket is not counted; the last one has no bound.
         self._buckets = [0] * (len(BOUNDS) + 1)
@@ -57,13 +56,37 @@ class Turns:
 
     def over(self, now: float) -> None:
         """The turn in progress was over at the monotonic time `now`, if there is one."""
-        took = now - self.began
+        began, self.began = self.began, inf
+        took = now - began
         if took > 0.0:
             self.count += 1
             self.seconds += took
-            if took > self._quick:
-                self._took_long(self.began, took)
-        self.began = inf
+            if took > self._peak:
+                self._took_longest(took)
+            if took > LONG:
+                self.took_long(began, took)
+
+    def go_on(self, now: float, count: int, seconds: float, longest: float) -> None:
+        """
+        Turns came and went that nobody else counted, and another one is in progress.
+
+        The caller has set `began` for each of them, and has called `took_long` where it was due.
+
+        :param now: the monotonic time at which the turn in progress began, if it has no `began`.
+        :param count, seconds: how many turns are over, and how long they took together.
+        :param longest: how long the longest of them took.
+        """
+        self.count += count
+        self.seconds += seconds
+        if longest > self._peak:
+            self._took_longest(longest)
+        if self.began == inf:
+            self.began = now
+
+    def took_long(self, began: float, took: float) -> None:
+        """A turn that began at the monotonic time `began` took more than `LONG`."""
+        self._buckets[bisect_left(BOUNDS, took)] += 1
+        self.last_long = (began, took)
 
     def timed(self, wait: Callable[..., T]) -> Callable[..., T]:
         """Return a function that waits as `wait` does, and times the turns between its calls."""
@@ -77,14 +100,9 @@ class Turns:
 
         return timed_wait
 
-    def _took_long(self, began: float, took: float) -> None:
-        if took > self._peak:
-            self._peak = took
-            self._quick = min(took, BOUNDS[0])
-            self.longest = max(self.longest, took)
-        if took > BOUNDS[0]:
-            self._buckets[bisect_left(BOUNDS, took)] += 1
-            self.last_long = (began, took)
+    def _took_longest(self, took: float) -> None:
+        self._peak = took
+        self.longest = max(self.longest, took)
 
     @property
     def peak(self) -> float:
@@ -93,7 +111,7 @@ class Turns:
 
     def take_peak(self) -> float:
         """Return how long the longest turn since the last call took."""
-        peak, self._peak, self._quick = self._peak, 0.0, 0.0
+        peak, self._peak = self._peak, 0.0
         return peak
 
     def buckets(self) -> tuple[tuple[float, int], ...]:

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from evproxy.engine.turns import BOUNDS, Turns
+from evproxy.engine.turns import BOUNDS, LONG, Turns
 
 # Whole eighths of a millisecond, so that sums are exact.
 LENGTHS = st.integers(1, 80_000).map(lambda count: count / 8192)
@@ -96,3 +96,20 @@ def test_no_turn_is_over_before_the_first_began() -> None:
     turns = Turns()
     turns.end()
     assert (turns.count, turns.seconds, turns.longest) == (0, 0.0, 0.0)
+
+
+@given(st.lists(LENGTHS), st.booleans())
+def test_turns_that_the_engine_counts(lengths: list[float], in_progress: bool) -> None:
+    """Turns that are counted elsewhere and added later make the same numbers."""
+    turns = Turns()
+    for number, length in enumerate(lengths):
+        if length > LONG:
+            turns.took_long(float(number), length)
+    if in_progress:
+        turns.begin(5.0)
+    turns.go_on(6.0, len(lengths), sum(lengths), max(lengths, default=0.0))
+    expected = turns_of(lengths)
+    assert turns.began == (5.0 if in_progress else 6.0)
+    assert turns.buckets() == expected.buckets()
+    assert (turns.count, turns.seconds) == (expected.count, expected.seconds)
+    assert (turns.longest, turns.peak) == (expected.longest, expected.peak)
