@@ -57,6 +57,7 @@ from evproxy.policy.balance.by_name import (
     SourceHash,
 )
 from evproxy.service.listener import ListenerStatus
+from evproxy.service.restart import Restarts
 from evproxy.service.service import ProxyService
 from evproxy.service.signals import Signals
 from evproxy.service.status import Status
@@ -121,6 +122,7 @@ __all__ = [
     "RefusalObserver",
     "Refused",
     "ReloadObserver",
+    "Restarts",
     "RoundRobin",
     "Router",
     "ServerStatus",

@@ -17,6 +17,10 @@ class CannotOpenLog(EvproxyError):
     """The destination of an access log cannot be opened.  The message is one line."""
 
 
+class CannotTakeOver(EvproxyError):
+    """The listening sockets of the process before cannot be taken over.  The message is a line."""
+
+
 class NoServerAvailable(EvproxyError):
     """No server of a pool can take a session now."""
 

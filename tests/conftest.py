@@ -52,6 +52,7 @@ pytest_plugins = [
     "tests.support.configured",
     "tests.support.inherited",
     "tests.support.logged",
+    "tests.support.pages",
     "tests.support.proxies",
     "tests.support.pools",
     "tests.support.routed",

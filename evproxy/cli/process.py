@@ -21,7 +21,7 @@ from twisted.internet.defer import Deferred
 from twisted.internet.error import CannotListenError
 from twisted.logger import Logger
 
-from evproxy.errors import CannotOpenLog
+from evproxy.errors import CannotOpenLog, CannotTakeOver
 from evproxy.escape import printable
 from evproxy.service.listener import cannot_listen, shown_address
 from evproxy.service.service import ProxyService
@@ -80,14 +80,14 @@ class Process(Service):
         super().privilegedStartService()
         try:
             self._services.privilegedStartService()
-        except (CannotListenError, CannotOpenLog) as error:
+        except (CannotListenError, CannotOpenLog, CannotTakeOver) as error:
             self._cannot_start(error)
 
     def startService(self) -> None:
         super().startService()
         try:
             self._services.startService()
-        except (CannotListenError, CannotOpenLog) as error:
+        except (CannotListenError, CannotOpenLog, CannotTakeOver) as error:
             self._cannot_start(error)
         _log.info(
             "evproxy {version} listens on {where}, for at most {most} sessions",
@@ -107,7 +107,7 @@ class Process(Service):
         stopped: Deferred[None] | None = self._services.stopService()
         return stopped
 
-    def _cannot_start(self, error: CannotListenError | CannotOpenLog) -> NoReturn:
+    def _cannot_start(self, error: CannotListenError | CannotOpenLog | CannotTakeOver) -> NoReturn:
         if isinstance(error, CannotListenError):
             line = printable(f"{self._listen}: {cannot_listen(error)}")
         else:

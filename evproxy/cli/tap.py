@@ -33,6 +33,7 @@ from evproxy.escape import escaped
 from evproxy.model import UpstreamServer
 from evproxy.policy.sources import source_fault
 from evproxy.service.listener import listener_permissions, listeners_for
+from evproxy.service.restart import Restarts
 from evproxy.service.service import ProxyService
 from evproxy.service.systemd import Systemd
 from evproxy.settings import (
@@ -341,6 +342,10 @@ def makeService(options: Options) -> IService:
         pool: Any = proxy.pools["default"]
         demo = DemoService(reactor, lambda port: pool.add(UpstreamServer(f"127.0.0.1:{port}")))
         demo.setServiceParent(services)
+    path = options.settings.restart_socket
+    if path:
+        # First: it takes over the sockets that the listeners of the proxy would bind.
+        Restarts(reactor, proxy, os.path.abspath(path)).setServiceParent(services)
     proxy.setServiceParent(services)
     try:
         Systemd(reactor, proxy, os.environ).setServiceParent(services)

@@ -5,6 +5,7 @@ One listener of a service: its endpoint, its port, and the factory of its sessio
 from __future__ import annotations
 
 import os
+import socket
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -22,7 +23,9 @@ from evproxy.errors import SettingsError
 from evproxy.escape import escaped
 from evproxy.session.factory import ProxyFactory
 from evproxy.settings import DEFAULT_BACKLOG, PERMISSIONS, ListenerSettings
+from evproxy.sockets.inherited import InheritedSocket
 from evproxy.sockets.listening import TWISTED_BACKLOG, ListeningReactor
+from evproxy.sockets.ports import PlainPort
 from evproxy.sockets.unix_path import AS_DESCRIBED, Permissions, permissions
 from evproxy.upstream.reasons import description_fault
 
@@ -104,6 +107,19 @@ class Listener:
 
     def _log_error(self, failure: Failure) -> None:
         _log.failure("Cannot listen on {description}", failure, description=self.listen)
+
+    @property
+    def socket(self) -> socket.socket | None:
+        """The listening socket; ``None`` if there is none, or if it is not evproxy's own."""
+        port: Any = self.port
+        own = isinstance(port, PlainPort) and not isinstance(port.socket, InheritedSocket)
+        return port.socket if own else None
+
+    def keep_socket(self) -> None:
+        """Another process has the socket, too: it goes on listening when this listener closes."""
+        if self.socket is not None:
+            port: Any = self.port
+            port.handed_over = True
 
     def close(self) -> Deferred[Any]:
         """Stop listening.  The Deferred fires when the port is closed; an error is logged."""

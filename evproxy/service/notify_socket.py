@@ -7,6 +7,7 @@ kernel does not take now waits, and so do those behind it.
 
 from __future__ import annotations
 
+import errno
 import os
 import socket
 from array import array
@@ -52,7 +53,7 @@ class NotifySocket:
         """
         Send one message of `lines` as soon as possible.
 
-        :param descriptors: are passed along; open until `lasting` messages are sent, or closed.
+        :param descriptors: are passed along; if they are closed by then, the message is dropped.
         :param lasting: whether the message counts later, too; else it is dropped if it would have
             to wait.
         """
@@ -87,6 +88,10 @@ class NotifySocket:
                 self._waiting.popleft()
                 self._failing = False
         except OSError as error:
+            if error.errno == errno.EBADF:
+                # Its descriptors are closed by now.
+                self._waiting.popleft()
+                return self._sent_all()
             if not isinstance(error, BlockingIOError) and not self._failing:
                 self._failing = True
                 _log.warn(

@@ -224,6 +224,16 @@ class ProxyService(Service):
         """Return a Deferred that fires when every listener listens."""
         return DeferredList([listener.when_listening() for listener in self.listeners])
 
+    def listening_sockets(self) -> list[int]:
+        """The descriptors of the listening sockets that evproxy has bound, or taken over."""
+        sockets = [listener.socket for listener in self.listeners]
+        return [sock.fileno() for sock in sockets if sock is not None]
+
+    def keep_sockets(self) -> None:
+        """Another process has the listening sockets, too: they listen on when the service stops."""
+        for listener in self.listeners:
+            listener.keep_socket()
+
     def observe(self, observer: Observer) -> None:
         """
         Notify `observer`, too, of the events that it has methods for.

@@ -2,7 +2,8 @@
 Notifies systemd of a service: sd_notify(3), and the watchdog of sd_watchdog_enabled(3).
 
 systemd hears when every listener listens, of reloads (``Type=notify-reload``) and their outcome,
-that the service stops, that its drain still takes time, and that its loop runs.
+that the service stops, that its drain still takes time, and that its loop runs.  systemd also keeps
+the listening sockets; see `evproxy.service.descriptor_store`.
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ from twisted.internet.task import LoopingCall
 
 from evproxy.config.changes import Changes
 from evproxy.escape import printable
+from evproxy.service.descriptor_store import DescriptorStore
 from evproxy.service.notify_socket import NotifySocket
 from evproxy.service.service import ProxyService
 
@@ -45,8 +47,9 @@ class Systemd(Service):
 
     :param reactor: Twisted's.
     :param proxy: the service.
-    :param environ: its variables ``NOTIFY_SOCKET``, ``WATCHDOG_USEC`` and ``WATCHDOG_PID`` are
-        used, and removed, so that no child process notifies systemd.
+    :param environ: its variables ``NOTIFY_SOCKET``, ``WATCHDOG_USEC``, ``WATCHDOG_PID``,
+        ``FDSTORE`` and ``LISTEN_FDNAMES`` are used, and removed, so that no child process notifies
+        systemd.
     :param monotonic: returns the nanoseconds of CLOCK_MONOTONIC.
     :raises SettingsError: if ``NOTIFY_SOCKET`` is no address.
     """
@@ -63,6 +66,7 @@ class Systemd(Service):
         self._monotonic = monotonic
         address = environ.pop("NOTIFY_SOCKET", "")
         self.socket = NotifySocket(reactor, address) if address else None
+        self._store = None if self.socket is None else DescriptorStore(proxy, self.socket, environ)
         self._watchdog = _looping(reactor, self._feed)
         self._watchdog_interval = watchdog_interval(environ)
         self._status = _looping(reactor, self._tell_status)
@@ -122,6 +126,8 @@ class Systemd(Service):
 
     def _ready(self, _: object) -> None:
         if not self._stopping:
+            if self._store is not None:
+                self._store.store()
             self._told = self._line()
             self._send("READY=1", f"STATUS={self._told}")
 

@@ -7,7 +7,7 @@ from __future__ import annotations
 from attrs import frozen
 
 from evproxy.config.declare import setting
-from evproxy.config.rules import MOST_SESSIONS, Choice, Many, Whole
+from evproxy.config.rules import MOST_SESSIONS, Choice, FilePath, Many, Whole
 from evproxy.config.tables import NamedTables, Table
 from evproxy.settings.access_log import AccessLogSettings
 from evproxy.settings.listener import ListenerSettings
@@ -58,6 +58,13 @@ class Settings:
         "`stream`: the stream relay for everything.",
         default="auto",
         option="relay",
+    )
+    restart_socket: str = setting(
+        FilePath("a path", r".*"),
+        "The path of a UNIX socket on which a new process takes over the listeners of this one: "
+        "[a restart](operating.md#a-restart) without a gap. Empty: none.",
+        default="",
+        option="restart-socket",
     )
     access_log: AccessLogSettings = setting(
         Table(AccessLogSettings),

@@ -16,6 +16,7 @@ from typing import Any
 
 from evproxy.config.canonical import is_address
 from evproxy.sockets.ports import ListeningSocket
+from evproxy.sockets.unix_path import in_file_system
 
 Place = tuple[int, Any]
 """Where a socket listens: its family, and its host and port, or its path."""
@@ -81,6 +82,14 @@ class HandedSockets:
         if not self._sockets:
             return None
         return self._sockets.pop(place, None)
+
+    def abandon(self) -> None:
+        """Close the sockets that nobody has taken, and remove the paths of UNIX sockets."""
+        for family, name in self._sockets:
+            if family == socket.AF_UNIX and in_file_system(name):
+                with suppress(OSError):
+                    os.unlink(name)
+        self.close()
 
     def close(self) -> None:
         """Close the sockets that nobody has taken."""

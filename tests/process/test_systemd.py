@@ -7,6 +7,7 @@ import os
 import signal
 import socket
 import subprocess
+import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -17,6 +18,7 @@ from tests.support.blocking_clients import Upstream, page, rest
 from tests.support.configured import Configured
 from tests.support.peers import END
 from tests.support.programs import requires_program
+from tests.support.real_servers import free_port
 from tests.support.service_manager import NAMED, Manager
 from tests.support.twistd import JSON_LOG, ROOT, TWISTD, Running, run
 
@@ -30,6 +32,7 @@ UNIT = ROOT / "examples" / "evproxy.service"
 def test_the_life_of_a_service(manager: Manager, upstream: Upstream) -> None:
     """systemd hears that the proxy is ready, that it stops, and that it needs time for that."""
     with Running("evproxy", LISTEN, upstream.option) as proxy:
+        assert manager.receive() == {"FDSTORE": "1", "FDNAME": "evproxy"}
         assert manager.receive() == {"READY": "1", "STATUS": "0 sessions"}
         client, server = upstream.connect(proxy.port())
         proxy.signal(signal.SIGTERM)
@@ -183,6 +186,140 @@ def test_an_address_that_is_none(monkeypatch: pytest.MonkeyPatch) -> None:
         1,
         "evproxy: NOTIFY_SOCKET: expected a path or @NAME, got 'vsock:2:1234'\n",
     )
+
+
+PASS_ON = """
+import os, sys
+names, passed = sys.argv[1], [int(each) for each in sys.argv[2].split(",")]
+copies = [os.dup(each) for each in passed]
+for place, each in enumerate(copies):
+    os.dup2(each, 3 + place)
+    os.set_inheritable(3 + place, True)
+os.environ.update(
+    LISTEN_PID=str(os.getpid()), LISTEN_FDS=str(len(passed)), LISTEN_FDNAMES=names
+)
+os.execv(sys.argv[3], sys.argv[3:])
+"""
+"""Runs a program with descriptors from 3 on, as systemd does it (sd_listen_fds(3))."""
+
+
+def started_with(descriptors: list[int], *arguments: str) -> Running:
+    """Start evproxy with `descriptors` from the store."""
+    names = ":".join(["evproxy"] * len(descriptors))
+    passed = ",".join(map(str, descriptors))
+    return Running(
+        *["evproxy", *arguments],
+        command=[
+            sys.executable,
+            "-c",
+            PASS_ON,
+            names,
+            passed,
+            TWISTD,
+            "-n",
+            "--pidfile=",
+            JSON_LOG,
+        ],
+        descriptors=descriptors,
+    )
+
+
+@pytest.mark.parametrize("end", [signal.SIGKILL, signal.SIGTERM])
+def test_the_descriptor_store(
+    manager: Manager,
+    upstream: Upstream,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    end: signal.Signals,
+) -> None:
+    """Clients that connect after a crash, or between two processes, are served by the next one."""
+    monkeypatch.setenv("FDSTORE", "64")
+    port, path = free_port(), tmp_path / "socket"
+    listen = [f"--listen=tcp:{port}:interface=127.0.0.1", f"--listen=unix:{path}"]
+    with Running("evproxy", *listen, upstream.option) as first:
+        manager.ready()
+        assert manager.messages[0] == {"FDSTORE": "1", "FDNAME": "evproxy"}
+        stored = manager.descriptors["evproxy"]
+        assert len(stored) == 2
+        first.signal(end)
+        first.ended()
+    inode = path.stat().st_ino
+    with contextlib.ExitStack() as clients:
+        waiting = [
+            clients.enter_context(socket.create_connection(("127.0.0.1", port), 20))
+            for _ in range(3)
+        ]
+        waiting.append(clients.enter_context(socket.socket(socket.AF_UNIX)))
+        waiting[-1].connect(str(path))
+        for client in waiting:
+            client.sendall(b"?")
+        with started_with(stored, *listen, upstream.option) as second:
+            for _ in waiting:
+                with upstream.accept() as server:
+                    assert server.recv(1) == b"?"
+            assert path.stat().st_ino == inode
+            clients.close()
+            second.signal(signal.SIGTERM)
+            assert second.ended() == 0
+
+
+def test_a_stored_socket_that_nobody_wants(
+    manager: Manager, upstream: Upstream, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The store has the sockets of now: those that the next process does not use are removed."""
+    monkeypatch.setenv("FDSTORE", "64")
+    ports = [free_port(), free_port()]
+    one, two = (f"--listen=tcp:{port}:interface=127.0.0.1" for port in ports)
+    with Running("evproxy", one, two, upstream.option) as first:
+        manager.ready()
+        first.signal(signal.SIGKILL)
+        first.ended()
+    stored = manager.descriptors.pop("evproxy")
+    with started_with(stored, one, upstream.option):
+        assert manager.receive() == {"FDSTOREREMOVE": "1", "FDNAME": "evproxy"}
+        assert manager.receive() == {"FDSTORE": "1", "FDNAME": "evproxy"}
+        [kept] = manager.descriptors["evproxy"]
+        with socket.socket(fileno=os.dup(kept)) as sock:
+            assert sock.getsockname()[1] == ports[0]
+        assert manager.ready()
+        assert upstream.session(ports[0])
+
+
+def test_a_reload_changes_the_store(
+    manager: Manager, configured: Configured, upstream: Upstream
+) -> None:
+    """A listener that comes or goes changes what is stored; other reloads do not."""
+    old, new = free_port(), free_port()
+    configured.write(listen=f"tcp:{old}:interface=127.0.0.1")
+    with Running("evproxy", configured.option) as proxy:
+        manager.ready()
+        configured.write(listen=f"tcp:{new}:interface=127.0.0.1")
+        proxy.signal(signal.SIGHUP)
+        manager.ready()
+        assert [each for each in manager.messages if "FDNAME" in each] == [
+            {"FDSTORE": "1", "FDNAME": "evproxy"},
+            {"FDSTOREREMOVE": "1", "FDNAME": "evproxy"},
+            {"FDSTORE": "1", "FDNAME": "evproxy"},
+        ]
+        configured.write(timeout="1.0")
+        proxy.signal(signal.SIGHUP)
+        manager.ready()
+        assert "READY" in manager.messages[-1]
+        assert "RELOADING" in manager.messages[-2]
+        assert upstream.session(new)
+
+
+def test_without_a_store_a_path_is_removed(
+    manager: Manager, upstream: Upstream, tmp_path: Path
+) -> None:
+    """If it is not known whether there is a store, a UNIX listener still removes its path."""
+    path = tmp_path / "socket"
+    with Running("evproxy", f"--listen=unix:{path}", upstream.option) as proxy:
+        manager.ready()
+        assert not [each for each in manager.messages if "FDNAME" in each]
+        proxy.signal(signal.SIGTERM)
+        assert proxy.ended() == 0
+    assert not path.exists()
 
 
 TAC = """

@@ -50,6 +50,7 @@ async def test_ready_when_every_listener_listens(ground: Ground, manager: Manage
     with pytest.raises(BlockingIOError):
         manager.receive(0)
     late.go.callback(None)
+    assert manager.receive(0) == {"FDSTORE": "1", "FDNAME": "evproxy"}
     assert manager.receive(0) == {"READY": "1", "STATUS": "0 sessions"}
     await maybeDeferred(notifies.stopService)
     assert manager.receive(0) == {"STOPPING": "1"}
@@ -62,7 +63,7 @@ async def test_the_status_has_the_sessions(ground: Ground, manager: Manager) -> 
     service.startService()
     notifies.startService()
     await turn(ground.reactor)
-    manager.receive(0)
+    manager.drain()
     await ground.session(service)
     await service.reload(evolve(service.settings, max_sessions=5))
     assert manager.receive(0)["RELOADING"] == "1"
@@ -78,8 +79,8 @@ async def test_the_reason_is_cut(ground: Ground, manager: Manager) -> None:
     service.startService()
     notifies.startService()
     await turn(ground.reactor)
+    manager.drain()
     notifies.reload_refused(["x\n" * 1000, "y"])
-    manager.receive(0)
     status = manager.receive(0)["STATUS"]
     assert status.startswith("0 sessions; not reloaded: x\\nx")
     assert status.endswith("… (and 1 more)")

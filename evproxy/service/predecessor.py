@@ -1,0 +1,105 @@
+"""
+The process that ran before: this one takes over its listening sockets, and then it drains.
+"""
+
+from __future__ import annotations
+
+import socket
+import time
+from collections.abc import Callable
+from typing import Any
+
+from evproxy.errors import CannotTakeOver, EvproxyError
+from evproxy.escape import escaped
+from evproxy.service.restart_connection import Connection
+from evproxy.sockets.passing import Message, close_all, receive, send
+
+PATIENCE = 10.0
+"""Seconds until the process that runs must have passed its sockets on."""
+
+
+class Predecessor:
+    """
+    The process that listens at the restart socket `path`, and still serves.
+
+    `descriptors` are its listening sockets; `restart_socket` is the one at `path`.  Both belong to
+    the caller.
+    """
+
+    def __init__(self, sock: socket.socket, restart_socket: int, descriptors: list[int]) -> None:
+        self._socket = sock
+        self._connection: Connection | None = None
+        self.restart_socket = restart_socket
+        self.descriptors = descriptors
+
+    def ready(self, reactor: Any, older: int, ended: Callable[[], None]) -> None:
+        """
+        This process serves: the predecessor drains.
+
+        :param older: how many processes may drain.
+        :param ended: called when the predecessor has ended.
+        """
+        self._socket.setblocking(False)
+        self._connection = Connection(reactor, self._socket, self._ignored, ended)
+        self._connection.start()
+        self._connection.send({"ready": True, "older": older})
+
+    def limit(self, older: int) -> None:
+        """Tell the predecessor how many processes may drain, itself included."""
+        if self._connection is not None:
+            self._connection.send({"older": older})
+
+    def close(self) -> None:
+        """Give up the connection; before `ready`, the predecessor goes on."""
+        if self._connection is not None:
+            self._connection.close()
+        self._socket.close()
+
+    def _ignored(self, message: Message, descriptors: list[int]) -> None:
+        close_all(descriptors)
+
+
+def predecessor_at(path: str) -> Predecessor | None:
+    """
+    Ask the process at the restart socket `path` for its sockets; ``None`` if there is none.
+
+    Blocks for at most `PATIENCE` seconds.
+
+    :raises CannotTakeOver: if it does not pass its sockets on.
+    """
+    sock = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    received: list[int] = []
+    try:
+        sock.settimeout(PATIENCE)
+        try:
+            sock.connect(path)
+        except (FileNotFoundError, ConnectionRefusedError):
+            sock.close()
+            return None
+        send(sock, {"want": "listeners"})
+        _receive_all(sock, received)
+    except (OSError, EvproxyError) as error:
+        sock.close()
+        close_all(received)
+        why = getattr(error, "strerror", None) or str(error)
+        if isinstance(error, TimeoutError):
+            why = f"no answer within {PATIENCE:g} s"
+        raise CannotTakeOver(
+            f"cannot take over from the evproxy at {escaped(path)}: {why}"
+        ) from None
+    return Predecessor(sock, received[0], received[1:])
+
+
+def _receive_all(sock: socket.socket, received: list[int]) -> None:
+    """Receive the restart socket, and then all listening sockets, into `received`."""
+    until = time.monotonic() + PATIENCE
+    more = True
+    while more:
+        sock.settimeout(max(0.001, until - time.monotonic()))
+        message, descriptors = receive(sock)
+        received += descriptors
+        if message.get("refused"):
+            raise CannotTakeOver(str(message["refused"]))
+        more = bool(message.get("more"))
+    if not received:
+        raise CannotTakeOver("it has passed on no socket")
