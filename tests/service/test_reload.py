@@ -33,7 +33,7 @@ from evproxy.service.reload import MOST_WAITING
 from evproxy.settings import Keepalive, ListenerTLS
 from tests.support.certificates import DAY, Authority, names
 from tests.support.files import replace
-from tests.support.peers import END, RESET, Listening, Peer, connect
+from tests.support.peers import END, IPV6, RESET, Listening, Peer, connect
 from tests.support.proxies import Observed
 from tests.support.real_servers import free_port
 from tests.support.services import ANY_PORT, Ground, listens, until
@@ -201,10 +201,14 @@ async def test_a_port_that_is_taken(reloaded: Reloaded) -> None:
         socket.create_connection(("127.0.0.1", free)).close()
 
 
-async def test_a_description_of_the_same_address(reloaded: Reloaded) -> None:
+@pytest.mark.parametrize(
+    "interface",
+    ["127.0.0.1", "localhost", "0.0.0.0", *([r"\:\:1", r"0\:0\:\:1", r"\:\:"] if IPV6 else [])],
+)
+async def test_a_description_of_the_same_address(reloaded: Reloaded, interface: str) -> None:
     """A listener with another description keeps its socket, and the clients in its queue."""
     port = free_port()
-    listen = f"tcp:{port}:interface=127.0.0.1"
+    listen = f"tcp:{port}:interface={interface}"
     await reloaded.listener(listen=listen)
     # At the bound, clients wait in the accept queue.
     await reloaded.to(max_sessions=1)
