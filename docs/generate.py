@@ -19,6 +19,7 @@ from evproxy.config.reference import table, table_of
 from evproxy.model import UpstreamServer
 from evproxy.settings import (
     AccessLogSettings,
+    AdminSettings,
     Discover,
     Ejection,
     HealthCheck,
@@ -39,6 +40,7 @@ KEYS = (
     Timeouts,
     AccessLogSettings,
     WatchdogSettings,
+    AdminSettings,
     PoolSettings,
     PoolTLS,
     RouteSettings,

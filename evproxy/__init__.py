@@ -65,6 +65,7 @@ from evproxy.service.systemd import Systemd
 from evproxy.session.factory import ProxyFactory
 from evproxy.settings import (
     AccessLogSettings,
+    AdminSettings,
     Discover,
     Ejection,
     HealthCheck,
@@ -80,6 +81,7 @@ from evproxy.upstream.pool.status import PoolStatus, ServerStatus
 
 __all__ = [
     "AccessLogSettings",
+    "AdminSettings",
     "Balancer",
     "Candidate",
     "Cause",

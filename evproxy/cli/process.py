@@ -21,6 +21,7 @@ from twisted.internet.defer import Deferred
 from twisted.internet.error import CannotListenError
 from twisted.logger import Logger
 
+from evproxy.admin.errors import AdminCannotListen
 from evproxy.errors import CannotOpenLog, CannotTakeOver
 from evproxy.escape import printable
 from evproxy.service.listener import cannot_listen, shown_address
@@ -61,16 +62,23 @@ class Process(Service):
     The service of the process: runs `services`, and ends the process if they cannot listen.
 
     If a port cannot be bound, the process prints one line instead of a traceback.  The line begins
-    with `listen`: the option or the file that says where to listen.  The constructor installs the
-    signal handlers, so they exist before the pid file or a socket.
+    with `listen`, or with `admin` for the admin interface: the option or the file that says where
+    to listen.  The constructor installs the signal handlers, so they exist before the pid file or a
+    socket.
     """
 
     def __init__(
-        self, reactor: Any, proxy: ProxyService, services: MultiService, listen: str
+        self,
+        reactor: Any,
+        proxy: ProxyService,
+        services: MultiService,
+        listen: str,
+        admin: str = "admin.listen",
     ) -> None:
         self._reactor = reactor
         self._services = services
         self._listen = listen
+        self._admin = admin
         self._proxy = proxy
         # Read now: the files may be out of reach later (twistd --chroot, --uid).
         self._version = version("evproxy")
@@ -95,6 +103,11 @@ class Process(Service):
             where=", ".join(map(shown_address, self._proxy.addresses)),
             most=self._proxy.admission.limit,
         )
+        if self._proxy.admin is not None and self._proxy.admin.address is not None:
+            _log.info(
+                "The admin interface listens on {where}",
+                where=shown_address(self._proxy.admin.address),
+            )
         self._proxy.plane.linger()
         show_stacks_on_abort()
         # Collect garbage rarely: the objects of now stay, and most sessions leave no cycles.
@@ -109,7 +122,8 @@ class Process(Service):
 
     def _cannot_start(self, error: CannotListenError | CannotOpenLog | CannotTakeOver) -> NoReturn:
         if isinstance(error, CannotListenError):
-            line = printable(f"{self._listen}: {cannot_listen(error)}")
+            source = self._admin if isinstance(error, AdminCannotListen) else self._listen
+            line = printable(f"{source}: {cannot_listen(error)}")
         else:
             line = printable(f"evproxy: {error}")
         # A daemon has no standard error, only a log.

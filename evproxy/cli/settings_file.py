@@ -14,6 +14,7 @@ from functools import partial
 from random import Random
 from typing import Any
 
+from evproxy.admin.access import token_of
 from evproxy.config.document import ConfigErrors, parse
 from evproxy.config.loops import loops
 from evproxy.config.problems import shown_path
@@ -23,7 +24,13 @@ from evproxy.errors import SettingsError
 from evproxy.service.certificates import load
 from evproxy.service.listener import listener_permissions, server_endpoint
 from evproxy.session.routes import function_named
-from evproxy.settings import ListenerSettings, PoolSettings, Settings
+from evproxy.settings import (
+    PERMISSIONS,
+    AdminSettings,
+    ListenerSettings,
+    PoolSettings,
+    Settings,
+)
 from evproxy.sockets.tls_client import ClientTLS
 from evproxy.upstream.address import check_upstream
 from evproxy.upstream.pool.parts import discoveries_on, probes_on
@@ -58,6 +65,7 @@ def read_settings(path: str, closer_look: Fault = listen_fault) -> Settings:
     problems = [*permission_problems(settings.listeners), *tls_problems(settings.listeners)]
     problems += [problem for pool in settings.pools for problem in pool_problems(pool)]
     problems += route_problems(settings.listeners)
+    problems += admin_problems(settings.admin)
     for loop in loops(settings.listeners, settings.pools):
         where = shown_path(("pools", loop.pool.name, "upstreams", loop.index))
         problems.append(f"{where}: {loop.reason}")
@@ -96,6 +104,19 @@ def route_problems(listeners: Iterable[ListenerSettings]) -> Iterator[str]:
                 function_named(listener.route)
             except SettingsError as error:
                 yield f"{shown_path(('listeners', index, 'route'))}: {error}"
+
+
+def admin_problems(admin: AdminSettings) -> Iterator[str]:
+    """Why the settings of the admin interface cannot be used, with the path of the key."""
+    try:
+        token_of(admin)
+    except SettingsError as error:
+        yield str(error)
+    if admin.listen or any(getattr(admin, key) for key in PERMISSIONS):
+        try:
+            listener_permissions(admin)
+        except SettingsError as error:
+            yield f"admin.{error}"
 
 
 def pool_problems(pool: PoolSettings) -> Iterator[str]:

@@ -17,6 +17,7 @@ from attrs import evolve, frozen
 from twisted.application.service import IService, MultiService
 from twisted.python import usage
 
+from evproxy.admin.access import token_of
 from evproxy.cli.demo import DemoService
 from evproxy.cli.process import Process, cannot_start, raise_open_file_limit
 from evproxy.cli.settings_file import listen_fault, read_settings, upstream_fault
@@ -39,6 +40,7 @@ from evproxy.service.systemd import Systemd
 from evproxy.settings import (
     DEFAULT_LISTEN,
     AccessLogSettings,
+    AdminSettings,
     Keepalive,
     ListenerSettings,
     PoolSettings,
@@ -86,6 +88,7 @@ def _options() -> Iterator[Option]:
         Keepalive,
         AccessLogSettings,
         WatchdogSettings,
+        AdminSettings,
     ):
         for each in declared(table):
             if each.setting.option:
@@ -190,6 +193,12 @@ class Options(usage.Options):
         path = self["config"]
         return "evproxy: --listen" if path is None else f"{escaped(path)}: listeners"
 
+    @property
+    def admin_source(self) -> str:
+        """The option or the key of the file that says where the admin interface listens."""
+        path = self["config"]
+        return "evproxy: --admin" if path is None else f"{escaped(path)}: admin.listen"
+
     def _value(self, option: Option) -> Any:
         text = self[option.name]
         try:
@@ -250,11 +259,25 @@ class Options(usage.Options):
             timeouts=Timeouts(**values[Timeouts]),
             access_log=AccessLogSettings(**values[AccessLogSettings]),
             watchdog=WatchdogSettings(**values[WatchdogSettings]),
+            admin=self._admin(values[AdminSettings]),
             **values[Settings],
         )
         for loop in loops(settings.listeners, settings.pools):
             raise usage.UsageError(f"--upstream: {loop.reason}")
         return settings
+
+    @staticmethod
+    def _admin(values: dict[str, Any]) -> AdminSettings:
+        admin = AdminSettings(**values)
+        fault = listen_fault(admin.listen) if admin.listen else None
+        if fault is not None:
+            raise usage.UsageError(f"--admin: {fault}")
+        try:
+            token_of(admin)
+        except SettingsError as error:
+            fault = str(error).removeprefix("admin.token_file: ").replace("admin.listen", "--admin")
+            raise usage.UsageError(f"--admin-token-file: {fault}") from None
+        return admin
 
     @staticmethod
     def _listeners(listen: list[str], permissions: dict[str, str]) -> tuple[ListenerSettings, ...]:
@@ -351,7 +374,7 @@ def makeService(options: Options) -> IService:
         Systemd(reactor, proxy, os.environ).setServiceParent(services)
     except SettingsError as error:
         cannot_start([f"evproxy: {error}"])
-    return Process(reactor, proxy, services, options.listen_source)
+    return Process(reactor, proxy, services, options.listen_source, options.admin_source)
 
 
 __all__ = ["Options", "makeService"]

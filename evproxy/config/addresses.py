@@ -197,6 +197,19 @@ def is_unix_listener(description: str) -> bool:
     return _UNIX_LISTENER.search(description) is not None
 
 
+def is_remote_listener(description: str) -> bool:
+    """Whether other machines may reach what listens at the server endpoint `description`."""
+    kind, named, plain = arguments_of(description)
+    if kind == "unix":
+        return False
+    if kind not in ("tcp", "tcp6", "ssl"):
+        return True
+    place = 0 if "port" in named else 1
+    given = named.get("interface", plain[place] if len(plain) > place else "")
+    interface = given.replace("\\:", ":")
+    return not (is_address(interface) and ip_address(canonical_address(interface)).is_loopback)
+
+
 def permission_fault(key: str, description: str) -> str | None:
     """Why a listener at `description` cannot have the setting `key`; ``None`` if it can."""
     if not is_unix_listener(description):

@@ -60,6 +60,18 @@ class ServerDescription(_Description):
 
 
 @frozen
+class OptionalServerDescription(ServerDescription):
+    """A Twisted server endpoint description, or empty: nowhere."""
+
+    @property
+    def schema(self) -> Schema:
+        return {"type": "string"}
+
+    def accept(self, value: Any, path: Path, reading: Reading) -> str:
+        return "" if value == "" else super().accept(value, path, reading)
+
+
+@frozen
 class ClientDescription(_Description):
     """Where to connect: a host and a port, or a Twisted client endpoint description."""
 

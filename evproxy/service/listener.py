@@ -22,7 +22,12 @@ from evproxy.config.canonical import host_and_port
 from evproxy.errors import SettingsError
 from evproxy.escape import escaped
 from evproxy.session.factory import ProxyFactory
-from evproxy.settings import DEFAULT_BACKLOG, PERMISSIONS, ListenerSettings
+from evproxy.settings import (
+    DEFAULT_BACKLOG,
+    PERMISSIONS,
+    AdminSettings,
+    ListenerSettings,
+)
 from evproxy.sockets.inherited import InheritedSocket
 from evproxy.sockets.listening import TWISTED_BACKLOG, ListeningReactor
 from evproxy.sockets.ports import PlainPort
@@ -199,7 +204,7 @@ def server_endpoint(
     return endpoint
 
 
-def listener_permissions(listener: ListenerSettings) -> Permissions:
+def listener_permissions(listener: ListenerSettings | AdminSettings) -> Permissions:
     """
     Return the permissions of the path of `listener`.
 

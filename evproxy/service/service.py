@@ -5,14 +5,16 @@ A proxy as a Twisted service: listeners, pools, and their start and end.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Any, Self, cast
+from typing import TYPE_CHECKING, Any, Self, cast
 
+from attrs import evolve
 from twisted.application.service import Service
 from twisted.internet.address import IPv4Address, IPv6Address, UNIXAddress
 from twisted.internet.defer import Deferred, DeferredList, succeed
 from twisted.internet.interfaces import IStreamClientEndpoint, IStreamServerEndpoint
 from twisted.logger import Logger
 
+from evproxy.admin.access import token_of
 from evproxy.config.changes import Changes
 from evproxy.config.loops import loops
 from evproxy.errors import SettingsError
@@ -29,9 +31,11 @@ from evproxy.service.reload import Reloads
 from evproxy.service.status import Status
 from evproxy.service.used_pools import UsedPools
 from evproxy.session.live import MOST_LISTED
+from evproxy.session.spread import SpreadEnds
 from evproxy.settings import (
     DEFAULT_LISTEN,
     AccessLogSettings,
+    AdminSettings,
     Keepalive,
     PoolSettings,
     Settings,
@@ -43,11 +47,19 @@ from evproxy.upstream.pool.status import PoolStatus
 
 _log = Logger()
 
+if TYPE_CHECKING:
+    from evproxy.admin.interface import AdminInterface
+
 _POOL, _TIMEOUTS, _KEEPALIVE = PoolSettings(), Timeouts(), Keepalive()
 
 
 def _no_file() -> Settings:
     raise SettingsError("there is no configuration file to read again")
+
+
+def _status_without_servers(pool: PoolInterface) -> PoolStatus:
+    waiting = pool.waiting if isinstance(pool, Pool) else 0
+    return PoolStatus(name=pool.name, servers=(), waiting=waiting)
 
 
 class ProxyService(Service):
@@ -78,6 +90,8 @@ class ProxyService(Service):
     :param relay: ``auto``, ``stream`` or ``socket``.
     :param access_log: where evproxy logs the end of each session: `AccessLogSettings`, whose
         ``auto`` means ``twisted:`` here.  True: ``twisted:``.  False: nowhere.
+    :param admin: where operators ask about the service, and change it: an endpoint description, or
+        `AdminSettings`.  Empty: nowhere.
     :param accept_proxy_protocol_from: networks of proxies that must send a PROXY header; see
         `ListenerSettings`.
     :param unix_mode, unix_user, unix_group: the permissions of the paths of UNIX listeners; see
@@ -92,7 +106,7 @@ class ProxyService(Service):
 
     `pools` has the pools by name; a pool made from the arguments is called ``default``.
     `settings_from` may be set to a function that returns the settings anew, for `reload`.
-    `watchdog` is what `watch_loop` has made.
+    `watchdog` is what `watch_loop` has made.  `admin` is the admin interface, if there is one.
     """
 
     def __init__(
@@ -113,6 +127,7 @@ class ProxyService(Service):
         max_sessions: int = 0,
         relay: str = "auto",
         access_log: AccessLogSettings | bool = True,
+        admin: AdminSettings | str = "",
         accept_proxy_protocol_from: str | Sequence[str] = (),
         unix_mode: str = "",
         unix_user: str = "",
@@ -150,6 +165,7 @@ class ProxyService(Service):
                 keepalive=keepalive,
                 max_sessions=max_sessions,
                 relay=relay,
+                admin=AdminSettings(admin) if isinstance(admin, str) else admin,
             )
             endpoints = {n: each for n, each in enumerate(listen) if not isinstance(each, str)}
         if pool is None:
@@ -170,6 +186,8 @@ class ProxyService(Service):
             self._drains,
         )
         self.watchdog: Watchdog | None = None
+        self._spread = SpreadEnds(reactor, self.admission.sessions)
+        self.admin = self._admin_interface()
         self._listening = False
         self._bound_once = False
         self._drained: Deferred[None] | None = None
@@ -213,6 +231,16 @@ class ProxyService(Service):
             return self._reloads.request(lambda: settings)
         return self._reloads.request(self.settings_from or _no_file)
 
+    def _admin_interface(self) -> AdminInterface | None:
+        admin = self.settings.admin
+        if not admin.listen:
+            token_of(admin)
+            return None
+        # An HTTP server is loaded only where it is wanted.
+        from evproxy.admin.interface import AdminInterface
+
+        return AdminInterface(self._made.reactor, self, admin)
+
     @property
     def addresses(self) -> list[IPv4Address | IPv6Address | UNIXAddress]:
         """The Twisted addresses on which the service listens now, in the order of listeners."""
@@ -248,19 +276,28 @@ class ProxyService(Service):
 
         256 sessions take about a millisecond.
         """
-        return Status(
-            listeners=tuple(listener.status() for listener in self.listeners),
+        pools: list[PoolInterface] = list(self._made.pools.values())
+        return evolve(
+            self.overview(),
             pools=tuple(
-                pool.status()
-                if isinstance(pool, Pool)
-                else PoolStatus(name=pool.name, servers=(), waiting=0)
-                for pool in self._made.pools.values()
+                pool.status() if isinstance(pool, Pool) else _status_without_servers(pool)
+                for pool in pools
             ),
             sessions=self.admission.sessions.status(most_sessions),
+        )
+
+    def overview(self) -> Status:
+        """Return a snapshot without servers and sessions: it takes the same time for any number."""
+        drained = self._drained is not None and self._drained.called
+        return Status(
+            listeners=tuple(listener.status() for listener in self.listeners),
+            pools=tuple(map(_status_without_servers, self._made.pools.values())),
+            sessions=(),
             session_count=len(self.admission.sessions),
             max_sessions=self.admission.limit,
             certificates=self._made.certificates.status(),
             draining=self._drains(),
+            drained=drained,
             loop=None if self.watchdog is None else self.watchdog.status(),
         )
 
@@ -290,6 +327,18 @@ class ProxyService(Service):
         """
         self.admission.sessions.end(session_id)
 
+    def end_sessions_of(self, pool: str, server: str, over: float = 0.0) -> Deferred[int]:
+        """
+        Reset the sessions that the server called `server` of the pool called `pool` has now.
+
+        Drain the server before: a reset client may connect again at once.
+
+        :param over: seconds within which they end, evenly, the oldest first; 0: at once, some in
+            each turn of the reactor.
+        :return: fires with how many sessions there are, before the first one ends.
+        """
+        return self._spread.end(pool, server, over)
+
     def privilegedStartService(self) -> None:
         """
         Bind every listener, and open the access log.
@@ -299,6 +348,8 @@ class ProxyService(Service):
 
         :raises twisted.internet.error.CannotListenError: if a listener cannot listen; then no
             listener is bound.
+        :raises evproxy.admin.errors.AdminCannotListen: if the admin interface cannot listen; then
+            no listener is bound.
         :raises evproxy.errors.CannotOpenLog: if the access log cannot be opened; then no listener
             is bound.
         :raises RuntimeError: if the service still drains: the Deferred of `stopService` must fire
@@ -314,11 +365,14 @@ class ProxyService(Service):
         try:
             for listener in self.listeners:
                 listener.bind()
+            if self.admin is not None:
+                self.admin.bind()
             if self._made.access_log is not None:
                 self._made.access_log.open()
             self._made.interval_lines.start()
         except BaseException:
             self._close_listeners()
+            self._close_admin()
             raise
 
     def _close_listeners(self) -> Deferred[Any]:
@@ -345,10 +399,16 @@ class ProxyService(Service):
         """
         Drain with the drain timeout, or go on with the drain in progress.
 
+        The admin interface goes on until no session is left.
+
         :return: fires when no session is left.
         """
         super().stopService()
-        return self.drain(self.settings.timeouts.drain)
+        drained = self.drain(self.settings.timeouts.drain)
+        return drained.addCallback(lambda _: self._close_admin())
+
+    def _close_admin(self) -> Deferred[None]:
+        return succeed(None) if self.admin is None else self.admin.close()
 
     def drain(self, deadline: float | None) -> Deferred[None]:
         """
@@ -390,6 +450,7 @@ class ProxyService(Service):
         made = self._made
         self._pools.stop(self._bound_once)
         self._bound_once = False
+        self._spread.stop()
         made.interval_lines.stop()
         made.retiring.close()
         made.certificates.stop()

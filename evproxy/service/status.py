@@ -19,9 +19,9 @@ class Status:
     A snapshot of a service.
 
     `sessions` has the oldest sessions.  `session_count` is the number of all sessions, and
-    `max_sessions` their bound.  `draining` says whether the service drains.  `certificates` are
-    those of the listeners that end TLS.  `loop` is what the watchdog knows; ``None``: there is
-    none.
+    `max_sessions` their bound.  `draining` says whether the service drains, and `drained` whether
+    it has drained and not started again.  `certificates` are those of the listeners that end TLS.
+    `loop` is what the watchdog knows; ``None``: there is none.
     """
 
     listeners: tuple[ListenerStatus, ...]
@@ -32,3 +32,11 @@ class Status:
     draining: bool
     certificates: tuple[CertificateStatus, ...] = ()
     loop: LoopStatus | None = None
+    drained: bool = False
+
+    @property
+    def state(self) -> str:
+        """``running``, ``draining`` or ``drained``."""
+        if self.drained:
+            return "drained"
+        return "draining" if self.draining else "running"

@@ -196,6 +196,11 @@ class Session:
         """A name for the session that no other session has, on this machine or another."""
         return f"{self._context.prefix}-{self.id}"
 
+    @property
+    def pool_name(self) -> str:
+        """The name of the pool that was chosen for the session, empty before."""
+        return "" if self._pool is None else self._pool.name
+
     # Before relaying: the pool, and the server.
 
     def start(self) -> None:
@@ -481,15 +486,14 @@ class Session:
 
     def status(self, now: float) -> SessionStatus:
         """Return a snapshot of the session at `now`, in seconds on the reactor's clock."""
-        relay, pool, server = self.relay, self._pool, self.server
-        info = self.info
+        relay, server, info = self.relay, self.server, self.info
         up, down, first_byte = relay.totals() if relay is not None else (0, 0, None)
         return SessionStatus(
             self.id,
             info.listener,
             _peer(info),
             self.phase,
-            pool.name if pool is not None else "",
+            self.pool_name,
             server.name if server is not None else "",
             relay.name if relay is not None else "",
             self.attempts,

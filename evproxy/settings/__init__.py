@@ -10,6 +10,7 @@ raises `SettingsError`.
 """
 
 from evproxy.settings.access_log import AccessLogSettings
+from evproxy.settings.admin import AdminSettings
 from evproxy.settings.arguments import in_a_tuple, refuse_beside_settings
 from evproxy.settings.discover import DISCOVERY_KINDS, SERVER, Discover
 from evproxy.settings.health import (
@@ -55,6 +56,7 @@ __all__ = [
     "SERVER",
     "UNIX_CLIENTS",
     "AccessLogSettings",
+    "AdminSettings",
     "Discover",
     "Ejection",
     "HealthCheck",

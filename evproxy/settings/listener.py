@@ -26,12 +26,15 @@ from evproxy.settings.pool import POOL_NAME
 from evproxy.settings.route import RouteSettings
 from evproxy.settings.tls import ListenerTLS
 
-_OWNER = r"[^\s:\x00]*"
 DEFAULT_LISTEN = "tcp:8080:interface=127.0.0.1"
 DEFAULT_BACKLOG = 4096
 """The length of the accept queue; the kernel caps it at ``net.core.somaxconn``."""
 PERMISSIONS = ("unix_mode", "unix_user", "unix_group")
 """The settings of a UNIX listener that say who may connect to its path."""
+_OWNER = r"[^\s:\x00]*"
+MODE = Matching('an octal file mode, such as "660"', r"(?:0?[0-7]{3})?")
+USER = Matching("the name or the number of a user", _OWNER)
+GROUP = Matching("the name or the number of a group", _OWNER)
 MOST_BYTES_PER_SECOND = 10**12
 """The highest rate that a setting may have."""
 UNIX_CLIENTS = "unix"
@@ -162,21 +165,21 @@ class ListenerSettings:
         Whole(0, MOST_BYTES_PER_SECOND), "The same for each session.", default=0
     )
     unix_mode: str = setting(
-        Matching('an octal file mode, such as "660"', r"(?:0?[0-7]{3})?"),
+        MODE,
         "The file mode of a UNIX listener's path: a client needs the right to write to it. Not "
         "together with a `mode` in `listen`. Empty: the mode in `listen`, by default 666.",
         default="",
         option="unix-mode",
     )
     unix_user: str = setting(
-        Matching("the name or the number of a user", _OWNER),
+        USER,
         "The owner of a UNIX listener's path. Only root can choose another user. Empty: the user "
         "that starts evproxy.",
         default="",
         option="unix-user",
     )
     unix_group: str = setting(
-        Matching("the name or the number of a group", _OWNER),
+        GROUP,
         "The group of a UNIX listener's path. Without root, the user must be in it. Empty: the "
         "group of the process, or that of the directory if the directory is setgid.",
         default="",

@@ -10,6 +10,7 @@ from evproxy.config.declare import setting
 from evproxy.config.rules import MOST_SESSIONS, Choice, FilePath, Many, Whole
 from evproxy.config.tables import NamedTables, Table
 from evproxy.settings.access_log import AccessLogSettings
+from evproxy.settings.admin import AdminSettings
 from evproxy.settings.listener import ListenerSettings
 from evproxy.settings.pool import POOL_NAME, PoolSettings
 from evproxy.settings.timeouts import Keepalive, Timeouts
@@ -77,4 +78,11 @@ class Settings:
         "What the [watchdog](#watchdog) of the event loop reports.",
         default=WatchdogSettings(),
         default_shown="its defaults",
+    )
+    admin: AdminSettings = setting(
+        Table(AdminSettings),
+        "Where operators and programs ask about the proxy, and change it: the "
+        "[admin interface](#admin).",
+        default=AdminSettings(),
+        default_shown="there is none",
     )

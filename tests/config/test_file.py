@@ -332,7 +332,7 @@ lisen = "tcp:1"
             '[[listeners]]\nlisten = "ssl:0"\ntls = {certificates = ["a.pem"]}\n' + POOLS,
             ["listeners[0].tls: the endpoint has TLS itself: use tcp:"],
         ),
-        (SOUND + "[admin]\n", ["admin: unknown key"]),
+        (SOUND + "[admins]\n", ['admins: unknown key, did you mean "admin"?']),
         (
             SOUND + '[access_log]\npath = "stdout"\nformat = "clf"\nstart = 1\ninterval = -1\n',
             [

@@ -20,6 +20,7 @@ from evproxy.config.reference import as_toml, table_of
 from evproxy.config.rules import Choice, Whole
 from evproxy.model import UpstreamServer
 from evproxy.settings import (
+    AdminSettings,
     Discover,
     Ejection,
     HealthCheck,
@@ -39,6 +40,7 @@ TABLES: list[Any] = [
     ListenerSettings,
     ListenerTLS,
     Timeouts,
+    AdminSettings,
     PoolSettings,
     PoolTLS,
     RouteSettings,

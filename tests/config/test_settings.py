@@ -15,6 +15,7 @@ from evproxy.config.rules import Seconds, Whole
 from evproxy.settings import (
     DEFAULT_LISTEN,
     AccessLogSettings,
+    AdminSettings,
     Ejection,
     HealthCheck,
     Keepalive,
@@ -28,13 +29,8 @@ from evproxy.settings import (
 SET_BY = {
     each.setting.option.replace("-", "_"): (table, each.name)
     for table in (
-        ListenerSettings,
-        PoolSettings,
-        Timeouts,
-        Settings,
-        Keepalive,
-        AccessLogSettings,
-        WatchdogSettings,
+        *(ListenerSettings, PoolSettings, Timeouts, Settings, Keepalive),
+        *(AccessLogSettings, WatchdogSettings, AdminSettings),
     )
     for each in declared(table)
     if each.setting.option
@@ -161,6 +157,7 @@ def test_a_service_has_the_defaults_of_its_settings() -> None:
     assert default_of(ListenerSettings, "listen") == DEFAULT_LISTEN
     assert default_of(Settings, "timeouts") == Timeouts()
     assert default_of(Settings, "keepalive") == Keepalive()
+    assert default_of(Settings, "admin") == AdminSettings()
     assert default_of(Settings, "access_log") == AccessLogSettings()
 
 

@@ -51,6 +51,29 @@ BALANCES = (
 )
 
 WRONG = [
+    wrong(
+        UPSTREAM,
+        "--admin=tcp:8081",
+        line="--admin-token-file: required, because not only this machine may be able to connect "
+        "to 'tcp:8081'",
+    ),
+    wrong(
+        UPSTREAM,
+        "--admin=unix:a.sock",
+        "--admin-token-file=/nosuch",
+        line="--admin-token-file: '/nosuch' cannot be read: No such file or directory",
+    ),
+    wrong(
+        UPSTREAM,
+        "--admin-token-file=/nosuch",
+        line="--admin-token-file: has no effect without --admin",
+    ),
+    wrong(
+        UPSTREAM,
+        "--admin=8081",
+        line='--admin: expected a server endpoint description, got "8081": '
+        'did you mean "tcp:8081"?',
+    ),
     wrong("--nosuch", UPSTREAM, line="option --nosuch not recognized"),
     wrong("--upstream", line="option --upstream requires argument"),
     wrong("--demo=1", line="option --demo must not have an argument"),

@@ -10,7 +10,7 @@ LAYERS = [
     {"sockets"},
     {"upstream"},
     {"session"},
-    {"observe", "service"},
+    {"observe", "service", "admin"},
     {"cli", "__main__"},
 ]
 ENTRY = len(LAYERS) - 1

@@ -59,6 +59,7 @@ class Ground:
         self.upstream.close()
         for service in self.services:
             await service.drain(0)
+            await service.stopService()
 
 
 @pytest.fixture

@@ -141,7 +141,7 @@ def session_event(line: str) -> LogEvent:
 
 class Running:
     """
-    A ``twistd`` in the foreground, with its log events; killed after `PATIENCE`.
+    A ``twistd`` in the foreground, with its log events; killed after `patience` seconds.
 
     A line of the access log counts as the equivalent event.
 

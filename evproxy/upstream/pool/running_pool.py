@@ -280,14 +280,31 @@ class RunningPool:
     @property
     def servers(self) -> tuple[ServerStatus, ...]:
         """The status of each server; servers that left but still have sessions come last."""
+        return tuple(self.each_server())
+
+    def each_server(self) -> Iterator[ServerStatus]:
+        """
+        Yield the same as `servers`, each status when it is asked for.
+
+        For work in slices: the servers are those that the pool has at the first one.
+        """
         if self._selection.stale:
             self._selection.refresh()
-        everyone = (*self._members, *self._members.leaving())
-        return tuple(server.status() for server in everyone)
+        for server in (*self._members, *self._members.leaving()):
+            yield server.status()
+
+    def leaving(self) -> tuple[PoolServer, ...]:
+        """The servers that have left the pool, but still have sessions."""
+        return tuple(self._members.leaving())
+
+    @property
+    def waiting(self) -> int:
+        """How many sessions are in the queue."""
+        return self._queue.waiting
 
     def status(self) -> PoolStatus:
         """A snapshot of the pool."""
-        return PoolStatus(name=self.name, servers=self.servers, waiting=self._queue.waiting)
+        return PoolStatus(name=self.name, servers=self.servers, waiting=self.waiting)
 
     def add(self, server: str | UpstreamServer | IStreamClientEndpoint) -> None:
         """

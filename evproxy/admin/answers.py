@@ -1,0 +1,60 @@
+"""
+What the admin interface answers: a body with its status, or one line about a problem.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from typing import Any
+
+from attrs import field, frozen
+
+from evproxy.escape import printable
+
+JSON = "application/json"
+
+
+@frozen
+class Answer:
+    """
+    The answer to a request.
+
+    `body` has the type `content_type`.  `code` is the status of HTTP, and `headers` are further
+    headers.
+    """
+
+    body: bytes
+    code: int = 200
+    content_type: str = JSON
+    headers: Mapping[str, str] = field(factory=dict)
+
+
+class Problem(Exception):
+    """
+    A request cannot be answered.  The message is one line for the user.
+
+    :param code: the status of HTTP.
+    :param message: what is wrong, and where.
+    :param headers: further headers of the answer.
+    """
+
+    def __init__(self, code: int, message: str, headers: Mapping[str, str] | None = None) -> None:
+        super().__init__(printable(message))
+        self.code = code
+        self.headers = headers or {}
+
+    @property
+    def answer(self) -> Answer:
+        """The problem as an answer: an object with the key ``error``."""
+        return Answer(encoded({"error": str(self)}) + b"\n", self.code, headers=self.headers)
+
+
+def encoded(value: Any) -> bytes:
+    """`value` as JSON, in ASCII."""
+    return json.dumps(value, separators=(",", ":")).encode()
+
+
+def as_json(value: Any) -> Answer:
+    """The answer with `value` as JSON, in one line."""
+    return Answer(encoded(value) + b"\n")

@@ -1,0 +1,156 @@
+"""
+The resource of the admin interface: from a request of HTTP to an operation, and its answer back.
+"""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Sequence
+from typing import Any
+
+from twisted.internet.address import UNIXAddress
+from twisted.internet.defer import CancelledError, Deferred
+from twisted.logger import Logger
+from twisted.python.failure import Failure
+from twisted.web.resource import Resource
+from twisted.web.server import NOT_DONE_YET, Request
+
+from evproxy.admin.answers import Answer, Problem, as_json
+from evproxy.admin.guard import Asking, Guard
+from evproxy.admin.openapi import document
+from evproxy.admin.operations import Asked, Context, Operation, find
+from evproxy.admin.questions import read_body, read_query
+from evproxy.config.canonical import host_and_port
+from evproxy.config.reading import Surroundings
+from evproxy.errors import SettingsError
+from evproxy.escape import escaped
+from evproxy.upstream.address import check_upstream
+
+_log = Logger()
+
+_ALWAYS = {
+    b"cache-control": b"no-store",
+    b"x-content-type-options": b"nosniff",
+    b"server": b"evproxy",
+}
+
+
+class Api(Resource):
+    """
+    Runs the operations.
+
+    :param context: what the operations work on.
+    :param guard: decides which requests are served.
+    :param operations: every operation, but that of the OpenAPI document itself.
+    """
+
+    isLeaf = True
+
+    def __init__(self, context: Context, guard: Guard, operations: Sequence[Operation]) -> None:
+        super().__init__()
+        self._context = context
+        self._guard = guard
+        described = Operation(
+            "GET", "/openapi.json", "openapi", "Describes this interface.", self._describe
+        )
+        self._operations = (*operations, described)
+        self._document = as_json(document(self._operations, context.version))
+
+    def _describe(self, context: Context, asked: Asked) -> Answer:
+        return self._document
+
+    def render(self, request: Request) -> int:
+        """Answer `request`, at once or later."""
+        answering = Deferred.fromCoroutine(self._answered(request))
+        # The request is over before its answer if the client has left.
+        request.notifyFinish().addErrback(lambda _: answering.cancel())
+        answering.addErrback(_problem_of)
+        answering.addCallback(_write, request)
+        answering.addErrback(lambda failure: failure.trap(CancelledError) and None)
+        return NOT_DONE_YET
+
+    async def _answered(self, request: Request) -> Answer:
+        method = request.method.decode("latin-1")
+        self._guard.check(_asking(request, method))
+        parts = _parts(request)
+        operation, places = find(self._operations, method, parts)
+        content: Any = request.content
+        too_long = getattr(content, "too_long", False)
+        if too_long:
+            raise Problem(413, "the body is too long")
+        _, _, query = request.uri.partition(b"?")
+        asked = Asked(
+            places,
+            read_query(operation.query, query.decode("latin-1")),
+            read_body(
+                operation.body,
+                content.read(),
+                request.getHeader("content-type") or "",
+                Surroundings(endpoint_fault=self._endpoint_fault),
+            ),
+            request.getHeader("accept") or "",
+        )
+        if operation.changes:
+            path = escaped(request.path.decode("latin-1"))
+            _log.info("Admin: {peer} asks for POST {path}", peer=_peer(request), path=path)
+        answer = operation.run(self._context, asked)
+        return await answer if inspect.isawaitable(answer) else answer
+
+    def _endpoint_fault(self, description: str) -> str | None:
+        try:
+            check_upstream(self._context.reactor, description)
+        except SettingsError as error:
+            return str(error)
+        return None
+
+
+def _asking(request: Request, method: str) -> Asking:
+    def values(name: str) -> Sequence[str]:
+        return tuple(request.requestHeaders.getRawHeaders(name) or ())
+
+    return Asking(
+        local=isinstance(request.getHost(), UNIXAddress),
+        changes=method not in ("GET", "HEAD"),
+        hosts=values("host"),
+        origins=values("origin"),
+        sites=values("sec-fetch-site"),
+        credentials=values("authorization"),
+        old=request.clientproto == b"HTTP/1.0",
+    )
+
+
+def _parts(request: Request) -> list[str]:
+    """The parts of the path, decoded."""
+    try:
+        return [part.decode() for part in request.postpath or ()]
+    except UnicodeDecodeError:
+        raise Problem(400, "the path is not UTF-8") from None
+
+
+def _peer(request: Request) -> str:
+    address = request.getClientAddress()
+    host = getattr(address, "host", None)
+    return "unix" if host is None else host_and_port(host, address.port)
+
+
+def _problem_of(failure: Failure) -> Answer:
+    """The answer for `failure`; an unexpected exception is logged."""
+    error = failure.value
+    if isinstance(error, Problem):
+        return error.answer
+    if isinstance(error, CancelledError):
+        raise error
+    _log.failure("A request to the admin interface broke", failure)
+    return Problem(500, "this request broke evproxy's admin interface: see the log").answer
+
+
+def _write(answer: Answer, request: Request) -> None:
+    request.setResponseCode(answer.code)
+    for name, value in _ALWAYS.items():
+        request.setHeader(name, value)
+    request.setHeader(b"content-type", answer.content_type.encode())
+    request.setHeader(b"content-length", b"%d" % len(answer.body))
+    for key, text in answer.headers.items():
+        request.setHeader(key.encode(), text.encode())
+    request.write(answer.body)
+    request.finish()

@@ -1,0 +1,310 @@
+"""
+The operations on upstream servers: list them, and change a pool while it runs.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from typing import Any
+
+from attrs import evolve, frozen
+
+from evproxy.admin.answers import Answer, Problem, as_json, encoded
+from evproxy.admin.contract import Administered
+from evproxy.admin.fields import (
+    FLAG,
+    MAYBE_NUMBER,
+    MAYBE_WHOLE,
+    NUMBER,
+    TEXT,
+    TEXTS,
+    WHOLE,
+    Field,
+    array_of,
+    of_object,
+    schema_of_fields,
+    shown,
+)
+from evproxy.admin.operations import Asked, Context, Operation
+from evproxy.admin.slices import in_slices
+from evproxy.config.declare import setting
+from evproxy.config.loops import loops
+from evproxy.config.problems import quoted
+from evproxy.config.rules import MOST_SESSIONS, Choice, Seconds, Text, Whole
+from evproxy.errors import SettingsError
+from evproxy.model import UpstreamServer
+from evproxy.upstream.pool.running_pool import RunningPool
+from evproxy.upstream.pool.status import ServerStatus
+
+MOST_SERVERS_LISTED = 500
+"""The most servers in one answer."""
+
+STATES = ("up", "down", "ejected", "draining")
+"""The states of a server, see `ServerStatus`."""
+
+
+def server_fields(now: float) -> dict[str, Field]:
+    """The fields of a server that is looked at `now`, in seconds on the reactor's clock."""
+    return {
+        "name": Field(TEXT, lambda each: each.name, "its name in logs and metrics"),
+        "state": Field({"enum": list(STATES)}, lambda each: each.state, "its state"),
+        "why": Field(TEXT, lambda each: each.why, "the reason for the state"),
+        "for": Field(
+            NUMBER, lambda each: round(now - each.since, 3), "seconds since the state began"
+        ),
+        "ejected_for": Field(
+            MAYBE_NUMBER,
+            lambda each: None if each.until is None else round(max(0.0, each.until - now), 3),
+            "seconds until its ejection ends; null: it is not ejected",
+        ),
+        "weight": Field(NUMBER, lambda each: round(each.weight, 3), "the weight in force"),
+        "sessions": Field(WHOLE, lambda each: each.sessions, "its sessions now"),
+        "max_sessions": Field(
+            WHOLE, lambda each: each.spec.max_sessions, "the most sessions; 0: no limit"
+        ),
+        "sessions_total": Field(WHOLE, lambda each: each.sessions_total, "its sessions so far"),
+        "connect_failures": Field(
+            WHOLE, lambda each: each.connect_failures, "connects that failed so far"
+        ),
+        "ejections": Field(WHOLE, lambda each: each.ejections, "ejections so far"),
+        "connect_time": Field(
+            NUMBER, lambda each: each.connect_time, "seconds of a connect, a decaying peak"
+        ),
+        "backup": Field(FLAG, lambda each: each.spec.backup, "whether it is a backup"),
+        "priority": Field(WHOLE, lambda each: each.spec.priority, "its tier"),
+        "tags": Field(TEXTS, lambda each: list(each.spec.tags), "its tags"),
+    }
+
+
+SERVER_SCHEMA = schema_of_fields({"pool": Field(TEXT, str, "its pool"), **server_fields(0.0)})
+
+
+@frozen
+class Which:
+    """Which servers to list."""
+
+    pool: str = setting(Text(), "Only servers of this pool.", default="")
+    state: str = setting(Choice(("", *STATES)), "Only servers in this state.", default="")
+    offset: int = setting(
+        Whole(0, MOST_SESSIONS), "Leave out so many: `next` of the answer before.", default=0
+    )
+    limit: int = setting(
+        Whole(1, MOST_SERVERS_LISTED), "The most servers in the answer.", default=100
+    )
+
+
+@frozen
+class NewWeight:
+    """Another weight for a server."""
+
+    weight: int = setting(Whole(0, 256), "The weight. 0: no new sessions.")
+
+
+@frozen
+class HowToEnd:
+    """How to end the sessions of a server."""
+
+    over: float = setting(
+        Seconds(0, 86400), "Seconds within which the sessions end, evenly. 0: at once.", default=0.0
+    )
+
+
+def pool_named(proxy: Administered, name: str) -> RunningPool:
+    """
+    Return the pool called `name`.
+
+    :raises Problem: if there is none, or if it is an object of the program's own.
+    """
+    pool: Any = proxy.pools.get(name)
+    if pool is None:
+        raise Problem(404, f"there is no pool {quoted(name)}")
+    if not isinstance(pool, RunningPool):
+        raise Problem(409, f"pool {quoted(name)} is an object of the program, not an evproxy.Pool")
+    return pool
+
+
+async def _list(context: Context, asked: Asked) -> Answer:
+    which: Which = asked.query
+    proxy = context.proxy
+    names = [which.pool] if which.pool else list(proxy.pools)
+    chosen = [pool_named(proxy, name) for name in names if which.pool or _is_own(proxy, name)]
+    fields = server_fields(context.reactor.seconds())
+
+    def each() -> Iterator[tuple[str, ServerStatus]]:
+        for pool in chosen:
+            for server in pool.each_server():
+                yield pool.name, server
+
+    def entry(item: tuple[str, ServerStatus]) -> bytes | None:
+        pool, server = item
+        if which.state not in ("", server.state):
+            return None
+        return encoded({"pool": pool, **shown(fields, server)})
+
+    found = await in_slices(context.reactor, each(), entry, which.offset + which.limit + 1)
+    page = found[which.offset : which.offset + which.limit]
+    end = which.offset + len(page)
+    following = b"%d" % end if len(found) > end else b"null"
+    return Answer(b'{"servers":[\n%b],\n"next":%b}\n' % (b",\n".join(page), following))
+
+
+def _is_own(proxy: Administered, name: str) -> bool:
+    return isinstance(proxy.pools[name], RunningPool)
+
+
+def _on_server(
+    act: Callable[[RunningPool, str, Asked], object],
+) -> Callable[[Context, Asked], Answer]:
+    """An operation that calls `act` with a pool and the name of a server, and shows the server."""
+
+    def run(context: Context, asked: Asked) -> Answer:
+        pool = pool_named(context.proxy, asked.places["pool"])
+        name = asked.places["server"]
+        try:
+            act(pool, name, asked)
+            status = pool.server_named(name).status()
+        except LookupError:
+            raise no_server(pool, name) from None
+        now = context.reactor.seconds()
+        return as_json({"pool": pool.name, **shown(server_fields(now), status)})
+
+    return run
+
+
+def no_server(pool: RunningPool, name: str) -> Problem:
+    """The problem that `pool` has no server called `name`."""
+    return Problem(404, f"there is no server {quoted(name)} in pool {quoted(pool.name)}")
+
+
+def _add(context: Context, asked: Asked) -> Answer:
+    pool = pool_named(context.proxy, asked.places["pool"])
+    server: UpstreamServer = asked.body
+    settings = context.proxy.settings
+    beside = [each for each in settings.pools if each.name != pool.name]
+    with_it = evolve(pool.settings, upstreams=(server,))
+    for loop in loops(settings.listeners, [*beside, with_it]):
+        raise Problem(409, f"endpoint: {loop.reason}")
+    try:
+        if _has(pool, server.name):
+            raise Problem(409, f"endpoint: {quoted(server.name)} is already in the pool")
+        pool.add(server)
+    except SettingsError as error:
+        raise Problem(400, f"endpoint: {error}") from None
+    now = context.reactor.seconds()
+    status = pool.server_named(server.name).status()
+    return as_json({"pool": pool.name, **shown(server_fields(now), status)})
+
+
+def _has(pool: RunningPool, name: str) -> bool:
+    try:
+        pool.server_named(name)
+    except LookupError:
+        return False
+    return True
+
+
+def _remove(context: Context, asked: Asked) -> Answer:
+    pool = pool_named(context.proxy, asked.places["pool"])
+    name = asked.places["server"]
+    try:
+        left = pool.server_named(name).sessions
+        pool.remove(name)
+    except LookupError:
+        raise no_server(pool, name) from None
+    return as_json({"removed": True, "sessions": left})
+
+
+async def _end(context: Context, asked: Asked) -> Answer:
+    pool = pool_named(context.proxy, asked.places["pool"])
+    # Servers that left the pool may still have sessions.
+    known = {asked.places["server"]}
+    if _has(pool, asked.places["server"]):
+        known = {pool.server_named(asked.places["server"]).name}
+    elif not any(each.name in known for each in pool.leaving()):
+        raise no_server(pool, asked.places["server"])
+    [name] = known
+    number = await context.proxy.end_sessions_of(pool.name, name, asked.body.over)
+    return as_json({"sessions": number, "over": asked.body.over})
+
+
+_SERVER = "/pools/{pool}/servers/{server}"
+
+
+OPERATIONS = (
+    Operation(
+        "GET",
+        "/servers",
+        "list_servers",
+        "Lists upstream servers, pool by pool.",
+        _list,
+        of_object({"servers": array_of(SERVER_SCHEMA), "next": MAYBE_WHOLE}),
+        query=Which,
+        problems=(404, 409),
+    ),
+    Operation(
+        "GET",
+        _SERVER,
+        "show_server",
+        "Shows one upstream server.",
+        _on_server(lambda pool, name, asked: None),
+        SERVER_SCHEMA,
+        problems=(404, 409),
+    ),
+    Operation(
+        "POST",
+        "/pools/{pool}/servers",
+        "add_server",
+        "Adds an upstream server to a pool, until evproxy stops or discovery says otherwise.",
+        _add,
+        SERVER_SCHEMA,
+        body=UpstreamServer,
+        problems=(404, 409),
+    ),
+    Operation(
+        "POST",
+        f"{_SERVER}/drain",
+        "drain_server",
+        "Gives a server no new sessions until it is resumed; its sessions go on.",
+        _on_server(lambda pool, name, asked: pool.drain(name)),
+        SERVER_SCHEMA,
+        problems=(404, 409),
+    ),
+    Operation(
+        "POST",
+        f"{_SERVER}/resume",
+        "resume_server",
+        "Gives a server new sessions again, after it was drained.",
+        _on_server(lambda pool, name, asked: pool.resume(name)),
+        SERVER_SCHEMA,
+        problems=(404, 409),
+    ),
+    Operation(
+        "POST",
+        f"{_SERVER}/weight",
+        "weigh_server",
+        "Gives a server another weight.",
+        _on_server(lambda pool, name, asked: pool.set_weight(name, asked.body.weight)),
+        SERVER_SCHEMA,
+        body=NewWeight,
+        problems=(404, 409),
+    ),
+    Operation(
+        "POST",
+        f"{_SERVER}/remove",
+        "remove_server",
+        "Removes a server from its pool; its sessions go on.",
+        _remove,
+        of_object({"removed": FLAG, "sessions": WHOLE}),
+        problems=(404, 409),
+    ),
+    Operation(
+        "POST",
+        f"{_SERVER}/end",
+        "end_sessions",
+        "Resets the sessions that a server has now, at once or spread over a time.",
+        _end,
+        of_object({"sessions": WHOLE, "over": NUMBER}),
+        body=HowToEnd,
+        problems=(404, 409),
+    ),
+)

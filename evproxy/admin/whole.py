@@ -1,0 +1,209 @@
+"""
+The operations on the proxy as a whole: its status, its settings, and its drain.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections import Counter
+from collections.abc import Iterator
+from typing import Any
+
+import attrs
+from attrs import frozen
+
+from evproxy.admin.answers import Answer, as_json
+from evproxy.admin.fields import (
+    COUNTS,
+    NUMBER,
+    TEXT,
+    TEXTS,
+    WHOLE,
+    Field,
+    array_of,
+    of_object,
+    schema_of_fields,
+    shown,
+)
+from evproxy.admin.operations import Asked, Context, Operation
+from evproxy.admin.servers import STATES
+from evproxy.admin.slices import in_slices
+from evproxy.config.declare import declared, setting
+from evproxy.config.problems import Path
+from evproxy.config.reading import Reading, Rule, Schema
+from evproxy.config.rules import YEAR, Seconds
+from evproxy.settings import PoolSettings
+from evproxy.upstream.pool.running_pool import RunningPool
+
+LISTENER = {
+    "name": Field(TEXT, lambda each: each.name, "its name in logs"),
+    "address": Field(TEXT, lambda each: each.address, "where it listens now; empty: nowhere"),
+    "refused": Field(COUNTS, lambda each: dict(each.refused), "clients refused, by the reason"),
+}
+
+CERTIFICATE = {
+    "path": Field(TEXT, lambda each: each.path, "its file"),
+    "names": Field(TEXTS, lambda each: list(each.names), "the hosts that it is for"),
+    "expires": Field(NUMBER, lambda each: each.expires, "when it ends, in seconds since 1970"),
+    "days_left": Field(NUMBER, lambda each: round(each.days_left, 3), "days until then"),
+}
+
+POOL: Schema = of_object(
+    {
+        "name": TEXT,
+        "servers": of_object(dict.fromkeys(STATES, WHOLE)),
+        "sessions": WHOLE,
+        "waiting": WHOLE,
+    }
+)
+
+STATUS: Schema = of_object(
+    {
+        "version": TEXT,
+        "pid": WHOLE,
+        "state": {"enum": ["running", "draining", "drained"]},
+        "sessions": WHOLE,
+        "max_sessions": WHOLE,
+        "listeners": array_of(schema_of_fields(LISTENER)),
+        "pools": array_of(POOL),
+        "certificates": array_of(schema_of_fields(CERTIFICATE)),
+    }
+)
+
+
+@frozen
+class _OrNever(Seconds):
+    """A time in seconds, or ``null``."""
+
+    @property
+    def expected(self) -> str:
+        return f"{super().expected}, or null"
+
+    @property
+    def schema(self) -> Schema:
+        return {**super().schema, "type": ["number", "null"]}
+
+    def accept(self, value: Any, path: Path, reading: Reading) -> Any:
+        return None if value is None else super().accept(value, path, reading)
+
+
+_RULE: Rule = _OrNever(0, YEAR)
+
+BY_SETTINGS = -1.0
+"""Stands for the drain timeout of the settings."""
+
+
+@frozen
+class HowToDrain:
+    """How to drain the whole proxy."""
+
+    deadline: float | None = setting(
+        _RULE,
+        "Seconds after which the remaining sessions are reset; `null`: never. Without it: the "
+        "drain timeout of the settings.",
+        default=BY_SETTINGS,
+        default_shown="the drain timeout",
+        checked=False,
+    )
+
+
+async def _status(context: Context, asked: Asked) -> Answer:
+    status = context.proxy.overview()
+    pools = []
+    for each in status.pools:
+        pool: Any = context.proxy.pools.get(each.name)
+        states: Counter[str] = Counter(dict.fromkeys(STATES, 0))
+        sessions = 0
+        if isinstance(pool, RunningPool):
+            servers = await in_slices(
+                context.reactor,
+                pool.each_server(),
+                lambda server: (server.state, server.sessions),
+            )
+            states.update(state for state, _ in servers)
+            sessions = sum(number for _, number in servers)
+        pools.append(
+            {
+                "name": each.name,
+                "servers": dict(states),
+                "sessions": sessions,
+                "waiting": each.waiting,
+            }
+        )
+    return as_json(
+        {
+            "version": context.version,
+            "pid": os.getpid(),
+            "state": status.state,
+            "sessions": status.session_count,
+            "max_sessions": status.max_sessions,
+            "listeners": [shown(LISTENER, each) for each in status.listeners],
+            "pools": pools,
+            "certificates": [shown(CERTIFICATE, each) for each in status.certificates],
+        }
+    )
+
+
+async def _settings(context: Context, asked: Asked) -> Answer:
+    pieces = json_pieces(context.proxy.settings)
+    found = await in_slices(context.reactor, pieces, lambda piece: piece)
+    return Answer("".join(found).encode() + b"\n")
+
+
+def json_pieces(value: Any) -> Iterator[str]:
+    """Yield `value`, a setting or a table of settings, as JSON, in pieces that take little time."""
+    if isinstance(value, tuple) and value and attrs.has(type(value[0])):
+        named = isinstance(value[0], PoolSettings)
+        for number, each in enumerate(value):
+            yield ("," if number else "{" if named else "[") + "\n"
+            if named:
+                yield f"{json.dumps(each.name)}:"
+            yield from json_pieces(each)
+        yield "}" if named else "]"
+    elif attrs.has(type(value)):
+        keys = [each.name for each in declared(type(value)) if each.setting.in_file]
+        for number, key in enumerate(keys):
+            yield ("," if number else "{") + f"{json.dumps(key)}:"
+            yield from json_pieces(getattr(value, key))
+        yield "}"
+    else:
+        yield json.dumps(value)
+
+
+async def _drain(context: Context, asked: Asked) -> Answer:
+    deadline = asked.body.deadline
+    if deadline == BY_SETTINGS:
+        deadline = context.proxy.settings.timeouts.drain
+    context.proxy.drain(deadline)
+    status = context.proxy.overview()
+    return as_json({"state": status.state, "sessions": status.session_count})
+
+
+OPERATIONS = (
+    Operation(
+        "GET",
+        "/status",
+        "status",
+        "Shows the state of the proxy: listeners, pools, certificates, and how many sessions.",
+        _status,
+        STATUS,
+    ),
+    Operation(
+        "GET",
+        "/settings",
+        "settings",
+        "Shows the settings in force, in the form of a configuration file.",
+        _settings,
+        {"type": "object"},
+    ),
+    Operation(
+        "POST",
+        "/drain",
+        "drain",
+        "Accepts nothing new and lets running sessions finish; evproxy does not end by that.",
+        _drain,
+        of_object({"state": TEXT, "sessions": WHOLE}),
+        body=HowToDrain,
+    ),
+)
