@@ -17,6 +17,7 @@ from pathlib import Path
 from evproxy.cli.tap import OPTIONS
 from evproxy.config.reference import table, table_of
 from evproxy.model import UpstreamServer
+from evproxy.observe.metrics.declared import DECLARED
 from evproxy.settings import (
     AccessLogSettings,
     AdminSettings,
@@ -74,6 +75,21 @@ def layer_tables() -> dict[str, str]:
     }
 
 
+def metrics_table() -> str:
+    """Every metric of evproxy."""
+    rows = [
+        [
+            f"`{each.name}`",
+            each.kind,
+            each.scope,
+            ", ".join(f"`{label}`" for label in each.labels) or "none",
+            each.help,
+        ]
+        for each in DECLARED
+    ]
+    return table(["Metric", "Kind", "Scope", "Labels", "Meaning"], rows)
+
+
 def tables() -> dict[str, str]:
     """Every table that a page may have, by its name."""
     options = [
@@ -88,6 +104,7 @@ def tables() -> dict[str, str]:
     return {
         **{keys.__name__: table_of(keys) for keys in KEYS},
         **layer_tables(),
+        "metrics": metrics_table(),
         "options": table(["Option", "Value", "Default", "Meaning"], options),
     }
 

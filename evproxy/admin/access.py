@@ -5,6 +5,7 @@ What the settings say about who may change a proxy: the token, and where it is r
 from __future__ import annotations
 
 import re
+from importlib.util import find_spec
 
 from evproxy.config.addresses import is_remote_listener
 from evproxy.engine.files import UnusableFile, read_whole
@@ -15,6 +16,11 @@ TOKEN_FILE_LIMIT = 4096
 """The most bytes of a token file."""
 
 _TOKEN = re.compile(rb"[!-~]{16,1024}")
+
+
+def metrics_can_be_read() -> bool:
+    """Whether the library that makes the text of metrics is installed."""
+    return find_spec("prometheus_client") is not None
 
 
 def token_of(settings: AdminSettings) -> bytes:

@@ -6,7 +6,6 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Sequence
-from typing import Any
 
 from twisted.internet.address import UNIXAddress
 from twisted.internet.defer import CancelledError, Deferred
@@ -20,6 +19,7 @@ from evproxy.admin.guard import Asking, Guard
 from evproxy.admin.openapi import document
 from evproxy.admin.operations import Asked, Context, Operation, find
 from evproxy.admin.questions import read_body, read_query
+from evproxy.admin.site import AdminRequest
 from evproxy.config.canonical import host_and_port
 from evproxy.config.reading import Surroundings
 from evproxy.errors import SettingsError
@@ -59,7 +59,7 @@ class Api(Resource):
     def _describe(self, context: Context, asked: Asked) -> Answer:
         return self._document
 
-    def render(self, request: Request) -> int:
+    def render(self, request: AdminRequest) -> int:
         """Answer `request`, at once or later."""
         answering = Deferred.fromCoroutine(self._answered(request))
         # The request is over before its answer if the client has left.
@@ -69,14 +69,13 @@ class Api(Resource):
         answering.addErrback(lambda failure: failure.trap(CancelledError) and None)
         return NOT_DONE_YET
 
-    async def _answered(self, request: Request) -> Answer:
+    async def _answered(self, request: AdminRequest) -> Answer:
         method = request.method.decode("latin-1")
         self._guard.check(_asking(request, method))
         parts = _parts(request)
         operation, places = find(self._operations, method, parts)
-        content: Any = request.content
-        too_long = getattr(content, "too_long", False)
-        if too_long:
+        content = request.content
+        if content.too_long:
             raise Problem(413, "the body is too long")
         _, _, query = request.uri.partition(b"?")
         asked = Asked(
@@ -144,7 +143,7 @@ def _problem_of(failure: Failure) -> Answer:
     return Problem(500, "this request broke evproxy's admin interface: see the log").answer
 
 
-def _write(answer: Answer, request: Request) -> None:
+def _write(answer: Answer, request: AdminRequest) -> None:
     request.setResponseCode(answer.code)
     for name, value in _ALWAYS.items():
         request.setHeader(name, value)
@@ -152,5 +151,4 @@ def _write(answer: Answer, request: Request) -> None:
     request.setHeader(b"content-length", b"%d" % len(answer.body))
     for key, text in answer.headers.items():
         request.setHeader(key.encode(), text.encode())
-    request.write(answer.body)
-    request.finish()
+    request.send(answer.body)

@@ -4,13 +4,17 @@ The proxy as the admin interface sees it: what it may ask, and what it may chang
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any, Protocol
 
 from twisted.internet.defer import Deferred
 
+from evproxy.observe.metrics.family import MetricSource
+from evproxy.observe.metrics.tally import Tally
 from evproxy.service.status import Status
 from evproxy.session.admission import Admission
 from evproxy.settings import Settings
+from evproxy.sockets.plane import DataPlane
 from evproxy.upstream.pool.pool import Pool
 
 
@@ -25,6 +29,21 @@ class Administered(Protocol):
 
     @property
     def admission(self) -> Admission: ...
+
+    @property
+    def tally(self) -> Tally | None:
+        """Counts what happens, for metrics; ``None``: nothing does."""
+
+    @property
+    def plane(self) -> DataPlane: ...
+
+    @property
+    def log_lines_dropped(self) -> int:
+        """How many lines of the access log were dropped."""
+
+    @property
+    def metric_sources(self) -> Sequence[MetricSource]:
+        """Further metrics: each a scope, and what returns its families now."""
 
     def overview(self) -> Status:
         """A snapshot without servers and sessions, which takes the same time for any number."""

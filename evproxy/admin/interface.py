@@ -66,7 +66,7 @@ class AdminInterface:
         guard = Guard(token_of(settings), frozenset(name.lower() for name in settings.hosts))
         # Read now: the files may be out of reach later (twistd --chroot).
         context = Context(reactor, proxy, version("evproxy"))
-        api = Api(context, guard, (*OPERATIONS, *more))
+        api = Api(context, guard, (*OPERATIONS, *_metrics(context), *more))
         self._site = AdminSite(api, reactor)
         # It pauses accepting while descriptors are missing; its sessions are none of the proxy's.
         self._gate = Admission(reactor, MOST_CONNECTIONS, Hub())
@@ -99,6 +99,15 @@ class AdminInterface:
         closed = self._listener.close()
         closed.addCallback(lambda _: self._site.disconnect())
         return closed.addCallback(lambda _: self._gate.close())
+
+
+def _metrics(context: Context) -> tuple[Operation, ...]:
+    if context.proxy.tally is None:
+        return ()
+    # It is an extra, and takes a while to load.
+    from evproxy.admin.metrics import Metrics
+
+    return (Metrics(context.reactor, context.proxy.tally).operation,)
 
 
 def _permissions(settings: AdminSettings) -> Any:

@@ -14,6 +14,7 @@ from evproxy.config.declare import keys_of
 from evproxy.config.problems import Problem as Fault
 from evproxy.config.problems import did_you_mean, quoted, shown_path
 from evproxy.config.reading import Reading, Refused, Surroundings, Unfit
+from evproxy.config.rules import Many
 from evproxy.config.tables import read_table
 from evproxy.errors import SettingsError
 
@@ -40,11 +41,15 @@ def read_query(table: type | None, text: str) -> Any:
     for name, value in pairs:
         if name not in keys:
             raise Problem(400, f"{quoted(name)}: unknown parameter{did_you_mean(name, keys)}")
-        if name in given:
-            raise Problem(400, f"{name}: given twice")
         rule = keys[name].setting.rule
+        several = isinstance(rule, Many)
+        if name in given and not several:
+            raise Problem(400, f"{name}: given twice")
+        if isinstance(rule, Many):
+            rule = rule.item
         try:
-            given[name] = rule.read(value)
+            read = rule.read(value)
+            given[name] = (*given.get(name, ()), read) if several else read
         except Unfit as unfit:
             raise Problem(
                 400, f"{name}: expected {rule.expected}, got {quoted(value)}{unfit}"

@@ -11,12 +11,13 @@ from io import BytesIO
 from typing import Any
 
 from twisted.internet.defer import Deferred
-from twisted.internet.interfaces import IAddress
+from twisted.internet.interfaces import IAddress, IPullProducer
 from twisted.internet.protocol import connectionDone
 from twisted.python.failure import Failure
 from twisted.web.http import HTTPChannel
 from twisted.web.resource import Resource
 from twisted.web.server import Request, Site
+from zope.interface import implementer
 
 MOST_CONNECTIONS = 64
 """The most clients of the admin interface at once; the others are reset."""
@@ -24,12 +25,15 @@ MOST_CONNECTIONS = 64
 MOST_BODY = 64 * 1024
 """The most bytes of the body of a request."""
 
+AT_ONCE = 64 * 1024
+"""The most bytes of an answer that are written at once."""
+
 MOST_DISCARDED = 1024 * 1024
 """The most bytes of a body that is too long that are read, so that the client gets the answer."""
 
 REQUEST_TIME = 30.0
 """Seconds within which a request has come, since the client connected or had its last answer; then
-its connection is closed, and 15 seconds later reset."""
+its connection is closed, and 15 seconds later reset.  As long, a client may read an answer."""
 
 GRACE = 1.0
 """Seconds within which clients get their last answer when the interface closes."""
@@ -61,6 +65,25 @@ class _Body(BytesIO):
             self.write(data)
 
 
+@implementer(IPullProducer)
+class _Pieces:
+    """Writes `left` to `request`, a piece each time that the client has taken the one before."""
+
+    def __init__(self, request: Request, left: memoryview) -> None:
+        self._request = request
+        self._left = left
+
+    def resumeProducing(self) -> None:
+        self._request.write(bytes(self._left[:AT_ONCE]))
+        self._left = self._left[AT_ONCE:]
+        if not self._left:
+            self._request.unregisterProducer()
+            self._request.finish()
+
+    def stopProducing(self) -> None:
+        self._left = memoryview(b"")
+
+
 class AdminRequest(Request):
     """A request with a bounded body, which is kept in memory."""
 
@@ -75,6 +98,21 @@ class AdminRequest(Request):
         self.content.add(data)
         if self.content.received > MOST_DISCARDED:
             _abort(self.channel)
+
+    def send(self, body: bytes) -> None:
+        """
+        Send `body` and finish; a body longer than `AT_ONCE` goes in pieces, as the client reads.
+
+        A client that has not read all of it after `REQUEST_TIME` is reset.
+        """
+        if len(body) <= AT_ONCE or self.method == b"HEAD":
+            self.write(body)
+            self.finish()
+            return
+        site: Any = self.site
+        patience = site.reactor.callLater(REQUEST_TIME, _abort, self.channel)
+        self.notifyFinish().addBoth(lambda _: patience.cancel() if patience.active() else None)
+        self.registerProducer(_Pieces(self, memoryview(body)), False)
 
 
 class AdminChannel(HTTPChannel):

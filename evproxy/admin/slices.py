@@ -6,6 +6,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from itertools import islice
+from math import inf
 from typing import Any, TypeVar
 
 from twisted.internet.task import deferLater
@@ -19,25 +20,29 @@ R = TypeVar("R")
 
 
 async def in_slices(
-    reactor: Any, items: Iterator[T], work: Callable[[T], R | None], most: float = float("inf")
+    reactor: Any,
+    items: Iterator[T],
+    work: Callable[[T], R | None],
+    most: float = inf,
+    size: int = SLICE,
 ) -> list[R]:
     """
     Return the results of `work` for `items`, without those that are ``None``.
 
-    Calls `work` for `SLICE` items in each turn of the reactor.
+    Calls `work` for `size` items in each turn of the reactor.
 
     :param most: stop after this many results.
     """
     found: list[R] = []
     while True:
         looked_at = 0
-        for item in islice(items, SLICE):
+        for item in islice(items, size):
             looked_at += 1
             result = work(item)
             if result is not None:
                 found.append(result)
                 if len(found) >= most:
                     return found
-        if looked_at < SLICE:
+        if looked_at < size:
             return found
         await deferLater(reactor, 0)

@@ -104,6 +104,7 @@ class SocketEngine:
     So this must end with the first connection that the reactor watches.
 
     `turns`: is notified of these waits; ``None``: nobody is.
+    `pauses`: how often an end was read no more because its other end took no more bytes.
     """
 
     def __init__(
@@ -116,6 +117,7 @@ class SocketEngine:
         self.leads = False
         self.lingers = False
         self.turns: Turns | None = None
+        self.pauses = 0
         self.now: float = reactor.seconds()
         self.buffer = bytearray(CHUNK)
         self.view = memoryview(self.buffer)

@@ -56,6 +56,16 @@ class Pipes:
         self.in_use = 0
         self._free: list[Pipe] = []
 
+    @property
+    def most(self) -> int:
+        """How many pipes there may be at once."""
+        return self._most
+
+    @property
+    def kept(self) -> int:
+        """How many unused pipes there are."""
+        return len(self._free)
+
     def take(self) -> Pipe | None:
         """Take an empty pipe; return ``None`` if there is none now."""
         if self._free:

@@ -66,7 +66,13 @@ class AccessLog:
         self._records: list[SessionRecord] = []
         self._lines: list[bytes] = []
         self._count = self._size = 0
+        self._dropped = 0
         self._timer: IDelayedCall | None = None
+
+    @property
+    def dropped(self) -> int:
+        """How many lines were dropped, from the beginning."""
+        return self._dropped + (0 if self._writer is None else self._writer.dropped)
 
     def prepare(self) -> None:
         """
@@ -111,6 +117,7 @@ class AccessLog:
         """Write the remaining lines, within `FLUSH_TIMEOUT`; the Deferred fires after that."""
         self._hand_over()
         writer, self._writer = self._writer, None
+        self._dropped += 0 if writer is None else writer.dropped
         return succeed(None) if writer is None else writer.close()
 
     def session_ended(self, record: SessionRecord) -> None:

@@ -52,6 +52,8 @@ class LineWriter:
     :param destination: where the lines go.
     :param observer: is notified of problems, in the reactor's thread.
     :param missing: formats the line that says how many lines were dropped.
+
+    `dropped`: how many lines were dropped, from the beginning.
     """
 
     def __init__(
@@ -71,6 +73,7 @@ class LineWriter:
         self._reopen = self._closing = self._abandoned = False
         # Only the reactor's thread changes these counters.
         self._handed = self._handed_lines = self._dropped = 0
+        self.dropped = 0
         self._dropping = False
         self._closed: Deferred[None] | None = None
         self._patience: IDelayedCall | None = None
@@ -116,13 +119,14 @@ class LineWriter:
             else:
                 self._observer.log_lines_dropped(self._destination.name)
         if self._dropping:
-            self._dropped += count
+            self.drop(count)
         else:
             self._hand(lines, count)
 
     def drop(self, count: int) -> None:
         """Count `count` lines as dropped; the caller did not format them because of `full`."""
         self._dropped += count
+        self.dropped += count
 
     def reopen(self) -> None:
         """Reopen the destination soon, in the thread."""

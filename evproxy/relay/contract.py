@@ -83,6 +83,10 @@ class Relay(Protocol):
     @property
     def bytes_to_downstream(self) -> int: ...
 
+    @property
+    def kept(self) -> int:
+        """How many bytes evproxy itself keeps for both peers, as far as the relay knows."""
+
     def totals(self) -> tuple[int, int, float | None]:
         """
         Return, in one call, the bytes to upstream, the bytes to downstream, and when the first

@@ -25,6 +25,9 @@ class Directed(Protocol):
     def moved(self) -> None:
         """A byte moved, or a stream ended."""
 
+    def sink_paused(self) -> None:
+        """The sink of a direction takes no more bytes now."""
+
     def stream_ended(self, direction: Direction) -> None:
         """The source of `direction` ended its stream in order."""
 
@@ -168,6 +171,7 @@ class Direction:
 
     def pauseProducing(self) -> None:
         self.paused = True
+        self._relay.sink_paused()
         self.source.pauseProducing()
 
     def resumeProducing(self) -> None:

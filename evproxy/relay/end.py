@@ -213,6 +213,11 @@ class End:
         return bool(self.kept) or (self.pipe is not None and self.pipe.held > 0)
 
     @property
+    def kept_bytes(self) -> int:
+        """How many bytes were read and are not sent yet."""
+        return len(self.kept or b"") + (0 if self.pipe is None else self.pipe.held)
+
+    @property
     def heard(self) -> bool:
         """Whether bytes came from the peer, or the end of its stream."""
         return bool(self.moved or self.kept or self.ended)
@@ -397,6 +402,7 @@ class End:
 
     def _wait_for_other(self) -> None:
         assert self.other is not None
+        self.engine.pauses += 1
         self.set_mask(self.mask & ~IN)
         self.other.set_mask(self.other.mask | OUT)
 

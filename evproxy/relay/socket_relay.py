@@ -102,6 +102,11 @@ class SocketRelay:
     def bytes_to_downstream(self) -> int:
         return self._up.moved
 
+    @property
+    def kept(self) -> int:
+        """How many bytes both ends keep for slow readers."""
+        return self._down.kept_bytes + self._up.kept_bytes
+
     def totals(self) -> tuple[int, int, float | None]:
         up = self._up
         return self._down.moved, up.moved, up.first

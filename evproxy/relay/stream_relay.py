@@ -28,6 +28,7 @@ from evproxy.relay.contract import Half, Receiver, RelayListener
 from evproxy.relay.delivery import Delivery, EndDelivery, descriptor_of, innermost, is_reset, unsent
 from evproxy.relay.direction import Direction
 from evproxy.relay.end import End
+from evproxy.relay.flow import FlowCount
 from evproxy.relay.pace import NO_PACES, Paces
 from evproxy.relay.stages import Path, Stage
 from evproxy.relay.wrappers import guard
@@ -80,6 +81,7 @@ class StreamRelay:
         "_how",
         "_tls_closing",
         "_first_byte",
+        "_flow",
         "_last_active",
         "_closing",
         "_listener",
@@ -99,8 +101,10 @@ class StreamRelay:
         listener: RelayListener,
         stages: Sequence[Stage] = (),
         paces: Paces = NO_PACES,
+        flow: FlowCount | None = None,
     ) -> None:
         self._clock = clock
+        self._flow = FlowCount() if flow is None else flow
         self._listener = listener
         self._stages = stages
         self._paths: tuple[Path, ...] = ()
@@ -157,6 +161,16 @@ class StreamRelay:
 
     def totals(self) -> tuple[int, int, float | None]:
         return self._to_upstream.moved, self._to_downstream.moved, self._first_byte
+
+    @property
+    def kept(self) -> int:
+        """How many bytes the stages hold; what Twisted's transports hold is not known."""
+        sides = (Side.DOWNSTREAM, Side.UPSTREAM)
+        return sum(stage.held(side) for stage in self._stages for side in sides)
+
+    def sink_paused(self) -> None:
+        """The sink of a direction takes no more bytes now."""
+        self._flow.pauses += 1
 
     def moved(self) -> None:
         """A byte moved, or a stream ended."""

@@ -5,7 +5,7 @@ What a service is made of: its pools, its listeners with their parts, and its lo
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, cast
 
 from twisted.internet.interfaces import IStreamServerEndpoint
 
@@ -13,6 +13,7 @@ from evproxy.hub import Hub
 from evproxy.interfaces import Observer, Pool
 from evproxy.observe.access_log import AccessLog, access_log_for
 from evproxy.observe.log import SessionLog, TroubleLog
+from evproxy.observe.metrics.tally import Tally
 from evproxy.observe.sessions_under_way import IntervalLines, StartLines
 from evproxy.service.certificates import Certificates
 from evproxy.service.limits import open_file_limit, pipes_for, sessions_for
@@ -41,6 +42,7 @@ class Composition:
     :param settings: what to make.
     :param observers: are notified, beside the logs.
     :param pool: the only pool, in place of those of `settings`.
+    :param tally: counts what happens, for metrics; ``None``: nothing does.
     :param endpoints: where listeners listen whose description is only a name, by their places.
     :raises SettingsError: if a setting is wrong.
     """
@@ -52,6 +54,7 @@ class Composition:
         observers: Sequence[Observer],
         pool: Pool | None = None,
         endpoints: Mapping[int, IStreamServerEndpoint] | None = None,
+        tally: Tally | None = None,
     ) -> None:
         self.reactor = reactor
         self.settings = settings
@@ -66,6 +69,9 @@ class Composition:
         self._log_sessions(settings.access_log)
         for observer in observers:
             hub.add(observer)
+        if tally is not None:
+            # It has methods of several contracts, and all methods of none.
+            hub.add(cast(Any, tally))
         self.plane = DataPlane(
             reactor,
             settings.relay,
@@ -84,7 +90,7 @@ class Composition:
             pool.hear_if_nobody_does(trouble)
         self.certificates = Certificates(reactor, hub)
         self.maker = PartsMaker(
-            reactor, hub, self.admission, self.plane, self.pools, self.certificates
+            reactor, hub, self.admission, self.plane, self.pools, self.certificates, tally
         )
         self.parts: tuple[ListenerParts, ...] = tuple(
             self.maker.make(each, settings.timeouts, self.maker.read(each))

@@ -10,8 +10,10 @@ from typing import Any
 from attrs import evolve, frozen
 
 from evproxy.errors import SettingsError
+from evproxy.escape import printable
 from evproxy.hub import Hub
 from evproxy.interfaces import Pool
+from evproxy.observe.metrics.tally import Tally
 from evproxy.policy.access import Access
 from evproxy.service.certificates import Certificates, Loaded, load
 from evproxy.service.network_files import (
@@ -113,6 +115,7 @@ class PartsMaker:
     :param plane: makes sockets and joins them.
     :param pools: the pools by name.
     :param certificates: keeps the certificates up to date.
+    :param tally: counts sessions that have ended, for metrics; ``None``: nothing does.
     """
 
     def __init__(
@@ -123,6 +126,7 @@ class PartsMaker:
         plane: DataPlane,
         pools: Mapping[str, Pool],
         certificates: Certificates,
+        tally: Tally | None = None,
     ) -> None:
         self._reactor = reactor
         self._hub = hub
@@ -130,6 +134,7 @@ class PartsMaker:
         self._plane = plane
         self._pools = pools
         self._certificates = certificates
+        self._tally = tally
         self._cancel_keys = CancelKeys()
 
     def read(
@@ -182,6 +187,9 @@ class PartsMaker:
             plane=self._plane,
             hub=self._hub,
             entry=None if guard is None else guard.entry,
+            measure=None
+            if self._tally is None
+            else self._tally.listener(printable(name_of(listener))).ended,
         )
         return ListenerParts(listener, factory, guard, tls)
 

@@ -14,13 +14,15 @@ from twisted.internet.defer import Deferred, DeferredList, succeed
 from twisted.internet.interfaces import IStreamClientEndpoint, IStreamServerEndpoint
 from twisted.logger import Logger
 
-from evproxy.admin.access import token_of
+from evproxy.admin.access import metrics_can_be_read, token_of
 from evproxy.config.changes import Changes
 from evproxy.config.loops import loops
 from evproxy.errors import SettingsError
 from evproxy.interfaces import Observer
 from evproxy.interfaces import Pool as PoolInterface
 from evproxy.model import UpstreamServer
+from evproxy.observe.metrics.family import MetricSource
+from evproxy.observe.metrics.tally import Tally
 from evproxy.observe.watchdog.watchdog import Watchdog
 from evproxy.service.arguments import settings_of
 from evproxy.service.composition import Composition
@@ -107,6 +109,8 @@ class ProxyService(Service):
     `pools` has the pools by name; a pool made from the arguments is called ``default``.
     `settings_from` may be set to a function that returns the settings anew, for `reload`.
     `watchdog` is what `watch_loop` has made.  `admin` is the admin interface, if there is one.
+    `metric_sources` takes further metrics for it: pairs of a scope and a function that returns
+    families.
     """
 
     def __init__(
@@ -171,7 +175,13 @@ class ProxyService(Service):
         if pool is None:
             for loop in loops(settings.listeners, settings.pools):
                 raise SettingsError(f"upstreams: {loop.reason}")
-        self._made = made = Composition(reactor, settings, (*observers, *troubles), pool, endpoints)
+        self.tally: Tally | None = None
+        if settings.admin.listen and settings.admin.metrics and metrics_can_be_read():
+            self.tally = Tally()
+        self.metric_sources: list[MetricSource] = []
+        self._made = made = Composition(
+            reactor, settings, (*observers, *troubles), pool, endpoints, self.tally
+        )
         self.admission = made.admission
         self.plane = made.plane
         # The type of a user's own pool is the user's concern.
@@ -285,6 +295,12 @@ class ProxyService(Service):
             ),
             sessions=self.admission.sessions.status(most_sessions),
         )
+
+    @property
+    def log_lines_dropped(self) -> int:
+        """How many lines of the access log were dropped, because its destination was too slow."""
+        log = self._made.access_log
+        return 0 if log is None else log.dropped
 
     def overview(self) -> Status:
         """Return a snapshot without servers and sessions: it takes the same time for any number."""

@@ -69,6 +69,11 @@ class Admission:
         self._ports.remove(port)
 
     @property
+    def paused(self) -> bool:
+        """Whether accepting is paused."""
+        return self._paused
+
+    @property
     def full(self) -> bool:
         """Whether the bound is reached."""
         return len(self.sessions.by_id) >= self.limit

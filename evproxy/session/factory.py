@@ -23,7 +23,7 @@ from evproxy.session.entry import Entry
 from evproxy.session.halves import DownstreamProtocol, UpstreamFactory
 from evproxy.session.live import MOST_LISTED
 from evproxy.session.proxy_header import path_text
-from evproxy.session.session import Session, SessionContext
+from evproxy.session.session import Ended, Session, SessionContext
 from evproxy.session.trusted import proxies_in
 from evproxy.settings import Keepalive, Timeouts
 from evproxy.sockets.closings import hear
@@ -82,6 +82,7 @@ class ProxyFactory(Factory):
     :param plane: makes sockets and joins them.
     :param hub: calls the observers; used in place of `observers` and `troubles`.
     :param entry: decides which clients get a session; ``None``: all of them.
+    :param measure: is called with the facts about each session that has ended, for metrics.
     :raises TypeError: if there is no reactor.
     """
 
@@ -108,6 +109,7 @@ class ProxyFactory(Factory):
         plane: DataPlane | None = None,
         hub: Hub | None = None,
         entry: Entry | None = None,
+        measure: Callable[[Ended], None] | None = None,
     ) -> None:
         if reactor is None:
             reactor = getattr(pool if plane is None else plane, "reactor", None)
@@ -152,6 +154,7 @@ class ProxyFactory(Factory):
             prefix=admission.sessions.prefix,
             count=admission.sessions.of_listener(listener),
             all_sessions=admission.sessions.__len__,
+            measure=measure,
         )
 
     def buildProtocol(self, addr: Any) -> Any:

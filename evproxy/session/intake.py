@@ -72,6 +72,11 @@ class Intake:
         if self.looker is not None:
             self.looker(data)
 
+    @property
+    def kept(self) -> int:
+        """How many bytes are kept."""
+        return self._size
+
     def take(self, size: int) -> None:
         """Drop the first `size` bytes, which were for evproxy itself; read on if there is room."""
         rest = b"".join(self.chunks or ())[size:]

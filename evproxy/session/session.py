@@ -81,6 +81,15 @@ _UNCONNECTED = (_INSPECTING, _CONNECTING)
 _log = Logger()
 
 
+Ended = tuple[CloseReason, Server | None, int, float | None, float | None, float, int, int]
+"""
+What metrics count of a session that has ended: `SessionRecord` costs more than counting it.
+
+The reason, the server, how many were tried, the times from accept to the connection, to the first
+byte and to the end, and the bytes to upstream and to downstream.
+"""
+
+
 class Count(Protocol):
     """A number of sessions."""
 
@@ -96,7 +105,8 @@ class SessionContext:
     `connects` is the context of its `Connecting`; `plane` joins the two halves; `ended` is called
     with each session that is over; `hub` calls the observers; `prefix` is the beginning of each
     `unique_id`.  `count` has the number of sessions of the listener, and `all_sessions` returns
-    that of the whole service.
+    that of the whole service.  `measure`, if there is one, is called with what metrics count of a
+    session that is over.
 
     `first_look`: seconds until the first idle check of a session.  It is not longer than the
     half-close timeout, so a half-close before the first check needs no new deadline.  Most
@@ -113,6 +123,7 @@ class SessionContext:
     listener: str = ""
     hub: Hub = field(factory=Hub)
     prefix: str = ""
+    measure: Callable[[Ended], None] | None = None
     count: Count = field(kw_only=True)
     all_sessions: Callable[[], int] = field(kw_only=True)
     first_look: float = field(init=False)
@@ -200,6 +211,13 @@ class Session:
     def pool_name(self) -> str:
         """The name of the pool that was chosen for the session, empty before."""
         return "" if self._pool is None else self._pool.name
+
+    @property
+    def kept(self) -> int:
+        """How many bytes evproxy itself keeps of the session, as far as is known."""
+        if self.relay is not None:
+            return self.relay.kept
+        return 0 if self.intake is None else self.intake.kept
 
     # Before relaying: the pool, and the server.
 
@@ -434,6 +452,8 @@ class Session:
             )
         if self.admitted is not None:
             self.admitted.leave()
+        if context.measure is not None:
+            context.measure(self._facts(self.reason))
         if hub.ends:
             hub.session_ended(self._record(self.reason))
         context.count.sessions -= 1
@@ -450,6 +470,20 @@ class Session:
             of_pool = pool.load if isinstance(pool, CountingPool) else 0
             of_server = server.sessions if server is not None else 0
         return SessionCounts(context.all_sessions(), context.count.sessions, of_pool, of_server)
+
+    def _facts(self, reason: CloseReason) -> Ended:
+        relay, started = self.relay, self.started
+        up, down, first_byte = relay.totals() if relay is not None else (0, 0, None)
+        return (
+            reason,
+            self.server,
+            self.attempts,
+            self.connect_time,
+            None if first_byte is None else first_byte - started,
+            self._context.clock.seconds() - started,
+            up,
+            down,
+        )
 
     def _record(self, reason: CloseReason) -> SessionRecord:
         relay, info, server, started = self.relay, self.info, self.server, self.started

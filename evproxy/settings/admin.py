@@ -11,7 +11,7 @@ from attrs import frozen
 from evproxy.config.addresses import domain_fault
 from evproxy.config.declare import setting
 from evproxy.config.descriptions import OptionalServerDescription
-from evproxy.config.rules import FilePath, Judged, Many
+from evproxy.config.rules import FilePath, Flag, Judged, Many
 from evproxy.settings.listener import GROUP, MODE, USER
 
 
@@ -37,6 +37,12 @@ class AdminSettings:
         "change the proxy. Required if machines other than this one can connect.",
         default="",
         option="admin-token-file",
+    )
+    metrics: bool = setting(
+        Flag(),
+        "Whether evproxy collects [metrics](metrics.md) for Prometheus, and serves them at "
+        "`/metrics`. It needs the extra `metrics` of the package.",
+        default=True,
     )
     hosts: tuple[str, ...] = setting(
         Many("an array of host names", Judged("a host name", domain_fault)),

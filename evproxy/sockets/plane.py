@@ -21,6 +21,7 @@ from evproxy.relay.closing_here import ending_layer
 from evproxy.relay.contract import Half, Relay, RelayListener
 from evproxy.relay.delivery import innermost
 from evproxy.relay.end import End
+from evproxy.relay.flow import FlowCount
 from evproxy.relay.pace import NO_PACES, Paces
 from evproxy.relay.socket_relay import SocketRelay
 from evproxy.relay.stages import Stage
@@ -66,6 +67,7 @@ class DataPlane:
         times = timing(keepalive)
         self._options = AT_ONCE + times
         at_once, lasting = (AT_ONCE, times) if can_wait(keepalive) else (self._options, ())
+        self._flow = FlowCount()
         self._joins_sockets = mode != "stream"
         self.pipes = Pipes(most_pipes)
         self.engine: SocketEngine | None = None
@@ -121,9 +123,16 @@ class DataPlane:
             # TLS has timers, which would wait for an engine that lingers.
             if not isinstance(ending_layer(half.transport), SocketTransport):
                 self._not_alone()
-        streams = StreamRelay(self.reactor, downstream, upstream, listener, stages, paces)
+        streams = StreamRelay(
+            self.reactor, downstream, upstream, listener, stages, paces, self._flow
+        )
         streams.start(received, ended)
         return streams
+
+    @property
+    def pauses(self) -> int:
+        """How often a slow reader made its peer wait, from the beginning."""
+        return self._flow.pauses + (0 if self.engine is None else self.engine.pauses)
 
     def linger(self) -> None:
         """The process only proxies, so the engine may wait itself; see `SocketEngine`."""

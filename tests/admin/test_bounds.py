@@ -10,10 +10,14 @@ import pytest
 from twisted.internet.defer import Deferred, DeferredList
 from twisted.internet.task import deferLater
 
+from evproxy import AdminSettings
+from evproxy.admin.answers import Answer
+from evproxy.admin.interface import AdminInterface
+from evproxy.admin.operations import Operation
 from evproxy.admin.site import MOST_BODY, MOST_CONNECTIONS, MOST_DISCARDED
 from evproxy.admin.slices import SLICE, in_slices
 from tests.support.admin import ANY_PORT, Admin, answer
-from tests.support.peers import END, RESET, Peer
+from tests.support.peers import END, RESET, Peer, connect
 from tests.support.services import Ground
 
 
@@ -99,6 +103,31 @@ async def test_a_slow_request(ground: Ground, monkeypatch: pytest.MonkeyPatch) -
     await ended
     assert 0.25 < ground.reactor.seconds() - started < 10
     client.close()
+
+
+async def test_a_client_that_does_not_read(ground: Ground, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A long answer must be read within a time; what is not sent yet is not copied."""
+    monkeypatch.setattr("evproxy.admin.site.REQUEST_TIME", 0.3)
+    long = Operation(
+        "GET", "/long", "long", "Long.", lambda context, asked: Answer(b"x" * 50_000_000)
+    )
+    service = ground.service()
+    interface = AdminInterface(ground.reactor, service, AdminSettings(ANY_PORT), [long])
+    interface.bind()
+    address: Any = interface.address
+    client = connect(ground.reactor, (address.host, address.port))
+    await client.send(b"GET /long HTTP/1.1\r\nHost: localhost\r\n\r\n")
+    await client.receive(100)
+    await deferLater(ground.reactor, 0.5)
+    received, how = await client.rest()
+    assert how == RESET
+    assert len(received) < 50_000_000
+    client.close()
+    monkeypatch.undo()
+    reads = connect(ground.reactor, (address.host, address.port))
+    await reads.send(b"GET /long HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n")
+    assert len((await answer(reads)).body) == 50_000_000
+    await interface.close()
 
 
 async def test_pipelined_requests(admin: Admin) -> None:

@@ -158,6 +158,10 @@ class _Checked:
         self._cancel = None
         if self._timer is not None:
             self._timer.cancel()
+        if error is None:
+            self._server.checks_passed += 1
+        elif not isinstance(error, Shortage):
+            self._server.checks_failed += 1
         # A check that could not run does not change the server's state.
         verdict = None if isinstance(error, Shortage) else self._health.check(error)
         due = self._began + checks.pause(self._health.changing)

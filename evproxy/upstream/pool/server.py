@@ -31,6 +31,8 @@ class PoolServer:
     `down_why` and `drain_why` say why the server is, or was last, down or draining.
     `usable` says whether the server may get new sessions; `open` is the same without regard
     to health.  `update_derived` sets both.
+    `bytes_to_upstream` and `bytes_to_downstream`: those of sessions that have ended, where metrics
+    are collected.
     Only pools with ``on_down = "reset"`` use these: `held` are the server's sessions,
     `was_down` says whether the server was down at the last change, and `connecting` are the
     sessions that were still connecting when the server went down.
@@ -69,6 +71,10 @@ class PoolServer:
     sessions_total: int = field(init=False, default=0)
     connect_failures: int = field(init=False, default=0)
     ejections: int = field(init=False, default=0)
+    bytes_to_upstream: int = field(init=False, default=0)
+    bytes_to_downstream: int = field(init=False, default=0)
+    checks_passed: int = field(init=False, default=0)
+    checks_failed: int = field(init=False, default=0)
     _peak: float = field(init=False, default=0.0)
     _peak_at: float = field(init=False, default=0.0)
 
@@ -143,5 +149,9 @@ class PoolServer:
             sessions_total=self.sessions_total,
             connect_failures=self.connect_failures,
             ejections=self.ejections,
+            bytes_to_upstream=self.bytes_to_upstream,
+            bytes_to_downstream=self.bytes_to_downstream,
+            checks_passed=self.checks_passed,
+            checks_failed=self.checks_failed,
             connect_time=self.connect_time,
         )

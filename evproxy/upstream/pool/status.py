@@ -16,9 +16,11 @@ class ServerStatus:
     and `since` is when it began, in seconds on the reactor's clock.  `until` is when the
     ejection ends, on the same clock, even if the server is also down or draining; ``None``: the
     server is not ejected.  `weight` is the effective weight.
-    `sessions` is how many sessions hold a slot now; `sessions_total`, `connect_failures` and
-    `ejections` count from the beginning.  `connect_time` is the decaying peak average, in
-    seconds; a failed connect counts as one that took the whole `connect_timeout`.
+    `sessions` is how many sessions hold a slot now; `sessions_total`, `connect_failures`,
+    `ejections`, `checks_passed` and `checks_failed` count from the beginning, and so do the bytes
+    of sessions that have ended, where metrics are collected.  `connect_time` is
+    the decaying peak average, in seconds; a failed connect counts as one that took the whole
+    `connect_timeout`.
     """
 
     spec: UpstreamServer
@@ -33,6 +35,10 @@ class ServerStatus:
     connect_failures: int
     ejections: int
     connect_time: float
+    bytes_to_upstream: int = 0
+    bytes_to_downstream: int = 0
+    checks_passed: int = 0
+    checks_failed: int = 0
 
 
 @frozen(kw_only=True)

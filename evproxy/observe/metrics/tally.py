@@ -1,0 +1,163 @@
+"""
+The tally: counts what happens to sessions and pools, in plain numbers.
+
+The end of a session only appends a few facts to a list.  The tally counts `BATCH` sessions at a
+time, with functions that Python has in C, because a few hundred together cost a fraction of single
+ones.
+"""
+
+from __future__ import annotations
+
+from bisect import bisect_left
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from itertools import repeat
+
+from attrs import define, field
+
+from evproxy.model import CloseReason
+from evproxy.session.session import Ended
+from evproxy.upstream.pool.server import PoolServer
+
+BATCH = 256
+"""How many sessions are kept until they are counted: less than half a millisecond's worth."""
+
+DURATIONS = (0.01, 0.1, 0.5, 1.0, 5.0, 10.0, 60.0, 300.0, 1800.0, 3600.0, 21600.0)
+"""The upper bounds, in seconds, of the buckets for how long sessions last."""
+
+LATENCIES = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)
+"""The upper bounds, in seconds, of the buckets for connects and first bytes."""
+
+
+@define
+class Histogram:
+    """
+    How many values were at most each of the `bounds`, and their sum.
+
+    `counts`: the number of values by the index of their bucket; the last one has no bound.
+    """
+
+    bounds: Sequence[float]
+    counts: Counter[int] = field(factory=Counter)
+    sum: float = 0.0
+
+    def add(self, values: Iterable[float | None]) -> None:
+        """Add the `values` that are not ``None``."""
+        known = [value for value in values if value is not None]
+        self.counts.update(map(bisect_left, repeat(self.bounds), known))
+        self.sum += sum(known)
+
+    def copy(self) -> Histogram:
+        """Return a histogram that stays as this one is now."""
+        return Histogram(self.bounds, self.counts.copy(), self.sum)
+
+
+@define
+class ListenerTotals:
+    """
+    The sessions of one listener that have ended.
+
+    `ends` counts them by `CloseReason`.  `bytes`: to upstream, and to downstream.  `attempts`: how
+    many servers were tried.  `fresh`: the sessions that are not counted yet.
+    """
+
+    ends: dict[CloseReason, int] = field(factory=dict)
+    bytes: tuple[int, int] = (0, 0)
+    attempts: int = 0
+    durations: Histogram = field(factory=lambda: Histogram(DURATIONS))
+    connects: Histogram = field(factory=lambda: Histogram(LATENCIES))
+    first_bytes: Histogram = field(factory=lambda: Histogram(LATENCIES))
+    fresh: list[Ended] = field(factory=list)
+
+    @property
+    def sessions(self) -> int:
+        """How many sessions are counted."""
+        return sum(self.ends.values())
+
+    def ended(self, session: Ended) -> None:
+        """Keep the facts of a session that has ended; after `BATCH` sessions, count them."""
+        fresh = self.fresh
+        fresh.append(session)
+        if len(fresh) >= BATCH:
+            self.count()
+
+    def count(self) -> None:
+        """Count the sessions that are kept, also on their servers."""
+        if not self.fresh:
+            return
+        reasons, servers, attempts, connects, firsts, durations, ups, downs = zip(
+            *self.fresh, strict=True
+        )
+        self.fresh = []
+        # Sessions share the values of reasons, and the hash of a reason costs more than its
+        # address.
+        by_address = dict(zip(map(id, reasons), reasons, strict=True))
+        for address, number in Counter(map(id, reasons)).items():
+            reason = by_address[address]
+            self.ends[reason] = self.ends.get(reason, 0) + number
+        up, down = self.bytes
+        self.bytes = up + sum(ups), down + sum(downs)
+        self.attempts += sum(attempts)
+        self.durations.add(durations)
+        self.connects.add(connects)
+        self.first_bytes.add(firsts)
+        for server, sent, received in zip(servers, ups, downs, strict=True):
+            if isinstance(server, PoolServer):
+                server.bytes_to_upstream += sent
+                server.bytes_to_downstream += received
+
+    def copy(self) -> ListenerTotals:
+        """Return totals that stay as these are now."""
+        return ListenerTotals(
+            dict(self.ends),
+            self.bytes,
+            self.attempts,
+            self.durations.copy(),
+            self.connects.copy(),
+            self.first_bytes.copy(),
+        )
+
+
+class Tally:
+    """
+    Counts what happens to one service, from its beginning.
+
+    It is also an observer of the events that are rare.
+
+    `listeners`: the sessions that have ended, by the name of their listener.  `pauses` and
+    `shortages`: the periods in which accepting was paused, and in which evproxy lacked something.
+    `changes`: how often servers entered a state, by pool and state.  `exhausted` and
+    `discovery_failures`: by pool.
+    """
+
+    def __init__(self) -> None:
+        self.listeners: dict[str, ListenerTotals] = {}
+        self.pauses = 0
+        self.shortages = 0
+        self.changes: Counter[tuple[str, str]] = Counter()
+        self.exhausted: Counter[str] = Counter()
+        self.discovery_failures: Counter[str] = Counter()
+
+    def listener(self, name: str) -> ListenerTotals:
+        """The totals of the listener called `name`, from its beginning."""
+        return self.listeners.setdefault(name, ListenerTotals())
+
+    def count(self) -> None:
+        """Count every session that has ended by now."""
+        for totals in self.listeners.values():
+            totals.count()
+
+    def accepting_paused(self, why: str) -> None:
+        self.pauses += 1
+
+    def pressure_began(self, what: str, remedy: str) -> None:
+        self.shortages += 1
+
+    def server_changed(self, pool: str, server: str, state: str, why: str) -> None:
+        self.changes[pool, state] += 1
+
+    def pool_exhausted(self, pool: str, why: str) -> None:
+        self.exhausted[pool] += 1
+
+    def discovery_failed(self, pool: str, why: str) -> None:
+        self.discovery_failures[pool] += 1
