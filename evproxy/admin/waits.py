@@ -10,6 +10,7 @@ from attrs import frozen
 from twisted.internet.task import deferLater
 
 from evproxy.admin.answers import Answer, Problem, as_json
+from evproxy.admin.conditions import CONDITIONS, NO_SESSIONS
 from evproxy.admin.fields import FLAG, NUMBER, TEXT, of_object
 from evproxy.admin.operations import Asked, Context, Operation
 from evproxy.admin.servers import no_server, pool_named
@@ -24,21 +25,18 @@ LONGEST_WAIT = 600.0
 LOOK = 0.1
 """Seconds between two looks at a condition."""
 
-CONDITIONS: dict[str, Callable[[PoolServer | None], bool]] = {
+HOLDS: dict[str, Callable[[PoolServer | None], bool]] = {
     "server-up": lambda server: server is not None and server.state == "up",
     "server-down": lambda server: server is not None and server.state in ("down", "ejected"),
     "server-drained": lambda server: server is not None and _is_drained(server),
     "server-idle": lambda server: server is None or not server.sessions,
     "server-gone": lambda server: server is None,
 }
-"""The conditions of one server, which is ``None`` once it has left its pool."""
+"""When the conditions of one server hold; the server is ``None`` once it has left its pool."""
 
 
 def _is_drained(server: PoolServer) -> bool:
     return server.draining and not server.sessions
-
-
-NO_SESSIONS = "no-sessions"
 
 
 @frozen
@@ -46,7 +44,7 @@ class ForWhat:
     """What to wait for."""
 
     until: str = setting(
-        Choice((*CONDITIONS, NO_SESSIONS)),
+        Choice(CONDITIONS),
         "The condition. `server-up`: the server gets sessions. `server-down`: it is down or "
         "ejected. `server-drained`: it drains and has no session. `server-idle`: it has no "
         "session. `server-gone`: it is not in its pool, and has no session. `no-sessions`: the "
@@ -83,7 +81,7 @@ def _condition(context: Context, wanted: ForWhat) -> Callable[[], bool]:
         if not getattr(wanted, name):
             raise Problem(400, f"{name}: required for {wanted.until}")
     pool = pool_named(context.proxy, wanted.pool)
-    holds = CONDITIONS[wanted.until]
+    holds = HOLDS[wanted.until]
     if wanted.until != "server-gone" and _server(pool, wanted.server) is None:
         raise no_server(pool, wanted.server)
     return lambda: holds(_server(pool, wanted.server))

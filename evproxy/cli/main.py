@@ -12,6 +12,8 @@ from collections.abc import Sequence
 from importlib.metadata import version
 
 from evproxy.cli.check import check_files, check_reload
+from evproxy.cli.ctl import command_line
+from evproxy.cli.ctl.completion import complete
 from evproxy.config.schema import file_schema
 
 UNREAD = 1
@@ -32,6 +34,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     :return: the exit status.
     """
     parser = _parser()
+    if "_ARGCOMPLETE" in os.environ:
+        # A shell asks how the command line may go on.
+        complete(parser)
     options = parser.parse_args(arguments)
     if options.command is None:
         parser.print_help()
@@ -51,6 +56,8 @@ def _run(options: argparse.Namespace) -> int:
     if options.command == "schema":
         print(json.dumps(file_schema(), indent=2, ensure_ascii=False))
         return GOOD
+    if options.command == "ctl":
+        return command_line.run(options)
     if options.against is not None:
         return _check_against(options)
     return check_files(options.files, sys.stdout, sys.stderr)
@@ -87,6 +94,7 @@ def _parser() -> argparse.ArgumentParser:
         metavar="RUNNING",
         help="print what a reload from the configuration file RUNNING to FILE would change",
     )
+    command_line.add_to(commands)
     commands.add_parser(
         "schema",
         help="print a JSON Schema of the configuration file",

@@ -1,0 +1,3 @@
+"""
+The command ``evproxy ctl``: a client of the admin interface, for people and for scripts.
+"""
