@@ -5,7 +5,7 @@ What the admin interface answers: a body with its status, or one line about a pr
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from attrs import field, frozen
@@ -37,17 +37,28 @@ class Problem(Exception):
     :param code: the status of HTTP.
     :param message: what is wrong, and where.
     :param headers: further headers of the answer.
+    :param problems: one line for each problem, where one request may have several.
     """
 
-    def __init__(self, code: int, message: str, headers: Mapping[str, str] | None = None) -> None:
+    def __init__(
+        self,
+        code: int,
+        message: str,
+        headers: Mapping[str, str] | None = None,
+        problems: Sequence[str] = (),
+    ) -> None:
         super().__init__(printable(message))
         self.code = code
         self.headers = headers or {}
+        self.problems = tuple(problems)
 
     @property
     def answer(self) -> Answer:
-        """The problem as an answer: an object with the key ``error``."""
-        return Answer(encoded({"error": str(self)}) + b"\n", self.code, headers=self.headers)
+        """The problem as an answer: an object with the key ``error``, perhaps ``problems``."""
+        found: dict[str, Any] = {"error": str(self)}
+        if self.problems:
+            found["problems"] = self.problems
+        return Answer(encoded(found) + b"\n", self.code, headers=self.headers)
 
 
 def encoded(value: Any) -> bytes:

@@ -9,6 +9,7 @@ from typing import Any, Protocol
 
 from twisted.internet.defer import Deferred
 
+from evproxy.config.changes import Changes
 from evproxy.observe.metrics.family import MetricSource
 from evproxy.observe.metrics.tally import Tally
 from evproxy.service.status import Status
@@ -53,6 +54,9 @@ class Administered(Protocol):
 
     def end_sessions_of(self, pool: str, server: str, over: float = 0.0) -> Deferred[int]:
         """Reset the sessions of one server, evenly within `over` seconds; fires with how many."""
+
+    def reload(self) -> Deferred[Changes]:
+        """Read the settings again, and use them."""
 
     def drain(self, deadline: float | None) -> Deferred[Any]:
         """Accept nothing new, and let running sessions finish."""

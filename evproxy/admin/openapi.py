@@ -43,7 +43,12 @@ def document(operations: Iterable[Operation], version: str) -> dict[str, Any]:
                 "Problem": {
                     "type": "object",
                     "properties": {
-                        "error": {"type": "string", "description": "What is wrong, in one line."}
+                        "error": {"type": "string", "description": "What is wrong, in one line."},
+                        "problems": {
+                            "type": "array",
+                            "items": {"type": "string"},
+                            "description": "Every problem, where there may be several.",
+                        },
                     },
                     "required": ["error"],
                 }

@@ -13,7 +13,7 @@ from typing import Any
 import attrs
 from attrs import frozen
 
-from evproxy.admin.answers import Answer, as_json
+from evproxy.admin.answers import Answer, Problem, as_json
 from evproxy.admin.fields import (
     COUNTS,
     NUMBER,
@@ -30,9 +30,11 @@ from evproxy.admin.operations import Asked, Context, Operation
 from evproxy.admin.servers import STATES
 from evproxy.admin.slices import in_slices
 from evproxy.config.declare import declared, setting
+from evproxy.config.document import ConfigErrors
 from evproxy.config.problems import Path
 from evproxy.config.reading import Reading, Rule, Schema
 from evproxy.config.rules import YEAR, Seconds
+from evproxy.errors import SettingsError
 from evproxy.settings import PoolSettings
 from evproxy.upstream.pool.running_pool import RunningPool
 
@@ -180,6 +182,16 @@ async def _drain(context: Context, asked: Asked) -> Answer:
     return as_json({"state": status.state, "sessions": status.session_count})
 
 
+async def _reload(context: Context, asked: Asked) -> Answer:
+    try:
+        changes = await context.proxy.reload()
+    except ConfigErrors as error:
+        raise Problem(409, str(error), problems=error.problems) from None
+    except SettingsError as error:
+        raise Problem(409, str(error)) from None
+    return as_json({"changes": [str(each) for each in changes.lines]})
+
+
 OPERATIONS = (
     Operation(
         "GET",
@@ -196,6 +208,15 @@ OPERATIONS = (
         "Shows the settings in force, in the form of a configuration file.",
         _settings,
         {"type": "object"},
+    ),
+    Operation(
+        "POST",
+        "/reload",
+        "reload",
+        "Reads the configuration file again, and uses all of it, or nothing if there is a problem.",
+        _reload,
+        of_object({"changes": TEXTS}),
+        problems=(409,),
     ),
     Operation(
         "POST",

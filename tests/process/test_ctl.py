@@ -164,6 +164,34 @@ def test_a_unix_socket_and_a_token(tmp_path: Path) -> None:
         assert (drained.status, drained.out) == (0, "evproxy is draining; 0 sessions left\n")
 
 
+def test_a_reload(tmp_path: Path) -> None:
+    """A file is read again; each problem of a wrong one is a line, and nothing changes."""
+    path = tmp_path / "evproxy.toml"
+    text = (
+        '[[listeners]]\nname = "web"\nlisten = "tcp:0:interface=127.0.0.1"\n'
+        '[pools.web]\nupstreams = ["127.0.0.1:1"]\nbalance = "round-robin"\n'
+        '[admin]\nlisten = "tcp:0:interface=127.0.0.1"\n'
+    )
+    path.write_text(text)
+    with Running("evproxy", f"--config={path}", patience=3 * PATIENCE) as running:
+        place = {"EVPROXY_ADMIN": f"127.0.0.1:{port_of(running)}"}
+        same = ctl("reload", **place)
+        assert (same.status, same.out) == (0, "nothing has changed\n")
+        path.write_text(text.replace("round-robin", "least-sessions"))
+        changed = ctl("reload", **place)
+        assert changed.status == 0
+        assert "pool web: balance: " in changed.out
+        assert '"balance": "least-sessions"' in ctl("settings", **place).out
+        path.write_text(text.replace("round-robin", "x").replace("web]", "web]\nqueue_size = -1"))
+        refused = ctl("reload", **place)
+        assert (refused.status, refused.out) == (1, "")
+        lines = refused.err.splitlines()
+        assert len(lines) == 2
+        assert lines[0].startswith(f"evproxy ctl: {path}: pools.web.queue_size: expected")
+        assert lines[1].startswith(f"evproxy ctl: {path}: pools.web.balance: expected")
+        assert ctl("metrics", "--scope", "loop", **place).out.startswith("# HELP python_twisted")
+
+
 @pytest.mark.parametrize(
     ("text", "place"),
     [

@@ -10,7 +10,7 @@ import os
 import re
 import socket
 import ssl
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 from urllib.parse import quote, urlencode
 
@@ -29,7 +29,15 @@ _HOST_AND_PORT = re.compile(r"(?:\[([^\[\]]+)\]|([^\[\]:/?#@]+))(?::(\d{1,5}))?/
 
 
 class Failed(Exception):
-    """A request has failed: evproxy refuses it.  The message is one line."""
+    """
+    A request has failed: evproxy refuses it.  The message is one line.
+
+    `problems`: a line for each problem, if there may be several.
+    """
+
+    def __init__(self, message: str, problems: Sequence[str] = ()) -> None:
+        super().__init__(message)
+        self.problems = problems
 
 
 class Unreachable(Exception):
@@ -120,9 +128,9 @@ class AdminClient:
         text = urlencode(given, doseq=True)
         return self._ask("GET", _path(parts) + (f"?{text}" if text else ""), None, longer)
 
-    def post(self, *parts: str, **body: Any) -> Any:
-        """Return the answer to a change."""
-        return json.loads(self._ask("POST", _path(parts), body, 0.0))
+    def post(self, *parts: str, longer: float = 0.0, **body: Any) -> Any:
+        """Return the answer to a change; `longer` is as in `get`."""
+        return json.loads(self._ask("POST", _path(parts), body, longer))
 
     def pages(self, part: str, key: str, cursor: str, most: int, **query: Any) -> Iterator[Any]:
         """Yield the entries of a list, page by page: at most `most`, 0: all."""
@@ -162,7 +170,7 @@ class AdminClient:
             connection.close()
         if answer.status == 200:
             return received
-        raise Failed(_problem(place, answer.status, received))
+        raise _problem(place, answer.status, received)
 
     def _connection(self, timeout: float) -> http.client.HTTPConnection:
         place = self._place
@@ -194,9 +202,10 @@ def _path(parts: tuple[str, ...]) -> str:
     return "/" + "/".join(quote(part, safe="") for part in parts)
 
 
-def _problem(place: Place, status: int, received: bytes) -> str:
+def _problem(place: Place, status: int, received: bytes) -> Exception:
     try:
-        found = json.loads(received)["error"]
-    except (ValueError, KeyError, TypeError):
-        return f"{place} answered with status {status}, and is no admin interface of evproxy"
-    return str(found)
+        found = json.loads(received)
+        return Failed(str(found["error"]), tuple(map(str, found.get("problems", ()))))
+    except (ValueError, KeyError, TypeError, AttributeError):
+        said = f"{place} answered with status {status}, and is no admin interface of evproxy"
+        return Unreachable(said)

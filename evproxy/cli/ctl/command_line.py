@@ -34,7 +34,9 @@ def run(options: argparse.Namespace) -> int:
     try:
         return int(options.run(client_of(options), options))
     except Failed as error:
-        return _error(str(error), commands.FAILED)
+        for problem in error.problems or (str(error),):
+            _error(problem, commands.FAILED)
+        return commands.FAILED
     except Unreachable as error:
         return _error(str(error), UNREACHABLE)
 
@@ -171,6 +173,7 @@ def _add_changes(found: Any) -> None:
     end_all.add_argument(
         "--over", type=_seconds, default=0.0, metavar="SECONDS", help="evenly within (0: at once)"
     )
+    _command(found, "reload", commands.reload, "read the configuration file again, and use it")
     drain_all = _command(
         found, "drain-all", commands.drain_all, "accept nothing new; the process does not end"
     )

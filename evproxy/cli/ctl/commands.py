@@ -16,6 +16,9 @@ GOOD = 0
 FAILED = 1
 """The exit status if evproxy refuses a request, or a condition is not met in time."""
 
+LONGEST_RELOAD = 60.0
+"""Seconds that a reload may take longer than other requests."""
+
 Options = argparse.Namespace
 Run = Callable[[AdminClient, Options], int]
 
@@ -153,6 +156,12 @@ def drain_all(client: AdminClient, options: Options) -> int:
     answer = client.post("drain", **body)
     line = f"evproxy is {answer['state']}; {_sessions(answer['sessions'])} left"
     return show(options, answer, [line])
+
+
+def reload(client: AdminClient, options: Options) -> int:
+    answer = client.post("reload", longer=LONGEST_RELOAD)
+    changes = answer["changes"]
+    return show(options, answer, changes or ["nothing has changed"])
 
 
 def wait(client: AdminClient, options: Options) -> int:
