@@ -30,6 +30,7 @@ from evproxy.hub import Hub
 from evproxy.service.listener import Listener, listener_permissions, server_endpoint
 from evproxy.session.admission import Admission
 from evproxy.settings import AdminSettings
+from evproxy.sockets.handed import HandedSockets
 from evproxy.sockets.listening import ListeningReactor
 from evproxy.sockets.makers import TwistedSockets
 
@@ -53,7 +54,10 @@ class AdminInterface:
     :param proxy: what the operations work on.
     :param settings: where to listen, and who may change the proxy.
     :param more: further operations.
+    :param handed: listening sockets that may be taken over; ``None``: none.
     :raises SettingsError: if a setting is wrong.
+
+    `listener` has the port.
     """
 
     def __init__(
@@ -62,6 +66,7 @@ class AdminInterface:
         proxy: Administered,
         settings: AdminSettings,
         more: Sequence[Operation] = (),
+        handed: HandedSockets | None = None,
     ) -> None:
         guard = Guard(token_of(settings), frozenset(name.lower() for name in settings.hosts))
         # Read now: the files may be out of reach later (twistd --chroot).
@@ -71,14 +76,14 @@ class AdminInterface:
         # It pauses accepting while descriptors are missing; its sessions are none of the proxy's.
         self._gate = Admission(reactor, MOST_CONNECTIONS, Hub())
         sockets = TwistedSockets(reactor, self._gate, None)
-        listening = ListeningReactor(reactor, sockets, sockets, AT_ONCE)
+        listening = ListeningReactor(reactor, sockets, sockets, AT_ONCE, handed=handed)
         endpoint = server_endpoint(listening, settings.listen, _permissions(settings))
-        self._listener = Listener(settings.listen, endpoint, cast(Any, self._site))
+        self.listener = Listener(settings.listen, endpoint, cast(Any, self._site))
 
     @property
     def address(self) -> IPv4Address | IPv6Address | UNIXAddress | None:
         """Where it listens; ``None``: nowhere."""
-        port = self._listener.port
+        port = self.listener.port
         host: Any = None if port is None else port.getHost()
         return cast("IPv4Address | IPv6Address | UNIXAddress | None", host)
 
@@ -88,15 +93,19 @@ class AdminInterface:
 
         :raises AdminCannotListen: if it cannot listen.
         """
-        if self._listener.port is None:
+        if self.listener.port is None:
             try:
-                self._listener.bind()
+                self.listener.bind()
             except CannotListenError as error:
                 raise AdminCannotListen(error.interface, error.port, error.socketError) from error
 
+    def stop_listening(self) -> None:
+        """Take no more clients; those that are connected are served on."""
+        self.listener.close()
+
     def close(self) -> Deferred[Any]:
         """Stop listening, and let clients have their answers; fires when all of them are gone."""
-        closed = self._listener.close()
+        closed = self.listener.close()
         closed.addCallback(lambda _: self._site.disconnect())
         return closed.addCallback(lambda _: self._gate.close())
 

@@ -52,7 +52,7 @@ class DescriptorStore:
         They go on listening when the service stops.
         """
         descriptors: list[int] = []
-        for listener in self._proxy.listeners:
+        for listener in self._proxy.all_listeners:
             sock = listener.socket
             if sock is not None and (self._keeps_paths or sock.family != socket.AF_UNIX):
                 listener.keep_socket()

@@ -125,7 +125,7 @@ class Restarts(Service):
 
     def _replaced(self) -> None:
         self._is_replaced = True
-        self._proxy.keep_sockets()
+        self._proxy.hand_over()
         self._when_replaced()
 
     def _limited(self, older: int) -> None:

@@ -249,7 +249,8 @@ class ProxyService(Service):
         # An HTTP server is loaded only where it is wanted.
         from evproxy.admin.interface import AdminInterface
 
-        return AdminInterface(self._made.reactor, self, admin)
+        handed = self.plane.listening.handed
+        return AdminInterface(self._made.reactor, self, admin, handed=handed)
 
     @property
     def addresses(self) -> list[IPv4Address | IPv6Address | UNIXAddress]:
@@ -262,15 +263,27 @@ class ProxyService(Service):
         """Return a Deferred that fires when every listener listens."""
         return DeferredList([listener.when_listening() for listener in self.listeners])
 
+    @property
+    def all_listeners(self) -> tuple[Listener, ...]:
+        """The listeners, and that of the admin interface, if there is one."""
+        return self.listeners if self.admin is None else (*self.listeners, self.admin.listener)
+
     def listening_sockets(self) -> list[int]:
         """The descriptors of the listening sockets that evproxy has bound, or taken over."""
-        sockets = [listener.socket for listener in self.listeners]
+        sockets = [listener.socket for listener in self.all_listeners]
         return [sock.fileno() for sock in sockets if sock is not None]
 
-    def keep_sockets(self) -> None:
-        """Another process has the listening sockets, too: they listen on when the service stops."""
-        for listener in self.listeners:
+    def hand_over(self) -> None:
+        """
+        Another process has the listening sockets, too, and serves.
+
+        They go on listening when this service stops.  The other process has the admin interface
+        from now on.
+        """
+        for listener in self.all_listeners:
             listener.keep_socket()
+        if self.admin is not None:
+            self.admin.stop_listening()
 
     def observe(self, observer: Observer) -> None:
         """

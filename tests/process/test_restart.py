@@ -101,6 +101,23 @@ def test_a_new_process(line: Line, upstream: Upstream, tmp_path: Path) -> None:
     assert list(tmp_path.iterdir()) == []
 
 
+def test_the_admin_interface(line: Line, upstream: Upstream) -> None:
+    """The new process has the admin interface as soon as it serves, while the old one drains."""
+    admin = free_port()
+    option = f"--admin=tcp:{admin}:interface=127.0.0.1"
+    old = line.start(option)
+    client, server = upstream.connect(line.port)
+    new = line.start(option)
+    old.says(f"Port {admin} Closed")
+    assert page(admin).startswith(b"HTTP/1")
+    client.close()
+    server.close()
+    assert old.ended() == 0
+    assert page(admin).startswith(b"HTTP/1")
+    new.signal(signal.SIGTERM)
+    assert new.ended() == 0
+
+
 def test_only_the_same_user(line: Line) -> None:
     """Nobody else may connect to the restart socket."""
     line.start()
