@@ -5,7 +5,7 @@ What the admin interface answers: a body with its status, or one line about a pr
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from attrs import field, frozen
@@ -28,6 +28,18 @@ class Answer:
     code: int = 200
     content_type: str = JSON
     headers: Mapping[str, str] = field(factory=dict)
+
+
+@frozen
+class Streamed:
+    """
+    An answer that goes on: `start` is called with the request, and writes and ends the body.
+
+    The body has the type `content_type`.
+    """
+
+    start: Callable[[Any], None]
+    content_type: str
 
 
 class Problem(Exception):

@@ -14,7 +14,7 @@ from twisted.python.failure import Failure
 from twisted.web.resource import Resource
 from twisted.web.server import NOT_DONE_YET, Request
 
-from evproxy.admin.answers import Answer, Problem, as_json
+from evproxy.admin.answers import Answer, Problem, Streamed, as_json
 from evproxy.admin.guard import Asking, Guard
 from evproxy.admin.openapi import document
 from evproxy.admin.operations import Asked, Context, Operation, find
@@ -54,7 +54,8 @@ class Api(Resource):
             "GET", "/openapi.json", "openapi", "Describes this interface.", self._describe
         )
         self._operations = (*operations, described)
-        self._document = as_json(document(self._operations, context.version))
+        shown = [each for each in self._operations if each.described]
+        self._document = as_json(document(shown, context.version))
 
     def _describe(self, context: Context, asked: Asked) -> Answer:
         return self._document
@@ -69,7 +70,7 @@ class Api(Resource):
         answering.addErrback(lambda failure: failure.trap(CancelledError) and None)
         return NOT_DONE_YET
 
-    async def _answered(self, request: AdminRequest) -> Answer:
+    async def _answered(self, request: AdminRequest) -> Answer | Streamed:
         method = request.method.decode("latin-1")
         self._guard.check(_asking(request, method))
         parts = _parts(request)
@@ -143,11 +144,17 @@ def _problem_of(failure: Failure) -> Answer:
     return Problem(500, "this request broke evproxy's admin interface: see the log").answer
 
 
-def _write(answer: Answer, request: AdminRequest) -> None:
-    request.setResponseCode(answer.code)
+def _write(answer: Answer | Streamed, request: AdminRequest) -> None:
     for name, value in _ALWAYS.items():
         request.setHeader(name, value)
     request.setHeader(b"content-type", answer.content_type.encode())
+    if isinstance(answer, Streamed):
+        if request.method == b"HEAD":
+            request.finish()
+        else:
+            answer.start(request)
+        return
+    request.setResponseCode(answer.code)
     request.setHeader(b"content-length", b"%d" % len(answer.body))
     for key, text in answer.headers.items():
         request.setHeader(key.encode(), text.encode())

@@ -22,7 +22,10 @@ from evproxy.admin.api import Api
 from evproxy.admin.contract import Administered
 from evproxy.admin.errors import AdminCannotListen
 from evproxy.admin.guard import Guard
+from evproxy.admin.live.feed import Feed
+from evproxy.admin.live.operation import live_view
 from evproxy.admin.operations import Context, Operation
+from evproxy.admin.page.files import page_operations
 from evproxy.admin.site import MOST_CONNECTIONS, AdminSite
 from evproxy.config.addresses import permission_fault
 from evproxy.engine.options import AT_ONCE
@@ -53,6 +56,7 @@ class AdminInterface:
     :param reactor: Twisted's.
     :param proxy: what the operations work on.
     :param settings: where to listen, and who may change the proxy.
+    :param hub: notifies the interface of sessions that end.
     :param more: further operations.
     :param handed: listening sockets that may be taken over; ``None``: none.
     :raises SettingsError: if a setting is wrong.
@@ -65,13 +69,16 @@ class AdminInterface:
         reactor: Any,
         proxy: Administered,
         settings: AdminSettings,
+        hub: Hub,
         more: Sequence[Operation] = (),
         handed: HandedSockets | None = None,
     ) -> None:
         guard = Guard(token_of(settings), frozenset(name.lower() for name in settings.hosts))
         # Read now: the files may be out of reach later (twistd --chroot).
         context = Context(reactor, proxy, version("evproxy"))
-        api = Api(context, guard, (*OPERATIONS, *_metrics(context), *more))
+        self._feed = Feed(reactor, proxy, hub)
+        live = (live_view(self._feed), *page_operations())
+        api = Api(context, guard, (*OPERATIONS, *_metrics(context), *live, *more))
         self._site = AdminSite(api, reactor)
         # It pauses accepting while descriptors are missing; its sessions are none of the proxy's.
         self._gate = Admission(reactor, MOST_CONNECTIONS, Hub())
@@ -96,6 +103,7 @@ class AdminInterface:
         if self.listener.port is None:
             try:
                 self.listener.bind()
+                self._feed.start()
             except CannotListenError as error:
                 raise AdminCannotListen(error.interface, error.port, error.socketError) from error
 
@@ -106,6 +114,7 @@ class AdminInterface:
     def close(self) -> Deferred[Any]:
         """Stop listening, and let clients have their answers; fires when all of them are gone."""
         closed = self.listener.close()
+        closed.addCallback(lambda _: self._feed.stop())
         closed.addCallback(lambda _: self._site.disconnect())
         return closed.addCallback(lambda _: self._gate.close())
 

@@ -13,7 +13,7 @@ from urllib.parse import quote
 
 from attrs import field, frozen
 
-from evproxy.admin.answers import JSON, Answer, Problem
+from evproxy.admin.answers import JSON, Answer, Problem, Streamed
 from evproxy.admin.contract import Administered
 from evproxy.config.problems import quoted
 from evproxy.config.reading import Reading, Rule, Schema, Unfit
@@ -50,7 +50,7 @@ class Context:
     version: str
 
 
-Run = Callable[[Context, Asked], Answer | Awaitable[Answer]]
+Run = Callable[[Context, Asked], Answer | Streamed | Awaitable[Answer]]
 
 
 @frozen
@@ -67,6 +67,7 @@ class Operation:
     :param query, body: classes whose fields `evproxy.config.declare.setting` has made.
     :param problems: which statuses it answers besides those that every operation may answer.
     :param content_type: the type of the answer.
+    :param described: whether the OpenAPI document has it.
     """
 
     method: str
@@ -79,6 +80,7 @@ class Operation:
     body: type | None = None
     problems: tuple[int, ...] = ()
     content_type: str = JSON
+    described: bool = True
 
     @property
     def changes(self) -> bool:

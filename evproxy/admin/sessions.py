@@ -43,6 +43,7 @@ SESSION = {
     ),
     "pool": Field(TEXT, lambda each: each.pool, "its pool; empty: none is chosen yet"),
     "server": Field(TEXT, lambda each: each.upstream, "its server; empty: none yet"),
+    "route": Field(TEXT, lambda each: each.route, "what its router noted; empty: nothing"),
     "relay": Field(TEXT, lambda each: each.relay, "what moves its bytes; empty: nothing yet"),
     "attempts": Field(WHOLE, lambda each: each.attempts, "how many servers were tried"),
     "connect_time": Field(

@@ -250,7 +250,9 @@ class ProxyService(Service):
         from evproxy.admin.interface import AdminInterface
 
         handed = self.plane.listening.handed
-        return AdminInterface(self._made.reactor, self, admin, handed=handed)
+        return AdminInterface(
+            self._made.reactor, self, admin, self._made.hub, handed=handed
+        )
 
     @property
     def addresses(self) -> list[IPv4Address | IPv6Address | UNIXAddress]:

@@ -33,6 +33,11 @@ timeout = 0.01
 # A condition of one server needs its pool and its name, and an endpoint is more than a string.
 include-name = ["GET /wait", "POST /pools/{{pool}}/servers"]
 checks.positive_data_acceptance.enabled = false
+
+[[operations]]
+# An answer that does not end; and the words of a filter are counted.
+include-name = "GET /live"
+enabled = false
 """
 
 

@@ -49,6 +49,28 @@ def test_every_command_of_the_page(upstream: Upstream, tmp_path: Path) -> None:
 
 
 @pytest.mark.peers("curl")
+def test_the_stream_of_the_status_page(upstream: Upstream) -> None:
+    """The commands of docs/status-page.md get the history and one look."""
+    page = (ROOT / "docs" / "status-page.md").read_text()
+    commands = re.findall(r"^    (curl .*)$", page, re.MULTILINE)
+    assert len(commands) == 2
+    [start] = re.findall(r"(--admin=tcp:)8081(:interface=127\.0\.0\.1)", page)
+    with Running("evproxy", LISTEN, upstream.option, "0".join(start)) as running:
+        port = port_of(running)
+        for command in commands:
+            given = command.replace("127.0.0.1:8081", f"127.0.0.1:{port}")
+            done = subprocess.run(
+                ["bash", "-c", f"{given} -sS --fail-with-body"],
+                capture_output=True,
+                text=True,
+                timeout=PATIENCE,
+            )
+            assert done.returncode == 0, (command, done.stdout, done.stderr)
+            names = re.findall(r"^event: (.*)$", done.stdout, re.MULTILINE)
+            assert names == ["history", "look"]
+
+
+@pytest.mark.peers("curl")
 def test_the_problem_of_the_page(upstream: Upstream) -> None:
     """The line of a problem on the page is what evproxy says."""
     [line] = re.findall(r'^    (\{"error".*\})$', PAGE, re.MULTILINE)
