@@ -14,6 +14,7 @@ from importlib.metadata import version
 from evproxy.cli.check import check_files, check_reload
 from evproxy.cli.ctl import command_line
 from evproxy.cli.ctl.completion import complete
+from evproxy.cli.top import command as top
 from evproxy.config.schema import file_schema
 
 UNREAD = 1
@@ -58,6 +59,8 @@ def _run(options: argparse.Namespace) -> int:
         return GOOD
     if options.command == "ctl":
         return command_line.run(options)
+    if options.command == "top":
+        return top.run(options, sys.stdin, sys.stdout, sys.stderr)
     if options.against is not None:
         return _check_against(options)
     return check_files(options.files, sys.stdout, sys.stderr)
@@ -95,6 +98,7 @@ def _parser() -> argparse.ArgumentParser:
         help="print what a reload from the configuration file RUNNING to FILE would change",
     )
     command_line.add_to(commands)
+    top.add_to(commands)
     commands.add_parser(
         "schema",
         help="print a JSON Schema of the configuration file",

@@ -250,9 +250,7 @@ class ProxyService(Service):
         from evproxy.admin.interface import AdminInterface
 
         handed = self.plane.listening.handed
-        return AdminInterface(
-            self._made.reactor, self, admin, self._made.hub, handed=handed
-        )
+        return AdminInterface(self._made.reactor, self, admin, self._made.hub, handed=handed)
 
     @property
     def addresses(self) -> list[IPv4Address | IPv6Address | UNIXAddress]:

@@ -163,6 +163,7 @@ def test_it_is_live(browser: Browser, stage: Scene) -> None:
         browser.until(lambda: "MiB/s" in browser.text(f"{SESSIONS} td:nth-child(9)"))
         browser.picture("traffic")
         assert "to clients" in browser.text(".plot:first-child .note")
+        assert browser.text(".plot:nth-child(4) .value").endswith(("µs", "ms"))
         browser.type("p")
         browser.until(lambda: browser.text(LINK) == "paused")
         browser.type("p")
@@ -240,7 +241,7 @@ def small(upstream: Upstream) -> Iterator[Callable[..., Running]]:
 
 def test_an_empty_proxy(browser: Browser, small: Callable[..., Running]) -> None:
     """A proxy without sessions says so."""
-    browser.open(port_of(small(ADMIN)))
+    browser.open(port_of(small(ADMIN, "--watchdog-threshold=0")))
     assert browser.text("#sessions-none") == "There is no session now."
     assert browser.text(".plot:nth-child(4) .value") == "off"
     assert browser.faults() == []

@@ -22,6 +22,7 @@ from twisted.web.server import Request
 from evproxy.admin.answers import Problem
 from evproxy.admin.contract import Administered
 from evproxy.admin.live.history import History, Sample
+from evproxy.admin.live.lag import LoopLag
 from evproxy.admin.live.question import Chosen, Question
 from evproxy.admin.live.snapshot import Snapshot
 from evproxy.admin.live.stream import EventStream
@@ -61,6 +62,7 @@ class Feed:
         self._timer: IDelayedCall | None = None
         self._looking: Deferred[None] | None = None
         self._running = False
+        self._loop_lag = LoopLag()
         self._snapshot = Snapshot(reactor, proxy)
         hub.add(self._traffic)
 
@@ -145,7 +147,7 @@ class Feed:
 
     def _lag(self) -> float | None:
         """The longest turn of the loop in this interval; ``None``: nothing measures it."""
-        return None
+        return self._loop_lag.read(self._proxy.overview().loop)
 
     async def _show(
         self,

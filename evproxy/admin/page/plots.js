@@ -1,6 +1,6 @@
 // The plots of the last 15 minutes.
 
-import { age, count, element, rate, setText, took } from "./text.js";
+import { count, element, rate, setText, took } from "./text.js";
 
 const SPAN = 900; // seconds that are shown, once there are so many
 const LEAST = 60;
@@ -99,7 +99,7 @@ class Plot {
     const span = Math.min(SPAN, Math.max(LEAST, samples.length ? now - samples[0][0] : 0));
     this.across = (at) => WIDTH - ((now - at) / span) * WIDTH;
     this.when = (across) => now - (1 - across) * span;
-    setText(this.from, `${age(span)} ago`);
+    setText(this.from, `${Math.round(span / 60)} min ago`);
     this.kind.series.forEach((series, number) => {
       const pieces = pieced(samples, series.at, this.across, height);
       this.paths[number].line.setAttribute("d", pieces.map(line).join(""));

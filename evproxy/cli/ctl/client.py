@@ -11,6 +11,7 @@ import re
 import socket
 import ssl
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from typing import Any
 from urllib.parse import quote, urlencode
 
@@ -21,6 +22,12 @@ from evproxy.config.rules import HIGHEST_PORT
 
 LONGEST_ANSWER = 256 * 1024 * 1024
 """The most bytes of an answer."""
+
+LONGEST_EVENT = 16 * 1024 * 1024
+"""The most bytes of a line of a stream."""
+
+SILENCE = 60.0
+"""Seconds without an event after which a stream counts as broken."""
 
 LONGEST_TOKEN = 4096
 """The most bytes of a token file."""
@@ -144,8 +151,36 @@ class AdminClient:
             if following is None:
                 return
 
+    def watch(self, **question: Any) -> LiveView:
+        """Return the stream of events of ``/live`` for `question`."""
+        path = f"/live?{urlencode(question)}"
+        connection, sock, answer = self._answer("GET", path, None, 0.0)
+        kind = answer.headers.get("Content-Type") or ""
+        if answer.status == 200 and kind.startswith("text/event-stream"):
+            return LiveView(self._place, sock, answer)
+        try:
+            received = answer.read(LONGEST_ANSWER)
+        except (OSError, http.client.HTTPException):
+            received = b""
+        finally:
+            connection.close()
+        raise _problem(self._place, answer.status, received)
+
     def _ask(self, method: str, path: str, body: Mapping[str, Any] | None, longer: float) -> bytes:
-        place = self._place
+        connection, _, answer = self._answer(method, path, body, longer)
+        try:
+            with self._reaching(longer):
+                received = answer.read(LONGEST_ANSWER)
+        finally:
+            connection.close()
+        if answer.status == 200:
+            return received
+        raise _problem(self._place, answer.status, received)
+
+    def _answer(
+        self, method: str, path: str, body: Mapping[str, Any] | None, longer: float
+    ) -> tuple[http.client.HTTPConnection, socket.socket, http.client.HTTPResponse]:
+        """The answer, whose body is still to be read, its connection, and their socket."""
         connection = self._connection(self._timeout + longer)
         headers = {"Connection": "close"}
         data = None
@@ -155,9 +190,21 @@ class AdminClient:
         if self._token:
             headers["Authorization"] = f"Bearer {self._token}"
         try:
-            connection.request(method, path, data, headers)
-            answer = connection.getresponse()
-            received = answer.read(LONGEST_ANSWER)
+            with self._reaching(longer):
+                connection.request(method, path, data, headers)
+                # `getresponse` takes the socket away from the connection.
+                sock = connection.sock
+                return connection, sock, connection.getresponse()
+        except Unreachable:
+            connection.close()
+            raise
+
+    @contextmanager
+    def _reaching(self, longer: float) -> Iterator[None]:
+        """Turn what goes wrong on the way into `Unreachable`."""
+        place = self._place
+        try:
+            yield
         except TimeoutError:
             patience = self._timeout + longer
             raise Unreachable(f"no answer from {place} within {patience:g} s") from None
@@ -166,11 +213,6 @@ class AdminClient:
         except (OSError, UnicodeError) as error:
             why = getattr(error, "strerror", None) or error
             raise Unreachable(f"cannot reach the admin interface at {place}: {why}") from None
-        finally:
-            connection.close()
-        if answer.status == 200:
-            return received
-        raise _problem(place, answer.status, received)
 
     def _connection(self, timeout: float) -> http.client.HTTPConnection:
         place = self._place
@@ -182,6 +224,47 @@ class AdminClient:
                 place.host, place.port, timeout=timeout, context=context
             )
         return http.client.HTTPConnection(place.host, place.port, timeout=timeout)
+
+
+class LiveView:
+    """
+    The events of one stream.
+
+    :param place: who sends them, for errors.
+    :param sock: the socket on which they come.
+    :param answer: the answer whose body they are.
+    """
+
+    def __init__(self, place: Place, sock: socket.socket, answer: http.client.HTTPResponse) -> None:
+        self._place = place
+        self._answer = answer
+        self._socket = sock
+        sock.settimeout(SILENCE)
+
+    def __iter__(self) -> Iterator[tuple[str, Any]]:
+        """
+        Yield the name and the JSON of each event, until the stream ends.
+
+        :raises Unreachable: if the stream breaks.
+        """
+        name = ""
+        try:
+            while line := self._answer.readline(LONGEST_EVENT):
+                key, _, value = line.decode().rstrip("\n").partition(": ")
+                if key == "event":
+                    name = value
+                elif key == "data":
+                    yield name, json.loads(value)
+        except (OSError, http.client.HTTPException, ValueError) as error:
+            why = getattr(error, "strerror", None) or "the stream broke"
+            raise Unreachable(f"{self._place} does not go on: {why}") from None
+        finally:
+            self._answer.close()
+
+    def close(self) -> None:
+        """End the stream, also while another thread waits for an event."""
+        with suppress(OSError):
+            self._socket.shutdown(socket.SHUT_RDWR)
 
 
 def token_in(path: str) -> str:

@@ -1,0 +1,3 @@
+"""
+The command ``evproxy top``: a proxy live in a terminal.
+"""
