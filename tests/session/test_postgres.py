@@ -21,7 +21,7 @@ from tests.support.peers import RESET, Peer, turn
 from tests.support.programs import requires_module, requires_program, said
 from tests.support.real_servers import RealServers, free_port
 from tests.support.routed import Routed
-from tests.support.server_kinds import postgresql, with_tls
+from tests.support.server_kinds import postgresql, postgresql_started, with_tls
 from tests.support.tls import TLSPeer, context_of
 
 pytestmark = pytest.mark.deadline(60)
@@ -227,7 +227,7 @@ async def databases(
     port = free_port()
     server = postgresql(real_servers, port)
     with_tls(server, Path(certificates.pem))
-    await server.started(routed.reactor, port)
+    await postgresql_started(routed.reactor, server, port)
     routed.start(listener, ports={"tls": port, "tenant": port, "default": port})
     address: Any = routed.service.addresses[0]
     return address.host, str(address.port)

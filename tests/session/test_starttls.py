@@ -23,7 +23,7 @@ from tests.support.peers import RESET, Peer, converse
 from tests.support.programs import said
 from tests.support.proxies import Proxied
 from tests.support.real_servers import RealServers, free_port
-from tests.support.server_kinds import postgresql, with_tls
+from tests.support.server_kinds import postgresql, postgresql_started, with_tls
 from tests.support.tls import TLSPeer
 
 pytestmark = [pytest.mark.deadline(30), pytest.mark.every_reactor, pytest.mark.oldest_twisted]
@@ -243,7 +243,7 @@ async def test_postgresql(proxied: Proxied, real_servers: RealServers) -> None:
     port = free_port()
     server = postgresql(real_servers, port)
     with_tls(server, Path(proxied.certificates.pem))
-    await server.started(proxied.reactor, port)
+    await postgresql_started(proxied.reactor, server, port)
     await proxied.start(
         upstreams=[f"127.0.0.1:{port}"],
         tls=asking(proxied),

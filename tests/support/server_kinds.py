@@ -6,9 +6,12 @@ from collections.abc import Sequence
 from os import chown, geteuid
 from pathlib import Path
 from subprocess import DEVNULL, run
+from typing import Any
+
+from twisted.internet.utils import getProcessValue
 
 from tests.support.programs import requires_program
-from tests.support.real_servers import RealServer, RealServers
+from tests.support.real_servers import RealServer, RealServers, until
 
 LOOPBACK = "127.0.0.1"
 
@@ -61,6 +64,18 @@ def with_tls(server: RealServer, pem: Path) -> None:
         chown(data / name, data.stat().st_uid, data.stat().st_gid)
     with (data / "postgresql.conf").open("a") as file:
         file.write("ssl = on\n")
+
+
+async def postgresql_started(reactor: Any, server: RealServer, port: int) -> None:
+    """Start the PostgreSQL `server`, and wait until it accepts sessions, not only connections."""
+    await server.started(reactor, port)
+    program = requires_program("pg_isready")
+
+    async def ready() -> bool:
+        status: int = await getProcessValue(program, ["-q", "-h", LOOPBACK, "-p", str(port)])
+        return status == 0
+
+    await until(reactor, ready, "PostgreSQL's start")
 
 
 def postgresql(
