@@ -22,11 +22,13 @@ from twisted.internet.error import CannotListenError
 from twisted.logger import Logger
 
 from evproxy.admin.errors import AdminCannotListen
+from evproxy.config.document import ConfigErrors
 from evproxy.errors import CannotOpenLog, CannotTakeOver
 from evproxy.escape import printable
 from evproxy.service.listener import cannot_listen, shown_address
 from evproxy.service.service import ProxyService
 from evproxy.service.signals import Signals
+from evproxy.workers.supervisor import Supervisor
 
 GARBAGE_THRESHOLDS = (50_000, 20, 100)
 """When Python collects garbage: the arguments of `gc.set_threshold`."""
@@ -70,7 +72,7 @@ class Process(Service):
     def __init__(
         self,
         reactor: Any,
-        proxy: ProxyService,
+        proxy: ProxyService | Supervisor,
         services: MultiService,
         listen: str,
         admin: str = "admin.listen",
@@ -88,7 +90,7 @@ class Process(Service):
         super().privilegedStartService()
         try:
             self._services.privilegedStartService()
-        except (CannotListenError, CannotOpenLog, CannotTakeOver) as error:
+        except (CannotListenError, CannotOpenLog, CannotTakeOver, ConfigErrors) as error:
             self._cannot_start(error)
 
     def startService(self) -> None:
@@ -97,30 +99,38 @@ class Process(Service):
             self._services.startService()
         except (CannotListenError, CannotOpenLog, CannotTakeOver) as error:
             self._cannot_start(error)
+        if isinstance(self._proxy, ProxyService):
+            self._serves(self._proxy.admission.limit)
+            settle(self._proxy)
+        else:
+            self._proxy.when_listening().addCallback(self._serves)
+
+    def _serves(self, most_sessions: int) -> None:
+        by = ""
+        if not isinstance(self._proxy, ProxyService):
+            by = f", in {len(self._proxy.slots)} workers"
         _log.info(
-            "evproxy {version} listens on {where}, for at most {most} sessions",
+            "evproxy {version} listens on {where}, for at most {most} sessions{by}",
             version=self._version,
             where=", ".join(map(shown_address, self._proxy.addresses)),
-            most=self._proxy.admission.limit,
+            most=most_sessions,
+            by=by,
         )
-        if self._proxy.admin is not None and self._proxy.admin.address is not None:
+        admin = self._proxy.admin if isinstance(self._proxy, ProxyService) else None
+        if admin is not None and admin.address is not None:
             _log.info(
                 "The admin interface listens on {where}",
-                where=shown_address(self._proxy.admin.address),
+                where=shown_address(admin.address),
             )
-        self._proxy.plane.linger()
-        show_stacks_on_abort()
-        # Collect garbage rarely: the objects of now stay, and most sessions leave no cycles.
-        gc.collect()
-        gc.freeze()
-        gc.set_threshold(*GARBAGE_THRESHOLDS)
 
     def stopService(self) -> Deferred[None] | None:
         super().stopService()
         stopped: Deferred[None] | None = self._services.stopService()
         return stopped
 
-    def _cannot_start(self, error: CannotListenError | CannotOpenLog | CannotTakeOver) -> NoReturn:
+    def _cannot_start(
+        self, error: CannotListenError | CannotOpenLog | CannotTakeOver | ConfigErrors
+    ) -> NoReturn:
         if isinstance(error, CannotListenError):
             source = self._admin if isinstance(error, AdminCannotListen) else self._listen
             line = printable(f"{source}: {cannot_listen(error)}")
@@ -129,6 +139,16 @@ class Process(Service):
         # A daemon has no standard error, only a log.
         _log.critical("{line}", line=line)
         cannot_start([line])
+
+
+def settle(proxy: ProxyService) -> None:
+    """`proxy` serves, and nothing else runs in this process."""
+    proxy.plane.linger()
+    show_stacks_on_abort()
+    # Collect garbage rarely: the objects of now stay, and most sessions leave no cycles.
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(*GARBAGE_THRESHOLDS)
 
 
 def show_stacks_on_abort() -> None:

@@ -15,10 +15,12 @@ from random import Random
 from typing import Any
 
 from evproxy.admin.access import token_of
+from evproxy.cli.workers import worker_count
 from evproxy.config.document import ConfigErrors, parse
 from evproxy.config.loops import loops
 from evproxy.config.problems import shown_path
 from evproxy.config.reading import Fault, Surroundings
+from evproxy.config.sharing import sharing_problems
 from evproxy.engine.files import UnusableFile, read_whole
 from evproxy.errors import SettingsError
 from evproxy.service.certificates import load
@@ -66,6 +68,7 @@ def read_settings(path: str, closer_look: Fault = listen_fault) -> Settings:
     problems += [problem for pool in settings.pools for problem in pool_problems(pool)]
     problems += route_problems(settings.listeners)
     problems += admin_problems(settings.admin)
+    problems += map(str, sharing_problems(settings, worker_count(settings)))
     for loop in loops(settings.listeners, settings.pools):
         where = shown_path(("pools", loop.pool.name, "upstreams", loop.index))
         problems.append(f"{where}: {loop.reason}")

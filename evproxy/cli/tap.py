@@ -15,12 +15,14 @@ from typing import Any, ClassVar
 
 from attrs import evolve, frozen
 from twisted.application.service import IService, MultiService
+from twisted.logger import globalLogPublisher
 from twisted.python import usage
 
 from evproxy.admin.access import token_of
 from evproxy.cli.demo import DemoService
 from evproxy.cli.process import Process, cannot_start, raise_open_file_limit
 from evproxy.cli.settings_file import listen_fault, read_settings, upstream_fault
+from evproxy.cli.workers import worker_command, worker_count
 from evproxy.config.addresses import any_free_port, listening_place, servers_in
 from evproxy.config.canonical import server_name
 from evproxy.config.conflicts import unserved
@@ -49,6 +51,7 @@ from evproxy.settings import (
     WatchdogSettings,
     too_many_sources,
 )
+from evproxy.workers.supervisor import Supervisor
 
 
 class _Default(str):
@@ -226,6 +229,8 @@ class Options(usage.Options):
 
     def _settings(self, values: Values) -> Settings:
         upstreams, listen = self["upstream"], self["listen"] or [DEFAULT_LISTEN]
+        if self["demo"] and values[Settings]["workers"] != 1:
+            raise usage.UsageError("--demo: cannot be used with --workers")
         if self["demo"] and upstreams:
             raise usage.UsageError("--demo: has its own server, leave --upstream out")
         if not self["demo"] and not upstreams:
@@ -354,19 +359,32 @@ def makeService(options: Options) -> IService:
 
     raise_open_file_limit()
     services = MultiService()
+    count = worker_count(options.settings)
+    if count > 1 and options.parent is not None and options.parent.get("chroot"):
+        cannot_start(["evproxy: --workers: cannot be used with --chroot of twistd"])
+    proxy: ProxyService | Supervisor
     try:
-        proxy = ProxyService.from_settings(reactor, with_access_log(options, options.settings))
+        settings = with_access_log(options, options.settings)
+        if count > 1:
+            proxy = Supervisor(
+                reactor, settings, count, worker_command(reactor), globalLogPublisher
+            )
+        else:
+            proxy = ProxyService.from_settings(reactor, settings)
+    except ConfigErrors as errors:
+        name = escaped(options["config"] or "evproxy")
+        cannot_start(f"{name}: {problem}" for problem in errors.problems)
     except SettingsError as error:
         cannot_start([f"{escaped(options['config'] or 'evproxy')}: {error}"])
     proxy.settings_from = settings_source(options)
-    if proxy.settings.watchdog.threshold:
+    if isinstance(proxy, ProxyService) and proxy.settings.watchdog.threshold:
         proxy.watch_loop(proxy.settings.watchdog.threshold)
-    if options["demo"]:
+    if options["demo"] and isinstance(proxy, ProxyService):
         pool: Any = proxy.pools["default"]
         demo = DemoService(reactor, lambda port: pool.add(UpstreamServer(f"127.0.0.1:{port}")))
         demo.setServiceParent(services)
     path = options.settings.restart_socket
-    if path:
+    if path and isinstance(proxy, ProxyService):
         # First: it takes over the sockets that the listeners of the proxy would bind.
         Restarts(reactor, proxy, os.path.abspath(path)).setServiceParent(services)
     proxy.setServiceParent(services)

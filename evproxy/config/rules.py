@@ -21,6 +21,9 @@ MOST_SESSIONS = 1_000_000_000
 
 HIGHEST_PORT = 65535
 
+AUTO = "auto"
+"""A number that follows from the machine."""
+
 
 @frozen
 class Whole(Rule):
@@ -47,6 +50,30 @@ class Whole(Rule):
         if re.fullmatch(r"-?\d{1,19}", text, re.ASCII) is None:
             raise Unfit
         return super().read(int(text))  # type: ignore[arg-type]
+
+
+@frozen
+class WholeOrAuto(Rule):
+    """A whole number from `low` to `high`, or ``auto``."""
+
+    low: int
+    high: int
+
+    @property
+    def expected(self) -> str:
+        return f'a whole number from {self.low} to {self.high}, or "{AUTO}"'
+
+    @property
+    def schema(self) -> Schema:
+        return {"anyOf": [Whole(self.low, self.high).schema, {"const": AUTO}]}
+
+    def accept(self, value: Any, path: Path, reading: Reading) -> int | str:
+        if value == AUTO:
+            return AUTO
+        return Whole(self.low, self.high).accept(value, path, reading)
+
+    def read(self, text: str) -> Any:
+        return AUTO if text == AUTO else Whole(self.low, self.high).read(text)
 
 
 @frozen

@@ -18,9 +18,13 @@ from evproxy.escape import printable
 from evproxy.model import CloseReason, SessionRecord, SessionStatus
 from evproxy.observe.loop_log import LoopLog
 
+RELOADS = "evproxy.reload"
+"""The namespace of what is logged of reloads."""
+
 # Not attributes of the classes: a logger there would take the name of its class.
 _sessions = Logger(namespace="evproxy.session")
 _trouble = Logger(namespace="evproxy")
+_reloads = Logger(namespace=RELOADS)
 
 
 class SessionLog:
@@ -94,7 +98,8 @@ class TroubleLog(LoopLog):
     """
     Logs what an operator must know even if sessions are not logged: namespace ``evproxy``.
 
-    What holds the loop is in the namespace ``evproxy.watchdog``, as in any other process.
+    What holds the loop is in the namespace ``evproxy.watchdog``, as in any other process.  Reloads
+    have the namespace `RELOADS`.
     """
 
     def log_failed(self, where: str, why: str) -> None:
@@ -150,16 +155,16 @@ class TroubleLog(LoopLog):
 
     def reloaded(self, changes: Changes) -> None:
         for change in changes.lines:
-            _trouble.info("reload: {change}", change=str(change))
-        _trouble.info(
+            _reloads.info("reload: {change}", change=str(change))
+        _reloads.info(
             "reloaded: {what}",
             what="nothing has changed" if not changes else _count(len(changes.lines), "change"),
         )
 
     def reload_refused(self, problems: Sequence[str]) -> None:
         for problem in problems:
-            _trouble.warn("reload: {problem}", problem=printable(problem))
-        _trouble.warn(
+            _reloads.warn("reload: {problem}", problem=printable(problem))
+        _reloads.warn(
             "not reloaded, nothing has changed: {count}", count=_count(len(problems), "problem")
         )
 

@@ -4,7 +4,7 @@ What a service is made of: its pools, its listeners with their parts, and its lo
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, cast
 
 from twisted.internet.interfaces import IStreamServerEndpoint
@@ -26,6 +26,9 @@ from evproxy.sockets.plane import DataPlane
 from evproxy.upstream.names import Names
 from evproxy.upstream.pool.pool import Pool as OwnPool
 
+PoolMaker = Callable[..., OwnPool]
+"""Makes a pool, from the arguments of `evproxy.Pool.from_settings`."""
+
 _LOGS_FROM = 1
 """The place of the logs of sessions among the observers: after the log of trouble."""
 
@@ -44,6 +47,7 @@ class Composition:
     :param pool: the only pool, in place of those of `settings`.
     :param tally: counts what happens, for metrics; ``None``: nothing does.
     :param endpoints: where listeners listen whose description is only a name, by their places.
+    :param make_pool: makes the pools of `settings`; ``None``: `evproxy.Pool.from_settings`.
     :raises SettingsError: if a setting is wrong.
     """
 
@@ -55,6 +59,7 @@ class Composition:
         pool: Pool | None = None,
         endpoints: Mapping[int, IStreamServerEndpoint] | None = None,
         tally: Tally | None = None,
+        make_pool: PoolMaker | None = None,
     ) -> None:
         self.reactor = reactor
         self.settings = settings
@@ -80,6 +85,7 @@ class Composition:
             most_pipes=pipes_for(self._open_files),
         )
         self.names = Names(reactor)
+        self._make_pool: PoolMaker = make_pool or OwnPool.from_settings
         self.given_pool = pool
         self.pools: dict[str, Pool] = (
             {each.name: self.pool(each) for each in settings.pools}
@@ -108,7 +114,7 @@ class Composition:
 
     def pool(self, settings: PoolSettings) -> OwnPool:
         """Make the pool of `settings`.  Reads files."""
-        return OwnPool.from_settings(self.reactor, settings, names=self.names, observer=self.hub)
+        return self._make_pool(self.reactor, settings, names=self.names, observer=self.hub)
 
     def listener(
         self, parts: ListenerParts, endpoint: IStreamServerEndpoint | None = None

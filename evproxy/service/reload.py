@@ -34,6 +34,8 @@ READ_TIMEOUT = 60.0
 """Seconds for reading all files of a reload; then the reload is refused."""
 
 ReadSettings = Callable[[], Settings]
+Agreed = Callable[[Changes], Deferred[None]]
+"""Asks whether prepared changes may be applied; fails with a `SettingsError` if not."""
 
 _log = Logger()
 
@@ -41,6 +43,7 @@ _log = Logger()
 @define(eq=False)
 class _Waiting:
     read: ReadSettings
+    agreed: Agreed | None
     results: list[Deferred[Changes]]
 
 
@@ -74,24 +77,25 @@ class Reloads:
         self._closing = False
         self._closed: list[Deferred[None]] = []
 
-    def request(self, read: ReadSettings) -> Deferred[Changes]:
+    def request(self, read: ReadSettings, agreed: Agreed | None = None) -> Deferred[Changes]:
         """
         Reload with the settings that `read` returns, which is called in a thread.
 
         A request with the same `read` as one that waits shares its outcome.
 
+        :param agreed: is asked before anything is applied.
         :return: what has changed.  Fails with a `SettingsError` if the settings are refused;
             `ConfigErrors` has all problems.
         """
         result: Deferred[Changes] = Deferred()
         for waiting in self._waiting:
-            if waiting.read == read:
+            if (waiting.read, waiting.agreed) == (read, agreed):
                 waiting.results.append(result)
                 return result
         if len(self._waiting) >= MOST_WAITING:
             result.errback(SettingsError(f"{MOST_WAITING} reloads wait already"))
             return result
-        self._waiting.append(_Waiting(read, [result]))
+        self._waiting.append(_Waiting(read, agreed, [result]))
         self._next()
         return result
 
@@ -109,7 +113,7 @@ class Reloads:
             return
         self._busy = True
         waiting = self._waiting.popleft()
-        Deferred.fromCoroutine(self._reload(waiting.read)).addBoth(self._done, waiting)
+        Deferred.fromCoroutine(self._reload(waiting)).addBoth(self._done, waiting)
 
     def _done(self, outcome: Any, waiting: _Waiting) -> None:
         self._busy = False
@@ -117,11 +121,11 @@ class Reloads:
             result.callback(outcome)
         self._next()
 
-    async def _reload(self, read: ReadSettings) -> Changes:
+    async def _reload(self, waiting: _Waiting) -> Changes:
         hub = self._composition.hub
         hub.reload_began()
         try:
-            changes = await self._attempt(read)
+            changes = await self._attempt(waiting)
         except SettingsError as error:
             problems = error.problems if isinstance(error, ConfigErrors) else (str(error),)
             hub.reload_refused(problems)
@@ -129,11 +133,11 @@ class Reloads:
         hub.reloaded(changes)
         return changes
 
-    async def _attempt(self, read: ReadSettings) -> Changes:
+    async def _attempt(self, waiting: _Waiting) -> Changes:
         if self._stops():
             raise SettingsError("evproxy stops, it cannot be reloaded any more")
         composition = self._composition
-        work = partial(_planned, composition, read, self._is_listening())
+        work = partial(_planned, composition, waiting.read, self._is_listening())
         planned = self._threads.call(work).result
         try:
             plan = await planned.addTimeout(READ_TIMEOUT, composition.reactor)
@@ -141,6 +145,12 @@ class Reloads:
             raise SettingsError(f"the files could not be read within {READ_TIMEOUT:g} s") from None
         except NoThread as error:
             raise SettingsError(str(error)) from None
+        if waiting.agreed is not None:
+            try:
+                await waiting.agreed(plan.changes)
+            except BaseException:
+                plan.discard()
+                raise
         if self._stops() or plan.opens_log != self._is_listening():
             plan.discard()
             raise SettingsError("evproxy stops or starts, it cannot be reloaded now")

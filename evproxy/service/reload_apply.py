@@ -128,12 +128,12 @@ class Application:
                 made: Any = listener.port
                 if isinstance(made, PlainPort):
                     places = [place for _, place in offered]
-                    made.handed_over = place_of(made.socket) in places
+                    made.handed_over |= place_of(made.socket) in places
                 self.closing.append(listener.close())
             raise
         else:
             for port, place in offered:
-                port.handed_over = not handed.has(place)
+                port.handed_over |= not handed.has(place)
         finally:
             handed.close()
 

@@ -148,7 +148,7 @@ class _Planner:
         composition = self._composition
         before = None if place is None else composition.parts[place]
         path = ("listeners", number)
-        binds = before is None or _socket_of(before.settings) != _socket_of(settings)
+        binds = before is None or socket_of(before.settings) != socket_of(settings)
         endpoint = None
         if binds:
             endpoint = self._attempt(path, partial(composition.endpoint, settings))
@@ -183,7 +183,7 @@ def _has_changed(files: ListenerFiles, before: Any) -> bool:
     )
 
 
-def _socket_of(listener: ListenerSettings) -> tuple[str, ...]:
+def socket_of(listener: ListenerSettings) -> tuple[str, ...]:
     """What the socket of `listener` is made of."""
     return (listener.listen, *(getattr(listener, key) for key in PERMISSIONS))
 

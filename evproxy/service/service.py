@@ -25,11 +25,11 @@ from evproxy.observe.metrics.family import MetricSource
 from evproxy.observe.metrics.tally import Tally
 from evproxy.observe.watchdog.watchdog import Watchdog
 from evproxy.service.arguments import settings_of
-from evproxy.service.composition import Composition
+from evproxy.service.composition import Composition, PoolMaker
 from evproxy.service.listener import (
     Listener,
 )
-from evproxy.service.reload import Reloads
+from evproxy.service.reload import Agreed, Reloads
 from evproxy.service.status import Status
 from evproxy.service.used_pools import UsedPools
 from evproxy.session.live import MOST_LISTED
@@ -102,7 +102,10 @@ class ProxyService(Service):
     :param observers: are notified, beside the logs, of the events that they have methods for:
         see `evproxy.interfaces.Observer`.
     :param troubles: more observers.
-    :param settings: all settings in one value, in place of the other arguments.
+    :param settings: all settings in one value, in place of the other arguments.  `workers` has no
+        effect: a service is in one process.
+    :param make_pool: makes the pools of the settings, from the arguments of `Pool.from_settings`,
+        which is the default.
     :raises SettingsError: if a setting is wrong, or contradicts another.
     :raises TypeError: if `reactor` is not a reactor.
 
@@ -140,12 +143,13 @@ class ProxyService(Service):
         observers: Sequence[Observer] = (),
         troubles: Sequence[Observer] = (),
         settings: Settings | None = None,
+        make_pool: PoolMaker | None = None,
     ) -> None:
         if not hasattr(reactor, "callLater"):
             raise TypeError(f"ProxyService: the first argument is the reactor, got {reactor!r}")
         endpoints: dict[int, IStreamServerEndpoint] = {}
         if settings is not None:
-            refuse_beside_settings(ProxyService, locals(), ("observers", "troubles"))
+            refuse_beside_settings(ProxyService, locals(), ("observers", "troubles", "make_pool"))
         else:
             settings = settings_of(
                 listen,
@@ -180,7 +184,7 @@ class ProxyService(Service):
             self.tally = Tally()
         self.metric_sources: list[MetricSource] = []
         self._made = made = Composition(
-            reactor, settings, (*observers, *troubles), pool, endpoints, self.tally
+            reactor, settings, (*observers, *troubles), pool, endpoints, self.tally, make_pool
         )
         self.admission = made.admission
         self.plane = made.plane
@@ -204,14 +208,18 @@ class ProxyService(Service):
 
     @classmethod
     def from_settings(
-        cls, reactor: Any, settings: Settings, observers: Sequence[Observer] = ()
+        cls,
+        reactor: Any,
+        settings: Settings,
+        observers: Sequence[Observer] = (),
+        make_pool: PoolMaker | None = None,
     ) -> Self:
         """
         Return the service that `settings` describe, for example those of a configuration file.
 
         :raises SettingsError: if a setting is wrong.
         """
-        return cls(reactor, settings=settings, observers=observers)
+        return cls(reactor, settings=settings, observers=observers, make_pool=make_pool)
 
     @property
     def settings(self) -> Settings:
@@ -223,7 +231,9 @@ class ProxyService(Service):
         """The listeners, in the order of the settings."""
         return self._made.listeners
 
-    def reload(self, settings: Settings | None = None) -> Deferred[Changes]:
+    def reload(
+        self, settings: Settings | None = None, agreed: Agreed | None = None
+    ) -> Deferred[Changes]:
         """
         Use other settings, without a restart: all of them, or none if there is any problem.
 
@@ -234,12 +244,15 @@ class ProxyService(Service):
 
         :param settings: the settings to use; ``None``: what the function `settings_from` returns,
             which is called in a thread.
+        :param agreed: called with what will change, once everything is prepared and nothing is
+            changed yet.  The reload waits for its Deferred, and is refused if that fails with a
+            `SettingsError`.  ``None``: nobody is asked.
         :return: what has changed, once it has.  Fails with a `SettingsError` if nothing changes:
             with `ConfigErrors`, which has one line for each problem, if the settings are refused.
         """
         if settings is not None:
-            return self._reloads.request(lambda: settings)
-        return self._reloads.request(self.settings_from or _no_file)
+            return self._reloads.request(lambda: settings, agreed)
+        return self._reloads.request(self.settings_from or _no_file, agreed)
 
     def _admin_interface(self) -> AdminInterface | None:
         admin = self.settings.admin
@@ -284,6 +297,11 @@ class ProxyService(Service):
             listener.keep_socket()
         if self.admin is not None:
             self.admin.stop_listening()
+
+    @property
+    def session_count(self) -> int:
+        """How many sessions there are now."""
+        return len(self.admission.sessions)
 
     def observe(self, observer: Observer) -> None:
         """
@@ -332,6 +350,11 @@ class ProxyService(Service):
 
     def _drains(self) -> bool:
         return self._drained is not None and not self._drained.called
+
+    @property
+    def has_drained(self) -> bool:
+        """Whether the last drain is over, and the service was not started since."""
+        return self._drained is not None and self._drained.called
 
     def watch_loop(self, threshold: float) -> Watchdog:
         """

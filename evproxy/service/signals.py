@@ -5,12 +5,30 @@ The signal handlers of a proxy: the first one to stop drains, the second one res
 from __future__ import annotations
 
 import signal
-from typing import Any
+from collections.abc import Callable
+from typing import Any, Protocol
 
+from twisted.internet.defer import Deferred
+
+from evproxy.config.changes import Changes
 from evproxy.errors import SettingsError
-from evproxy.service.service import ProxyService
+from evproxy.settings import Settings
 
 _HANDLED = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGQUIT)
+
+
+class Signalled(Protocol):
+    """What the handlers need of the service: `ProxyService` has it."""
+
+    settings_from: Callable[[], Settings] | None
+
+    def reload(self) -> Deferred[Changes]: ...
+
+    def drain(self, deadline: float | None) -> Deferred[None]: ...
+
+    def abort(self) -> None: ...
+
+    def reopen_log(self) -> None: ...
 
 
 class Signals:
@@ -30,7 +48,7 @@ class Signals:
     :param proxy: the service that drains.
     """
 
-    def __init__(self, reactor: Any, proxy: ProxyService) -> None:
+    def __init__(self, reactor: Any, proxy: Signalled) -> None:
         self._reactor = reactor
         self._proxy = proxy
         self._stopping = False

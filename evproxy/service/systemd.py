@@ -11,7 +11,7 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Callable, MutableMapping, Sequence
-from typing import Any
+from typing import Any, Protocol
 
 from twisted.application.service import Service
 from twisted.internet.defer import Deferred
@@ -20,9 +20,11 @@ from twisted.internet.task import LoopingCall
 
 from evproxy.config.changes import Changes
 from evproxy.escape import printable
+from evproxy.interfaces import Observer
 from evproxy.service.descriptor_store import DescriptorStore
 from evproxy.service.notify_socket import NotifySocket
 from evproxy.service.service import ProxyService
+from evproxy.settings import Settings
 
 STATUS_INTERVAL = 5.0
 """Seconds between two looks at the number of sessions."""
@@ -34,6 +36,22 @@ LONGEST_REASON = 200
 """The most characters of the reason of a refused reload."""
 
 _MICROSECONDS = 1_000_000
+
+
+class Notifying(Protocol):
+    """What systemd is notified of; `ProxyService` is one."""
+
+    @property
+    def settings(self) -> Settings: ...
+
+    @property
+    def session_count(self) -> int: ...
+
+    def observe(self, observer: Observer) -> None: ...
+
+    def when_listening(self) -> Deferred[Any]: ...
+
+    def drain(self, deadline: float | None) -> Deferred[None]: ...
 
 
 class Systemd(Service):
@@ -57,7 +75,7 @@ class Systemd(Service):
     def __init__(
         self,
         reactor: Any,
-        proxy: ProxyService,
+        proxy: Notifying,
         environ: MutableMapping[str, str],
         monotonic: Callable[[], int] = time.monotonic_ns,
     ) -> None:
@@ -66,7 +84,10 @@ class Systemd(Service):
         self._monotonic = monotonic
         address = environ.pop("NOTIFY_SOCKET", "")
         self.socket = NotifySocket(reactor, address) if address else None
-        self._store = None if self.socket is None else DescriptorStore(proxy, self.socket, environ)
+        self._store: DescriptorStore | None = None
+        # Workers share sockets that their supervisor owns.
+        if self.socket is not None and isinstance(proxy, ProxyService):
+            self._store = DescriptorStore(proxy, self.socket, environ)
         self._watchdog = _looping(reactor, self._feed)
         self._watchdog_interval = watchdog_interval(environ)
         self._status = _looping(reactor, self._tell_status)
@@ -132,7 +153,7 @@ class Systemd(Service):
             self._send("READY=1", f"STATUS={self._told}")
 
     def _line(self) -> str:
-        count = len(self._proxy.admission.sessions)
+        count = self._proxy.session_count
         sessions = f"{count} session{'' if count == 1 else 's'}"
         return f"stopping, {sessions} left" if self._stopping else sessions + self._refused
 

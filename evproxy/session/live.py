@@ -53,6 +53,7 @@ class LiveSessions:
         self.prefix = uuid4().hex[:12]
         self._reactor = reactor
         self._last_id = 0
+        self._step = 1
         self._empty: list[Deferred[None]] = []
         self._deadline: IDelayedCall | None = None
 
@@ -66,9 +67,18 @@ class LiveSessions:
         """Return the count of the listener called `name`; its sessions change the count."""
         return self._of_listeners.setdefault(name, ListenerCount())
 
+    def number_as(self, worker: int, workers: int) -> None:
+        """
+        Give sessions the numbers that no other worker gives: `worker` + 1, and every further one
+        that is greater by `workers`.
+
+        :param worker: which worker this is, from 0 on.
+        """
+        self._last_id, self._step = worker + 1 - workers, workers
+
     def opened(self, session: Session) -> None:
         """`session` begins, and gets its number."""
-        self._last_id = session.id = self._last_id + 1
+        self._last_id = session.id = self._last_id + self._step
         self.by_id[session.id] = session
 
     def closed(self, session: Session) -> None:

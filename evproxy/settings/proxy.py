@@ -7,7 +7,7 @@ from __future__ import annotations
 from attrs import frozen
 
 from evproxy.config.declare import setting
-from evproxy.config.rules import MOST_SESSIONS, Choice, FilePath, Many, Whole
+from evproxy.config.rules import MOST_SESSIONS, Choice, FilePath, Many, Whole, WholeOrAuto
 from evproxy.config.tables import NamedTables, Table
 from evproxy.settings.access_log import AccessLogSettings
 from evproxy.settings.admin import AdminSettings
@@ -19,6 +19,10 @@ from evproxy.settings.watchdog import WatchdogSettings
 RELAYS = ("auto", "stream", "socket")
 """``auto``: the socket relay where possible, else the stream relay.  ``stream``: always the
 stream relay.  ``socket``: like ``auto``, but evproxy does not start without epoll."""
+
+
+MOST_WORKERS = 256
+"""The most worker processes."""
 
 
 @frozen
@@ -51,6 +55,14 @@ class Settings:
         "until a session ends. 0: a bound that follows from the limit on open files.",
         default=0,
         option="max-sessions",
+    )
+    workers: int | str = setting(
+        WholeOrAuto(1, MOST_WORKERS),
+        "How many [worker processes](workers.md) carry the sessions; they share the limits. "
+        "`auto`: one for each processor that evproxy may use. 1: no process beside the one that "
+        "you start. Only `twistd evproxy` starts workers.",
+        default=1,
+        option="workers",
     )
     relay: str = setting(
         Choice(RELAYS),

@@ -10,6 +10,7 @@ from __future__ import annotations
 import os
 import socket
 import stat
+from collections import deque
 from collections.abc import Iterable
 from contextlib import suppress
 from typing import Any
@@ -54,10 +55,22 @@ class HandedSockets:
     """The sockets that ports may take over, by their places; each is taken once."""
 
     def __init__(self) -> None:
-        self._sockets: dict[Place, HandedSocket] = {}
+        self._sockets: dict[Place, deque[HandedSocket]] = {}
 
     def __len__(self) -> int:
         return len(self._sockets)
+
+    def offer_at(self, place: Place, descriptor: int) -> None:
+        """
+        Offer a listening socket, which now belongs to this object, to a port that asks for `place`.
+
+        `place` may have the port 0.  Several sockets may have the same place: they are taken in
+        their order.  Another process owns the socket: it goes on listening when its port closes.
+        """
+        sock = HandedSocket(fileno=descriptor)
+        sock.setblocking(False)
+        sock.handed_over = True
+        self._sockets.setdefault(place, deque()).append(sock)
 
     def offer(self, descriptors: Iterable[int]) -> None:
         """
@@ -69,9 +82,11 @@ class HandedSockets:
                 continue
             sock = HandedSocket(fileno=descriptor)
             sock.setblocking(False)
-            known = self._sockets.setdefault(place_of(sock), sock)
-            if known is not sock:
+            place = place_of(sock)
+            if place in self._sockets:
                 sock.close()
+            else:
+                self._sockets[place] = deque([sock])
 
     def has(self, place: Place) -> bool:
         """Whether a socket at `place` is offered, and was not taken."""
@@ -79,9 +94,13 @@ class HandedSockets:
 
     def take(self, place: Place) -> HandedSocket | None:
         """The socket at `place`, which now belongs to the caller; ``None`` if there is none."""
-        if not self._sockets:
+        offered = self._sockets.get(place)
+        if offered is None:
             return None
-        return self._sockets.pop(place, None)
+        taken = offered.popleft()
+        if not offered:
+            del self._sockets[place]
+        return taken
 
     def abandon(self) -> None:
         """Close the sockets that nobody has taken, and remove the paths of UNIX sockets."""
@@ -94,7 +113,8 @@ class HandedSockets:
     def close(self) -> None:
         """Close the sockets that nobody has taken."""
         while self._sockets:
-            self._sockets.popitem()[1].close()
+            for sock in self._sockets.popitem()[1]:
+                sock.close()
 
 
 def _is_stream_listener(descriptor: int) -> bool:

@@ -80,9 +80,12 @@ class UNIXPort(PlainPort, unix.Port):
 
     def createInternetSocket(self) -> PathSocket:
         """Make the socket as Twisted does, but as a `PathSocket`; or take one over."""
-        kind = HandedPathSocket if self._handed is not None else PathSocket
+        handed = self._handed
+        kind = PathSocket if handed is None else HandedPathSocket
         self._made = kind(super().createInternetSocket(), self._owner, self._path)
         self._made.setblocking(False)
+        if handed is not None:
+            self._made.handed_over = handed.handed_over
         return self._made
 
     def startListening(self) -> None:
@@ -91,6 +94,9 @@ class UNIXPort(PlainPort, unix.Port):
 
         :raises CannotListenError: if the path is in use or cannot be taken.
         """
+        if self._handed is not None and self._handed.handed_over:
+            self._listen_for_another()
+            return
         if not in_file_system(self._path):
             self.wantPID = False
             super().startListening()
@@ -104,6 +110,16 @@ class UNIXPort(PlainPort, unix.Port):
                 self._listen()
         except OSError as error:
             raise CannotListenError(None, self._path, error) from error
+
+    def _listen_for_another(self) -> None:
+        """Accept on a socket that another process owns, with its path and the permissions."""
+        self.wantPID = False
+        self.socket = self.createInternetSocket()
+        self.socket.listen(self.backlog)
+        self.factory.doStart()
+        self.fileno = self.socket.fileno  # type: ignore[method-assign]
+        self.connected = True
+        self.startReading()
 
     def _listen(self) -> None:
         if self.wantPID:

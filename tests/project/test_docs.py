@@ -452,7 +452,9 @@ def test_a_library_leaves_the_process_alone() -> None:
     Only `process` changes limits, logging and the garbage collector; only `signals` has handlers.
 
     `threads` uses `signal` only for the mask of evproxy's own threads.  A watchdog, for a program
-    that asks for one, is notified of collections, and begins once the reactor runs.
+    that asks for one, is notified of collections, and begins once the reactor runs.  A worker is a
+    process of its own, and the supervisor starts workers once the reactor runs; `workers/process`
+    uses `signal` for names.
     """
     [directory] = map(Path, evproxy.__path__)
     changing = {
@@ -462,7 +464,8 @@ def test_a_library_leaves_the_process_alone() -> None:
     }
     watchdog = {"observe/watchdog/garbage.py", "observe/watchdog/watchdog.py"}
     process = {"cli/process.py", "engine/threads.py", "service/signals.py"}
-    assert changing == process | watchdog
+    workers = {"cli/worker.py", "workers/process.py", "workers/supervisor.py"}
+    assert changing == process | watchdog | workers
 
 
 @pytest.mark.parametrize(

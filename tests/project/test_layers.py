@@ -183,13 +183,13 @@ def test_sound_modules() -> None:
         pytest.param(
             "evproxy.session",
             "from evproxy import ProxyService",
-            "evproxy.session: layer 6 imports evproxy of layer 7.5",
+            "evproxy.session: layer 6 imports evproxy of layer 8.5",
             id="the public face",
         ),
         pytest.param(
             "evproxy",
             "import evproxy.cli",
-            "evproxy: layer 7.5 imports evproxy.cli of layer 8",
+            "evproxy: layer 8.5 imports evproxy.cli of layer 9",
             id="the public face to an entry point",
         ),
         pytest.param(

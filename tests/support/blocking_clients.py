@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import select
 import socket
 from collections.abc import Iterator
 from contextlib import ExitStack
@@ -59,6 +60,10 @@ class Upstream:
     def accept(self) -> socket.socket:
         """Return the next connection to the server."""
         return self._socket.accept()[0]
+
+    def is_tried(self, seconds: float) -> bool:
+        """Whether another connection comes within so many seconds."""
+        return bool(select.select([self._socket], [], [], seconds)[0])
 
     def session(self, port: int) -> str:
         """Run a whole session; return the address of the client, as in the log."""

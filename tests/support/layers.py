@@ -11,6 +11,7 @@ LAYERS = [
     {"upstream"},
     {"session"},
     {"observe", "service", "admin"},
+    {"workers"},
     {"cli", "__main__"},
 ]
 ENTRY = len(LAYERS) - 1

@@ -9,12 +9,14 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from random import Random
+from typing import Generic, Protocol, TypeVar
 
 from twisted.internet.interfaces import IDelayedCall, IReactorTime
 from twisted.logger import Logger
 
 from evproxy.errors import Shortage
 from evproxy.interfaces import Probe, SelfBounded
+from evproxy.model import UpstreamServer
 from evproxy.policy.health import CheckedHealth, Health, Verdict
 from evproxy.settings import HealthCheck
 from evproxy.upstream.pool.server import PoolServer
@@ -25,7 +27,45 @@ JITTER = 0.1
 """The fraction by which a pause is longer or shorter."""
 
 
-class Checks:
+class CheckedServer(Protocol):
+    """
+    What `Checks` needs of a server: `PoolServer` is one.
+
+    `down`: whether it is down so far.  `checks_passed`, `checks_failed`: `Checks` counts them.
+    """
+
+    checks_passed: int
+    checks_failed: int
+
+    @property
+    def name(self) -> str: ...
+
+    @property
+    def spec(self) -> UpstreamServer: ...
+
+    @property
+    def down(self) -> bool: ...
+
+
+Server = TypeVar("Server", bound=CheckedServer)
+
+
+class ServerChecks(Protocol):
+    """What a pool needs of its health checks: `Checks`, or checks that run elsewhere."""
+
+    settings: HealthCheck
+
+    @property
+    def fast_interval(self) -> float: ...
+
+    def add(self, server: PoolServer, within: float) -> None: ...
+
+    def remove(self, server: PoolServer) -> None: ...
+
+    def stop(self) -> None: ...
+
+
+class Checks(Generic[Server]):
     """
     Checks every added server periodically, until it is removed.
 
@@ -43,7 +83,7 @@ class Checks:
         probe: Probe,
         settings: HealthCheck,
         random: Random,
-        decided: Callable[[PoolServer, Verdict], None],
+        decided: Callable[[Server, Verdict], None],
         prevented: Callable[[Shortage], None],
     ) -> None:
         self.reactor = reactor
@@ -52,15 +92,15 @@ class Checks:
         self.decided = decided
         self.prevented = prevented
         self._random = random
-        self._checked: dict[PoolServer, _Checked] = {}
+        self._checked: dict[Server, _Checked[Server]] = {}
 
-    def add(self, server: PoolServer, within: float) -> None:
+    def add(self, server: Server, within: float) -> None:
         """Start to check `server`; the first check comes `within` this many seconds."""
         self.remove(server)
         checked = self._checked[server] = _Checked(self, server)
         checked.check_in(self._random.random() * within)
 
-    def remove(self, server: PoolServer) -> None:
+    def remove(self, server: Server) -> None:
         """Stop checking `server`."""
         checked = self._checked.pop(server, None)
         if checked is not None:
@@ -89,10 +129,10 @@ class Checks:
         return interval * self._random.uniform(1 - JITTER, 1 + JITTER)
 
 
-class _Checked:
+class _Checked(Generic[Server]):
     """The checks of one server: at any time, one is running or the next is scheduled."""
 
-    def __init__(self, checks: Checks, server: PoolServer) -> None:
+    def __init__(self, checks: Checks[Server], server: Server) -> None:
         self._checks = checks
         self._server = server
         state = Health.DOWN if server.down else Health.UP

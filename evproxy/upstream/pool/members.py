@@ -19,7 +19,7 @@ from evproxy.interfaces import Probe
 from evproxy.model import UpstreamServer
 from evproxy.policy.health import Verdict
 from evproxy.settings import Ejection, HealthCheck
-from evproxy.upstream.pool.checks import Checks
+from evproxy.upstream.pool.checks import Checks, ServerChecks
 from evproxy.upstream.pool.ejector import Ejector
 from evproxy.upstream.pool.server import PoolServer
 from evproxy.upstream.pool.state_lines import reason_of_state, state_line
@@ -38,6 +38,7 @@ class Members:
         replaced at any time.
     :param announce: called with a server, its new state and the reason.
     :param changed: called with a server whose weight, or whose `usable`, may have changed.
+    :param checks_for: makes the active checks, from the arguments of `Checks`.
     """
 
     def __init__(
@@ -47,6 +48,7 @@ class Members:
         slow_start: float,
         announce: Callable[[PoolServer, str, str], None],
         changed: Callable[[PoolServer], None],
+        checks_for: Callable[..., ServerChecks] = Checks,
     ) -> None:
         self._reactor = reactor
         self._make = make
@@ -55,7 +57,8 @@ class Members:
         self._on_change = changed
         self._servers: dict[str, PoolServer] = {}
         self._gone: dict[str, PoolServer] = {}
-        self._checks: Checks | None = None
+        self._checks_for = checks_for
+        self._checks: ServerChecks | None = None
         self._checking = False
         self.ejector: Ejector | None = None
 
@@ -73,7 +76,9 @@ class Members:
         """
         checking = self._checking
         self.end_checks()
-        self._checks = Checks(self._reactor, probe, timing, random, self._checked, prevented)
+        self._checks = self._checks_for(
+            self._reactor, probe, timing, random, self._checked, prevented
+        )
         if checking:
             self.begin_checks()
 

@@ -21,6 +21,7 @@ from evproxy.sockets.tls_client import ClientTLS
 from evproxy.upstream.address import dialer_for
 from evproxy.upstream.discovery.by_kind import discovery_for
 from evproxy.upstream.names import Names
+from evproxy.upstream.pool.checks import ServerChecks
 from evproxy.upstream.probes.endpoints import check_endpoints
 from evproxy.upstream.probes.header import check_header
 from evproxy.upstream.probes.probe import check_probe, probe_for
@@ -115,6 +116,7 @@ class GivenParts:
     discovery_for: Callable[[Discover], Discovery] | None = None
     random: Random | None = None
     names: Names | None = None
+    checks_for: Callable[..., ServerChecks] | None = None
 
 
 class Parts:

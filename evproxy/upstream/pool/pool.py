@@ -24,12 +24,13 @@ from evproxy.settings import (
     refuse_beside_settings,
 )
 from evproxy.upstream.names import Names
+from evproxy.upstream.pool.checks import ServerChecks
 from evproxy.upstream.pool.parts import GivenParts
 from evproxy.upstream.pool.reloading import ReloadablePool
 
 _DEFAULT = PoolSettings()
 
-_PARTS = ("dialer_for", "probe_for", "discovery_for", "random", "names", "observer")
+_PARTS = ("dialer_for", "probe_for", "discovery_for", "random", "names", "checks_for", "observer")
 """The arguments of `Pool` that may stand beside ``settings``."""
 
 
@@ -55,6 +56,8 @@ class Pool(ReloadablePool):
     :param discovery_for: makes the `Discovery` for a `Discover`; ``None``: that of its kind.
     :param random: the random source of policies, checks and delays; ``None``: a new one.
     :param names: resolves host names, for sessions, checks and etcd; ``None``: a new resolver.
+    :param checks_for: makes the active checks, from a function that returns the settings of the
+        pool and the arguments of `evproxy.upstream.pool.checks.Checks`; ``None``: this class.
     :param observer: is notified of changes; ``None``: no observer, unless a `ProxyService` gets
         the pool: then the service logs the changes.
     :param settings: the settings in one value, in place of the keywords.
@@ -88,6 +91,7 @@ class Pool(ReloadablePool):
         discovery_for: Callable[[Discover], Discovery] | None = None,
         random: Random | None = None,
         names: Names | None = None,
+        checks_for: Callable[..., ServerChecks] | None = None,
         observer: Observer | None = None,
         settings: PoolSettings | None = None,
     ) -> None:
@@ -124,6 +128,7 @@ class Pool(ReloadablePool):
             discovery_for=discovery_for,
             random=random,
             names=names,
+            checks_for=checks_for,
         )
         super().__init__(reactor, settings, given, observer)
 
@@ -138,6 +143,7 @@ class Pool(ReloadablePool):
         discovery_for: Callable[[Discover], Discovery] | None = None,
         random: Random | None = None,
         names: Names | None = None,
+        checks_for: Callable[..., ServerChecks] | None = None,
         observer: Observer | None = None,
     ) -> Self:
         """Make the pool that `settings` describe; the other arguments are those of the class."""
@@ -149,6 +155,7 @@ class Pool(ReloadablePool):
             discovery_for=discovery_for,
             random=random,
             names=names,
+            checks_for=checks_for,
             observer=observer,
         )
 

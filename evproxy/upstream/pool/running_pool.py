@@ -9,6 +9,7 @@ that go down (`resetter`), and the notifications to the observer (`announcements
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterator, Sequence
+from functools import partial
 
 from twisted.internet.interfaces import IReactorTime, IStreamClientEndpoint
 from twisted.logger import Logger
@@ -27,6 +28,7 @@ from evproxy.interfaces import (
 from evproxy.model import CloseReason, ConnectionInfo, UpstreamServer, upstream_server
 from evproxy.settings import PoolSettings
 from evproxy.upstream.pool.announcements import Announcements
+from evproxy.upstream.pool.checks import Checks
 from evproxy.upstream.pool.members import Members
 from evproxy.upstream.pool.one_server import OneServer
 from evproxy.upstream.pool.parts import GivenParts, Parts
@@ -78,6 +80,7 @@ class RunningPool:
             settings.slow_start,
             self._announcements.server_changed,
             self._changed,
+            Checks if given.checks_for is None else partial(given.checks_for, self._settings_now),
         )
         self._selection = Selection(
             reactor,
@@ -378,6 +381,9 @@ class RunningPool:
             held=held,
             pool_proxy_version=self.settings.send_proxy_protocol,
         )
+
+    def _settings_now(self) -> PoolSettings:
+        return self.settings
 
     def _changed(self, server: PoolServer) -> None:
         self._selection.stale = True

@@ -1,0 +1,170 @@
+"""
+The messages between the supervisor and its workers.
+
+Each is a frozen value.  `evproxy.workers.channel` carries them.  Listening sockets come beside
+`Start` and `Prepare`, in the order of their `places`.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from attrs import frozen
+
+from evproxy.config.changes import Changes
+from evproxy.model import UpstreamServer
+from evproxy.policy.health import Verdict
+from evproxy.settings import PoolSettings, Settings
+from evproxy.sockets.handed import Place
+
+# From the supervisor, each with an answer.
+
+
+@frozen
+class Start:
+    """
+    Serve `settings`, which are the worker's share.  The answer: `Started`.
+
+    `worker` is its number, from 0 on, of `workers`.
+    """
+
+    worker: int
+    workers: int
+    settings: Settings
+    places: tuple[Place, ...]
+
+
+@frozen
+class Prepare:
+    """
+    Prepare a reload with `settings`.  The answer: `Prepared`, or a `SettingsError`.
+
+    `places` are those of new sockets.
+    """
+
+    settings: Settings
+    places: tuple[Place, ...]
+
+
+@frozen
+class Apply:
+    """Apply what was prepared.  The answer: ``None``, once it is in use."""
+
+
+@frozen
+class Discard:
+    """Discard what was prepared.  The answer: ``None``."""
+
+
+@frozen
+class Status:
+    """Answer with a `evproxy.service.status.Status`, with the `most_sessions` oldest sessions."""
+
+    most_sessions: int
+
+
+@frozen
+class Do:
+    """
+    Call a method of the service, or of the pool called `pool`.  The answer: what it returns.
+
+    `method` is one of `evproxy.workers.worker.METHODS` or `POOL_METHODS`.
+    """
+
+    method: str
+    arguments: tuple[Any, ...]
+    pool: str | None = None
+
+
+# From the supervisor, without an answer.
+
+
+@frozen
+class Drain:
+    """Drain and end.  `deadline`: seconds until all sessions are reset; ``None``: never."""
+
+    deadline: float | None
+
+
+@frozen
+class Abort:
+    """Reset every session."""
+
+
+@frozen
+class ReopenLog:
+    """Open the path of the access log again."""
+
+
+@frozen
+class Checked:
+    """The health checks of the server of `check` have a verdict."""
+
+    check: int
+    verdict: Verdict
+
+
+@frozen
+class Prevented:
+    """A health check of the server of `check` could not run."""
+
+    check: int
+    what: str
+    remedy: str
+
+
+# Answers.
+
+
+@frozen
+class Started:
+    """The worker serves, at most `most_sessions` at once."""
+
+    most_sessions: int
+
+
+@frozen
+class Prepared:
+    """The reload can be applied, with these changes."""
+
+    changes: Changes
+
+
+# From a worker, without an answer.
+
+
+@frozen
+class Check:
+    """
+    Have the server checked, and tell me each verdict, as `Checked` with the number `check`.
+
+    `pool` are the settings of its pool, without servers.  `down`: whether it is down so far.
+    `within`: seconds in which the first check comes.
+    """
+
+    check: int
+    pool: PoolSettings
+    server: UpstreamServer
+    down: bool
+    within: float
+
+
+@frozen
+class Uncheck:
+    """Tell me no more about `check`."""
+
+    check: int
+
+
+@frozen
+class Event:
+    """A log event, as JSON (`twisted.logger.eventAsJSON`)."""
+
+    json: str
+
+
+@frozen
+class Drained:
+    """The worker has drained, and ends.  `status`: its last one."""
+
+    status: Any

@@ -1,0 +1,181 @@
+"""
+One worker process as the supervisor sees it: from its start to its end.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import socket
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+from attrs import frozen
+from twisted.internet.defer import Deferred
+from twisted.internet.error import ProcessDone, ProcessTerminated
+from twisted.internet.protocol import Factory, ProcessProtocol
+from twisted.logger import Logger
+from twisted.python.failure import Failure
+
+from evproxy.escape import printable
+from evproxy.workers.channel import Channel, Handler
+from evproxy.workers.messages import Start, Started
+
+MOST_SAID = 100
+"""How many lines of a worker's standard error are logged; there are none unless it breaks."""
+
+LONGEST_SAID = 1000
+"""The most characters of such a line."""
+
+_FIRST_INHERITED = 3
+"""The first descriptor that systemd hands over (sd_listen_fds(3))."""
+
+_log = Logger(namespace="evproxy")
+
+
+@frozen
+class Command:
+    """
+    How to start a worker.
+
+    `arguments`: the program and its arguments; the descriptor of the channel follows.
+    `environment`: of the process.  `inherited`: how many sockets systemd has handed over.
+    """
+
+    arguments: Sequence[str]
+    environment: Mapping[str, str]
+    inherited: int = 0
+
+
+class _ChannelFactory(Factory):
+    noisy = False
+
+    def __init__(self, channel: Channel) -> None:
+        self._channel = channel
+
+    def buildProtocol(self, address: object) -> Channel:
+        return self._channel
+
+
+class WorkerProcess(ProcessProtocol):
+    """
+    One process.
+
+    `started` fires with `Started`, or fails, when the worker has answered to `Start`.
+
+    :param reactor: Twisted's.
+    :param command: starts the process.
+    :param number: the number of the worker, from 0 on.
+    :param inherited: the descriptors of sockets from systemd that are at another number by now.
+    :param handle: called with the messages of the worker.
+    :param ended: called with this object, and how the process has ended.
+    """
+
+    def __init__(
+        self,
+        reactor: Any,
+        command: Command,
+        number: int,
+        inherited: Mapping[int, int],
+        handle: Handler,
+        ended: Callable[[WorkerProcess, str], None],
+    ) -> None:
+        self.number = number
+        self.since = reactor.seconds()
+        self.serves: Started | None = None
+        self.started: Deferred[Started] = Deferred()
+        self._settled = False
+        self._waiting: list[Deferred[None]] = []
+        self._reactor = reactor
+        self._ended = ended
+        self._said = 0
+        self._rest = b""
+        mine, other = socket.socketpair(socket.AF_UNIX, socket.SOCK_STREAM)
+        self.channel = Channel(handle, lambda: None)
+        with mine, other, open(os.devnull, "rb") as nothing:
+            mine.setblocking(False)
+            reactor.adoptStreamConnection(
+                mine.fileno(), socket.AF_UNIX, _ChannelFactory(self.channel)
+            )
+            numbers = range(_FIRST_INHERITED, _FIRST_INHERITED + command.inherited)
+            channel = _FIRST_INHERITED + command.inherited
+            # What twistd has closed at 1 would be the descriptor of something else.
+            descriptors: dict[int, Any] = {
+                0: nothing.fileno(),
+                1: 1,
+                2: "r",
+                **{each: inherited.get(each, each) for each in numbers},
+                channel: other.fileno(),
+            }
+            self._process = reactor.spawnProcess(
+                self,
+                command.arguments[0],
+                [*command.arguments, str(channel)],
+                dict(command.environment),
+                childFDs=descriptors,
+            )
+        self.pid: int = self._process.pid
+
+    def start(self, start: Start, descriptors: Sequence[int]) -> None:
+        """Have the worker serve; `started` says what became of it."""
+        self.channel.ask(start, descriptors).addCallbacks(self._serves, self._failed)
+
+    def when_settled(self) -> Deferred[None]:
+        """Return a Deferred that fires once `started` has fired or failed."""
+        settled: Deferred[None] = Deferred()
+        if self._settled:
+            settled.callback(None)
+        else:
+            self._waiting.append(settled)
+        return settled
+
+    def kill(self) -> None:
+        """End the process at once."""
+        if self._process.pid is not None:
+            self._process.signalProcess(signal.SIGKILL.name.removeprefix("SIG"))
+
+    def _serves(self, serves: Started) -> None:
+        self.serves = serves
+        self.started.callback(serves)
+        self._settle()
+
+    def _failed(self, failure: Failure) -> None:
+        self.started.errback(failure)
+        self._settle()
+
+    def _settle(self) -> None:
+        self._settled = True
+        waiting, self._waiting = self._waiting, []
+        for each in waiting:
+            each.callback(None)
+
+    # From the process.
+
+    def childDataReceived(self, childFD: int, data: bytes) -> None:
+        *lines, self._rest = (self._rest + data).split(b"\n")
+        self._rest = self._rest[-LONGEST_SAID:]
+        for line in lines:
+            self._say(line)
+
+    def processEnded(self, reason: Failure) -> None:
+        if self._rest:
+            self._say(self._rest)
+        if self.channel.transport is not None:
+            self.channel.close()
+        self._ended(self, how(reason.value))
+
+    def _say(self, line: bytes) -> None:
+        self._said += 1
+        if self._said <= MOST_SAID:
+            text = printable(line[:LONGEST_SAID].decode(errors="replace"))
+            _log.error("worker {number}: {text}", number=self.number + 1, text=text)
+
+
+def how(end: object) -> str:
+    """How a process has ended, in words."""
+    if isinstance(end, ProcessTerminated):
+        if end.signal is not None:
+            return f"killed by {signal.Signals(end.signal).name}"
+        return f"ended with status {end.exitCode}"
+    assert isinstance(end, ProcessDone)
+    return "ended"

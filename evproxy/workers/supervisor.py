@@ -1,0 +1,359 @@
+"""
+The supervisor: keeps the listening sockets, and the workers that accept on them.
+
+It carries no session itself.  What concerns all workers happens once, here: health checks, reading
+the configuration file, signals, the log, and the sums of what the workers count.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from functools import partial
+from typing import Any
+
+from twisted.application.service import Service
+from twisted.internet.defer import Deferred, DeferredList, fail, gatherResults
+from twisted.internet.interfaces import IDelayedCall
+from twisted.logger import LogEvent, Logger
+
+from evproxy.config.changes import Changes
+from evproxy.config.document import ConfigErrors
+from evproxy.config.sharing import share, sharing_problems
+from evproxy.errors import SettingsError
+from evproxy.hub import Hub
+from evproxy.interfaces import Observer
+from evproxy.observe.access_log import access_log_for
+from evproxy.observe.log import TroubleLog
+from evproxy.service.service import ProxyService
+from evproxy.service.status import Status as ServiceStatus
+from evproxy.session.live import MOST_LISTED
+from evproxy.settings import Settings
+from evproxy.workers.log_relay import EventLog
+from evproxy.workers.messages import (
+    Abort,
+    Check,
+    Do,
+    Drain,
+    Drained,
+    Event,
+    ReopenLog,
+    Start,
+    Started,
+    Uncheck,
+)
+from evproxy.workers.process import Command, WorkerProcess
+from evproxy.workers.reload import SharedReloads
+from evproxy.workers.reserved import ReservedSockets
+from evproxy.workers.shared_checks import SharedChecks
+from evproxy.workers.slot import Slot
+from evproxy.workers.totals import Totals, WorkerStatus
+
+GRACE = 10.0
+"""Seconds after the drain timeout, or after all sessions were reset, until workers are killed."""
+
+POLL_INTERVAL = 1.0
+"""Seconds between two looks at what the workers count: what one that dies has counted since the
+last look is lost."""
+
+_log = Logger(namespace="evproxy")
+
+
+class Supervisor(Service):
+    """
+    Runs the proxy that `settings` describe, in `workers` processes.
+
+    Has the methods of `evproxy.ProxyService` that signal handlers and the entry point need.
+
+    :param reactor: Twisted's.
+    :param settings: of the whole proxy; the workers share its limits.
+    :param workers: how many there are.
+    :param command: starts one.
+    :param publish: logs an event of a worker, for example `twisted.logger.globalLogPublisher`.
+    :raises SettingsError: if a setting is wrong.
+
+    `settings_from` may be set to a function that returns the settings anew, for `reload`.
+    """
+
+    def __init__(
+        self,
+        reactor: Any,
+        settings: Settings,
+        workers: int,
+        command: Command,
+        publish: Callable[[LogEvent], None],
+    ) -> None:
+        problems = list(map(str, sharing_problems(settings, workers)))
+        if problems:
+            raise ConfigErrors(problems)
+        check(reactor, settings)
+        self.settings = settings
+        self.settings_from: Callable[[], Settings] | None = None
+        self.hub = Hub((TroubleLog(),))
+        self.sockets = ReservedSockets(reactor, workers)
+        self._reactor = reactor
+        self._command = command
+        self._checks = SharedChecks(reactor)
+        self._events = EventLog(publish, reactor.seconds)
+        self._totals = Totals(workers, self._checks.counts)
+        self.slots = tuple(
+            Slot(reactor, number, self._spawn, self._died) for number in range(workers)
+        )
+        self._reloads = SharedReloads(reactor, self)
+        self._bound = False
+        self._drained: Deferred[None] | None = None
+        self._patience: IDelayedCall | None = None
+        self._polling: IDelayedCall | None = None
+        self._listening: list[Deferred[int]] = []
+        self._most_sessions = 0
+
+    @property
+    def addresses(self) -> list[Any]:
+        """The Twisted addresses on which the workers listen."""
+        return self.sockets.addresses()
+
+    @property
+    def stops(self) -> bool:
+        """Whether the workers drain, or have drained."""
+        return self._drained is not None
+
+    def privilegedStartService(self) -> None:
+        """
+        Bind every listener.
+
+        :raises twisted.internet.error.CannotListenError: if a listener cannot listen.
+        :raises SettingsError: if a listener cannot be shared.
+        """
+        super().privilegedStartService()
+        if not self._bound:
+            self.sockets.apply(self.sockets.plan(self.settings.listeners))
+            self._bound = True
+
+    def startService(self) -> None:
+        """
+        Start the workers, as soon as the reactor runs.
+
+        :raises Exception: as `privilegedStartService` does.
+        :raises evproxy.errors.CannotOpenLog: if the access log cannot be opened.
+        """
+        self.privilegedStartService()
+        super().startService()
+        log = access_log_for(self._reactor, self.settings.access_log, self.hub)
+        if log is not None:
+            log.prepare()
+            log.abandon()
+        self._reactor.callWhenRunning(self._start)
+
+    def _start(self) -> None:
+        if self.stops:
+            return
+        for slot in self.slots:
+            slot.start()
+        self._polling = self._reactor.callLater(POLL_INTERVAL, self._poll)
+
+    def when_listening(self) -> Deferred[int]:
+        """Return a Deferred that fires, with the bound on sessions, once every worker serves."""
+        listening: Deferred[int] = Deferred()
+        if self._most_sessions:
+            listening.callback(self._most_sessions)
+        else:
+            self._listening.append(listening)
+        return listening
+
+    def reload(self, settings: Settings | None = None) -> Deferred[Changes]:
+        """
+        Use other settings: all workers use all of them, or nothing changes.
+
+        :param settings: as for `evproxy.ProxyService.reload`.
+        :return: what has changed, once it has.  Fails with a `SettingsError` if nothing changes.
+        """
+        if settings is not None:
+            return self._reloads.request(lambda: settings)
+        if self.settings_from is None:
+            return fail(SettingsError("there is no configuration file to read again"))
+        return self._reloads.request(self.settings_from)
+
+    # The end.
+
+    def stopService(self) -> Deferred[None]:
+        """Drain with the drain timeout, or go on with the drain in progress."""
+        super().stopService()
+        return self.drain(self.settings.timeouts.drain)
+
+    def drain(self, deadline: float | None) -> Deferred[None]:
+        """
+        Accept nothing new, and let the running sessions finish.
+
+        :param deadline: seconds after which the remaining sessions are reset; ``None``: never.
+        :return: fires when no worker is left.
+        """
+        if self._drained is None:
+            self._drained = Deferred()
+            if self._polling is not None:
+                self._polling.cancel()
+                self._polling = None
+            ended = [slot.end() for slot in self.slots]
+            self.sockets.close()
+            self._tell_all(Drain(deadline))
+            if deadline is not None:
+                self._patience = self._reactor.callLater(deadline + GRACE, self._kill)
+            DeferredList(ended).addCallback(self._gone)
+        drained: Deferred[None] = Deferred()
+        self._drained.addCallback(lambda _: drained.callback(None))
+        return drained
+
+    def abort(self) -> None:
+        """Reset every session now."""
+        self._tell_all(Abort())
+        if self._drained is not None and not self._drained.called:
+            if self._patience is not None:
+                self._patience.cancel()
+            self._patience = self._reactor.callLater(GRACE, self._kill)
+
+    def _kill(self) -> None:
+        self._patience = None
+        for slot in self.slots:
+            if slot.process is not None:
+                _log.error(
+                    "worker {number} (process {pid}) does not end, it is killed",
+                    number=slot.number + 1,
+                    pid=slot.process.pid,
+                )
+                slot.process.kill()
+
+    def _gone(self, _: object) -> None:
+        if self._patience is not None:
+            self._patience.cancel()
+            self._patience = None
+        self._checks.stop()
+        assert self._drained is not None
+        self._drained.callback(None)
+
+    # What operators do and see.
+
+    @property
+    def session_count(self) -> int:
+        """How many sessions the workers had at the last look."""
+        return sum(each.sessions for each in self.workers())
+
+    def observe(self, observer: Observer) -> None:
+        """Notify `observer`, too, of reloads."""
+        self.hub.add(observer)
+
+    def reopen_log(self) -> None:
+        """Have the workers open the path of the access log again."""
+        self._tell_all(ReopenLog())
+
+    def end_session(self, session_id: int) -> Deferred[None]:
+        """
+        Reset both sides of the session with the `SessionStatus.id` `session_id`.
+
+        :return: fails with a `LookupError` if there is no such session.
+        """
+        slot = self.slots[(session_id - 1) % len(self.slots)]
+        process = slot.serving
+        if process is None:
+            return fail(LookupError(f"there is no session {session_id}"))
+        return process.channel.ask(Do("end_session", (session_id,)))
+
+    def in_pool(self, pool: str, method: str, *arguments: Any) -> Deferred[None]:
+        """
+        Call a method of the pool called `pool` in each worker: one of `POOL_METHODS`.
+
+        A worker that is replaced later begins with the settings.
+
+        :return: fires when all have done it.  Fails as the method does.
+        """
+        asked = [
+            slot.serving.channel.ask(Do(method, arguments, pool))
+            for slot in self.slots
+            if slot.serving is not None
+        ]
+        return gatherResults(asked, consumeErrors=True).addCallbacks(
+            lambda _: None, lambda failure: failure.value.subFailure
+        )
+
+    def status(self, most_sessions: int = MOST_LISTED) -> Deferred[ServiceStatus]:
+        """
+        Return a snapshot of the whole, with what workers have counted that have died.
+
+        :param most_sessions: how many sessions, the oldest ones, it has.
+        """
+        return self._totals.ask(self.slots, most_sessions).addCallback(
+            lambda _: self._totals.status(self.settings, self.stops, most_sessions)
+        )
+
+    def workers(self) -> tuple[WorkerStatus, ...]:
+        """A snapshot of each worker, as of the last look."""
+        return self._totals.workers(self.slots)
+
+    # The workers.
+
+    def _tell_all(self, message: object) -> None:
+        for slot in self.slots:
+            if slot.process is not None:
+                slot.process.channel.tell(message)
+
+    def _spawn(self, number: int, ended: Callable[[WorkerProcess, str], None]) -> WorkerProcess:
+        process = WorkerProcess(
+            self._reactor,
+            self._command,
+            number,
+            self.sockets.inherited(),
+            partial(self._received, number),
+            ended,
+        )
+        reserved = self.sockets.all()
+        count = len(self.slots)
+        start = Start(
+            number,
+            count,
+            share(self.settings, number, count),
+            tuple(each.place for each in reserved if each.place is not None),
+        )
+        process.start(start, [each.of_worker(number) for each in reserved])
+        process.started.addCallback(self._serves)
+        return process
+
+    def _serves(self, serves: Started) -> Started:
+        serving = [slot.serving for slot in self.slots]
+        if not self._most_sessions and None not in serving:
+            self._most_sessions = sum(
+                process.serves.most_sessions
+                for process in serving
+                if process is not None and process.serves is not None
+            )
+            waiting, self._listening = self._listening, []
+            for listening in waiting:
+                listening.callback(self._most_sessions)
+        return serves
+
+    def _died(self, number: int) -> None:
+        self._checks.forget(number)
+        self._totals.died(number)
+
+    def _received(self, number: int, message: object, descriptors: Sequence[int]) -> None:
+        if isinstance(message, Event):
+            self._events.received(number + 1, message.json)
+        elif isinstance(message, Check):
+            process = self.slots[number].process
+            if process is not None:
+                self._checks.add(number, message, process.channel.tell)
+        elif isinstance(message, Uncheck):
+            self._checks.remove(number, message.check)
+        elif isinstance(message, Drained):
+            self._totals.told(number, message.status)
+
+    def _poll(self) -> None:
+        self._polling = self._reactor.callLater(POLL_INTERVAL, self._poll)
+        self._totals.ask(self.slots, 0)
+
+
+def check(reactor: Any, settings: Settings) -> None:
+    """
+    Check `settings` as a worker will read them.
+
+    :raises SettingsError: if a setting is wrong, or a file cannot be used.
+    """
+    service = ProxyService.from_settings(reactor, settings)
+    # It has not started: this only closes what it has opened.
+    service.drain(None)

@@ -1,0 +1,240 @@
+"""
+One worker: runs the service of a proxy as the supervisor says.
+
+When the supervisor is gone, the worker drains and ends.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Sequence
+from functools import partial
+from random import Random
+from typing import Any
+
+from twisted.internet.defer import Deferred, succeed
+from twisted.internet.error import CannotListenError
+from twisted.internet.protocol import Factory
+from twisted.logger import Logger
+
+from evproxy.config.changes import Changes
+from evproxy.config.sharing import share_discovered
+from evproxy.errors import CannotOpenLog, SettingsError
+from evproxy.interfaces import Observer
+from evproxy.service.listener import cannot_listen
+from evproxy.service.service import ProxyService
+from evproxy.settings import Discover, PoolSettings
+from evproxy.upstream.names import Names
+from evproxy.upstream.pool.parts import discoveries_on
+from evproxy.upstream.pool.pool import Pool
+from evproxy.workers.channel import Channel
+from evproxy.workers.discovery import SharedDiscovery
+from evproxy.workers.log_relay import EventSender
+from evproxy.workers.messages import (
+    Abort,
+    Apply,
+    Checked,
+    Discard,
+    Do,
+    Drain,
+    Drained,
+    Prepare,
+    Prepared,
+    Prevented,
+    ReopenLog,
+    Start,
+    Started,
+    Status,
+)
+from evproxy.workers.told_checks import Verdicts
+
+METHODS = frozenset({"end_session", "reload_certificates"})
+"""The methods of `ProxyService` that the supervisor may call."""
+
+POOL_METHODS = frozenset({"add", "remove", "drain", "resume", "set_weight"})
+"""The methods of `evproxy.Pool` that the supervisor may call."""
+
+_log = Logger(namespace="evproxy")
+
+
+class Worker(Factory):
+    """
+    The worker of this process; the factory of its end of the channel.
+
+    :param reactor: Twisted's; stopped at the end.
+    :param events: sends the log to the supervisor.
+    :param settled: called with the service once it serves.
+    """
+
+    noisy = False
+
+    def __init__(
+        self, reactor: Any, events: EventSender, settled: Callable[[ProxyService], None]
+    ) -> None:
+        self._reactor = reactor
+        self._events = events
+        self._settled = settled
+        self._channel: Channel | None = None
+        self._proxy: ProxyService | None = None
+        self._number, self._count = 0, 1
+        self._verdicts = Verdicts(self._tell)
+        self._prepared: Deferred[None] | None = None
+        self._new: tuple[Prepare, Sequence[int]] | None = None
+        self._applied: Deferred[Changes] | None = None
+        self._ending = False
+        self._handlers: dict[type, Callable[[Any, Sequence[int]], Any]] = {
+            Start: self._start,
+            Prepare: self._prepare,
+            Apply: lambda message, _: self._apply(),
+            Discard: lambda message, _: self._discard(),
+            Status: lambda message, _: self._service.status(message.most_sessions),
+            Do: lambda message, _: self._do(message),
+            Drain: lambda message, _: self._drain(message.deadline),
+            Abort: lambda message, _: self._service.abort(),
+            ReopenLog: lambda message, _: self._service.reopen_log(),
+            Checked: lambda message, _: self._verdicts.received(message),
+            Prevented: lambda message, _: self._verdicts.received(message),
+        }
+
+    def buildProtocol(self, address: object) -> Channel:
+        """Return this process's end of the channel."""
+        self._channel = self._events.channel = Channel(self._handle, self._lost, self._events.send)
+        # What was logged before goes once the channel is connected.
+        self._reactor.callLater(0, self._events.send)
+        return self._channel
+
+    @property
+    def _service(self) -> ProxyService:
+        if self._proxy is None:
+            raise SettingsError("the worker has not started yet")
+        return self._proxy
+
+    def _tell(self, message: object) -> None:
+        if self._channel is not None:
+            self._channel.tell(message)
+
+    def _handle(self, message: object, descriptors: Sequence[int]) -> Any:
+        return self._handlers[type(message)](message, descriptors)
+
+    def _start(self, start: Start, descriptors: Sequence[int]) -> Started:
+        self._number, self._count = start.worker, start.workers
+        proxy = ProxyService.from_settings(self._reactor, start.settings, make_pool=self._make_pool)
+        proxy.admission.sessions.number_as(start.worker, start.workers)
+        handed = proxy.plane.listening.handed
+        for place, descriptor in zip(start.places, descriptors, strict=True):
+            handed.offer_at(place, descriptor)
+        if start.settings.watchdog.threshold:
+            proxy.watch_loop(start.settings.watchdog.threshold)
+        try:
+            proxy.startService()
+        except CannotListenError as error:
+            raise SettingsError(cannot_listen(error)) from None
+        except CannotOpenLog as error:
+            raise SettingsError(str(error)) from None
+        handed.close()
+        self._proxy = proxy
+        self._settled(proxy)
+        return Started(proxy.admission.limit)
+
+    def _make_pool(
+        self, reactor: Any, settings: PoolSettings, *, names: Names, observer: Observer
+    ) -> Pool:
+        make = discoveries_on(reactor, Random(), names)
+        mine = partial(share_discovered, worker=self._number, workers=self._count)
+
+        def discovery(discover: Discover) -> SharedDiscovery:
+            return SharedDiscovery(make(discover), mine)
+
+        return Pool.from_settings(
+            reactor,
+            settings,
+            names=names,
+            observer=observer,
+            checks_for=self._verdicts.checks_for,
+            discovery_for=discovery,
+        )
+
+    # Reloads: prepared, then applied or discarded, as the supervisor decides for all workers.
+
+    def _prepare(self, prepare: Prepare, descriptors: Sequence[int]) -> Deferred[Prepared]:
+        self._new = prepare, descriptors
+        answer: Deferred[Prepared] = Deferred()
+
+        def agreed(changes: Changes) -> Deferred[None]:
+            self._prepared = Deferred()
+            answer.callback(Prepared(changes))
+            return self._prepared
+
+        def refused(failure: Any) -> None:
+            self._forget_new()
+            answer.errback(failure)
+
+        self._applied = reload = self._service.reload(prepare.settings, agreed)
+        reload.addErrback(lambda failure: failure if answer.called else refused(failure))
+        return answer
+
+    def _apply(self) -> Deferred[None]:
+        assert self._new is not None
+        assert self._prepared is not None
+        assert self._applied is not None
+        (prepare, descriptors), self._new = self._new, None
+        for place, descriptor in zip(prepare.places, descriptors, strict=True):
+            self._service.plane.listening.handed.offer_at(place, descriptor)
+        prepared, self._prepared = self._prepared, None
+        applied, self._applied = self._applied, None
+        prepared.callback(None)
+        return applied.addCallback(lambda _: None)
+
+    def _discard(self) -> None:
+        self._forget_new()
+        prepared, self._prepared = self._prepared, None
+        applied, self._applied = self._applied, None
+        if prepared is not None and applied is not None:
+            applied.addErrback(lambda failure: failure.trap(SettingsError) and None)
+            prepared.errback(SettingsError("another worker refuses the reload"))
+
+    def _forget_new(self) -> None:
+        new, self._new = self._new, None
+        if new is not None:
+            for descriptor in new[1]:
+                os.close(descriptor)
+
+    def _do(self, message: Do) -> Any:
+        if message.pool is None:
+            if message.method in METHODS:
+                return getattr(self._service, message.method)(*message.arguments)
+        elif message.method in POOL_METHODS:
+            pool = self._service.pools.get(message.pool)
+            if pool is None:
+                raise LookupError(f"there is no pool {message.pool}")
+            return getattr(pool, message.method)(*message.arguments)
+        raise SettingsError(f"workers cannot do {message.method}")
+
+    # The end.
+
+    def _drain(self, deadline: float | None) -> None:
+        self._discard()
+        self._ending = True
+        proxy = self._proxy
+        drained = succeed(None) if proxy is None else proxy.drain(deadline)
+        drained.addCallback(self._end)
+
+    def _end(self, _: object) -> None:
+        if self._channel is not None:
+            self._tell(Drained(None if self._proxy is None else self._proxy.status(0)))
+            self._channel.close()
+        else:
+            self._reactor.stop()
+
+    def _lost(self) -> None:
+        """The supervisor is gone, or this process has said that it ends."""
+        self._channel = self._events.channel = None
+        proxy = self._proxy
+        timeout = 0.0 if proxy is None else proxy.settings.timeouts.drain
+        if not self._ending:
+            self._drain(timeout)
+        elif proxy is None or proxy.has_drained:
+            self._reactor.stop()
+        else:
+            # The drain in progress may have no deadline.
+            self._reactor.callLater(timeout, proxy.abort)
