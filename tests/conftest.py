@@ -45,7 +45,6 @@ hypothesis.settings.load_profile("evproxy")
 
 pytest_plugins = [
     "tests.support.batches",
-    "tests.support.browser",
     "tests.support.real_servers",
     "tests.support.blocking_clients",
     "tests.support.certificates",

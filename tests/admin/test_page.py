@@ -22,6 +22,14 @@ LINK, SESSIONS = "#link", "#sessions-table tbody tr"
 
 
 @pytest.fixture(scope="module")
+def browser(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Browser]:
+    """The browser of a module of tests."""
+    browser = Browser(tmp_path_factory.mktemp("browser"))
+    yield browser
+    browser.close()
+
+
+@pytest.fixture(scope="module")
 def stage(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Scene]:
     """A proxy with three pools and servers in every state, and 500 sessions."""
     with scene(tmp_path_factory.mktemp("scene")) as made:

@@ -20,6 +20,8 @@ from pathlib import Path
 
 import pytest
 
+from evproxy.admin.page.files import TYPES
+
 ROOT = Path(__file__).resolve().parents[2]
 
 pytestmark = pytest.mark.skipif(
@@ -157,6 +159,7 @@ def test_wheel_contents(built: Path) -> None:
     with zipfile.ZipFile(wheel) as archive:
         names = set(archive.namelist())
     assert {"evproxy/py.typed", "twisted/plugins/evproxy_service.py"} <= names
+    assert {f"evproxy/admin/page/{name}" for name in TYPES} <= names
     tops = {name.split("/")[0] for name in names}
     assert {top for top in tops if not top.endswith(".dist-info")} == {"evproxy", "twisted"}
     assert not [name for name in names if name.endswith("/__init__.py") and "twisted" in name]
