@@ -9,8 +9,16 @@ from __future__ import annotations
 
 from collections import OrderedDict, deque
 from collections.abc import Callable
+from time import time
 
-from twisted.logger import ILogObserver, LogEvent, eventAsJSON, eventFromJSON, formatEvent
+from twisted.logger import (
+    ILogObserver,
+    LogEvent,
+    LogLevel,
+    eventAsJSON,
+    eventFromJSON,
+    formatEvent,
+)
 from zope.interface import implementer
 
 from evproxy.observe.log import RELOADS
@@ -62,11 +70,19 @@ class EventSender:
             text = self._waiting.popleft()
             self._size -= len(text)
             self.channel.tell(Event(text))
+        if self._dropped and not self._waiting and self.channel is not None:
+            dropped, self._dropped = self._dropped, 0
+            self.channel.tell(Event(eventAsJSON(_dropped_event(dropped))))
 
-    def dropped(self) -> int:
-        """How many events were dropped since the last call."""
-        dropped, self._dropped = self._dropped, 0
-        return dropped
+
+def _dropped_event(count: int) -> LogEvent:
+    return {
+        "log_time": time(),
+        "log_level": LogLevel.warn,
+        "log_namespace": "evproxy",
+        "log_format": "{count} log events of a worker were dropped: the supervisor was too slow",
+        "count": count,
+    }
 
 
 class EventLog:

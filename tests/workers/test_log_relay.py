@@ -2,10 +2,20 @@
 
 from __future__ import annotations
 
-from twisted.internet.task import Clock
-from twisted.logger import LogEvent, LogLevel, eventAsJSON, formatEvent
+from typing import Any, cast
 
-from evproxy.workers.log_relay import ALIKE, MOST_REMEMBERED, EventLog
+from twisted.internet.task import Clock
+from twisted.logger import LogEvent, LogLevel, eventAsJSON, eventFromJSON, formatEvent
+
+from evproxy.observe.log import RELOADS
+from evproxy.workers.log_relay import (
+    ALIKE,
+    MOST_REMEMBERED,
+    MOST_WAITING,
+    EventLog,
+    EventSender,
+)
+from evproxy.workers.messages import Event
 
 
 def said(text: str, namespace: str = "evproxy") -> str:
@@ -73,3 +83,39 @@ def test_bounded() -> None:
     assert log.texts()[-1] == "line 0"
     log.log.received(2, said(f"line {MOST_REMEMBERED}"))
     assert log.texts()[-1] == "line 0"
+
+
+class FullChannel:
+    """A channel that takes events only while it is not `full`."""
+
+    def __init__(self) -> None:
+        self.full = True
+        self.sent: list[str] = []
+
+    def tell(self, message: Event) -> None:
+        self.sent.append(formatEvent(eventFromJSON(message.json)))
+
+
+def test_slow_supervisor() -> None:
+    """Events wait, in order and up to a bound; the number of dropped ones is logged."""
+    sender, channel = EventSender(), FullChannel()
+    sender.channel = cast(Any, channel)
+    long = "x" * (MOST_WAITING // 4)
+    for number in range(6):
+        sender({"log_format": "{number} {long}", "number": number, "long": long})
+    assert channel.sent == []
+    channel.full = False
+    sender.send()
+    *events, last = channel.sent
+    assert [text.split()[0] for text in events] == [str(number) for number in range(len(events))]
+    assert last.startswith(f"{6 - len(events)} log events of a worker were dropped")
+    assert 0 < len(events) < 6
+
+
+def test_reloads_are_the_supervisors() -> None:
+    """What a worker says of a reload is not sent: the supervisor says it once."""
+    sender, channel = EventSender(), FullChannel()
+    sender.channel, channel.full = cast(Any, channel), False
+    sender({"log_namespace": RELOADS, "log_format": "reloaded"})
+    sender({"log_namespace": "evproxy", "log_format": "other"})
+    assert channel.sent == ["other"]
