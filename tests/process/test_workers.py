@@ -67,6 +67,7 @@ def test_one_worker(upstream: Upstream) -> None:
         assert children(proxy.pid) == []
 
 
+@pytest.mark.oldest_twisted
 def test_ends_in_order(upstream: Upstream) -> None:
     """SIGTERM drains all workers: sessions finish, no client comes in, and nothing is left."""
     with Supervised(ANY_PORT, upstream.option) as proxy:
@@ -136,6 +137,7 @@ def test_signals_of_a_terminal(upstream: Upstream) -> None:
         assert children(proxy.pid) == pids
 
 
+@pytest.mark.oldest_twisted
 def test_killed_worker(upstream: Upstream) -> None:
     """A worker that is killed loses its own sessions, and no others; another one replaces it."""
     with Supervised(ANY_PORT, upstream.option) as proxy:
@@ -203,6 +205,7 @@ def test_dies_again_and_again(upstream: Upstream) -> None:
         ]
 
 
+@pytest.mark.oldest_twisted
 def test_killed_supervisor(upstream: Upstream) -> None:
     """Without the supervisor, the workers accept nothing, drain, and end in time."""
     with Supervised(ANY_PORT, upstream.option, "--drain-timeout=2") as proxy:

@@ -83,6 +83,7 @@ def by_worker(clients: list[socket.socket], pids: list[int]) -> dict[int, list[s
     return found
 
 
+@pytest.mark.oldest_twisted
 def test_reload(configured: Configured, upstream: Upstream) -> None:
     """A reload applies to all workers, is reported once, and ends no session."""
     with Supervised(configured.option, workers=None) as proxy:
@@ -195,6 +196,7 @@ def test_reload_while_a_listener_cannot_be_bound(
         assert upstream.session(port)
 
 
+@pytest.mark.oldest_twisted
 def test_unix_listener(upstream: Upstream, tmp_path: Path) -> None:
     """Workers share a UNIX listener; its path goes at the end."""
     path = tmp_path / "socket"
@@ -228,6 +230,7 @@ run()
 """
 
 
+@pytest.mark.oldest_twisted
 def test_inherited_sockets(upstream: Upstream) -> None:
     """Workers share a socket from systemd; it goes on listening when they are gone."""
     with socket.create_server(("127.0.0.1", 0), backlog=128) as inherited:
@@ -319,6 +322,7 @@ class CheckedServer:
         self._thread.join()
 
 
+@pytest.mark.oldest_twisted
 def test_checks_are_done_once(tmp_path: Path, upstream: Upstream) -> None:
     """One process checks a server, and all workers know the result; one line reports it."""
     configured = Configured(tmp_path, upstream)
