@@ -156,6 +156,17 @@ async def test_servers_that_are_not_up_come_first(ground: Ground, admin: Admin) 
     assert look["pools"][0]["servers"] == {"up": 5, "down": 0, "ejected": 0, "draining": 1}
 
 
+async def test_looks_of_any_length_count(ground: Ground, admin: Admin) -> None:
+    """The answer ends after its events, also if one of them fills the buffer of the connection."""
+    pool = ground.services[0].pools["default"]
+    assert isinstance(pool, Pool)
+    for number in range(1, 500):
+        pool.add(f"127.0.0.1:{number}")
+    asking = Deferred.fromCoroutine(looks(admin, "limit=500"))
+    [look] = await asking.addTimeout(20, ground.reactor)
+    assert len(look["servers"]) == 500
+
+
 async def watching(admin: Admin) -> Peer:
     """A viewer that has the history."""
     viewer = admin.connect()

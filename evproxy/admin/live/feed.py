@@ -159,8 +159,7 @@ class Feed:
         for question, each in chosen.items():
             data = await self._snapshot.event(sample, common, each)
             for stream in self._watching(streams[question]):
-                stream.send("look", data)
-                stream.sent()
+                stream.look(data)
 
     def _watching(self, streams: list[EventStream]) -> Iterator[EventStream]:
         """Those of `streams` that are not over yet."""

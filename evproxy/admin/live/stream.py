@@ -51,18 +51,25 @@ class EventStream:
         request.registerProducer(self, True)
         request.write(b"retry: %d\n\n" % RETRY)
 
-    def send(self, event: str, data: bytes) -> None:
-        """Send `data`, one line, as an event; a viewer that has not taken the last one waits."""
+    def send(self, event: str, data: bytes) -> bool:
+        """
+        Send `data`, one line, as an event; a viewer that has not taken the last one waits.
+
+        :return: whether it was sent.
+        """
         since = self._paused_since
         if since is None:
+            # Twisted may call `pauseProducing` in here: the event is sent nevertheless.
             self._request.write(b"event: %b\ndata: %b\n\n" % (event.encode(), data))
-        elif self._seconds() - since > PATIENCE:
+            return True
+        if self._seconds() - since > PATIENCE:
             channel: Any = self._request.channel
             channel.transport.abortConnection()
+        return False
 
-    def sent(self) -> None:
-        """All events of this time are sent: the answer ends, if the viewer wants no more."""
-        if self._left and self._paused_since is None:
+    def look(self, data: bytes) -> None:
+        """Send a look; the answer ends with it, if the viewer wants no more."""
+        if self.send("look", data) and self._left:
             self._left -= 1
             if not self._left:
                 self.finish()
