@@ -75,6 +75,11 @@ class Window:
     errors: int
 
 
+def per_work(seen: Window, count: int) -> dict[str, float]:
+    """CPU time in microseconds for each of `count` requests or connections, and their rate."""
+    return {"cpu": seen.cpu / count * 1e6, "rate": count / seen.seconds}
+
+
 @frozen
 class Bench:
     """The place one run has: nothing of it outlives the run.

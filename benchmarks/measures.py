@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterator, Sequence
 from attrs import field, frozen
 
 from . import tls
-from .bench import Bench, Proxy
+from .bench import Bench, Proxy, per_work
 from .loads import idle_sessions, iperf3, wrk
 from .peers import Peer
 from .picking import POLICIES, SIZES, growth, key, picking
@@ -97,8 +97,7 @@ def _requests(connections: int) -> Measure:
         ):
             seen = bench.window(proxy, upstream, connections)
         return {
-            "cpu": seen.cpu / seen.requests * 1e6,
-            "rate": seen.requests / seen.seconds,
+            **per_work(seen, seen.requests),
             "p50": seen.p50 * 1e3,
             "p99": seen.p99 * 1e3,
             "errors": seen.errors,
@@ -124,8 +123,7 @@ def _connections(bench: Bench, peer: Peer) -> Values:
     ):
         seen = bench.window(proxy, upstream, 50, new_connection_each=True)
     return {
-        "cpu": seen.cpu / seen.connections * 1e6,
-        "rate": seen.connections / seen.seconds,
+        **per_work(seen, seen.connections),
         "errors": seen.errors,
     }
 

@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
-from .bench import Bench, Proxy
+from .bench import Bench, Proxy, per_work
 from .loads import idle_sessions
 from .network import LOOPBACK, wait_until
 from .parsers import LoadError
@@ -80,22 +80,14 @@ def requests(bench: Bench, peer: Peer) -> Values:
     """wrk on 50 connections."""
     with _running(bench, peer) as (upstream, proxy):
         seen = bench.window(proxy, upstream, 50, tls=True)
-    return {
-        "cpu": seen.cpu / seen.requests * 1e6,
-        "rate": seen.requests / seen.seconds,
-        "errors": seen.errors,
-    }
+    return {**per_work(seen, seen.requests), "errors": seen.errors}
 
 
 def resumed(bench: Bench, peer: Peer) -> Values:
     """wrk, 50 at a time: it resumes its sessions."""
     with _running(bench, peer) as (upstream, proxy):
         seen = bench.window(proxy, upstream, 50, new_connection_each=True, tls=True)
-    return {
-        "cpu": seen.cpu / seen.connections * 1e6,
-        "rate": seen.connections / seen.seconds,
-        "errors": seen.errors,
-    }
+    return {**per_work(seen, seen.connections), "errors": seen.errors}
 
 
 def full(bench: Bench, peer: Peer) -> Values:

@@ -18,7 +18,7 @@ from twisted.internet.ssl import CertificateOptions
 from twisted.protocols.tls import TLSMemoryBIOFactory
 
 from evproxy.engine.options import Options, set_options
-from evproxy.sockets.handed import HandedSockets, tcp_place
+from evproxy.sockets.handed import HandedSockets, Place, tcp_place
 from evproxy.sockets.inherited import InheritedTCPPort, inherited_port
 from evproxy.sockets.ports import Acceptor, TCPPort
 from evproxy.sockets.unix_path import AS_DESCRIBED, Permissions
@@ -124,7 +124,10 @@ class ListeningReactor:
         port = UNIXPort(
             self._plain, permissions, address, factory, queue, mode, self._reactor, wantPID
         )
-        port.take_over(self.handed.take((socket.AF_UNIX, UNIXAddress(address).name)))
+        return self._listen_unix(port, (socket.AF_UNIX, UNIXAddress(address).name), mode)
+
+    def _listen_unix(self, port: UNIXPort, place: Place, mode: int) -> IListeningPort:
+        port.take_over(self.handed.take(place))
         return self._listening(port)
 
     def _queue(self, backlog: int) -> int:

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.support.twistd import PATIENCE, Running
+from tests.support.twistd import PATIENCE, Running, wait_until
 
 BOUND = 100
 """The bound on all sessions."""
@@ -71,10 +71,7 @@ class Flood:
         thread = threading.Thread(target=self.run)
         thread.start()
         try:
-            deadline = time.monotonic() + PATIENCE
-            while self.connects < FLOOD:
-                assert time.monotonic() < deadline
-                time.sleep(0.01)
+            wait_until(lambda: self.connects >= FLOOD)
             yield
         finally:
             self._over.set()

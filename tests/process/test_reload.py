@@ -14,11 +14,11 @@ import pytest
 from twisted.logger import formatEvent
 
 from tests.support.blocking_clients import Upstream, page, rest
-from tests.support.configured import Configured
+from tests.support.configured import ConfigFile, configured_for
+from tests.support.pages import page_load
 from tests.support.peers import END
-from tests.support.programs import requires_program
 from tests.support.real_servers import free_port
-from tests.support.twistd import JSON_LOG, PATIENCE, TWISTD, Running, wait_until
+from tests.support.twistd import JSON_LOG, TWISTD, Running, wait_until
 
 pytestmark = pytest.mark.oldest_twisted
 
@@ -29,7 +29,7 @@ CLIENTS = 64
 """How many clients connect at a time."""
 
 
-def test_a_change(configured: Configured, upstream: Upstream) -> None:
+def test_a_change(configured: ConfigFile, upstream: Upstream) -> None:
     """The log says what has changed; sessions go on."""
     with Running("evproxy", configured.option) as proxy:
         port = proxy.port()
@@ -69,7 +69,7 @@ def become_a_fifo(path: Path) -> None:
     ],
 )
 def test_a_file_that_cannot_be_used(
-    configured: Configured, upstream: Upstream, break_it: Callable[[Path], object], problem: str
+    configured: ConfigFile, upstream: Upstream, break_it: Callable[[Path], object], problem: str
 ) -> None:
     """A wrong file changes nothing; once it is right, it can be read again."""
     with Running("evproxy", configured.option) as proxy:
@@ -96,7 +96,7 @@ def test_without_a_file() -> None:
         assert b"200 OK" in page(port)
 
 
-def test_while_it_stops(configured: Configured, upstream: Upstream) -> None:
+def test_while_it_stops(configured: ConfigFile, upstream: Upstream) -> None:
     """SIGHUP during a drain reloads nothing, and resets no session."""
     with Running("evproxy", configured.option) as proxy:
         port = proxy.port()
@@ -113,7 +113,7 @@ def test_while_it_stops(configured: Configured, upstream: Upstream) -> None:
         assert proxy.ended() == 0
 
 
-def test_a_daemon(configured: Configured, upstream: Upstream, tmp_path: Path) -> None:
+def test_a_daemon(configured: ConfigFile, upstream: Upstream, tmp_path: Path) -> None:
     """A daemon in another directory finds a file whose path was relative; "-" is refused there."""
     configured.write(log="off", listen=f"tcp:{free_port()}:interface=127.0.0.1")
     pid_file, log = tmp_path / "pid", tmp_path / "twistd.log"
@@ -147,7 +147,7 @@ Signals(reactor, proxy).install()
 """
 
 
-def test_a_tac_file(configured: Configured, upstream: Upstream, tmp_path: Path) -> None:
+def test_a_tac_file(configured: ConfigFile, upstream: Upstream, tmp_path: Path) -> None:
     """A ``.tac`` file that composes a service can reload, too."""
     tac = tmp_path / "proxy.tac"
     tac.write_text(TAC.format(path=str(configured.path)))
@@ -175,18 +175,12 @@ def test_reloads_under_load(
     """
     port = free_port()
     plain, other = (f"tcp:{port}:interface=127.0.0.1{end}" for end in ("", ":backlog=4000"))
-    configured = Configured(tmp_path, f"127.0.0.1:{pages}")
+    configured = configured_for(tmp_path, f"127.0.0.1:{pages}")
     configured.write(listen=plain, log="off")
     log = tmp_path / "access.log"
     with Running("evproxy", configured.option, patience=150) as proxy:
         proxy.says("evproxy .* listens on")
-        url = f"http://127.0.0.1:{port}/"
-        load = subprocess.Popen(
-            [requires_program("wrk"), "-t1", f"-c{CLIENTS}", "-d120", "-HConnection: close", url],
-            stdout=subprocess.PIPE,
-            text=True,
-        )
-        try:
+        with page_load(port, CLIENTS) as load:
             for number in range(1, RELOADS + 1):
                 if number % 2:
                     limits = "max_sessions_per_peer = 50000"
@@ -195,15 +189,9 @@ def test_reloads_under_load(
                     configured.write(listen=plain, pool="one", listener="", log="off")
                 proxy.signal(signal.SIGHUP)
                 proxy.says_again("^reloaded: [1-9]", number)
-        finally:
-            load.send_signal(signal.SIGINT)
-            outcome = load.communicate(timeout=PATIENCE)[0]
     said = [formatEvent(event) for event in proxy.events]
     assert not [line for line in said if re.search("not reloaded|cannot connect", line)]
-    assert "Socket errors" not in outcome
-    assert "Non-2xx" not in outcome
-    rate = re.search(r"Requests/sec:\s+([\d.]+)", outcome)
-    assert rate is not None
-    record_property("connections_per_second", float(rate[1]))
-    assert float(rate[1]) > 200
+    load.check()
+    record_property("connections_per_second", load.per_second)
+    assert load.per_second > 200
     assert log.read_text().count("\n") > RELOADS

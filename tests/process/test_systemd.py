@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 
 from tests.support.blocking_clients import Upstream, page, rest
-from tests.support.configured import Configured
+from tests.support.configured import ConfigFile
 from tests.support.peers import END
 from tests.support.programs import requires_program
 from tests.support.real_servers import free_port
@@ -48,7 +48,7 @@ def test_the_life_of_a_service(manager: Manager, upstream: Upstream) -> None:
         assert proxy.ended() == 0
 
 
-def test_a_reload(manager: Manager, configured: Configured) -> None:
+def test_a_reload(manager: Manager, configured: ConfigFile) -> None:
     """``Type=notify-reload``: a reload begins with the time, and ends with ``READY=1``."""
     with Running("evproxy", configured.option) as proxy:
         manager.ready()
@@ -136,7 +136,7 @@ def deaf(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[socket.soc
         yield sock
 
 
-def serves_reloads_and_stops(proxy: Running, configured: Configured, upstream: Upstream) -> None:
+def serves_reloads_and_stops(proxy: Running, configured: ConfigFile, upstream: Upstream) -> None:
     """Whatever becomes of the messages, evproxy works."""
     assert upstream.session(proxy.port())
     configured.write(timeout="1.0")
@@ -147,7 +147,7 @@ def serves_reloads_and_stops(proxy: Running, configured: Configured, upstream: U
 
 
 def test_nobody_reads(
-    deaf: socket.socket, configured: Configured, upstream: Upstream, monkeypatch: pytest.MonkeyPatch
+    deaf: socket.socket, configured: ConfigFile, upstream: Upstream, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A full queue delays the messages, and nothing else."""
     monkeypatch.setenv("WATCHDOG_USEC", "2000")
@@ -159,7 +159,7 @@ def test_nobody_reads(
 
 
 def test_a_queue_that_stays_full(
-    deaf: socket.socket, configured: Configured, upstream: Upstream
+    deaf: socket.socket, configured: ConfigFile, upstream: Upstream
 ) -> None:
     """Without any room, evproxy works and ends."""
     with Running("evproxy", configured.option) as proxy:
@@ -167,7 +167,7 @@ def test_a_queue_that_stays_full(
 
 
 def test_nobody_is_there(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, configured: Configured, upstream: Upstream
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, configured: ConfigFile, upstream: Upstream
 ) -> None:
     """A dead socket is one line in the log."""
     monkeypatch.setenv("NOTIFY_SOCKET", str(tmp_path / "none"))
@@ -286,7 +286,7 @@ def test_a_stored_socket_that_nobody_wants(
 
 
 def test_a_reload_changes_the_store(
-    manager: Manager, configured: Configured, upstream: Upstream
+    manager: Manager, configured: ConfigFile, upstream: Upstream
 ) -> None:
     """A listener that comes or goes changes what is stored; other reloads do not."""
     old, new = free_port(), free_port()

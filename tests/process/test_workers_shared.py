@@ -16,7 +16,7 @@ import pytest
 from twisted.logger import formatEvent
 
 from tests.support.blocking_clients import Upstream, rest
-from tests.support.files import replace
+from tests.support.configured import ConfigFile
 from tests.support.peers import RESET
 from tests.support.supervised import Supervised, all_end, connected, owners
 from tests.support.twistd import PATIENCE, session_event, wait_until
@@ -47,32 +47,20 @@ path = "{log}"
 """
 
 
-class Configured:
-    """A configuration file for two workers, and what is in it."""
-
-    def __init__(self, directory: Path, upstream: Upstream) -> None:
-        self.path = directory / "evproxy.toml"
-        self.option = f"--config={self.path}"
-        self._values = {
-            "top": "",
-            "listen": ANY_PORT,
-            "listener": "",
-            "more": "",
-            "server": upstream.option.removeprefix("--upstream="),
-            "pool": "",
-            "log": "-",
-        }
-        self.write()
-
-    def write(self, **values: str) -> None:
-        """Replace the file by one with these values."""
-        self._values.update(values)
-        replace(self.path, CONFIG.format(**self._values))
-
-
 @pytest.fixture
-def configured(tmp_path: Path, upstream: Upstream) -> Configured:
-    return Configured(tmp_path, upstream)
+def configured(tmp_path: Path, upstream: Upstream) -> ConfigFile:
+    """A configuration file for two workers."""
+    return ConfigFile(
+        tmp_path,
+        CONFIG,
+        top="",
+        listen=ANY_PORT,
+        listener="",
+        more="",
+        server=upstream.option.removeprefix("--upstream="),
+        pool="",
+        log="-",
+    )
 
 
 def by_worker(clients: list[socket.socket], pids: list[int]) -> dict[int, list[socket.socket]]:
@@ -84,7 +72,7 @@ def by_worker(clients: list[socket.socket], pids: list[int]) -> dict[int, list[s
 
 
 @pytest.mark.oldest_twisted
-def test_reload(configured: Configured, upstream: Upstream) -> None:
+def test_reload(configured: ConfigFile, upstream: Upstream) -> None:
     """A reload applies to all workers, is reported once, and ends no session."""
     with Supervised(configured.option, workers=None) as proxy:
         port, pids = proxy.serves(), proxy.workers()
@@ -121,7 +109,7 @@ def test_reload(configured: Configured, upstream: Upstream) -> None:
     ],
 )
 def test_refused_reload(
-    configured: Configured, upstream: Upstream, change: dict[str, str], problem: str
+    configured: ConfigFile, upstream: Upstream, change: dict[str, str], problem: str
 ) -> None:
     """A file that cannot be used changes no worker."""
     with Supervised(configured.option, workers=None) as proxy:
@@ -135,7 +123,7 @@ def test_refused_reload(
         assert all(by_worker([client for client, _ in pairs], pids).values())
 
 
-def test_reload_of_listeners(configured: Configured, upstream: Upstream, tmp_path: Path) -> None:
+def test_reload_of_listeners(configured: ConfigFile, upstream: Upstream, tmp_path: Path) -> None:
     """A listener comes and goes in all workers, while the other one keeps its clients."""
     path = tmp_path / "socket"
     with Supervised(configured.option, workers=None) as proxy:
@@ -176,7 +164,7 @@ def test_reload_of_listeners(configured: Configured, upstream: Upstream, tmp_pat
 
 
 def test_reload_while_a_listener_cannot_be_bound(
-    configured: Configured, upstream: Upstream
+    configured: ConfigFile, upstream: Upstream
 ) -> None:
     """If a new listener cannot be bound, no worker has changed, and no socket is left."""
     with (
@@ -278,7 +266,7 @@ def test_bound_on_all_sessions(upstream: Upstream) -> None:
             assert not upstream.is_tried(0.3)
 
 
-def test_bound_of_a_listener(configured: Configured, upstream: Upstream) -> None:
+def test_bound_of_a_listener(configured: ConfigFile, upstream: Upstream) -> None:
     """The workers share the bound of a listener; clients beyond are reset."""
     configured.write(listener="max_sessions = 5")
     with Supervised(configured.option, workers=None) as proxy:
@@ -323,9 +311,8 @@ class CheckedServer:
 
 
 @pytest.mark.oldest_twisted
-def test_checks_are_done_once(tmp_path: Path, upstream: Upstream) -> None:
+def test_checks_are_done_once(configured: ConfigFile, upstream: Upstream) -> None:
     """One process checks a server, and all workers know the result; one line reports it."""
-    configured = Configured(tmp_path, upstream)
     server = CheckedServer()
     interval = 0.25
     configured.write(
@@ -354,7 +341,7 @@ def test_checks_are_done_once(tmp_path: Path, upstream: Upstream) -> None:
 
 
 def test_whole_lines_in_the_access_log(
-    configured: Configured, upstream: Upstream, tmp_path: Path
+    configured: ConfigFile, upstream: Upstream, tmp_path: Path
 ) -> None:
     """The lines of all workers are whole, and none is missing, before and after a rotation."""
     log, old = tmp_path / "access.log", tmp_path / "access.log.1"

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from twisted.internet.defer import Deferred
 
-from evproxy.model import Ending
+from evproxy.model import Ending, SessionRecord
 from evproxy.settings import PoolTLS
 from tests.session.test_proxy_header_peers import haproxy
 from tests.support.peers import END, Peer, connect
@@ -94,6 +94,15 @@ async def named(proxied: Proxied) -> tuple[str, str]:
     answer = await said(proxied.reactor, *command)
     name, _, local = answer.rpartition("\n")
     return name.strip(), f"127.0.0.1:{local}"
+
+
+async def relayed(proxied: Proxied) -> SessionRecord:
+    """The record of the session that moved bytes; the other is that of the visit at the start."""
+    await proxied.observed.until(
+        lambda: any(each.bytes_to_upstream for each in proxied.observed.records)
+    )
+    [record] = [each for each in proxied.observed.records if each.bytes_to_upstream]
+    return record
 
 
 @plain
@@ -193,8 +202,7 @@ async def test_hitch_sends(
         more=f"{key} = on",
     )
     client = await question_through(proxied, certificates, port)
-    await proxied.observed.until(lambda: any(r.bytes_to_upstream for r in proxied.observed.records))
-    [record] = [each for each in proxied.observed.records if each.bytes_to_upstream]
+    record = await relayed(proxied)
     assert record.peer == f"127.0.0.1:{client.socket.getsockname()[1]}"
 
 
@@ -210,8 +218,7 @@ async def test_stunnel_sends(
         proxied, real_servers, STUNNEL, "stunnel", to=proxied.address[1], more=more
     )
     client = await question_through(proxied, certificates, port)
-    await proxied.observed.until(lambda: any(r.bytes_to_upstream for r in proxied.observed.records))
-    [record] = [each for each in proxied.observed.records if each.bytes_to_upstream]
+    record = await relayed(proxied)
     assert record.peer == f"127.0.0.1:{client.socket.getsockname()[1]}"
 
 
@@ -238,8 +245,7 @@ async def test_stunnel_as_a_client(
     server.close()
     assert await client.rest() == (b"", END)
     client.close()
-    await proxied.observed.until(lambda: any(r.bytes_to_upstream for r in proxied.observed.records))
-    [record] = [each for each in proxied.observed.records if each.bytes_to_upstream]
+    record = await relayed(proxied)
     assert record.reason.how in (Ending.FINISHED, Ending.RESET)
 
 

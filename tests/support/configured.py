@@ -28,29 +28,41 @@ path = "{log}"
 """
 
 
-class Configured:
-    """A configuration file, and what is in it."""
+class ConfigFile:
+    """
+    A configuration file, and what is in it.
 
-    def __init__(self, directory: Path, server: str) -> None:
+    :param template: its text, with a field for each of `values`.
+    """
+
+    def __init__(self, directory: Path, template: str, **values: str) -> None:
         self.path = directory / "evproxy.toml"
         self.option = f"--config={self.path}"
-        self._values = {
-            "listen": "tcp:0:interface=127.0.0.1",
-            "pool": "one",
-            "listener": "",
-            "server": server,
-            "other": server.replace("127.0.0.1", "127.0.0.2"),
-            "timeout": "5.0",
-            "log": "-",
-        }
+        self._template = template
+        self._values = values
         self.write()
 
     def write(self, **values: str) -> None:
         """Replace the file by one with these values."""
         self._values.update(values)
-        replace(self.path, CONFIG.format(**self._values))
+        replace(self.path, self._template.format(**self._values))
+
+
+def configured_for(directory: Path, server: str) -> ConfigFile:
+    """A file whose two pools lead to `server`, ``HOST:PORT``."""
+    return ConfigFile(
+        directory,
+        CONFIG,
+        listen="tcp:0:interface=127.0.0.1",
+        pool="one",
+        listener="",
+        server=server,
+        other=server.replace("127.0.0.1", "127.0.0.2"),
+        timeout="5.0",
+        log="-",
+    )
 
 
 @pytest.fixture
-def configured(tmp_path: Path, upstream: Upstream) -> Configured:
-    return Configured(tmp_path, upstream.option.removeprefix("--upstream="))
+def configured(tmp_path: Path, upstream: Upstream) -> ConfigFile:
+    return configured_for(tmp_path, upstream.option.removeprefix("--upstream="))
