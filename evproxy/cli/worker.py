@@ -45,7 +45,7 @@ def main(reactor_name: str, descriptor: str) -> None:
     from evproxy.workers.log_relay import EventSender
     from evproxy.workers.worker import Worker
 
-    events = EventSender()
+    events = EventSender(reactor)
     globalLogBeginner.beginLoggingTo([events], redirectStandardIO=False)
     raise_open_file_limit()
     adopt: Any = reactor

@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections import OrderedDict, deque
 from collections.abc import Callable
 from time import time
+from typing import Any
 
 from twisted.logger import (
     ILogObserver,
@@ -19,6 +20,7 @@ from twisted.logger import (
     eventFromJSON,
     formatEvent,
 )
+from twisted.python.threadable import isInIOThread
 from zope.interface import implementer
 
 from evproxy.observe.log import RELOADS
@@ -43,10 +45,15 @@ class EventSender:
     """
     A log observer that sends events to the supervisor.
 
-    :param channel: where to.
+    Any thread may log, for example that of the watchdog; the channel belongs to the reactor's.
+
+    :param reactor: calls from the other threads.
+
+    `channel`: where to; ``None``: nowhere yet, or no more.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, reactor: Any) -> None:
+        self._reactor = reactor
         self.channel: Channel | None = None
         self._waiting: deque[str] = deque()
         self._size = 0
@@ -57,6 +64,12 @@ class EventSender:
         if event.get("log_namespace") == RELOADS:
             return
         text = eventAsJSON(event)
+        if isInIOThread():
+            self._take(text)
+        else:
+            self._reactor.callFromThread(self._take, text)
+
+    def _take(self, text: str) -> None:
         if self._size + len(text) > MOST_WAITING:
             self._dropped += 1
             return

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import threading
 from typing import Any, cast
 
-from twisted.internet.task import Clock
+from twisted.internet.task import Clock, deferLater
+from twisted.internet.threads import deferToThread
 from twisted.logger import LogEvent, LogLevel, eventAsJSON, eventFromJSON, formatEvent
 
 from evproxy.observe.log import RELOADS
@@ -91,14 +93,16 @@ class FullChannel:
     def __init__(self) -> None:
         self.full = True
         self.sent: list[str] = []
+        self.threads: list[threading.Thread] = []
 
     def tell(self, message: Event) -> None:
+        self.threads.append(threading.current_thread())
         self.sent.append(formatEvent(eventFromJSON(message.json)))
 
 
-def test_slow_supervisor() -> None:
+async def test_slow_supervisor(reactor: Any) -> None:
     """Events wait, in order and up to a bound; the number of dropped ones is logged."""
-    sender, channel = EventSender(), FullChannel()
+    sender, channel = EventSender(reactor), FullChannel()
     sender.channel = cast(Any, channel)
     long = "x" * (MOST_WAITING // 4)
     for number in range(6):
@@ -112,9 +116,19 @@ def test_slow_supervisor() -> None:
     assert 0 < len(events) < 6
 
 
-def test_reloads_are_the_supervisors() -> None:
+async def test_another_thread(reactor: Any) -> None:
+    """What another thread logs, for example the watchdog's, is sent in the reactor's thread."""
+    sender, channel = EventSender(reactor), FullChannel()
+    sender.channel, channel.full = cast(Any, channel), False
+    await deferToThread(sender, {"log_format": "from a thread"})
+    await deferLater(reactor, 0)
+    assert channel.sent == ["from a thread"]
+    assert channel.threads == [threading.current_thread()]
+
+
+async def test_reloads_are_the_supervisors(reactor: Any) -> None:
     """What a worker says of a reload is not sent: the supervisor says it once."""
-    sender, channel = EventSender(), FullChannel()
+    sender, channel = EventSender(reactor), FullChannel()
     sender.channel, channel.full = cast(Any, channel), False
     sender({"log_namespace": RELOADS, "log_format": "reloaded"})
     sender({"log_namespace": "evproxy", "log_format": "other"})
