@@ -121,6 +121,36 @@ async def test_one_report_for_a_place(reactor: Any, watchdog: Watchdog, heard: H
     assert 0.1 <= place.longest < place.seconds
 
 
+def short() -> None:
+    """Make one of many short calls."""
+    until = time.perf_counter() + 2e-5
+    while time.perf_counter() < until:
+        pass
+
+
+async def test_many_calls_and_a_long_one(reactor: Any, watchdog: Watchdog, heard: Heard) -> None:
+    """If a long call follows many in one turn, the end of both is reported as their end."""
+    both = {LoopTrouble.CALLS, LoopTrouble.CALLBACK}
+
+    def reported(over: bool) -> bool:
+        return {each.trouble for each in heard.all if each.over == over} >= both
+
+    # A turn in which a busy machine starves the process may be reported only when it is over.
+    for _ in range(20):
+        for _ in range(10_000):
+            reactor.callLater(0, short)
+        reactor.callLater(0, hold, 0.2)
+        await turns(reactor, 2 * THRESHOLD)
+        if reported(over=False):
+            break
+    assert reported(over=False)
+    for _ in range(20):
+        if reported(over=True):
+            break
+        await turns(reactor, THRESHOLD)
+    assert reported(over=True)
+
+
 async def test_a_wait_for_events_is_no_hold(reactor: Any, watchdog: Watchdog, heard: Heard) -> None:
     """A loop that waits for longer than the threshold is not held, and the wait is no turn."""
     await turns(reactor, 0.01)

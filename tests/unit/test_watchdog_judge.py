@@ -95,9 +95,13 @@ def test_a_call_that_ends_between_two_samples() -> None:
 
 def test_many_short_calls() -> None:
     """A turn whose samples all have other calls has many calls, and no call is blamed."""
-    [report] = judged(samples_of(trace=lambda number: call(f"short{number % 2}"), count=12))
-    assert report.trouble is LoopTrouble.CALLS
-    assert report.detail == "short0, short1"
+    samples = samples_of(trace=lambda number: call(f"short{number % 2}"), count=12)
+    [begun, over] = judged(samples)
+    assert {each.trouble for each in (begun, over)} == {LoopTrouble.CALLS}
+    assert (begun.detail, over.detail) == ("short0, short1", "short0, short1")
+    assert (begun.over, over.over) == (False, True)
+    assert begun.seconds == pytest.approx(0.1, abs=0.002)
+    assert over.seconds == pytest.approx(0.301)
 
 
 def test_a_long_call_after_short_ones() -> None:
@@ -108,6 +112,18 @@ def test_a_long_call_after_short_ones() -> None:
     assert begun.place == "slow"
     assert begun.seconds == pytest.approx(0.1, abs=0.002)
     assert over.seconds == pytest.approx(0.501 - 0.075)
+
+
+def test_a_long_call_within_many() -> None:
+    """A turn of many calls, and a long call at its end, are both over at the end of the turn."""
+    slow = call("slow")
+    reports = judged(samples_of(trace=lambda n: slow if n > 6 else call("short"), count=20))
+    assert [(each.trouble, each.over) for each in reports] == [
+        (LoopTrouble.CALLS, False),
+        (LoopTrouble.CALLBACK, False),
+        (LoopTrouble.CALLBACK, True),
+        (LoopTrouble.CALLS, True),
+    ]
 
 
 def test_a_collection_is_no_fault_of_the_call() -> None:

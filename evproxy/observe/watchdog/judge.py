@@ -240,11 +240,12 @@ class Judge:
         """Return what the turn that is over is reported for."""
         began, took = sample.last_long
         end = turn.began + took if began == turn.began else sample.now
-        if turn.reported is not None:
-            return _released(turn, end)
         taken = end - turn.began - turn.excused_before - turn.excused
-        if turn.crowded or taken < self.threshold or turn.samples < 2:
-            return []
+        found = _released(turn, end)
+        if turn.crowded:
+            found.append(_many_calls(turn, taken, True))
+        if found or taken < self.threshold or turn.samples < 2:
+            return found
         if turn.calls > 1:
             return [_many_calls(turn, taken, True)]
         verdict = _call(turn.trace, taken, Doing.UNKNOWN)

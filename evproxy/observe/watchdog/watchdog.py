@@ -64,7 +64,7 @@ class Watchdog(Service):
         self._engines: list[TimedEngine] = []
         self._waits: list[Wait] = []
         self._sampler: Sampler | None = None
-        self._lasting: Verdict | None = None
+        self._lasting: dict[tuple[object, ...], Verdict] = {}
 
     @property
     def last_turn(self) -> float:
@@ -100,6 +100,7 @@ class Watchdog(Service):
         if not self.running or self._sampler is not None:
             return
         judge = Judge(self.threshold)
+        self._lasting = {}
         sampler = Sampler(self._reactor, self.turns, self._collections, judge, self._found)
         try:
             sampler.start()
@@ -134,11 +135,12 @@ class Watchdog(Service):
     def _found(self, verdict: Verdict) -> None:
         """Report `verdict`, if its place is new; called in the sampler's thread."""
         key, report = verdict.key, verdict.report
-        lasting, self._lasting = self._lasting, None
-        if lasting is not None and lasting.key == key and report.over:
-            if self._places.lasted(key, report.seconds - lasting.report.seconds, report):
+        begun = self._lasting.pop(key, None)
+        if begun is not None and report.over:
+            if self._places.lasted(key, report.seconds - begun.report.seconds, report):
                 self._hub.loop_released(report)
             return
         if self._places.found(key, report, monotonic()):
             self._hub.loop_held(report)
-        self._lasting = lasting if report.over else verdict
+        if not report.over:
+            self._lasting[key] = verdict
