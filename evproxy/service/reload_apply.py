@@ -44,7 +44,8 @@ class Application:
 
         :param listening: whether new listeners have to be bound.
         :param running: whether the files of listeners are watched.
-        :raises ConfigErrors: if a listener cannot be bound; then nothing has changed.
+        :raises SettingsError: if a listener cannot be bound, or a server that has joined meanwhile
+            cannot be connected to as the plan says; then nothing has changed.
         """
         plan, composition = self._plan, self._composition
         for pool in plan.added:
@@ -52,6 +53,8 @@ class Application:
         parts: list[ListenerParts] = []
         listeners: list[Listener] = []
         try:
+            for pool, prepared in plan.reloaded:
+                pool.complete(prepared)
             for planned in plan.listeners:
                 parts.append(self._parts(planned))
                 listeners.append(self._listener(planned, parts[-1]))

@@ -7,7 +7,7 @@ decide the state of a server, and each change of the state is announced.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from random import Random
 
 from attrs import evolve
@@ -31,6 +31,8 @@ _REMEMBERED = 1024
 class Members:
     """
     The servers of one pool.  Iterating yields the servers that are in the pool now.
+
+    `found` are the servers of the last discovery, by their names.
 
     :param reactor: the time and the timers.
     :param make: makes the `PoolServer` of a server that was not in the pool before.
@@ -57,6 +59,7 @@ class Members:
         self._on_change = changed
         self._servers: dict[str, PoolServer] = {}
         self._gone: dict[str, PoolServer] = {}
+        self.found: dict[str, UpstreamServer] = {}
         self._checks_for = checks_for
         self._checks: ServerChecks | None = None
         self._checking = False
@@ -71,16 +74,11 @@ class Members:
     ) -> None:
         """
         Prepare active checks; `begin_checks` starts them.  The arguments are as in `Checks`.
-
-        If checks are running, the new ones begin at once.
         """
-        checking = self._checking
         self.end_checks()
         self._checks = self._checks_for(
             self._reactor, probe, timing, random, self._checked, prevented
         )
-        if checking:
-            self.begin_checks()
 
     def eject(self, settings: Ejection | None) -> None:
         """Eject servers as `settings` say from now on; ``None``: none, and readmit all."""
@@ -113,9 +111,22 @@ class Members:
     def __len__(self) -> int:
         return len(self._servers)
 
+    def now(self) -> list[PoolServer]:
+        """The servers of the pool.  May be called in a thread."""
+        return list(self._servers.values())
+
     def known(self) -> list[PoolServer]:
-        """The servers of the pool, and those that have left and may come back."""
-        return [*self, *self._gone.values()]
+        """
+        The servers of the pool, and those that have left and may come back.
+
+        May be called in a thread.
+        """
+        return [*self.now(), *list(self._gone.values())]
+
+    def forget(self, servers: Iterable[PoolServer]) -> None:
+        """Do not know those of `servers` that have left any more: they come back as new ones."""
+        for server in servers:
+            self._gone.pop(server.name, None)
 
     def leaving(self) -> list[PoolServer]:
         """The servers that have left the pool, but still have sessions."""
@@ -175,9 +186,17 @@ class Members:
     def respecify(self, spec: UpstreamServer, discovered: bool, why: str) -> None:
         """The server of the pool that `spec` names is as `spec` says from now on."""
         server = self._servers[spec.name]
+        before = server.spec
         server.given = spec
         server.discovered = discovered
         server.respecify(spec)
+        if (
+            self._checks is not None
+            and self._checking
+            and before.send_proxy_protocol != spec.send_proxy_protocol
+        ):
+            # Another process that checks the server has the value of before.
+            self._checks.add(server, self._checks.fast_interval)
         self.changed(server, why)
 
     def leave(self, name: str, why: str) -> None:
@@ -232,6 +251,7 @@ class Members:
             wanted[spec.name] = spec
         if servers and not wanted:
             return False
+        self.found = wanted
         # `join` takes the new servers from `_gone`: all are made before the first one joins.
         self._gone.update(made)
         for name, spec in wanted.items():

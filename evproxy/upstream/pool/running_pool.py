@@ -90,9 +90,10 @@ class RunningPool:
             settings.all_down == "try",
             self._announcements.exhausted,
         )
-        queue = Queue(reactor, settings.queue_timeout, settings.queue_size)
-        self._line = queue
-        self._queue = QueueNotifier(reactor, queue, self._selection, self._announcements.overflowed)
+        self._queue = Queue(reactor, settings.queue_timeout, settings.queue_size)
+        self._notifier = QueueNotifier(
+            reactor, self._queue, self._selection, self._announcements.overflowed
+        )
         self._resetter = Resetter(reactor) if settings.on_down == "reset" else None
         if parts.probe is not None:
             self._members.check(
@@ -107,9 +108,8 @@ class RunningPool:
         for server in settings.upstreams:
             parts.check_endpoint(server)
             self._members.add_first(server)
-        self._selection.refresh()
         # Nothing runs yet, so the balancer may do all its work at once.
-        self._selection.complete()
+        self._selection.fill()
 
     def hear_if_nobody_does(self, observer: Observer) -> None:
         """Notify `observer` of changes from now on, unless the pool has an observer already."""
@@ -135,7 +135,7 @@ class RunningPool:
             selection.refresh()
         if not selection.usable and not selection.exhausted_announced:
             selection.announce_exhausted()
-        if self._queue.due is not None and self._queue.has_precedence():
+        if self._notifier.due is not None and self._notifier.has_precedence():
             return iter(())
         return selection.walk(info)
 
@@ -157,7 +157,7 @@ class RunningPool:
         """
         if self._stopped:
             raise NoServerAvailable(f"pool {self.name} has stopped")
-        return self._queue.join(info, ready, gave_up, tried)
+        return self._notifier.join(info, ready, gave_up, tried)
 
     def claim(self, server: Server, session: PoolSession) -> None:
         """`session` takes a slot of `server` and starts to connect."""
@@ -264,7 +264,7 @@ class RunningPool:
         self._selection.stop()
         if self._resetter is not None:
             self._resetter.stop()
-        self._queue.stop(f"pool {self.name} has stopped")
+        self._notifier.stop(f"pool {self.name} has stopped")
         self._announcements.stop()
         if self._parts.own_names is not None:
             self._parts.own_names.stop()
@@ -278,7 +278,7 @@ class RunningPool:
     @property
     def load(self) -> int:
         """How many sessions hold a slot of a server, or wait in the queue."""
-        return self._taken + self._queue.still_waiting
+        return self._taken + self._notifier.still_waiting
 
     @property
     def servers(self) -> tuple[ServerStatus, ...]:
@@ -303,7 +303,7 @@ class RunningPool:
     @property
     def waiting(self) -> int:
         """How many sessions are in the queue."""
-        return self._queue.waiting
+        return self._notifier.waiting
 
     def status(self) -> PoolStatus:
         """A snapshot of the pool."""
@@ -388,7 +388,7 @@ class RunningPool:
     def _changed(self, server: PoolServer) -> None:
         self._selection.stale = True
         if not self._stopped:
-            self._queue.notify_soon()
+            self._notifier.notify_soon()
         if self._resetter is not None:
             self._resetter.changed(server)
 
@@ -418,6 +418,6 @@ class RunningPool:
         finally:
             # If the server was not full before, the queue could already use its slots.
             if was_full:
-                self._queue.freed(server)
+                self._notifier.freed(server)
             if server.leaving and not server.sessions:
                 self._members.removed(server, "its last session has ended")

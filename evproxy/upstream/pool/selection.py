@@ -81,6 +81,22 @@ class Selection:
 
     def refresh(self) -> None:
         """Compute the tiers, and update the balancers."""
+        self._compute()
+        if self._incremental is not None and self._advance_timer is None:
+            self._advance_timer = self._reactor.callLater(0, self._advance)
+
+    def fill(self) -> None:
+        """
+        Do a first `refresh`, with all work of the balancer's `advance`, at once.
+
+        Uses no timer: a pool may be made in a thread.
+        """
+        self._compute()
+        if self._incremental is not None:
+            while self._incremental.advance():
+                pass
+
+    def _compute(self) -> None:
         self.stale = False
         now = self._reactor.seconds()
         available: list[PoolServer] = []
@@ -120,17 +136,6 @@ class Selection:
             except Exception:
                 # `_verified` still checks each server that the balancer yields.
                 _log.failure("The balancer raised an exception in update()")
-        if self._incremental is not None and self._advance_timer is None:
-            self._advance_timer = self._reactor.callLater(0, self._advance)
-
-    def complete(self) -> None:
-        """Do all remaining work of the balancer's `advance` at once."""
-        if self._incremental is not None:
-            while self._incremental.advance():
-                pass
-        if self._advance_timer is not None:
-            self._advance_timer.cancel()
-            self._advance_timer = None
 
     def walk(self, info: ConnectionInfo) -> Iterator[PoolServer]:
         """
