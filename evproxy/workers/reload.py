@@ -16,11 +16,12 @@ from evproxy.config.changes import Change, Changes, changes, needs_restart
 from evproxy.config.document import ConfigErrors
 from evproxy.config.sharing import share, sharing_problems
 from evproxy.engine.threads import NoThread, Threads
-from evproxy.errors import SettingsError
+from evproxy.errors import EvproxyError, SettingsError
 from evproxy.hub import Hub
 from evproxy.service.listener import cannot_listen
 from evproxy.service.reload import READ_TIMEOUT
 from evproxy.settings import Settings
+from evproxy.workers.channel import WorkerFailed
 from evproxy.workers.messages import Apply, Discard, Prepare
 from evproxy.workers.process import WorkerProcess
 from evproxy.workers.reserved import ReservedSockets, SocketPlan
@@ -94,8 +95,6 @@ class SharedReloads:
         supervised = self._supervised
         hub = supervised.hub
         hub.reload_began()
-        for slot in supervised.slots:
-            slot.hold(True)
         try:
             made = await self._attempt(read)
         except SettingsError as error:
@@ -118,6 +117,9 @@ class SharedReloads:
         ]
         if problems:
             raise ConfigErrors(problems)
+        # Not before: a worker that dies while files are read is replaced meanwhile.
+        for slot in supervised.slots:
+            slot.hold(True)
         await self._settled()
         self._refuse_at_the_end()
         try:
@@ -138,6 +140,8 @@ class SharedReloads:
         await self._apply(processes)
         supervised.settings = settings
         supervised.sockets.apply(plan)
+        if supervised.stops:
+            supervised.sockets.close()
         return _all_changes(changes(before, settings), prepared)
 
     async def _read(self, read: Callable[[], Settings]) -> Settings:
@@ -149,6 +153,11 @@ class SharedReloads:
             raise SettingsError(f"the files could not be read within {READ_TIMEOUT:g} s") from None
         except NoThread as error:
             raise SettingsError(str(error)) from None
+        except EvproxyError:
+            raise
+        except Exception as error:
+            # `read` may be a user's own function.
+            raise SettingsError(f"{type(error).__name__}: {error}") from error
 
     def _refuse_at_the_end(self) -> None:
         if self._supervised.stops:
@@ -189,6 +198,8 @@ class SharedReloads:
         for succeeded, outcome in outcomes:
             if succeeded:
                 made.append(outcome.changes)
+            elif outcome.check(WorkerFailed):
+                raise SettingsError(outcome.getErrorMessage())
             elif not outcome.check(ConnectionLost):
                 outcome.raiseException()
         if not made:
