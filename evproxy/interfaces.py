@@ -65,7 +65,6 @@ class Dialer(Protocol):
         """
 
 
-@runtime_checkable
 class HeaderDialer(Dialer, Protocol):
     """A dialer that can send bytes before a handshake of its own: a PROXY header."""
 
@@ -107,7 +106,6 @@ class Waiter(Protocol):
         """Give up the place; neither callback is called any more."""
 
 
-@runtime_checkable
 class CountingWaiter(Protocol):
     """A `Waiter` that also says how long the queue was."""
 
@@ -241,7 +239,6 @@ class Router(Protocol):
         """
 
 
-@runtime_checkable
 class CountingPool(Protocol):
     """A `Pool` that also counts its sessions, for observers with `wants_counts`."""
 
