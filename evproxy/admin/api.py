@@ -85,10 +85,10 @@ class Api(Resource):
             read_body(
                 operation.body,
                 content.read(),
-                request.getHeader("content-type") or "",
+                _last(request, b"content-type"),
                 Surroundings(endpoint_fault=self._endpoint_fault),
             ),
-            request.getHeader("accept") or "",
+            _last(request, b"accept"),
         )
         if operation.changes:
             path = escaped(request.path.decode("latin-1"))
@@ -104,17 +104,24 @@ class Api(Resource):
         return None
 
 
-def _asking(request: Request, method: str) -> Asking:
-    def values(name: str) -> Sequence[str]:
-        return tuple(request.requestHeaders.getRawHeaders(name) or ())
+def _values(request: Request, name: bytes) -> tuple[str, ...]:
+    """The values of a header, each of whose bytes is a character."""
+    return tuple(each.decode("latin-1") for each in request.requestHeaders.getRawHeaders(name, ()))
 
+
+def _last(request: Request, name: bytes) -> str:
+    """The last value of a header; empty: there is none."""
+    return (_values(request, name) or ("",))[-1]
+
+
+def _asking(request: Request, method: str) -> Asking:
     return Asking(
         local=isinstance(request.getHost(), UNIXAddress),
         changes=method not in ("GET", "HEAD"),
-        hosts=values("host"),
-        origins=values("origin"),
-        sites=values("sec-fetch-site"),
-        credentials=values("authorization"),
+        hosts=_values(request, b"host"),
+        origins=_values(request, b"origin"),
+        sites=_values(request, b"sec-fetch-site"),
+        credentials=_values(request, b"authorization"),
         old=request.clientproto == b"HTTP/1.0",
     )
 

@@ -76,7 +76,7 @@ class AdminInterface:
         guard = Guard(token_of(settings), frozenset(name.lower() for name in settings.hosts))
         # Read now: the files may be out of reach later (twistd --chroot).
         context = Context(reactor, proxy, version("evproxy"))
-        self._feed = Feed(reactor, proxy, hub)
+        self._feed = Feed(context, hub)
         live = (live_view(self._feed), *page_operations())
         api = Api(context, guard, (*OPERATIONS, *_metrics(context), *live, *more))
         self._site = AdminSite(api, reactor)

@@ -13,9 +13,10 @@ from attrs import frozen
 from evproxy.admin.answers import Answer
 from evproxy.admin.exposition import ProcessMetrics, text_of
 from evproxy.admin.operations import Asked, Context, Operation
-from evproxy.admin.slices import in_slices
+from evproxy.admin.pools import own_pools
 from evproxy.config.declare import setting
 from evproxy.config.rules import Choice, Many
+from evproxy.engine.slices import in_slices
 from evproxy.engine.threads import Threads
 from evproxy.observe.metrics.declared import SCOPES
 from evproxy.observe.metrics.families import (
@@ -31,7 +32,6 @@ from evproxy.observe.metrics.family import AnyFamily
 from evproxy.observe.metrics.live import LiveTotals
 from evproxy.observe.metrics.tally import Tally
 from evproxy.observe.watchdog.metrics import loop_metrics
-from evproxy.upstream.pool.running_pool import RunningPool
 from evproxy.upstream.pool.status import ServerStatus
 
 MOST_SERVERS_MEASURED = 5000
@@ -152,7 +152,6 @@ class Metrics:
 
 
 def _servers(context: Context) -> Iterator[tuple[str, ServerStatus]]:
-    for name, pool in context.proxy.pools.items():
-        if isinstance(pool, RunningPool):
-            for server in pool.each_server():
-                yield name, server
+    for name, pool in own_pools(context.proxy).items():
+        for server in pool.each_server():
+            yield name, server

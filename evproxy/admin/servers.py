@@ -5,12 +5,10 @@ The operations on upstream servers: list them, and change a pool while it runs.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from typing import Any
 
 from attrs import evolve, frozen
 
 from evproxy.admin.answers import Answer, Problem, as_json, encoded
-from evproxy.admin.contract import Administered
 from evproxy.admin.fields import (
     FLAG,
     MAYBE_NUMBER,
@@ -26,21 +24,19 @@ from evproxy.admin.fields import (
     shown,
 )
 from evproxy.admin.operations import Asked, Context, Operation
-from evproxy.admin.slices import in_slices
+from evproxy.admin.pools import no_server, own_pools, pool_named, server_or_leaving
 from evproxy.config.declare import setting
 from evproxy.config.loops import loops
 from evproxy.config.problems import quoted
 from evproxy.config.rules import MOST_SESSIONS, Choice, Seconds, Text, Whole
+from evproxy.engine.slices import in_slices
 from evproxy.errors import SettingsError
 from evproxy.model import UpstreamServer
 from evproxy.upstream.pool.running_pool import RunningPool
-from evproxy.upstream.pool.status import ServerStatus
+from evproxy.upstream.pool.status import STATES, ServerStatus
 
 MOST_SERVERS_LISTED = 500
 """The most servers in one answer."""
-
-STATES = ("up", "down", "ejected", "draining")
-"""The states of a server, see `ServerStatus`."""
 
 
 def server_fields(now: float) -> dict[str, Field]:
@@ -109,25 +105,10 @@ class HowToEnd:
     )
 
 
-def pool_named(proxy: Administered, name: str) -> RunningPool:
-    """
-    Return the pool called `name`.
-
-    :raises Problem: if there is none, or if it is an object of the program's own.
-    """
-    pool: Any = proxy.pools.get(name)
-    if pool is None:
-        raise Problem(404, f"there is no pool {quoted(name)}")
-    if not isinstance(pool, RunningPool):
-        raise Problem(409, f"pool {quoted(name)} is an object of the program, not an evproxy.Pool")
-    return pool
-
-
 async def _list(context: Context, asked: Asked) -> Answer:
     which: Which = asked.query
     proxy = context.proxy
-    names = [which.pool] if which.pool else list(proxy.pools)
-    chosen = [pool_named(proxy, name) for name in names if which.pool or _is_own(proxy, name)]
+    chosen = [pool_named(proxy, which.pool)] if which.pool else own_pools(proxy).values()
     fields = server_fields(context.reactor.seconds())
 
     def each() -> Iterator[tuple[str, ServerStatus]]:
@@ -148,10 +129,6 @@ async def _list(context: Context, asked: Asked) -> Answer:
     return Answer(b'{"servers":[\n%b],\n"next":%b}\n' % (b",\n".join(page), following))
 
 
-def _is_own(proxy: Administered, name: str) -> bool:
-    return isinstance(proxy.pools[name], RunningPool)
-
-
 def _on_server(
     act: Callable[[RunningPool, str, Asked], object],
 ) -> Callable[[Context, Asked], Answer]:
@@ -169,11 +146,6 @@ def _on_server(
         return as_json({"pool": pool.name, **shown(server_fields(now), status)})
 
     return run
-
-
-def no_server(pool: RunningPool, name: str) -> Problem:
-    """The problem that `pool` has no server called `name`."""
-    return Problem(404, f"there is no server {quoted(name)} in pool {quoted(pool.name)}")
 
 
 def _add(context: Context, asked: Asked) -> Answer:
@@ -216,14 +188,10 @@ def _remove(context: Context, asked: Asked) -> Answer:
 
 async def _end(context: Context, asked: Asked) -> Answer:
     pool = pool_named(context.proxy, asked.places["pool"])
-    # Servers that left the pool may still have sessions.
-    known = {asked.places["server"]}
-    if _has(pool, asked.places["server"]):
-        known = {pool.server_named(asked.places["server"]).name}
-    elif not any(each.name in known for each in pool.leaving()):
+    server = server_or_leaving(pool, asked.places["server"])
+    if server is None:
         raise no_server(pool, asked.places["server"])
-    [name] = known
-    number = await context.proxy.end_sessions_of(pool.name, name, asked.body.over)
+    number = await context.proxy.end_sessions_of(pool.name, server.name, asked.body.over)
     return as_json({"sessions": number, "over": asked.body.over})
 
 

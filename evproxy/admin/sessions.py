@@ -24,9 +24,9 @@ from evproxy.admin.fields import (
     shown,
 )
 from evproxy.admin.operations import MOST_ID, Asked, Context, Operation
-from evproxy.admin.slices import in_slices
 from evproxy.config.declare import setting
 from evproxy.config.rules import Choice, Seconds, Text, Whole
+from evproxy.engine.slices import in_slices
 from evproxy.model import Phase, SessionStatus
 
 MOST_SESSIONS_LISTED = 500

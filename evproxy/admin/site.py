@@ -147,7 +147,7 @@ class AdminSite(Site):
     def __init__(self, resource: Resource, reactor: Any) -> None:
         super().__init__(resource, AdminRequest, timeout=REQUEST_TIME, reactor=reactor)
         self._channels: set[AdminChannel] = set()
-        self._gone: Deferred[None] | None = None
+        self._gone: list[Deferred[None]] = []
 
     def buildProtocol(self, addr: IAddress | None) -> Any:
         """Return the channel of a client; ``None`` if there are too many."""
@@ -171,7 +171,7 @@ class AdminSite(Site):
         :return: fires when no client is left.
         """
         gone: Deferred[None] = Deferred()
-        self._gone = gone
+        self._gone.append(gone)
         for channel in tuple(self._channels):
             channel.close_when_answered()
         patience = self.reactor.callLater(GRACE, self._reset)
@@ -184,9 +184,10 @@ class AdminSite(Site):
             _abort(channel)
 
     def _look(self) -> None:
-        if self._gone is not None and not self._channels:
-            gone, self._gone = self._gone, None
-            gone.callback(None)
+        if not self._channels:
+            waiting, self._gone = self._gone, []
+            for gone in waiting:
+                gone.callback(None)
 
     def acceptableProtocols(self) -> list[bytes]:
         """The protocols for TLS: not HTTP/2, which these bounds do not cover."""

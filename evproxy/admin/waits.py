@@ -13,10 +13,9 @@ from evproxy.admin.answers import Answer, Problem, as_json
 from evproxy.admin.conditions import CONDITIONS, NO_SESSIONS
 from evproxy.admin.fields import FLAG, NUMBER, TEXT, of_object
 from evproxy.admin.operations import Asked, Context, Operation
-from evproxy.admin.servers import no_server, pool_named
+from evproxy.admin.pools import no_server, pool_named, server_or_leaving
 from evproxy.config.declare import setting
 from evproxy.config.rules import Choice, Seconds, Text
-from evproxy.upstream.pool.running_pool import RunningPool
 from evproxy.upstream.pool.server import PoolServer
 
 LONGEST_WAIT = 600.0
@@ -82,17 +81,9 @@ def _condition(context: Context, wanted: ForWhat) -> Callable[[], bool]:
             raise Problem(400, f"{name}: required for {wanted.until}")
     pool = pool_named(context.proxy, wanted.pool)
     holds = HOLDS[wanted.until]
-    if wanted.until != "server-gone" and _server(pool, wanted.server) is None:
+    if wanted.until != "server-gone" and server_or_leaving(pool, wanted.server) is None:
         raise no_server(pool, wanted.server)
-    return lambda: holds(_server(pool, wanted.server))
-
-
-def _server(pool: RunningPool, name: str) -> PoolServer | None:
-    """The server, also while it has left the pool and still has sessions."""
-    try:
-        return pool.server_named(name)
-    except LookupError:
-        return next((each for each in pool.leaving() if each.name == name), None)
+    return lambda: holds(server_or_leaving(pool, wanted.server))
 
 
 OPERATIONS = (

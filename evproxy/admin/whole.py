@@ -6,7 +6,6 @@ from __future__ import annotations
 
 import json
 import os
-from collections import Counter
 from collections.abc import Iterator
 from typing import Any
 
@@ -27,16 +26,15 @@ from evproxy.admin.fields import (
     shown,
 )
 from evproxy.admin.operations import Asked, Context, Operation
-from evproxy.admin.servers import STATES
-from evproxy.admin.slices import in_slices
+from evproxy.admin.pools import POOL, own_pools, shown_pool
 from evproxy.config.declare import declared, setting
 from evproxy.config.document import ConfigErrors
 from evproxy.config.problems import Path
 from evproxy.config.reading import Reading, Rule, Schema
 from evproxy.config.rules import YEAR, Seconds
+from evproxy.engine.slices import in_slices
 from evproxy.errors import SettingsError
 from evproxy.settings import PoolSettings
-from evproxy.upstream.pool.running_pool import RunningPool
 
 LISTENER = {
     "name": Field(TEXT, lambda each: each.name, "its name in logs"),
@@ -50,15 +48,6 @@ CERTIFICATE = {
     "expires": Field(NUMBER, lambda each: each.expires, "when it ends, in seconds since 1970"),
     "days_left": Field(NUMBER, lambda each: round(each.days_left, 3), "days until then"),
 }
-
-POOL: Schema = of_object(
-    {
-        "name": TEXT,
-        "servers": of_object(dict.fromkeys(STATES, WHOLE)),
-        "sessions": WHOLE,
-        "waiting": WHOLE,
-    }
-)
 
 STATUS: Schema = of_object(
     {
@@ -112,27 +101,8 @@ class HowToDrain:
 
 async def _status(context: Context, asked: Asked) -> Answer:
     status = context.proxy.overview()
-    pools = []
-    for each in status.pools:
-        pool: Any = context.proxy.pools.get(each.name)
-        states: Counter[str] = Counter(dict.fromkeys(STATES, 0))
-        sessions = 0
-        if isinstance(pool, RunningPool):
-            servers = await in_slices(
-                context.reactor,
-                pool.each_server(),
-                lambda server: (server.state, server.sessions),
-            )
-            states.update(state for state, _ in servers)
-            sessions = sum(number for _, number in servers)
-        pools.append(
-            {
-                "name": each.name,
-                "servers": dict(states),
-                "sessions": sessions,
-                "waiting": each.waiting,
-            }
-        )
+    own = own_pools(context.proxy)
+    pools = [await shown_pool(context.reactor, each, own.get(each.name)) for each in status.pools]
     return as_json(
         {
             "version": context.version,

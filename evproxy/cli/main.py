@@ -20,6 +20,9 @@ from evproxy.config.schema import file_schema
 UNREAD = 1
 """The exit status if the reader of standard output closed the pipe before the end."""
 
+INTERRUPTED = 130
+"""The exit status after Ctrl-C: that of a shell for a command that SIGINT has ended."""
+
 GOOD = 0
 """The exit status of success."""
 
@@ -50,6 +53,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         # as the documentation of Python's `signal` recommends.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return UNREAD
+    except KeyboardInterrupt:
+        return INTERRUPTED
     return status
 
 

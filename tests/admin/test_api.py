@@ -312,6 +312,10 @@ async def test_waits(ground: Ground) -> None:
     gone = Deferred.fromCoroutine(admin.get(f"/wait?until=server-gone&{where}&timeout=20"))
     service.pools["default"].remove(name)
     assert (await admin.get("/wait?until=no-sessions&timeout=0")).json["met"] is False
+    other = where.replace(name, f"tcp:{name}")
+    for spelling in (where, other):
+        found = await admin.get(f"/wait?until=server-gone&{spelling}&timeout=0")
+        assert found.json["met"] is False
     assert not waiting.called
     assert not gone.called
     client.reset()

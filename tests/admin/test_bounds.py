@@ -15,7 +15,7 @@ from evproxy.admin.answers import Answer
 from evproxy.admin.interface import AdminInterface
 from evproxy.admin.operations import Operation
 from evproxy.admin.site import MOST_BODY, MOST_CONNECTIONS, MOST_DISCARDED
-from evproxy.admin.slices import SLICE, in_slices
+from evproxy.engine.slices import SLICE, in_slices
 from evproxy.hub import Hub
 from tests.support.admin import ANY_PORT, Admin, answer
 from tests.support.peers import END, RESET, Peer, connect
@@ -170,6 +170,23 @@ async def test_the_last_answer(ground: Ground) -> None:
     idle.close()
 
 
+async def test_a_second_stop(ground: Ground, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each of two stops is over once the clients have left."""
+    monkeypatch.setattr("evproxy.admin.site.GRACE", 0.1)
+    service = ground.service(admin=ANY_PORT)
+    service.startService()
+    admin = Admin(ground.reactor, service)
+    waits = admin.connect()
+    where = f"pool=default&server=127.0.0.1:{ground.upstream.port}"
+    request = f"GET /wait?until=server-down&{where} HTTP/1.1\r\nHost: localhost\r\n\r\n"
+    await waits.send(request.encode())
+    assert (await admin.get("/status")).code == 200
+    stops = DeferredList([service.stopService(), service.stopService()])
+    await stops.addTimeout(10, ground.reactor)
+    assert await waits.rest() == (b"", RESET)
+    waits.close()
+
+
 async def test_work_in_slices(reactor: Any) -> None:
     """Work on many items lets the reactor run in between, and stops at enough results."""
     turns: list[int] = []
@@ -216,3 +233,26 @@ async def test_nonsense(admin: Admin) -> None:
     client = admin.connect()
     await client.send(b"GET /%ff HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n")
     assert (await answer(client)).error == "the path is not UTF-8"
+
+
+@pytest.mark.parametrize(
+    ("header", "error"),
+    [
+        (b"Host: \xff", 'Host: "ÿ" is no name of this admin interface: see admin.hosts'),
+        (b"Sec-Fetch-Site: \xff", "Sec-Fetch-Site: pages of other sites may not change the proxy"),
+        (b"Origin: \xff", 'Origin: pages of "ÿ" may not change the proxy'),
+        (
+            b"Authorization: \xff\r\nContent-Type: \xff",
+            "Content-Type: expected application/json for the body",
+        ),
+    ],
+)
+async def test_headers_that_are_not_utf_8(admin: Admin, header: bytes, error: str) -> None:
+    """A header may have any byte; each is a character."""
+    client = admin.connect()
+    host = b"" if header.startswith(b"Host") else b"Host: localhost\r\n"
+    await client.send(
+        b"POST /drain HTTP/1.1\r\n%bConnection: close\r\nContent-Length: 2\r\n%b\r\n\r\n{}"
+        % (host, header)
+    )
+    assert (await answer(client)).error == error

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import re
 import subprocess
 from pathlib import Path
 from typing import Any
@@ -11,8 +13,19 @@ from prometheus_client.openmetrics.parser import (
     text_string_to_metric_families as openmetrics_families,
 )
 from prometheus_client.parser import text_string_to_metric_families
+from twisted.internet.defer import Deferred
+from twisted.internet.task import deferLater
 
-from evproxy import AdminSettings, HealthCheck, Pool, ProxyService
+from evproxy import (
+    AdminSettings,
+    HealthCheck,
+    ListenerSettings,
+    Pool,
+    PoolSettings,
+    ProxyService,
+    Settings,
+    UpstreamServer,
+)
 from evproxy.admin import metrics as metrics_module
 from evproxy.observe.metrics.declared import DECLARED, SCOPES
 from evproxy.observe.metrics.family import Family
@@ -111,8 +124,6 @@ async def test_servers_and_pools(ground: Ground) -> None:
 
 async def test_refused_clients(ground: Ground) -> None:
     """Clients without a session count by the reason."""
-    from evproxy import ListenerSettings, PoolSettings, Settings, UpstreamServer
-
     settings = Settings(
         listeners=(ListenerSettings(ANY_PORT, name="web", deny=("127.0.0.1",)),),
         pools=(PoolSettings(upstreams=(UpstreamServer("127.0.0.1:1"),)),),
@@ -133,8 +144,6 @@ async def test_flow_control(ground: Ground) -> None:
         client, server = await ground.session(service)
         while server.send_now(bytes(65536)):
             await until(ground.reactor, lambda: True)
-        from twisted.internet.task import deferLater
-
         for _ in range(1000):
             found = await scrape(admin, "?scope=relay")
             if found("evproxy_flow_control_pauses_total"):
@@ -228,6 +237,20 @@ async def test_many_servers(ground: Ground, monkeypatch: pytest.MonkeyPatch) -> 
     assert len(found.families["evproxy_server_weight"].samples) == 10
 
 
+async def test_a_reload_meanwhile(ground: Ground) -> None:
+    """A scrape in slices has the pools of its begin, while others join and leave."""
+    service, admin, server = serving(ground)
+    for port in range(1, 300):
+        service.pools["default"].add(f"127.0.0.1:{port}")
+    scraping = Deferred.fromCoroutine(scrape(admin, "?scope=pools"))
+    while not scraping.called:
+        name = f"other{len(service.pools)}"
+        service.pools[name] = Pool(ground.reactor, [server], name=name)
+        await deferLater(ground.reactor, 0)
+    found = await scraping
+    assert found("evproxy_pool_servers", pool="default", state="up") == 300
+
+
 async def test_counters_grow(ground: Ground) -> None:
     """While sessions come and go, no counter gets smaller from one scrape to the next."""
     service, admin, _ = serving(ground)
@@ -264,9 +287,6 @@ async def test_it_can_be_off(ground: Ground) -> None:
 
 def test_the_dashboard_is_in_the_examples() -> None:
     """Each panel of the dashboard asks for metrics that exist."""
-    import json
-    import re
-
     path = Path(__file__).resolve().parents[2] / "examples" / "grafana-dashboard.json"
     panels = [each for each in json.loads(path.read_text())["panels"] if "targets" in each]
     names = {each.name for each in DECLARED}

@@ -10,7 +10,6 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator
 from itertools import islice
-from typing import Any
 
 from twisted.internet.defer import CancelledError, Deferred
 from twisted.internet.interfaces import IDelayedCall
@@ -20,13 +19,13 @@ from twisted.python.failure import Failure
 from twisted.web.server import Request
 
 from evproxy.admin.answers import Problem
-from evproxy.admin.contract import Administered
 from evproxy.admin.live.history import History, Sample
 from evproxy.admin.live.lag import LoopLag
 from evproxy.admin.live.question import Chosen, Question
 from evproxy.admin.live.snapshot import Snapshot
 from evproxy.admin.live.stream import EventStream
 from evproxy.admin.live.traffic import Traffic
+from evproxy.admin.operations import Context
 from evproxy.hub import Hub
 
 INTERVAL = 1.0
@@ -48,14 +47,13 @@ class Feed:
     """
     Shows a proxy to viewers.
 
-    :param reactor: the time and the timers.
-    :param proxy: what is shown.
+    :param context: the proxy that is shown, and the reactor.
     :param hub: notifies the feed of sessions that end.
     """
 
-    def __init__(self, reactor: Any, proxy: Administered, hub: Hub) -> None:
-        self._reactor = reactor
-        self._proxy = proxy
+    def __init__(self, context: Context, hub: Hub) -> None:
+        self._reactor = reactor = context.reactor
+        self._proxy = context.proxy
         self._history = History()
         self._traffic = Traffic(reactor.seconds())
         self._streams: set[EventStream] = set()
@@ -63,7 +61,7 @@ class Feed:
         self._looking: Deferred[None] | None = None
         self._running = False
         self._loop_lag = LoopLag()
-        self._snapshot = Snapshot(reactor, proxy)
+        self._snapshot = Snapshot(context)
         hub.add(self._traffic)
 
     def start(self) -> None:
@@ -98,12 +96,16 @@ class Feed:
         stream = EventStream(request, question, self._reactor.seconds, self._streams.discard)
         self._streams.add(stream)
         now = json.dumps(self._reactor.seconds())
-        history = f'{{"now":{now},"interval":{INTERVAL},"samples":{self._history.text}}}'
+        interval = self._interval()
+        history = f'{{"now":{now},"interval":{interval},"samples":{self._history.text}}}'
         stream.send("history", history.encode())
 
     def _schedule(self) -> None:
-        stretch = len(self._proxy.admission.sessions) / INTERVAL_SESSIONS
-        self._timer = self._reactor.callLater(INTERVAL * max(1.0, stretch), self._look)
+        self._timer = self._reactor.callLater(self._interval(), self._look)
+
+    def _interval(self) -> float:
+        """Seconds between two looks, with as many sessions as there are now."""
+        return INTERVAL * max(1.0, len(self._proxy.admission.sessions) / INTERVAL_SESSIONS)
 
     def _look(self) -> None:
         self._timer = None

@@ -7,21 +7,19 @@ from __future__ import annotations
 import os
 from collections import Counter
 from collections.abc import Iterable
-from importlib.metadata import version
-from typing import Any
 
 from evproxy.admin.answers import encoded
-from evproxy.admin.contract import Administered
 from evproxy.admin.fields import shown
 from evproxy.admin.live.history import Sample
 from evproxy.admin.live.question import Chosen, Seen
-from evproxy.admin.servers import STATES, server_fields
+from evproxy.admin.operations import Context
+from evproxy.admin.pools import own_pools, shown_pool
+from evproxy.admin.servers import server_fields
 from evproxy.admin.sessions import SESSION
-from evproxy.admin.slices import in_slices
 from evproxy.admin.whole import CERTIFICATE, LISTENER
+from evproxy.engine.slices import in_slices
 from evproxy.model import SessionStatus
 from evproxy.settings import PoolSettings
-from evproxy.upstream.pool.running_pool import RunningPool
 from evproxy.upstream.pool.status import ServerStatus
 
 
@@ -29,14 +27,13 @@ class Snapshot:
     """
     Makes the events of one look at a proxy.
 
-    :param reactor: the time and the timers.
-    :param proxy: the proxy.
+    :param context: the proxy, the reactor, and the version of evproxy.
     """
 
-    def __init__(self, reactor: Any, proxy: Administered) -> None:
-        self._reactor = reactor
-        self._proxy = proxy
-        self._version = version("evproxy")
+    def __init__(self, context: Context) -> None:
+        self._reactor = context.reactor
+        self._proxy = context.proxy
+        self._version = context.version
         self.begin()
 
     def begin(self) -> None:
@@ -60,19 +57,20 @@ class Snapshot:
         """
         viewers = tuple(chosen)
         overview = self._proxy.overview()
+        own = own_pools(self._proxy)
         pools = []
         for each in overview.pools:
-            pool: Any = self._proxy.pools.get(each.name)
-            own = isinstance(pool, RunningPool)
-            states, sessions = await self._servers(pool, viewers) if own else (Counter(), 0)
+            pool = own.get(each.name)
+
+            def look(server: ServerStatus, name: str = each.name) -> None:
+                for viewer in viewers:
+                    viewer.server(name, server.name, server.state, server.why, (name, server))
+
             pools.append(
                 {
-                    "name": each.name,
-                    "servers": dict(states),
-                    "sessions": sessions,
-                    "waiting": each.waiting,
-                    "balance": pool.settings.balance if own else "",
-                    "checks": _checks(pool.settings) if own else "",
+                    **await shown_pool(self._reactor, each, pool, look),
+                    "balance": "" if pool is None else pool.settings.balance,
+                    "checks": "" if pool is None else _checks(pool.settings),
                 }
             )
         listeners = [
@@ -91,21 +89,6 @@ class Snapshot:
                 "certificates": [shown(CERTIFICATE, each) for each in overview.certificates],
             }
         )[1:-1]
-
-    async def _servers(
-        self, pool: RunningPool, viewers: tuple[Chosen, ...]
-    ) -> tuple[Counter[str], int]:
-        """Show each viewer the servers of `pool`; return their states, and their sessions."""
-        states: Counter[str] = Counter(dict.fromkeys(STATES, 0))
-
-        def look(server: ServerStatus) -> int:
-            states[server.state] += 1
-            for viewer in viewers:
-                entry = (pool.name, server)
-                viewer.server(pool.name, server.name, server.state, server.why, entry)
-            return server.sessions
-
-        return states, sum(await in_slices(self._reactor, pool.each_server(), look))
 
     async def event(self, sample: Sample, common: bytes, chosen: Chosen) -> bytes:
         """Return the event for the viewers that see `chosen`."""

@@ -22,6 +22,7 @@ from evproxy.cli.ctl.reaching import (
 from evproxy.escape import printable
 from evproxy.model import Phase
 from evproxy.observe.metrics.declared import SCOPES
+from evproxy.upstream.pool.status import STATES
 
 UNREACHABLE = 3
 """The exit status if the admin interface cannot be reached; argparse exits with 2."""
@@ -130,9 +131,8 @@ def _add_looks(found: Any) -> None:
     _completed(
         servers.add_argument("--pool", default="", metavar="NAME", help="only of this pool"), pools
     )
-    states = ("up", "down", "ejected", "draining")
     servers.add_argument(
-        "--state", default="", choices=states, metavar="STATE", help=f"only in it: {_one(states)}"
+        "--state", default="", choices=STATES, metavar="STATE", help=f"only in it: {_one(STATES)}"
     )
     _limit(servers)
     _server(_command(found, "server", commands.server, "show one upstream server"))

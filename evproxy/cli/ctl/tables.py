@@ -8,6 +8,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 from evproxy.escape import printable
+from evproxy.upstream.pool.status import STATES
 
 _UNITS = ("B", "KiB", "MiB", "GiB", "TiB", "PiB")
 _UNIT = 1024
@@ -68,11 +69,11 @@ def status_lines(status: Mapping[str, Any]) -> Iterator[str]:
     )
     yield ""
     yield from table(
-        ("POOL", "UP", "DOWN", "EJECTED", "DRAINING", "SESSIONS", "WAITING"),
+        ("POOL", *map(str.upper, STATES), "SESSIONS", "WAITING"),
         (
             (
                 each["name"],
-                *(str(each["servers"][state]) for state in ("up", "down", "ejected", "draining")),
+                *(str(each["servers"][state]) for state in STATES),
                 str(each["sessions"]),
                 str(each["waiting"]),
             )

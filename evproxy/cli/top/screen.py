@@ -14,6 +14,7 @@ from rich.text import Text
 
 from evproxy.cli.top.amounts import age, bars, rate, size, took
 from evproxy.escape import printable
+from evproxy.upstream.pool.status import STATES
 
 KEYS = (
     ("q", "quit"),
@@ -29,7 +30,7 @@ KEYS = (
 )
 """The keys, and what they do: the last seven sort."""
 
-STYLES = {"up": "green", "down": "bold red", "ejected": "yellow", "draining": "magenta"}
+STYLES = dict(zip(STATES, ("green", "bold red", "yellow", "magenta"), strict=True))
 
 HEAD = "reverse"
 

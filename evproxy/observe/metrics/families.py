@@ -17,10 +17,7 @@ from evproxy.observe.metrics.family import Family, Values
 from evproxy.observe.metrics.live import LiveTotals, ServerKey
 from evproxy.observe.metrics.tally import ListenerTotals, Tally
 from evproxy.service.status import Status
-from evproxy.upstream.pool.status import ServerStatus
-
-STATES = ("up", "down", "ejected", "draining")
-"""The states of a server, see `ServerStatus`."""
+from evproxy.upstream.pool.status import STATES, ServerStatus
 
 _PHASES = tuple(phase.value for phase in Phase if phase is not Phase.CLOSED)
 _DIRECTIONS = ("upstream", "downstream")

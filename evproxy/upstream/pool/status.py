@@ -6,13 +6,16 @@ from attrs import frozen
 
 from evproxy.model import UpstreamServer
 
+STATES = ("up", "down", "ejected", "draining")
+"""The states of a server."""
+
 
 @frozen(kw_only=True)
 class ServerStatus:
     """
     A snapshot of an upstream server for status pages and metrics.
 
-    `state` is ``up``, ``down``, ``ejected`` or ``draining``; `why` is the reason for the state,
+    `state` is one of `STATES`; `why` is the reason for the state,
     and `since` is when it began, in seconds on the reactor's clock.  `until` is when the
     ejection ends, on the same clock, even if the server is also down or draining; ``None``: the
     server is not ejected.  `weight` is the effective weight.
