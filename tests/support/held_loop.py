@@ -22,7 +22,7 @@ from evproxy import LoopReport
 from evproxy.hub import Hub
 from evproxy.observe import TroubleLog, Watchdog
 
-MOST_TRIES = 60
+MOST_TRIES = 120
 THRESHOLD = 0.05
 PAUSE = 0.06
 """Seconds in which the loop is free, before the next hold."""

@@ -8,7 +8,7 @@ T is the threshold:
 * If samples of a turn of T see `SHORT_CALLS` different calls, the turn makes many calls.
 * If the sampler's thread is late, it waited for the interpreter lock.  If the loop's thread ran
   meanwhile, it ran C code that kept the lock: Python code gives it up every 5 ms.  Otherwise
-  another thread kept the lock; or, if no thread ran, the process was stopped.
+  another thread kept the lock; or, if hardly any thread ran, the process was stopped.
 * A thread that waited in a run queue of the kernel was starved.  That is no fault of a call, and
   neither are collections, nor the locks of other threads: their time is subtracted.
 """
@@ -34,6 +34,15 @@ SOONEST = 0.002
 
 _ALMOST = 0.99
 """The share of the threshold that counts as the threshold: timers are not exact."""
+
+
+_SHARE_OF_OTHERS = 0.1
+"""
+The share of a delay for which other threads ran, so that one of them kept the lock.
+
+Small, since such a thread waits for a processor itself on a busy machine; in a process that was
+stopped, none runs.
+"""
 
 
 class Known(NamedTuple):
@@ -195,7 +204,7 @@ class Judge:
         """Return why the sampler is late; ``None``: the loop's thread kept the lock."""
         if loop.ran is None or loop.ran >= late / 2:
             return None
-        if sample.process - before.process - loop.ran >= late / 2:
+        if sample.process - before.process - loop.ran >= late * _SHARE_OF_OTHERS:
             return LoopTrouble.LOCK
         # C code may keep the lock and wait, too.
         return None if sample.began <= sample.now - late else LoopTrouble.STOPPED
