@@ -6,8 +6,10 @@ import json
 import os
 import re
 import shlex
+import socket
 import subprocess
 import sys
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -145,6 +147,46 @@ def test_failures(asked: Asked, tmp_path: Path) -> None:
     wrong = ctl("wait", "nosuch")
     assert wrong.status == 2
     assert "Traceback" not in wrong.err
+
+
+@pytest.mark.parametrize(
+    ("command", "body"),
+    [
+        ("status", b"{}"),
+        ("status", b'{"version": '),
+        ("status", b"[" * 100_000),
+        ("servers", b"[]"),
+        ("session 1", b'""'),
+        ("sessions", b'{"sessions": [1], "next": null}'),
+        ("drain-all", b'{"state": "drained"}'),
+        ("metrics", b"\xff"),
+    ],
+)
+def test_another_server(command: str, body: bytes) -> None:
+    """An answer that evproxy does not give, or that is cut short, is one line."""
+    with socket.create_server(("127.0.0.1", 0)) as listening:
+        place = f"127.0.0.1:{listening.getsockname()[1]}"
+
+        def serve() -> None:
+            with listening.accept()[0] as peer:
+                peer.recv(65536)
+                peer.sendall(b"HTTP/1.0 200 OK\r\nContent-Length: 200000\r\n\r\n" + body)
+
+        serving = threading.Thread(target=serve)
+        serving.start()
+        found = ctl("--admin", place, *command.split())
+        serving.join()
+    line = f"evproxy ctl: {place} answers, but not as evproxy's admin interface\n"
+    assert (found.status, found.out, found.err) == (3, "", line)
+
+
+def test_a_negative_limit() -> None:
+    """A limit is at least 0."""
+    for command in ("sessions", "servers"):
+        found = ctl("--admin", "unix:/nosuch", command, "--limit=-1")
+        assert found.status == 2
+        line = found.err.splitlines()[-1]
+        assert line.endswith("argument --limit: invalid whole number from 0 on value: '-1'")
 
 
 def test_a_unix_socket_and_a_token(tmp_path: Path) -> None:

@@ -119,6 +119,19 @@ class AdminClient:
         self._token = token
         self._timeout = timeout
 
+    @contextmanager
+    def understanding(self) -> Iterator[None]:
+        """
+        Turn what goes wrong with an answer that evproxy does not give into `Unreachable`.
+
+        Such an answer is no JSON, is cut short, or lacks a key.
+        """
+        try:
+            yield
+        except (LookupError, TypeError, ValueError, AttributeError, RecursionError):
+            place = self._place
+            raise Unreachable(f"{place} answers, but not as evproxy's admin interface") from None
+
     def get(self, *parts: str, longer: float = 0.0, **query: Any) -> Any:
         """
         Return the answer for the path of `parts` and the `query`.

@@ -33,7 +33,9 @@ def run(options: argparse.Namespace) -> int:
     if options.ctl_command == "completion":
         return completion.print_script(options.shell)
     try:
-        return int(options.run(client_of(options), options))
+        client = client_of(options)
+        with client.understanding():
+            return int(options.run(client, options))
     except Failed as error:
         for problem in error.problems or (str(error),):
             _error(problem, commands.FAILED)
@@ -208,7 +210,7 @@ def _id(parser: argparse.ArgumentParser) -> None:
 
 def _limit(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
-        "--limit", type=int, default=0, metavar="NUMBER", help="show at most so many (0: all)"
+        "--limit", type=_count, default=0, metavar="NUMBER", help="show at most so many (0: all)"
     )
 
 
@@ -218,6 +220,16 @@ def _completed(argument: Any, completer: Callable[..., list[str]]) -> None:
 
 def _one(words: Any) -> str:
     return ", ".join(words)
+
+
+def _count(text: str) -> int:
+    number = int(text)
+    if number < 0:
+        raise ValueError
+    return number
+
+
+_count.__name__ = "whole number from 0 on"
 
 
 def _seconds(text: str) -> float:

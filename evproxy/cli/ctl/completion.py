@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import sys
 from argparse import Namespace
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
 from evproxy.cli.ctl.client import AdminClient, Failed, Unreachable
@@ -49,35 +50,40 @@ def nothing(**_: Any) -> list[str]:
 
 def server_names(parsed_args: Namespace, **_: Any) -> list[str]:
     """The servers of the running proxy, as POOL/SERVER; none if it cannot be asked."""
-    found = _asked(parsed_args, "servers", "servers", "offset")
-    return [f"{each['pool']}/{each['name']}" for each in found]
+
+    def found(client: AdminClient) -> Iterator[str]:
+        for each in client.pages("servers", "servers", "offset", MOST):
+            yield f"{each['pool']}/{each['name']}"
+
+    return _names(parsed_args, found)
 
 
 def pools(parsed_args: Namespace, **_: Any) -> list[str]:
     """The pools of the running proxy."""
-    client = _client(parsed_args)
-    try:
-        return [] if client is None else [each["name"] for each in client.get("status")["pools"]]
-    except (Failed, Unreachable):
-        return []
+
+    def found(client: AdminClient) -> Iterator[str]:
+        for each in client.get("status")["pools"]:
+            yield each["name"]
+
+    return _names(parsed_args, found)
 
 
 def session_ids(parsed_args: Namespace, **_: Any) -> list[str]:
     """The numbers of the oldest sessions of the running proxy."""
-    return [str(each["id"]) for each in _asked(parsed_args, "sessions", "sessions", "after")]
+
+    def found(client: AdminClient) -> Iterator[str]:
+        for each in client.pages("sessions", "sessions", "after", MOST):
+            yield str(each["id"])
+
+    return _names(parsed_args, found)
 
 
-def _asked(parsed_args: Namespace, part: str, key: str, cursor: str) -> list[Any]:
-    client = _client(parsed_args)
-    try:
-        return [] if client is None else list(client.pages(part, key, cursor, MOST))
-    except (Failed, Unreachable):
-        return []
-
-
-def _client(parsed_args: Namespace) -> AdminClient | None:
+def _names(parsed_args: Namespace, ask: Callable[[AdminClient], Iterable[str]]) -> list[str]:
+    """What `ask` finds; nothing if the proxy cannot be asked, or if another program answers."""
     options = Namespace(admin=getattr(parsed_args, "admin", ""), token_file="", patience=PATIENCE)
     try:
-        return client_of(options)
-    except Failed:
-        return None
+        client = client_of(options)
+        with client.understanding():
+            return list(ask(client))
+    except (Failed, Unreachable):
+        return []

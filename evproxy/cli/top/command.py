@@ -82,10 +82,11 @@ def run(options: argparse.Namespace, keyboard: TextIO, out: TextIO, err: TextIO)
         if importlib.util.find_spec("rich") is None:
             raise Failed("needs the library rich: pip install 'evproxy[top]'")
         client = client_of(options)
-        if options.once:
-            _print_once(client, options, out)
-        else:
-            _show_live(client, options, keyboard, out)
+        with client.understanding():
+            if options.once:
+                _print_once(client, options, out)
+            else:
+                _show_live(client, options, keyboard, out)
     except (Failed, Unreachable) as error:
         print(f"evproxy top: {printable(str(error))}", file=err)
         return REFUSED if isinstance(error, Failed) else UNREACHABLE
