@@ -6,7 +6,6 @@ When the supervisor is gone, the worker drains and ends.
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Sequence
 from functools import partial
 from random import Random
@@ -17,7 +16,6 @@ from twisted.internet.error import CannotListenError
 from twisted.internet.protocol import Factory
 from twisted.logger import Logger
 
-from evproxy.config.changes import Changes
 from evproxy.config.sharing import share_discovered
 from evproxy.errors import CannotOpenLog, SettingsError
 from evproxy.interfaces import Observer
@@ -47,6 +45,7 @@ from evproxy.workers.messages import (
     Status,
 )
 from evproxy.workers.told_checks import Verdicts
+from evproxy.workers.worker_reload import WorkerReload
 
 METHODS = frozenset({"end_session", "reload_certificates"})
 """The methods of `ProxyService` that the supervisor may call."""
@@ -78,9 +77,7 @@ class Worker(Factory):
         self._proxy: ProxyService | None = None
         self._number, self._count = 0, 1
         self._verdicts = Verdicts(self._tell)
-        self._prepared: Deferred[None] | None = None
-        self._new: tuple[Prepare, Sequence[int]] | None = None
-        self._applied: Deferred[Changes] | None = None
+        self._reload: WorkerReload | None = None
         self._ending = False
         self._handlers: dict[type, Callable[[Any, Sequence[int]], Any]] = {
             Start: self._start,
@@ -154,50 +151,19 @@ class Worker(Factory):
             discovery_for=discovery,
         )
 
-    # Reloads: prepared, then applied or discarded, as the supervisor decides for all workers.
+    # Reloads.
 
     def _prepare(self, prepare: Prepare, descriptors: Sequence[int]) -> Deferred[Prepared]:
-        self._new = prepare, descriptors
-        answer: Deferred[Prepared] = Deferred()
-
-        def agreed(changes: Changes) -> Deferred[None]:
-            self._prepared = Deferred()
-            answer.callback(Prepared(changes))
-            return self._prepared
-
-        def refused(failure: Any) -> None:
-            self._forget_new()
-            answer.errback(failure)
-
-        self._applied = reload = self._service.reload(prepare.settings, agreed)
-        reload.addErrback(lambda failure: failure if answer.called else refused(failure))
-        return answer
+        self._reload = WorkerReload(prepare, descriptors)
+        return self._reload.begin(self._service)
 
     def _apply(self) -> Deferred[None]:
-        assert self._new is not None
-        assert self._prepared is not None
-        assert self._applied is not None
-        (prepare, descriptors), self._new = self._new, None
-        for place, descriptor in zip(prepare.places, descriptors, strict=True):
-            self._service.plane.listening.handed.offer_at(place, descriptor)
-        prepared, self._prepared = self._prepared, None
-        applied, self._applied = self._applied, None
-        prepared.callback(None)
-        return applied.addCallback(lambda _: None)
+        assert self._reload is not None
+        return self._reload.apply(self._service.plane.listening.handed.offer_at)
 
     def _discard(self) -> None:
-        self._forget_new()
-        prepared, self._prepared = self._prepared, None
-        applied, self._applied = self._applied, None
-        if prepared is not None and applied is not None:
-            applied.addErrback(lambda failure: failure.trap(SettingsError) and None)
-            prepared.errback(SettingsError("another worker refuses the reload"))
-
-    def _forget_new(self) -> None:
-        new, self._new = self._new, None
-        if new is not None:
-            for descriptor in new[1]:
-                os.close(descriptor)
+        if self._reload is not None:
+            self._reload.discard()
 
     def _do(self, message: Do) -> Any:
         if message.pool is None:
