@@ -80,9 +80,21 @@ class EventSender:
     def send(self) -> None:
         """Send what waits, as far as the channel takes it."""
         while self._waiting and self.channel is not None and not self.channel.full:
-            text = self._waiting.popleft()
-            self._size -= len(text)
-            self.channel.tell(Event(text))
+            self._send_next(self.channel)
+        self._say_dropped()
+
+    def send_all(self) -> None:
+        """Send all that waits: the channel keeps what it cannot take, and closes after it."""
+        while self._waiting and self.channel is not None:
+            self._send_next(self.channel)
+        self._say_dropped()
+
+    def _send_next(self, channel: Channel) -> None:
+        text = self._waiting.popleft()
+        self._size -= len(text)
+        channel.tell(Event(text))
+
+    def _say_dropped(self) -> None:
         if self._dropped and not self._waiting and self.channel is not None:
             dropped, self._dropped = self._dropped, 0
             self.channel.tell(Event(eventAsJSON(_dropped_event(dropped))))

@@ -116,6 +116,17 @@ async def test_slow_supervisor(reactor: Any) -> None:
     assert 0 < len(events) < 6
 
 
+async def test_end(reactor: Any) -> None:
+    """At the end, all that waits is sent, even if the channel is full."""
+    sender, channel = EventSender(reactor), FullChannel()
+    sender.channel = cast(Any, channel)
+    for number in range(3):
+        sender({"log_format": "{number}", "number": number})
+    assert channel.sent == []
+    sender.send_all()
+    assert channel.sent == ["0", "1", "2"]
+
+
 async def test_another_thread(reactor: Any) -> None:
     """What another thread logs, for example the watchdog's, is sent in the reactor's thread."""
     sender, channel = EventSender(reactor), FullChannel()
