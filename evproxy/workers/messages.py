@@ -76,6 +76,11 @@ class Do:
     pool: str | None = None
 
 
+@frozen
+class Alive:
+    """The loop runs.  The answer: ``None``."""
+
+
 # From the supervisor, without an answer.
 
 

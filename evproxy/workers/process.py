@@ -8,7 +8,7 @@ import os
 import signal
 import socket
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from typing import Any, cast
 
 from attrs import frozen
 from twisted.internet.defer import Deferred
@@ -19,13 +19,16 @@ from twisted.python.failure import Failure
 
 from evproxy.escape import printable
 from evproxy.workers.channel import Channel, Handler
-from evproxy.workers.messages import Start, Started
+from evproxy.workers.messages import Alive, Start, Started
 
 MOST_SAID = 100
 """How many lines of a worker's standard error are logged; there are none unless it breaks."""
 
 LONGEST_SAID = 1000
 """The most characters of such a line."""
+
+MOST_UNANSWERED = 30
+"""A worker that has answered none of so many looks, one each second, is killed: its loop hangs."""
 
 _FIRST_INHERITED = 3
 """The first descriptor that systemd hands over (sd_listen_fds(3))."""
@@ -90,8 +93,12 @@ class WorkerProcess(ProcessProtocol):
         self._ended = ended
         self._said = 0
         self._rest = b""
+        self._unanswered = 0
+        self._killed = ""
+        self._end: str | None = None
+        self._channel_over = False
         mine, other = socket.socketpair(socket.AF_UNIX, socket.SOCK_STREAM)
-        self.channel = Channel(handle, lambda: None)
+        self.channel = Channel(handle, self._lost)
         with mine, other, open(os.devnull, "rb") as nothing:
             mine.setblocking(False)
             reactor.adoptStreamConnection(
@@ -129,8 +136,20 @@ class WorkerProcess(ProcessProtocol):
             self._waiting.append(settled)
         return settled
 
-    def kill(self) -> None:
-        """End the process at once."""
+    def look(self) -> None:
+        """Look whether the loop of the process runs; kill the process if it has not for long."""
+        # Looks count, not seconds: this process may have been stopped itself.
+        if self._unanswered >= MOST_UNANSWERED:
+            self.kill("killed, since its loop hangs")
+        self._unanswered += 1
+        self.channel.ask(Alive()).addCallbacks(self._answered, lambda _: None)
+
+    def _answered(self, _: object) -> None:
+        self._unanswered = 0
+
+    def kill(self, how: str) -> None:
+        """End the process at once; `how` says why, in place of the signal."""
+        self._killed = self._killed or how
         if self._process.pid is not None:
             self._process.signalProcess(signal.SIGKILL.name.removeprefix("SIG"))
 
@@ -160,9 +179,17 @@ class WorkerProcess(ProcessProtocol):
     def processEnded(self, reason: Failure) -> None:
         if self._rest:
             self._say(self._rest)
-        if self.channel.transport is not None:
-            self.channel.close()
-        self._ended(self, how(reason.value))
+        self._end = self._killed or how(cast(ProcessTerminated, reason.value))
+        self._is_over()
+
+    def _lost(self) -> None:
+        self._channel_over = True
+        self._is_over()
+
+    def _is_over(self) -> None:
+        # The channel has what the process said last, and ends after it.
+        if self._end is not None and self._channel_over:
+            self._ended(self, self._end)
 
     def _say(self, line: bytes) -> None:
         self._said += 1
@@ -171,11 +198,12 @@ class WorkerProcess(ProcessProtocol):
             _log.error("worker {number}: {text}", number=self.number + 1, text=text)
 
 
-def how(end: object) -> str:
+def how(end: ProcessDone | ProcessTerminated) -> str:
     """How a process has ended, in words."""
-    if isinstance(end, ProcessTerminated):
-        if end.signal is not None:
-            return f"killed by {signal.Signals(end.signal).name}"
+    if end.signal is None:
         return f"ended with status {end.exitCode}"
-    assert isinstance(end, ProcessDone)
-    return "ended"
+    try:
+        return f"killed by {signal.Signals(end.signal).name}"
+    except ValueError:
+        # Most real-time signals have no name.
+        return f"killed by signal {end.signal}"

@@ -21,7 +21,6 @@ from evproxy.hub import Hub
 from evproxy.service.listener import cannot_listen
 from evproxy.service.reload import READ_TIMEOUT
 from evproxy.settings import Settings
-from evproxy.workers.channel import WorkerFailed
 from evproxy.workers.messages import Apply, Discard, Prepare
 from evproxy.workers.process import WorkerProcess
 from evproxy.workers.reserved import ReservedSockets, SocketPlan
@@ -117,9 +116,11 @@ class SharedReloads:
         ]
         if problems:
             raise ConfigErrors(problems)
-        # Not before: a worker that dies while files are read is replaced meanwhile.
+        # Not before: a worker that dies meanwhile is replaced.
+        await self._settled()
         for slot in supervised.slots:
             slot.hold(True)
+        # Those that have begun meanwhile.
         await self._settled()
         self._refuse_at_the_end()
         try:
@@ -137,11 +138,11 @@ class SharedReloads:
                 process.channel.ask(Discard()).addErrback(lambda _: None)
             plan.discard()
             raise
-        await self._apply(processes)
+        # Nothing goes back from here on.  If evproxy stops while the workers apply this, it closes
+        # the new sockets, too.
         supervised.settings = settings
         supervised.sockets.apply(plan)
-        if supervised.stops:
-            supervised.sockets.close()
+        await self._apply(processes)
         return _all_changes(changes(before, settings), prepared)
 
     async def _read(self, read: Callable[[], Settings]) -> Settings:
@@ -198,10 +199,10 @@ class SharedReloads:
         for succeeded, outcome in outcomes:
             if succeeded:
                 made.append(outcome.changes)
-            elif outcome.check(WorkerFailed):
-                raise SettingsError(outcome.getErrorMessage())
-            elif not outcome.check(ConnectionLost):
+            elif outcome.check(SettingsError):
                 outcome.raiseException()
+            elif not outcome.check(ConnectionLost):
+                raise SettingsError(outcome.getErrorMessage())
         if not made:
             raise SettingsError("every worker died while it prepared the reload")
         return made
@@ -223,7 +224,7 @@ def _replace(failure: Failure, process: WorkerProcess) -> None:
             number=process.number + 1,
             why=failure.getErrorMessage(),
         )
-        process.kill()
+        process.kill("killed, since it has not applied a reload")
 
 
 def _all_changes(whole: Changes, prepared: list[Changes]) -> Changes:

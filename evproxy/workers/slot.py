@@ -80,7 +80,8 @@ class Slot:
             self._timer = self._reactor.callLater(delay, self.start)
             return
         self.process = process
-        self._patience = self._reactor.callLater(START_TIMEOUT, process.kill)
+        late = f"killed, since it did not serve within {START_TIMEOUT:g} s"
+        self._patience = self._reactor.callLater(START_TIMEOUT, process.kill, late)
         process.started.addCallbacks(self._serves, self._refused)
 
     def hold(self, held: bool) -> None:
@@ -119,17 +120,15 @@ class Slot:
             if not self._ends and self.replacement.in_a_row < 3:
                 why = printable(failure.getErrorMessage())
                 _log.error("worker {number} cannot serve: {why}", number=self.number + 1, why=why)
-            process.kill()
+            process.kill("killed, since it could not serve")
 
     def _end_patience(self) -> None:
-        if self._patience is not None:
-            self._patience.cancel()
-            self._patience = None
+        patience, self._patience = self._patience, None
+        if patience is not None and patience.active():
+            patience.cancel()
 
     def _ended(self, process: WorkerProcess, how: str) -> None:
-        if self._patience is not None and self._patience.active():
-            self._patience.cancel()
-        self._patience = None
+        self._end_patience()
         self.process = None
         self._died(self.number)
         if self._ends:

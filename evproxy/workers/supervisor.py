@@ -188,9 +188,6 @@ class Supervisor(Service):
         """
         if self._drained is None:
             self._drained = Deferred()
-            if self._polling is not None:
-                self._polling.cancel()
-                self._polling = None
             ended = [slot.end() for slot in self.slots]
             self.sockets.close()
             self._tell_all(Drain(deadline))
@@ -218,12 +215,15 @@ class Supervisor(Service):
                     number=slot.number + 1,
                     pid=slot.process.pid,
                 )
-                slot.process.kill()
+                slot.process.kill("killed, since it did not end")
 
     def _gone(self, _: object) -> None:
         if self._patience is not None:
             self._patience.cancel()
             self._patience = None
+        if self._polling is not None:
+            self._polling.cancel()
+            self._polling = None
         self._checks.stop()
         assert self._drained is not None
         self._drained.callback(None)
@@ -346,6 +346,9 @@ class Supervisor(Service):
     def _poll(self) -> None:
         self._polling = self._reactor.callLater(POLL_INTERVAL, self._poll)
         self._totals.ask(self.slots, 0)
+        for slot in self.slots:
+            if slot.serving is not None:
+                slot.serving.look()
 
 
 def check(reactor: Any, settings: Settings) -> None:

@@ -30,6 +30,7 @@ from evproxy.workers.discovery import SharedDiscovery
 from evproxy.workers.log_relay import EventSender
 from evproxy.workers.messages import (
     Abort,
+    Alive,
     Apply,
     Checked,
     Discard,
@@ -86,6 +87,7 @@ class Worker(Factory):
             Discard: lambda message, _: self._discard(),
             Status: lambda message, _: self._service.status(message.most_sessions),
             Do: lambda message, _: self._do(message),
+            Alive: lambda message, _: None,
             Drain: lambda message, _: self._drain(message.deadline),
             Abort: lambda message, _: self._service.abort(),
             ReopenLog: lambda message, _: self._service.reopen_log(),
@@ -187,6 +189,7 @@ class Worker(Factory):
 
     def _end(self, _: object) -> None:
         if self._channel is not None:
+            self._events.send_all()
             self._tell(Drained(None if self._proxy is None else self._proxy.status(0)))
             self._channel.close()
         else:

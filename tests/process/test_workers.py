@@ -181,6 +181,23 @@ def test_clients_wait_for_the_replacement(upstream: Upstream) -> None:
         assert not set(pids) & set(proxy.workers())
 
 
+@pytest.mark.deadline(240)
+@pytest.mark.slow
+def test_hanging_worker(upstream: Upstream) -> None:
+    """A worker whose loop hangs is killed, and replaced."""
+    with Supervised(ANY_PORT, upstream.option, patience=150.0) as proxy:
+        port, pids = proxy.serves(), proxy.workers()
+        by_worker = Sessions(upstream, port, 20).split(pids)
+        victim, survivor = pids
+        os.kill(victim, signal.SIGSTOP)
+        client, _ = by_worker[victim][0]
+        client.settimeout(90.0)
+        assert rest(client)[1] in (RESET, END)
+        proxy.says(rf"worker \d \(process {victim}\) killed, since its loop hangs; its sessions")
+        proxy.says(r"worker \d serves again")
+        assert all(map(works, by_worker[survivor]))
+
+
 def test_dies_again_and_again(upstream: Upstream) -> None:
     """A worker that dies at once starts at a bounded rate, and is reported once a period."""
     deaths = 6

@@ -18,7 +18,7 @@ from twisted.logger import formatEvent
 from tests.support.blocking_clients import Upstream, rest
 from tests.support.configured import ConfigFile
 from tests.support.peers import RESET
-from tests.support.supervised import Supervised, all_end, connected, owners
+from tests.support.supervised import Supervised, all_end, children, connected, owners
 from tests.support.twistd import PATIENCE, session_event, wait_until
 
 ANY_PORT = "tcp:0:interface=127.0.0.1"
@@ -96,6 +96,26 @@ def test_reload(configured: ConfigFile, upstream: Upstream) -> None:
         proxy.ended()
         said = [formatEvent(each) for each in proxy.events]
         assert sum("reload: " in text for text in said) == 2
+
+
+def test_death_while_a_reload_waits(configured: ConfigFile, upstream: Upstream) -> None:
+    """A worker is replaced even while a reload waits for another one that has just begun."""
+    with Supervised(configured.option, workers=None) as proxy:
+        port, (first, second) = proxy.serves(), proxy.workers()
+        os.kill(first, signal.SIGKILL)
+        wait_until(lambda: bool({*children(proxy.pid)} - {first, second}))
+        (starting,) = {*children(proxy.pid)} - {first, second}
+        os.kill(starting, signal.SIGSTOP)
+        configured.write(listener="deny = ['127.0.0.1']")
+        proxy.signal(signal.SIGHUP)
+        os.kill(second, signal.SIGKILL)
+        proxy.says("serves again")
+        os.kill(starting, signal.SIGCONT)
+        proxy.says("reloaded: 1 change$")
+        assert starting in proxy.workers()
+        for _ in range(20):
+            with suppress(ConnectionResetError), connected(port) as client:
+                assert rest(client) == (b"", RESET)
 
 
 @pytest.mark.parametrize(
