@@ -5,8 +5,10 @@ How ``twistd evproxy`` starts its workers: how many, and the command of one.
 from __future__ import annotations
 
 import os
+import stat
 import sys
 from collections.abc import MutableMapping
+from contextlib import suppress
 from typing import Any
 
 from twisted.application.reactors import getReactorTypes
@@ -15,7 +17,7 @@ from evproxy.cli import worker
 from evproxy.config.rules import AUTO
 from evproxy.settings import Settings
 from evproxy.settings.proxy import MOST_WORKERS
-from evproxy.workers.process import Command
+from evproxy.workers.process import FIRST_INHERITED, Command
 
 _OF_SUPERVISOR = ("NOTIFY_SOCKET", "WATCHDOG_USEC", "WATCHDOG_PID", "FDSTORE")
 """The variables of systemd that only the supervisor uses (sd_notify(3))."""
@@ -54,9 +56,9 @@ def reactor_name(reactor: Any) -> str:
     return "default"
 
 
-def _inherited(environment: MutableMapping[str, str]) -> int:
+def _inherited(environment: MutableMapping[str, str]) -> list[int]:
     """
-    How many sockets systemd has handed over to this process (sd_listen_fds(3)).
+    The inodes of the sockets that systemd has handed over to this process (sd_listen_fds(3)).
 
     Passes them on in `environment`.
     """
@@ -66,7 +68,16 @@ def _inherited(environment: MutableMapping[str, str]) -> int:
     if not names or not taken:
         for name in ("LISTEN_PID", "LISTEN_FDS", "LISTEN_FDNAMES"):
             environment.pop(name, None)
-        return 0
+        return []
     count = names.count(":") + 1
     environment["LISTEN_FDS"] = str(count)
-    return count
+    return list(map(_socket_inode, range(FIRST_INHERITED, FIRST_INHERITED + count)))
+
+
+def _socket_inode(descriptor: int) -> int:
+    """The inode of a socket; 0: `descriptor` is none."""
+    with suppress(OSError):
+        found = os.fstat(descriptor)
+        if stat.S_ISSOCK(found.st_mode):
+            return found.st_ino
+    return 0

@@ -30,7 +30,7 @@ LONGEST_SAID = 1000
 MOST_UNANSWERED = 30
 """A worker that has answered none of so many looks, one each second, is killed: its loop hangs."""
 
-_FIRST_INHERITED = 3
+FIRST_INHERITED = 3
 """The first descriptor that systemd hands over (sd_listen_fds(3))."""
 
 _log = Logger(namespace="evproxy")
@@ -42,12 +42,13 @@ class Command:
     How to start a worker.
 
     `arguments`: the program and its arguments; the descriptor of the channel follows.
-    `environment`: of the process.  `inherited`: how many sockets systemd has handed over.
+    `environment`: of the process.  `inherited`: the inodes of the sockets that systemd has handed
+    over, in the order of their descriptors; 0: no socket.
     """
 
     arguments: Sequence[str]
     environment: Mapping[str, str]
-    inherited: int = 0
+    inherited: Sequence[int] = ()
 
 
 class _ChannelFactory(Factory):
@@ -104,14 +105,17 @@ class WorkerProcess(ProcessProtocol):
             reactor.adoptStreamConnection(
                 mine.fileno(), socket.AF_UNIX, _ChannelFactory(self.channel)
             )
-            numbers = range(_FIRST_INHERITED, _FIRST_INHERITED + command.inherited)
-            channel = _FIRST_INHERITED + command.inherited
+            handed_over = list(enumerate(command.inherited, FIRST_INHERITED))
+            channel = FIRST_INHERITED + len(handed_over)
             # What twistd has closed at 1 would be the descriptor of something else.
             descriptors: dict[int, Any] = {
                 0: nothing.fileno(),
                 1: 1,
                 2: "r",
-                **{each: inherited.get(each, each) for each in numbers},
+                **{
+                    each: inherited.get(each, each if _is(each, inode) else nothing.fileno())
+                    for each, inode in handed_over
+                },
                 channel: other.fileno(),
             }
             self._process = reactor.spawnProcess(
@@ -196,6 +200,14 @@ class WorkerProcess(ProcessProtocol):
         if self._said <= MOST_SAID:
             text = printable(line[:LONGEST_SAID].decode(errors="replace"))
             _log.error("worker {number}: {text}", number=self.number + 1, text=text)
+
+
+def _is(descriptor: int, inode: int) -> bool:
+    """Whether `descriptor` is still the socket with this inode: an endpoint may have closed it."""
+    try:
+        return os.fstat(descriptor).st_ino == inode
+    except OSError:
+        return False
 
 
 def how(end: ProcessDone | ProcessTerminated) -> str:

@@ -16,8 +16,10 @@ import pytest
 from twisted.logger import formatEvent
 
 from tests.support.blocking_clients import Upstream, rest
+from tests.support.certificates import Certificates
 from tests.support.configured import ConfigFile
 from tests.support.peers import RESET
+from tests.support.service_manager import Manager
 from tests.support.supervised import Supervised, all_end, children, connected, owners
 from tests.support.twistd import PATIENCE, session_event, wait_until
 
@@ -266,6 +268,100 @@ def test_inherited_sockets(upstream: Upstream) -> None:
                 server.close()
             assert proxy.ended() == 0
         connected(port).close()
+
+
+OF_THE_USER = """
+import os, sys
+os.environ.update(LISTEN_PID=str(os.getpid()), LISTEN_FDS="2", LISTEN_FDNAMES="web:other")
+os.dup2(int(sys.argv.pop(1)), 3)
+os.dup2(int(sys.argv.pop(1)), 4)
+from twisted.scripts.twistd import run
+run()
+"""
+
+
+def test_inherits_only_sockets(upstream: Upstream, tmp_path: Path) -> None:
+    """A worker inherits the sockets of systemd, and no file that has one of their numbers."""
+    with (
+        socket.create_server(("127.0.0.1", 0), backlog=128) as inherited,
+        open(tmp_path / "secret", "wb") as secret,
+    ):
+        descriptors = [inherited.fileno(), secret.fileno()]
+        command = [sys.executable, "-c", OF_THE_USER, *map(str, descriptors), "-n", "--pidfile="]
+        command.append("--logger=tests.support.twistd.json_log")
+        with Supervised(
+            "--listen=systemd:domain=INET:name=web",
+            upstream.option,
+            command=command,
+            descriptors=descriptors,
+        ) as proxy:
+            assert upstream.session(proxy.serves())
+            for pid in proxy.workers():
+                names = {os.readlink(each) for each in Path(f"/proc/{pid}/fd").iterdir()}
+                assert str(tmp_path / "secret") not in names
+
+
+@pytest.mark.parametrize("kind", ["tls", "proxy_protocol"])
+def test_what_clients_send_first(
+    configured: ConfigFile, upstream: Upstream, certificates: Certificates, kind: str
+) -> None:
+    """Every worker does TLS and reads PROXY headers, also one that has replaced another one."""
+    settings = {
+        "tls": f'tls = {{certificates = ["{certificates.pem}"]}}',
+        "proxy_protocol": 'accept_proxy_protocol_from = ["127.0.0.1"]',
+    }
+    configured.write(listener=settings[kind])
+    with Supervised(configured.option, workers=None) as proxy, ExitStack() as opened:
+        port, pids = proxy.serves(), proxy.workers()
+
+        def session() -> socket.socket:
+            client = opened.enter_context(connected(port))
+            if kind == "tls":
+                secured = certificates.client.wrap_socket(client, server_hostname="127.0.0.1")
+                client = opened.enter_context(secured)
+                client.sendall(b"?")
+            else:
+                client.sendall(b"PROXY TCP4 192.0.2.7 192.0.2.1 4000 80\r\n?")
+            server = opened.enter_context(upstream.accept())
+            server.settimeout(PATIENCE)
+            assert server.recv(2) == b"?"
+            server.sendall(b"!")
+            assert client.recv(2) == b"!"
+            return client
+
+        assert all(by_worker([session() for _ in range(20)], pids).values())
+        os.kill(pids[0], signal.SIGKILL)
+        proxy.says("serves again")
+        assert all(by_worker([session() for _ in range(20)], proxy.workers()).values())
+        opened.close()
+        proxy.signal(signal.SIGTERM)
+        assert proxy.ended() == 0
+        if kind == "proxy_protocol":
+            assert {each["peer"] for each in proxy.sessions()} == {"192.0.2.7:4000"}
+
+
+def test_systemd(manager: Manager, upstream: Upstream) -> None:
+    """systemd hears that the service is ready once all workers serve, and what a drain leaves."""
+    with Supervised(LISTEN, upstream.option) as proxy:
+        wait_until(lambda: bool(children(proxy.pid)))
+        stopped = children(proxy.pid)[0]
+        os.kill(stopped, signal.SIGSTOP)
+        wait_until(lambda: len(children(proxy.pid)) == 2)
+        with pytest.raises(TimeoutError):
+            manager.receive(1.5)
+        os.kill(stopped, signal.SIGCONT)
+        assert manager.ready()["STATUS"] == "0 sessions"
+        port = proxy.serves()
+        sessions = [upstream.connect(port) for _ in range(2)]
+        manager.until(lambda message: message.get("STATUS") == "2 sessions")
+        proxy.signal(signal.SIGTERM)
+        manager.until(lambda message: message.get("STATUS") == "stopping, 2 sessions left")
+        for left, (client, server) in zip(("1 session", None), sessions, strict=True):
+            client.close()
+            server.close()
+            if left:
+                manager.until(lambda message: message.get("STATUS") == "stopping, 1 session left")
+        assert proxy.ended() == 0
 
 
 def test_bound_on_all_sessions(upstream: Upstream) -> None:
