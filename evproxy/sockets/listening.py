@@ -124,9 +124,9 @@ class ListeningReactor:
         port = UNIXPort(
             self._plain, permissions, address, factory, queue, mode, self._reactor, wantPID
         )
-        return self._listen_unix(port, (socket.AF_UNIX, UNIXAddress(address).name), mode)
+        return self._listen_unix(port, (socket.AF_UNIX, UNIXAddress(address).name))
 
-    def _listen_unix(self, port: UNIXPort, place: Place, mode: int) -> IListeningPort:
+    def _listen_unix(self, port: UNIXPort, place: Place) -> IListeningPort:
         port.take_over(self.handed.take(place))
         return self._listening(port)
 

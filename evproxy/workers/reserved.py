@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from attrs import define, field
+from twisted.internet.defer import Deferred, DeferredList
 from twisted.internet.protocol import Factory
 
 from evproxy.config.changes import listener_pairs
@@ -130,11 +131,11 @@ class ReservedSockets:
         """Where the listeners listen: names of sockets, or Twisted's UNIX addresses."""
         return [each.address for listener in self._listeners for each in listener.reservations]
 
-    def close(self) -> None:
-        """Keep no socket."""
-        for reservation in self._all():
-            reservation.close()
+    def close(self) -> Deferred[Any]:
+        """Keep no socket; the Deferred fires once all are closed."""
+        closed = DeferredList([reservation.close() for reservation in self._all()])
         self._listeners = []
+        return closed
 
     def _reserve(
         self,

@@ -15,7 +15,7 @@ from typing import Any
 
 from attrs import define
 from twisted.internet.address import IPv4Address, IPv6Address, UNIXAddress
-from twisted.internet.defer import Deferred, succeed
+from twisted.internet.defer import Deferred, maybeDeferred, succeed
 from twisted.internet.error import CannotListenError
 from twisted.internet.interfaces import IListeningPort
 from twisted.internet.protocol import Factory
@@ -80,15 +80,19 @@ class Reservation:
         """Where the sockets listen."""
         return place_of(self.sockets[0]) if self.sockets else None
 
-    def close(self) -> None:
-        """Listen no longer, once no worker has the sockets either."""
-        if self.port is not None:
-            self.port.stopListening()
-            self.port = None
-        else:
-            for sock in self.sockets:
-                sock.close()
-        self.sockets = ()
+    def close(self) -> Deferred[Any]:
+        """
+        Listen no longer, once no worker has the sockets either.
+
+        :return: fires once the path of a UNIX socket is gone, too.
+        """
+        port, self.port = self.port, None
+        sockets, self.sockets = self.sockets, ()
+        if port is not None:
+            return maybeDeferred(port.stopListening)
+        for sock in sockets:
+            sock.close()
+        return succeed(None)
 
     def permit(self) -> None:
         """Give the path the permissions that have changed."""
@@ -115,9 +119,8 @@ class Reservation:
     def startListening(self) -> None:
         """Nothing to do: the sockets listen."""
 
-    def stopListening(self) -> Deferred[None]:
-        self.close()
-        return succeed(None)
+    def stopListening(self) -> Deferred[Any]:
+        return self.close()
 
 
 class ReservingReactor(ListeningReactor):
@@ -153,13 +156,13 @@ class ReservingReactor(ListeningReactor):
         made.made = self.made
         return made
 
-    def _listen_unix(self, port: UNIXPort, place: Place, mode: int) -> IListeningPort:
+    def _listen_unix(self, port: UNIXPort, place: Place) -> IListeningPort:
         taken = self._taken(place)
         if taken is None:
             port.startListening()
             taken = self._is_new(Reservation(place, port.getHost(), [port.socket], port))
         else:
-            taken.permissions = (mode, self._permissions)
+            taken.permissions = (port.mode, self._permissions)
         return self._made(taken)
 
     def adoptStreamPort(

@@ -188,8 +188,7 @@ class Supervisor(Service):
         """
         if self._drained is None:
             self._drained = Deferred()
-            ended = [slot.end() for slot in self.slots]
-            self.sockets.close()
+            ended = [*(slot.end() for slot in self.slots), self.sockets.close()]
             self._tell_all(Drain(deadline))
             if deadline is not None:
                 self._patience = self._reactor.callLater(deadline + GRACE, self._kill)
