@@ -186,6 +186,7 @@ def test_it_is_live(browser: Browser, stage: Scene) -> None:
 def test_a_server_is_drained_weighed_and_resumed(browser: Browser, stage: Scene) -> None:
     """Each change comes after a question, and the page shows it."""
     browser.open(stage.admin)
+    browser.until(lambda: any(":" in each for each in browser.texts(".pool .name")))
     name = next(each for each in browser.texts(".pool .name") if each.startswith("127.0.0.1:"))
     server = {"pool": "web", "name": name}
 
