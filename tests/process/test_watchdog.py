@@ -31,6 +31,11 @@ def reports(process: Running) -> list[LogEvent]:
     return [each for each in process.events if each["log_namespace"] == "evproxy.watchdog"]
 
 
+def callbacks(process: Running) -> list[LogEvent]:
+    """The reports of single calls: a busy machine may add others, for example of starvation."""
+    return [each for each in reports(process) if each["trouble"] == "callback"]
+
+
 def held(
     directory: Path, ways: str, reactor: str = "epoll", before: tuple[str, ...] = ()
 ) -> Running:
@@ -87,7 +92,7 @@ def test_a_blocking_look_up_of_a_name(tmp_path: Path) -> None:
     before = tuple(isolated(["sh", "-c", script, "sh"]))
     with held(tmp_path, "look_up", before=before) as process:
         assert process.ended() == 0
-    [begun, over] = [each for each in reports(process) if each["trouble"] == "callback"]
+    [begun, over] = callbacks(process)
     assert begun["called"] == "tests.support.held_loop.look_up"
     assert begun["doing"] == "waits"
     assert "getaddrinfo" in begun["stack"]
@@ -146,18 +151,19 @@ def test_a_slow_route(upstream: Upstream, tmp_path: Path, monkeypatch: pytest.Mo
         for number in range(1, MOST_SESSIONS):
             upstream.session(port)
             proxy.sessions(number)
-            if reports(proxy):
+            if callbacks(proxy):
                 break
         upstream.session(port)
         proxy.sessions(number + 1)
         proxy.signal(signal.SIGTERM)
         assert proxy.ended() == 0
-    [begun, over] = [each for each in reports(proxy) if each["trouble"] == "callback"]
+    [begun, over] = callbacks(proxy)
     assert begun["place"].startswith("slow_route.slow (")
     assert begun["called"].startswith("evproxy.")
     assert "time.sleep(0.3)" in begun["stack"]
     assert over["over"]
-    assert over["seconds"] >= 0.2
+    # What the machine has taken away meanwhile is subtracted.
+    assert over["seconds"] >= begun["seconds"] >= 0.09
 
 
 @pytest.mark.parametrize("off", ["file", "option"])

@@ -183,6 +183,12 @@ def test_another_thread_that_keeps_the_lock() -> None:
     assert (report.trouble, report.detail) == (LoopTrouble.LOCK, "rx in app.py")
 
 
+def test_a_thread_that_keeps_the_lock_and_waits_for_a_processor() -> None:
+    """On a busy machine, such a thread runs for a part of the time only: it is blamed all the same."""
+    [report] = judged(late(process=0.05, others="rx in app.py"))
+    assert (report.trouble, report.detail) == (LoopTrouble.LOCK, "rx in app.py")
+
+
 def test_a_process_that_was_stopped() -> None:
     """If no thread ran, and none waited for a processor, the process was stopped."""
     [report] = judged(late())

@@ -35,7 +35,6 @@ SOONEST = 0.002
 _ALMOST = 0.99
 """The share of the threshold that counts as the threshold: timers are not exact."""
 
-
 _SHARE_OF_OTHERS = 0.1
 """
 The share of a delay for which other threads ran, so that one of them kept the lock.
