@@ -11,7 +11,7 @@ from twisted.internet.task import Clock
 
 from evproxy import SettingsError
 from evproxy.model import UpstreamServer
-from evproxy.settings import Discover, Ejection, HealthCheck
+from evproxy.settings import Discover, Ejection, HealthCheck, PoolTLS
 from evproxy.upstream.pool.pool import Pool
 from tests.support.pool_doubles import (
     CLIENT,
@@ -22,6 +22,7 @@ from tests.support.pool_doubles import (
     Client,
     Doctor,
     Events,
+    NoDialer,
     PoolMaker,
     advance,
     fail,
@@ -237,6 +238,75 @@ def test_discovery(make: PoolMaker) -> None:
     assert [each.runs for each in made] == [False, False]
     reload(pool, upstreams=[A])
     assert names(pool) == [A]
+
+
+def test_a_server_that_leaves_the_settings_and_is_discovered(make: PoolMaker) -> None:
+    """A server that is no longer configured stays as long as discovery finds it."""
+    pool = make(A, B, discover=Discover("dns", "one.test", 80), discovery_for=Found)
+    pool.start()
+    stays = pool.server_named(A)
+    pool.set_servers([UpstreamServer(A, weight=3)])
+    caller = Caller(pool).open()
+    reload(pool, upstreams=[B])
+    assert names(pool) == [A, B]
+    assert pool.server_named(A) is stays
+    assert share(pool, 400)[A] == 300
+    caller.close()
+    pool.set_servers([])
+    assert names(pool) == [B]
+
+
+@pytest.mark.parametrize("joins", [Pool.add, lambda pool, spec: pool.set_servers([spec])])
+def test_a_server_that_joined_and_cannot_be_connected_to(clock: Clock, joins: Any) -> None:
+    """A server that was added, or discovered, is checked before anything changes."""
+    pool = Pool(clock, [A], name="web")
+    joins(pool, UpstreamServer("unix:/socket"))
+    before = pool.settings
+    with pytest.raises(SettingsError, match=r"tls\.server_name: .*unix:/socket"):
+        pool.prepare(evolve(before, tls=PoolTLS()))
+    assert pool.settings is before
+    pool.stop()
+
+
+def test_a_server_that_is_gone_and_could_not_be_connected_to(clock: Clock) -> None:
+    """A server that has left refuses no settings, and may not come back with them."""
+    pool = Pool(clock, [A, "unix:/socket"], name="web")
+    reload(pool, upstreams=[A], tls=PoolTLS())
+    with pytest.raises(SettingsError, match=r"tls\.server_name"):
+        pool.add("unix:/socket")
+    reload(pool, tls=None)
+    pool.add("unix:/socket")
+    assert names(pool) == [A, "unix:/socket"]
+    pool.stop()
+
+
+class NoTimers(Clock):
+    """A reactor as a thread must see it: its timers are not safe there."""
+
+    def callLater(self, *arguments: Any, **keywords: Any) -> Any:
+        raise AssertionError("a thread must not start a timer")
+
+
+def test_a_pool_that_a_thread_makes() -> None:
+    """A new pool is complete without a timer, whatever its balancer has to compute."""
+    clock = NoTimers()
+    pool = Pool(clock, [A, B], dialer_for=lambda spec: NoDialer(), balance="source-hash")
+    assert sorted(walk(pool)) == [A, B]
+    pool.stop()
+
+
+def test_the_checks_of_a_server_with_another_header(
+    make: PoolMaker, clock: Clock, doctor: Doctor
+) -> None:
+    """A server that gets another PROXY header is checked again soon."""
+    pool = make(A, B, health_check=CHECK, probe_for=lambda check: doctor)
+    pool.start()
+    while not any(name == A for name, _ in doctor.asked):
+        advance(clock, 0.05)
+    doctor.asked.clear()
+    reload(pool, upstreams=[UpstreamServer(A, send_proxy_protocol=2), B])
+    advance(clock, CHECK.interval / 4)
+    assert A in [name for name, _ in doctor.asked]
 
 
 def names(pool: Pool) -> Sequence[str]:

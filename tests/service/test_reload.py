@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 from attrs import evolve
-from twisted.internet.defer import Deferred
+from twisted.internet.defer import Deferred, succeed
 from twisted.internet.endpoints import TCP4ServerEndpoint
 
 from evproxy import (
@@ -30,7 +30,7 @@ from evproxy import (
     UpstreamServer,
 )
 from evproxy.service.reload import MOST_WAITING
-from evproxy.settings import Keepalive, ListenerTLS
+from evproxy.settings import Keepalive, ListenerTLS, PoolTLS
 from tests.support.certificates import DAY, Authority, names
 from tests.support.files import replace
 from tests.support.peers import END, IPV6, RESET, Listening, Peer, connect
@@ -491,6 +491,28 @@ async def test_no_file(reloaded: Reloaded) -> None:
     """A service that is not made of a file has nothing to read again."""
     with pytest.raises(SettingsError, match="there is no configuration file to read again"):
         await reloaded.service.reload()
+
+
+async def test_a_server_that_joins_while_a_reload_is_prepared(reloaded: Reloaded) -> None:
+    """A server that cannot be had with the new settings refuses them as a whole."""
+    service = reloaded.service
+    before = service.settings
+    one, two = before.pools
+    settings = evolve(
+        before,
+        listeners=(evolve(before.listeners[0], pool="two"),),
+        pools=(evolve(one, connect_timeout=1.0), evolve(two, tls=PoolTLS())),
+    )
+
+    def join(_: object) -> Deferred[None]:
+        service.pools["two"].add("unix:/socket")
+        return succeed(None)
+
+    with pytest.raises(SettingsError, match="a name is needed to verify unix:/socket"):
+        await service.reload(settings, join)
+    assert service.settings is before
+    assert service.pools["one"].connect_timeout == one.connect_timeout
+    await reloaded.served_by(reloaded.ground.upstream)
 
 
 async def test_a_source_that_fails(reloaded: Reloaded) -> None:
