@@ -126,6 +126,12 @@ class Listener:
             port: Any = self.port
             port.handed_over = True
 
+    def hand_over(self) -> None:
+        """Another process owns the socket from now on."""
+        if self.socket is not None:
+            port: Any = self.port
+            port.hand_over()
+
     def close(self) -> Deferred[Any]:
         """Stop listening.  The Deferred fires when the port is closed; an error is logged."""
         self._wanted = None

@@ -117,8 +117,12 @@ class Application:
         for listener in composition.listeners:
             port: Any = listener.port
             if listeners and id(listener) not in kept and isinstance(port, PlainPort):
-                offered.append((port, place_of(port.socket)))
-                handed.offer([os.dup(port.socket.fileno())])
+                place = place_of(port.socket)
+                offered.append((port, place))
+                if port.borrowed:
+                    handed.offer_at(place, os.dup(port.socket.fileno()))
+                else:
+                    handed.offer([os.dup(port.socket.fileno())])
         running = {id(listener) for listener in composition.listeners}
         bound: list[Listener] = []
         try:
@@ -136,7 +140,8 @@ class Application:
             raise
         else:
             for port, place in offered:
-                port.handed_over |= not handed.has(place)
+                # A socket that nobody has taken listens no longer, also if systemd stores it.
+                port.handed_over = port.borrowed or not handed.has(place)
         finally:
             handed.close()
 

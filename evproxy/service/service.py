@@ -294,7 +294,7 @@ class ProxyService(Service):
         from now on.
         """
         for listener in self.all_listeners:
-            listener.keep_socket()
+            listener.hand_over()
         if self.admin is not None:
             self.admin.stop_listening()
 

@@ -69,7 +69,7 @@ class HandedSockets:
         """
         sock = HandedSocket(fileno=descriptor)
         sock.setblocking(False)
-        sock.handed_over = True
+        sock.handed_over = sock.borrowed = True
         self._sockets.setdefault(place, deque()).append(sock)
 
     def offer(self, descriptors: Iterable[int]) -> None:

@@ -35,6 +35,7 @@ class InheritedSocket(ListeningSocket):
 
     # A shutdown would also stop the owner's listening.
     handed_over = True
+    borrowed = True
 
 
 class InheritedTCPPort(TCPPort):

@@ -63,9 +63,11 @@ class ListeningSocket(socket.socket):
     each use.
 
     `handed_over` says that another port has a duplicate: the socket must go on listening.
+    `borrowed` says that another process owns the socket, its path and its permissions.
     """
 
     handed_over = False
+    borrowed = False
 
     def shutdown(self, how: int) -> None:
         """Stop listening, unless another port has the socket too."""
@@ -129,6 +131,16 @@ class PlainPort:
     def handed_over(self, handed_over: bool) -> None:
         assert self._made is not None
         self._made.handed_over = handed_over
+
+    @property
+    def borrowed(self) -> bool:
+        """Whether another process owns the socket."""
+        return self._made is not None and self._made.borrowed
+
+    def hand_over(self) -> None:
+        """Another process owns the socket from now on."""
+        assert self._made is not None
+        self._made.handed_over = self._made.borrowed = True
 
     def createInternetSocket(self) -> ListeningSocket:
         """Make the socket as Twisted does, but as a `ListeningSocket`; or take one over."""

@@ -85,7 +85,7 @@ class UNIXPort(PlainPort, unix.Port):
         self._made = kind(super().createInternetSocket(), self._owner, self._path)
         self._made.setblocking(False)
         if handed is not None:
-            self._made.handed_over = handed.handed_over
+            self._made.handed_over, self._made.borrowed = handed.handed_over, handed.borrowed
         return self._made
 
     def startListening(self) -> None:
@@ -94,7 +94,7 @@ class UNIXPort(PlainPort, unix.Port):
 
         :raises CannotListenError: if the path is in use or cannot be taken.
         """
-        if self._handed is not None and self._handed.handed_over:
+        if self._handed is not None and self._handed.borrowed:
             self._listen_for_another()
             return
         if not in_file_system(self._path):

@@ -31,6 +31,7 @@ from evproxy import (
 )
 from evproxy.service.reload import MOST_WAITING
 from evproxy.settings import Keepalive, ListenerTLS, PoolTLS
+from evproxy.sockets.handed import place_of
 from tests.support.certificates import DAY, Authority, names
 from tests.support.files import replace
 from tests.support.peers import END, IPV6, RESET, Listening, Peer, connect
@@ -258,6 +259,51 @@ async def test_a_path_that_moves_to_another_listener(reloaded: Reloaded, tmp_pat
     await reloaded.listener(listen=f"unix:{path}:mode=600", pool="two")
     assert path.stat().st_ino == inode
     await reloaded.served_by(reloaded.other)
+
+
+@pytest.mark.parametrize("kind", ["tcp", "unix"])
+async def test_a_socket_of_another_process_moves(
+    reloaded: Reloaded, tmp_path: Path, kind: str
+) -> None:
+    """A socket that another process owns stays so with another listener: it goes on listening."""
+    path = tmp_path / "socket"
+    with socket.socket(socket.AF_UNIX if kind == "unix" else socket.AF_INET) as owned:
+        owned.bind(str(path) if kind == "unix" else ("127.0.0.1", 0))
+        owned.listen()
+        if kind == "unix":
+            path.chmod(0o640)
+            listen = f"unix:{path}"
+        else:
+            listen = f"tcp:{owned.getsockname()[1]}:interface=127.0.0.1"
+        handed = reloaded.service.plane.listening.handed
+        handed.offer_at(place_of(owned), os.dup(owned.fileno()))
+        await reloaded.listener(listen=listen)
+        [address] = reloaded.service.addresses
+        await reloaded.listener(listen=f"{listen}:backlog=99", pool="two")
+        await reloaded.served_by(reloaded.other)
+        if kind == "unix":
+            assert stat.S_IMODE(path.stat().st_mode) == 0o640
+        await reloaded.service.stopService()
+        assert listens(address)
+
+
+async def test_a_stored_socket_has_an_owner(reloaded: Reloaded, tmp_path: Path) -> None:
+    """A listener whose socket is kept elsewhere still gets its mode, and removes its path."""
+    path = tmp_path / "socket"
+    await reloaded.listener(listen=f"unix:{path}:mode=666")
+    [listener] = reloaded.service.listeners
+    sock = listener.socket
+    assert sock is not None
+    with socket.socket(fileno=os.dup(sock.fileno())):
+        listener.keep_socket()
+        await reloaded.listener(listen=f"unix:{path}:mode=600")
+        assert stat.S_IMODE(path.stat().st_mode) == 0o600
+        await reloaded.served_by(reloaded.ground.upstream)
+        [address] = reloaded.service.addresses
+        reloaded.service.listeners[0].keep_socket()
+        await reloaded.listener(listen=ANY_PORT)
+        assert not listens(address)
+        assert not path.exists()
 
 
 async def test_servers(reloaded: Reloaded) -> None:
