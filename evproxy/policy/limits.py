@@ -154,6 +154,19 @@ class ClientTable:
         client.sessions += 1
         return client
 
+    def count(self, key: int, now: float) -> Client:
+        """
+        Count a session of the client with this `client_key` that runs already.
+
+        It must be given to `release` when it ends.
+        """
+        client = self._live.get(key)
+        if client is None:
+            known = self._idle.pop(key, None)
+            client = self._live[key] = self._new(key, now) if known is None else known
+        client.sessions += 1
+        return client
+
     def refusal(self, key: int, now: float) -> Refusal | None:
         """Why `admit` would refuse the client now; ``None`` if it would not.  Counts nothing."""
         client = self._live.get(key)

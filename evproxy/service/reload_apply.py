@@ -18,6 +18,8 @@ from evproxy.service.listener import Listener, cannot_listen
 from evproxy.service.listener_parts import ListenerParts
 from evproxy.service.reload_plan import Plan, PlannedListener
 from evproxy.service.used_pools import UsedPools
+from evproxy.session.entry import Entry
+from evproxy.session.factory import ProxyFactory
 from evproxy.sockets.handed import Place, place_of
 from evproxy.sockets.ports import PlainPort
 
@@ -173,11 +175,22 @@ class Application:
                 certificates.forget(before.tls)
             if before.guard is not None and made.guard is None:
                 self._composition.retiring.add(before.close)
+            if before.guard is None and made.guard is not None:
+                assert planned.before is not None
+                serving = self._composition.listeners[planned.before]
+                self._count_sessions(serving.factory, made.guard.entry)
         made.apply()
         if running:
             made.start()
         if listener.factory is not made.factory:
             listener.factory.renew(made.factory)
+
+    def _count_sessions(self, factory: ProxyFactory, entry: Entry) -> None:
+        """The sessions of now count for the first limits of their listener."""
+        for session in self._composition.admission.sessions:
+            half: Any = session.downstream
+            if half.proxy is factory:
+                session.admitted = entry.count(session.info.peer_host)
 
     def _retire(self, parts: ListenerParts) -> None:
         parts.stop()

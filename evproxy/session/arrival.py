@@ -183,7 +183,11 @@ class Arrival:
             if isinstance(admitted, Refusal):
                 self._refuse(f"the client is refused: {admitted.value}", admitted.value)
                 return
-            self._session.admitted = admitted
+            if self._session.admitted is None:
+                self._session.admitted = admitted
+            else:
+                # A reload has set other limits meanwhile, for which the session counts.
+                admitted.leave()
         tls = None if context.tls_by_router else context.tls
         if tls is not None and self._session.info.tls is None:
             self._begin_tls(tls, self._choose_pool)

@@ -144,6 +144,12 @@ class Entry:
         self._refusals.count(refusal, host)
         return refusal
 
+    def count(self, host: str) -> Admitted:
+        """Count a session of the client at `host` that runs already, whatever the limits are."""
+        self.sessions += 1
+        key = client_key(address_number(host))
+        return Admitted(self, self._clients.count(key, self._now()))
+
     def _refusal(self, number: int | None) -> Refusal | None:
         most = self._limits.max_sessions
         if most and self.sessions >= most:

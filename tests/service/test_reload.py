@@ -373,6 +373,30 @@ async def test_limits_count_those_that_are_there(reloaded: Reloaded) -> None:
     await reloaded.served_by(reloaded.ground.upstream)
 
 
+@pytest.mark.parametrize(
+    ("limit", "refusal"),
+    [("max_sessions", "listener-sessions"), ("max_sessions_per_peer", "client-sessions")],
+)
+async def test_first_limits_count_those_that_are_there(
+    reloaded: Reloaded, limit: str, refusal: str
+) -> None:
+    """The sessions of a listener without limits count for its first ones, and for new ones."""
+    for _ in range(2):
+        first = reloaded.client()
+        await reloaded.served_by(reloaded.ground.upstream, first)
+        await reloaded.listener(**{limit: 1})
+        client = reloaded.client()
+        assert await client.rest() == (b"", RESET)
+        assert reloaded.service.status().listeners[0].refused == {refusal: 1}
+        first.reset()
+        await until(reloaded.ground.reactor, lambda: reloaded.service.session_count == 0)
+        last = reloaded.client()
+        await reloaded.served_by(reloaded.ground.upstream, last)
+        await reloaded.listener(**{limit: 0})
+        last.reset()
+        await until(reloaded.ground.reactor, lambda: reloaded.service.session_count == 0)
+
+
 async def test_timeouts(reloaded: Reloaded) -> None:
     """New sessions get the new timeouts, and those before keep theirs."""
     before = reloaded.client()
