@@ -8,43 +8,24 @@ applied.  What does not change is not touched.  A listener whose address stays k
 
 from __future__ import annotations
 
-from collections import deque
 from collections.abc import Callable
 from functools import partial
 from typing import Any
 
-from attrs import define
-from twisted.internet.defer import Deferred, DeferredList, TimeoutError
-from twisted.logger import Logger
+from twisted.internet.defer import Deferred, DeferredList
 
 from evproxy.config.changes import Changes
-from evproxy.config.document import ConfigErrors
-from evproxy.engine.threads import NoThread, Threads
-from evproxy.errors import EvproxyError, SettingsError
+from evproxy.errors import SettingsError
 from evproxy.service.composition import Composition
 from evproxy.service.reload_apply import Application
 from evproxy.service.reload_plan import Plan, plan_of
+from evproxy.service.reload_queue import ReloadQueue
 from evproxy.service.used_pools import UsedPools
 from evproxy.settings import Settings
-
-MOST_WAITING = 16
-"""The most reloads that wait for the one in progress; a further one is refused."""
-
-READ_TIMEOUT = 60.0
-"""Seconds for reading all files of a reload; then the reload is refused."""
 
 ReadSettings = Callable[[], Settings]
 Agreed = Callable[[Changes], Deferred[None]]
 """Asks whether prepared changes may be applied; fails with a `SettingsError` if not."""
-
-_log = Logger()
-
-
-@define(eq=False)
-class _Waiting:
-    read: ReadSettings
-    agreed: Agreed | None
-    results: list[Deferred[Changes]]
 
 
 class Reloads:
@@ -71,9 +52,7 @@ class Reloads:
         self._is_listening = is_listening
         self._is_running = is_running
         self._stops = stops
-        self._threads = Threads(composition.reactor, "evproxy reload", 1)
-        self._waiting: deque[_Waiting] = deque()
-        self._busy = False
+        self._queue = ReloadQueue(composition.reactor, composition.hub)
         self._closing = False
         self._closed: list[Deferred[None]] = []
 
@@ -87,17 +66,7 @@ class Reloads:
         :return: what has changed.  Fails with a `SettingsError` if the settings are refused;
             `ConfigErrors` has all problems.
         """
-        result: Deferred[Changes] = Deferred()
-        for waiting in self._waiting:
-            if (waiting.read, waiting.agreed) == (read, agreed):
-                waiting.results.append(result)
-                return result
-        if len(self._waiting) >= MOST_WAITING:
-            result.errback(SettingsError(f"{MOST_WAITING} reloads wait already"))
-            return result
-        self._waiting.append(_Waiting(read, agreed, [result]))
-        self._next()
-        return result
+        return self._queue.request((read, agreed), partial(self._reload, read, agreed))
 
     def when_closed(self) -> Deferred[None]:
         """Return a Deferred that fires when all is closed that reloads have replaced."""
@@ -108,46 +77,15 @@ class Reloads:
             closed.callback(None)
         return closed
 
-    def _next(self) -> None:
-        if self._busy or not self._waiting:
-            return
-        self._busy = True
-        waiting = self._waiting.popleft()
-        Deferred.fromCoroutine(self._reload(waiting)).addBoth(self._done, waiting)
-
-    def _done(self, outcome: Any, waiting: _Waiting) -> None:
-        self._busy = False
-        for result in waiting.results:
-            result.callback(outcome)
-        self._next()
-
-    async def _reload(self, waiting: _Waiting) -> Changes:
-        hub = self._composition.hub
-        hub.reload_began()
-        try:
-            changes = await self._attempt(waiting)
-        except SettingsError as error:
-            problems = error.problems if isinstance(error, ConfigErrors) else (str(error),)
-            hub.reload_refused(problems)
-            raise
-        hub.reloaded(changes)
-        return changes
-
-    async def _attempt(self, waiting: _Waiting) -> Changes:
+    async def _reload(self, read: ReadSettings, agreed: Agreed | None) -> Changes:
         if self._stops():
             raise SettingsError("evproxy stops, it cannot be reloaded any more")
         composition = self._composition
-        work = partial(_planned, composition, waiting.read, self._is_listening())
-        planned = self._threads.call(work).result
-        try:
-            plan = await planned.addTimeout(READ_TIMEOUT, composition.reactor)
-        except TimeoutError:
-            raise SettingsError(f"the files could not be read within {READ_TIMEOUT:g} s") from None
-        except NoThread as error:
-            raise SettingsError(str(error)) from None
-        if waiting.agreed is not None:
+        work = partial(_planned, composition, read, self._is_listening())
+        plan = await self._queue.in_thread(work)
+        if agreed is not None:
             try:
-                await waiting.agreed(plan.changes)
+                await agreed(plan.changes)
             except BaseException:
                 plan.discard()
                 raise
@@ -170,11 +108,4 @@ class Reloads:
 
 def _planned(composition: Composition, read: ReadSettings, listening: bool) -> Plan:
     """Read the settings, and make what they need.  Runs in a thread."""
-    try:
-        settings = read()
-    except EvproxyError:
-        raise
-    except Exception as error:
-        # `read` may be a user's own function.
-        raise SettingsError(f"{type(error).__name__}: {error}") from error
-    return plan_of(composition, settings, listening)
+    return plan_of(composition, read(), listening)

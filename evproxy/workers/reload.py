@@ -5,9 +5,10 @@ Reloads of all workers: prepared in every worker, then applied in all of them or
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any, Protocol
 
-from twisted.internet.defer import Deferred, DeferredList, DeferredLock, TimeoutError
+from twisted.internet.defer import Deferred, DeferredList, TimeoutError
 from twisted.internet.error import CannotListenError, ConnectionLost
 from twisted.logger import Logger
 from twisted.python.failure import Failure
@@ -15,11 +16,10 @@ from twisted.python.failure import Failure
 from evproxy.config.changes import Change, Changes, changes, needs_restart
 from evproxy.config.document import ConfigErrors
 from evproxy.config.sharing import share, sharing_problems
-from evproxy.engine.threads import NoThread, Threads
-from evproxy.errors import EvproxyError, SettingsError
+from evproxy.errors import SettingsError
 from evproxy.hub import Hub
 from evproxy.service.listener import cannot_listen
-from evproxy.service.reload import READ_TIMEOUT
+from evproxy.service.reload_queue import READ_TIMEOUT, ReloadQueue
 from evproxy.settings import Settings
 from evproxy.workers.messages import Apply, Discard, Prepare
 from evproxy.workers.process import WorkerProcess
@@ -60,9 +60,7 @@ class SharedReloads:
     def __init__(self, reactor: Any, supervised: Supervised) -> None:
         self._reactor = reactor
         self._supervised = supervised
-        self._threads = Threads(reactor, "evproxy reload", 1)
-        self._lock = DeferredLock()
-        self._waiting: dict[Callable[[], Settings], list[Deferred[Changes]]] = {}
+        self._queue = ReloadQueue(reactor, supervised.hub)
 
     def request(self, read: Callable[[], Settings]) -> Deferred[Changes]:
         """
@@ -72,43 +70,19 @@ class SharedReloads:
 
         :return: what has changed.  Fails with a `SettingsError` if the settings are refused.
         """
-        result: Deferred[Changes] = Deferred()
-        waiting = self._waiting.get(read)
-        if waiting is not None:
-            waiting.append(result)
-            return result
-        self._waiting[read] = results = [result]
-
-        def begin() -> Deferred[Changes]:
-            del self._waiting[read]
-            return Deferred.fromCoroutine(self._reload(read))
-
-        def done(outcome: Any) -> None:
-            for each in results:
-                each.callback(outcome)
-
-        self._lock.run(begin).addBoth(done)
-        return result
+        return self._queue.request(read, partial(self._reload, read))
 
     async def _reload(self, read: Callable[[], Settings]) -> Changes:
-        supervised = self._supervised
-        hub = supervised.hub
-        hub.reload_began()
         try:
-            made = await self._attempt(read)
-        except SettingsError as error:
-            problems = error.problems if isinstance(error, ConfigErrors) else (str(error),)
-            hub.reload_refused(problems)
-            raise
+            return await self._attempt(read)
         finally:
-            for slot in supervised.slots:
+            for slot in self._supervised.slots:
                 slot.hold(False)
-        hub.reloaded(made)
-        return made
 
     async def _attempt(self, read: Callable[[], Settings]) -> Changes:
         supervised = self._supervised
-        settings = await self._read(read)
+        self._refuse_at_the_end()
+        settings = await self._queue.in_thread(read)
         before, count = supervised.settings, len(supervised.slots)
         problems = [
             *needs_restart(before, settings),
@@ -144,21 +118,6 @@ class SharedReloads:
         supervised.sockets.apply(plan)
         await self._apply(processes)
         return _all_changes(changes(before, settings), prepared)
-
-    async def _read(self, read: Callable[[], Settings]) -> Settings:
-        self._refuse_at_the_end()
-        called = self._threads.call(read).result
-        try:
-            return await called.addTimeout(READ_TIMEOUT, self._reactor)
-        except TimeoutError:
-            raise SettingsError(f"the files could not be read within {READ_TIMEOUT:g} s") from None
-        except NoThread as error:
-            raise SettingsError(str(error)) from None
-        except EvproxyError:
-            raise
-        except Exception as error:
-            # `read` may be a user's own function.
-            raise SettingsError(f"{type(error).__name__}: {error}") from error
 
     def _refuse_at_the_end(self) -> None:
         if self._supervised.stops:

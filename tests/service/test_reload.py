@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 from attrs import evolve
-from twisted.internet.defer import Deferred, succeed
+from twisted.internet.defer import Deferred, fail, succeed
 from twisted.internet.endpoints import TCP4ServerEndpoint
 
 from evproxy import (
@@ -29,7 +29,8 @@ from evproxy import (
     Timeouts,
     UpstreamServer,
 )
-from evproxy.service.reload import MOST_WAITING
+from evproxy.errors import CannotOpenLog
+from evproxy.service.reload_queue import MOST_WAITING
 from evproxy.settings import Keepalive, ListenerTLS, PoolTLS
 from evproxy.sockets.handed import place_of
 from tests.support.certificates import DAY, Authority, names
@@ -595,6 +596,27 @@ async def test_a_source_that_fails(reloaded: Reloaded) -> None:
     with pytest.raises(SettingsError, match="ZeroDivisionError: no"):
         await reloaded.service.reload()
     assert reloaded.told.reloads[-1] == ("ZeroDivisionError: no",)
+
+
+async def test_an_exception_ends_a_reload(reloaded: Reloaded) -> None:
+    """Whatever breaks, the observers hear the end of the reload, in one line."""
+
+    def agreed(_: Changes) -> Deferred[None]:
+        raise ZeroDivisionError("no")
+
+    with pytest.raises(SettingsError, match="ZeroDivisionError: no"):
+        await reloaded.service.reload(reloaded.settings, agreed)
+    with pytest.raises(SettingsError, match="in a thread"):
+        await reloaded.service.reload(
+            reloaded.settings, lambda _: fail(CannotOpenLog("in a thread"))
+        )
+    assert reloaded.told.reloads == [
+        "began",
+        ("ZeroDivisionError: no",),
+        "began",
+        ("in a thread",),
+    ]
+    assert await reloaded.to() == []
 
 
 async def test_a_service_that_stops(reloaded: Reloaded) -> None:
