@@ -228,7 +228,6 @@ class Session:
         arrival = self._context.arrival
         if arrival.asks_nothing:
             assert arrival.pool is not None
-            self.route_time = 0.0
             self.routed(arrival.pool)
         else:
             assert self.intake is not None
@@ -243,11 +242,13 @@ class Session:
 
     def routed(self, pool: Pool) -> None:
         """`pool` is chosen: connect to one of its servers."""
-        if self._arrival is not None:
-            self._arrival = None
-            self.route_time = self._context.clock.seconds() - self.started
+        self._arrival = None
         if self._bucket:
+            # The choice had to wait, for the client or the router.
+            self.route_time = self._context.clock.seconds() - self.started
             self._drop_deadline()
+        else:
+            self.route_time = 0.0
         assert self.phase in _BEFORE_CONNECTING
         self.phase = _CONNECTING
         self._pool = pool

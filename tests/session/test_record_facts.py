@@ -68,6 +68,17 @@ async def test_the_pool_and_the_name_of_a_session(routed: Routed) -> None:
     assert record.counts is None
 
 
+@pytest.mark.parametrize(
+    "listener", ["max_sessions = 9", 'routes = [{peer = "::1", pool = "tls"}]']
+)
+async def test_no_time_to_a_route(routed: Routed, listener: str) -> None:
+    """A pool that is chosen at once took no time, also where something was asked before."""
+    routed.start(listener)
+    client, server = await session(routed)
+    record = await routed.record(client, server)
+    assert (record.pool, record.route_time) == ("default", 0.0)
+
+
 async def test_the_time_to_a_route(routed: Routed) -> None:
     """It is the time until the client had sent what the route depends on."""
     routed.start('routes = [{sni = "a.org", pool = "tls"}]')
