@@ -184,7 +184,7 @@ def test_another_thread_that_keeps_the_lock() -> None:
 
 
 def test_a_thread_that_keeps_the_lock_and_waits_for_a_processor() -> None:
-    """On a busy machine, such a thread runs for a part of the time only: it is blamed all the same."""
+    """On a busy machine, such a thread runs for a part of the time only, and is blamed, too."""
     [report] = judged(late(process=0.05, others="rx in app.py"))
     assert (report.trouble, report.detail) == (LoopTrouble.LOCK, "rx in app.py")
 
