@@ -39,15 +39,12 @@ class SessionLog:
 
     def session_ended(self, record: SessionRecord) -> None:
         reason = record.reason
-        text = _text(record, record.reason)
-        if printable(text) != text:
-            record = _printable(record)
-            text = _text(record, record.reason)
+        record = _printable(record)
         # The format string has one field, not ten: Twisted's formatting costs more than the
         # session's connect.  The event has all parts of the text as fields anyway.
         _sessions.info(
             "{text}",
-            text=text,
+            text=_text(record, reason),
             reason_by=reason.by.value,
             reason_how=reason.how.value,
             reason_phase=reason.phase.value,
@@ -56,11 +53,8 @@ class SessionLog:
 
     def under_way(self, event: str, status: SessionStatus) -> None:
         """Log a session that is not over; `event` is ``start`` or ``interval``."""
-        text = _text(status, event)
-        if printable(text) != text:
-            status = _printable(status)
-            text = _text(status, event)
-        _sessions.info("{text}", text=text, event=event, **status._asdict())
+        status = _printable(status)
+        _sessions.info("{text}", text=_text(status, event), event=event, **status._asdict())
 
 
 def _text(record: SessionRecord | SessionStatus, what: CloseReason | str) -> str:
@@ -79,15 +73,12 @@ def _text(record: SessionRecord | SessionStatus, what: CloseReason | str) -> str
 _Facts = TypeVar("_Facts", SessionRecord, SessionStatus)
 
 
-def _printable(record: _Facts) -> _Facts:
-    return record._replace(
-        listener=printable(record.listener),
-        peer=printable(record.peer),
-        upstream=printable(record.upstream),
-        relay=printable(record.relay),
-        error=printable(record.error),
-        pool=printable(record.pool),
-    )
+def _printable(facts: _Facts) -> _Facts:
+    """`facts` with all of their texts printable; a pool, a server or a route may have any name."""
+    text = "".join([each for each in facts if isinstance(each, str)])
+    if printable(text) == text:
+        return facts
+    return facts._make(printable(each) if isinstance(each, str) else each for each in facts)
 
 
 def _count(number: int, what: str) -> str:

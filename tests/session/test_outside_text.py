@@ -18,7 +18,15 @@ from twisted.python.failure import Failure
 from zope.interface import implementer
 
 from evproxy import Pool
-from evproxy.model import Ending, Phase, SessionRecord, Side, UpstreamServer, close_reason
+from evproxy.model import (
+    Ending,
+    Phase,
+    SessionRecord,
+    SessionStatus,
+    Side,
+    UpstreamServer,
+    close_reason,
+)
 from evproxy.observe.log import SessionLog, TroubleLog
 from evproxy.settings import HealthCheck
 from evproxy.upstream.dialers import EndpointDialer
@@ -34,6 +42,8 @@ from tests.support.services import Ground, until
 
 NASTY = "\x1b]8;;x\x07\x9b2J\u202e\u2066\u200b\U000e0041"
 SHOWN = r"\x1b]8;;x\x07\x9b2J\u202e\u2066\u200b\U000e0041"
+
+ENDED_BY_ERROR = close_reason(Side.PROXY, Ending.ERROR, Phase.CONNECTING)
 
 
 def texts(events: Sequence[LogEvent]) -> list[str]:
@@ -59,7 +69,7 @@ def test_the_fields_of_a_session() -> None:
         duration=0.0,
         bytes_to_upstream=0,
         bytes_to_downstream=0,
-        reason=close_reason(Side.PROXY, Ending.ERROR, Phase.CONNECTING),
+        reason=ENDED_BY_ERROR,
         error=f"e{NASTY}\n",
     )
     with capturedLogs() as events:
@@ -70,6 +80,22 @@ def test_the_fields_of_a_session() -> None:
     assert (event["peer"], event["upstream"]) == (f"p{SHOWN}", f"u{SHOWN}")
     assert (event["listener"], event["error"]) == (f"l{SHOWN}", rf"e{SHOWN}\n")
     assert all(each.isprintable() for each in strings(event))
+
+
+@pytest.mark.parametrize("name", ["pool", "tried", "route", "server_name", "via"])
+def test_a_field_that_is_not_in_the_text(name: str) -> None:
+    """A field of a session's event is printable, even if the text of the event is without it."""
+    fields: dict[str, Any] = {name: NASTY}
+    record = SessionRecord(
+        "web", "", "", "", 0, 0.0, None, 0.0, 0, 0, ENDED_BY_ERROR, pool="web"
+    )._replace(**fields)
+    status = SessionStatus(
+        1, "web", "", Phase.CONNECTING, "web", "", "", 0, 0.0, None, 0.0, 0, 0
+    )._replace(**fields)
+    with capturedLogs() as events:
+        SessionLog().session_ended(record)
+        SessionLog().under_way("start", status)
+    assert [event[name] for event in events] == [SHOWN, SHOWN]
 
 
 def test_the_fields_of_a_pool(logged_errors: LoggedErrors) -> None:
