@@ -304,7 +304,8 @@ class SessionRecord(NamedTuple):
     seconds from accept to this choice: after the PROXY header, the TLS handshake and the router.
     `waited` is the session's wait in the queue of the pool, ``None`` if there was none.
     `cause` is why the session got no server, as a code: the value of an
-    `evproxy.causes.Cause` or of an `evproxy.policy.refusal.Refusal`; empty if it got one.
+    `evproxy.causes.Cause` or of an `evproxy.policy.refusal.Refusal`; empty if it got one and
+    no hook raised an exception after that.
     `unique_id` is a name that no other session has, on this machine or another; a server gets the
     same in the PROXY header of version 2.
     `counts` is there if an observer asks for it: see `evproxy.interfaces.SessionObserver`.
