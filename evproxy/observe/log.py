@@ -78,7 +78,7 @@ def _printable(facts: _Facts) -> _Facts:
     text = "".join([each for each in facts if isinstance(each, str)])
     if printable(text) == text:
         return facts
-    return facts._make(printable(each) if isinstance(each, str) else each for each in facts)
+    return type(facts)._make(printable(each) if isinstance(each, str) else each for each in facts)
 
 
 def _count(number: int, what: str) -> str:
