@@ -12,42 +12,27 @@ from evproxy.causes import Cause
 from evproxy.config.changes import Change, Changes
 from evproxy.config.document import ConfigErrors
 from evproxy.errors import EvproxyError, Refused, SettingsError, Shortage
-from evproxy.interfaces import (
-    Balancer,
+from evproxy.interfaces import Balancer, Client, Discovery, Probe, Router
+from evproxy.loop_report import Doing, LoopReport, LoopTrouble
+from evproxy.model import CloseReason, ConnectionInfo, Ending, Phase, Side, UpstreamServer
+from evproxy.observe.log import SessionLog, TroubleLog
+from evproxy.observe.watchdog.status import LoopStatus
+from evproxy.observe.watchdog.watchdog import Watchdog
+from evproxy.observers import (
     CertificateObserver,
-    Client,
-    Discovery,
     DiscoveryObserver,
     LogWriterObserver,
     LoopObserver,
     Observer,
     PoolObserver,
     PressureObserver,
-    Probe,
     RefusalObserver,
     ReloadObserver,
-    Router,
     SessionConnectedObserver,
     SessionObserver,
     SessionStartObserver,
     TroubleObserver,
 )
-from evproxy.loop_report import Doing, LoopReport, LoopTrouble
-from evproxy.model import (
-    CloseReason,
-    ConnectionInfo,
-    Ending,
-    Phase,
-    SessionCounts,
-    SessionRecord,
-    SessionStatus,
-    Side,
-    UpstreamServer,
-    Waited,
-)
-from evproxy.observe.log import SessionLog, TroubleLog
-from evproxy.observe.watchdog.status import LoopStatus
-from evproxy.observe.watchdog.watchdog import Watchdog
 from evproxy.policy.balance.by_name import (
     Candidate,
     LeastSessions,
@@ -56,6 +41,7 @@ from evproxy.policy.balance.by_name import (
     RoundRobin,
     SourceHash,
 )
+from evproxy.records import SessionCounts, SessionRecord, SessionStatus, Waited
 from evproxy.service.listener import ListenerStatus
 from evproxy.service.restart import Restarts
 from evproxy.service.service import ProxyService

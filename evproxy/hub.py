@@ -14,9 +14,9 @@ from twisted.logger import Logger
 
 from evproxy.config.changes import Changes
 from evproxy.errors import SettingsError
-from evproxy.interfaces import Observer
 from evproxy.loop_report import LoopReport
-from evproxy.model import SessionRecord, SessionStatus
+from evproxy.observers import Observer
+from evproxy.records import SessionRecord, SessionStatus
 
 EVENTS = (
     "session_started",
@@ -112,111 +112,111 @@ class Hub:
             methods[:] = [each[event] for _, each in self._observers if callable(each[event])]
 
     def session_started(self, session: SessionStatus) -> None:
-        """See `evproxy.interfaces.SessionStartObserver`."""
+        """See `evproxy.observers.SessionStartObserver`."""
         self._tell("session_started", session)
 
     def session_connected(self, session: SessionStatus) -> None:
-        """See `evproxy.interfaces.SessionConnectedObserver`."""
+        """See `evproxy.observers.SessionConnectedObserver`."""
         self._tell("session_connected", session)
 
     def session_ended(self, record: SessionRecord) -> None:
-        """See `evproxy.interfaces.SessionObserver`."""
+        """See `evproxy.observers.SessionObserver`."""
         self._tell("session_ended", record)
 
     def connect_failed(self, upstream: str, error: str) -> None:
-        """See `evproxy.interfaces.TroubleObserver`."""
+        """See `evproxy.observers.TroubleObserver`."""
         self._tell("connect_failed", upstream, error)
 
     def accepting_paused(self, why: str) -> None:
-        """See `evproxy.interfaces.TroubleObserver`."""
+        """See `evproxy.observers.TroubleObserver`."""
         self._tell("accepting_paused", why)
 
     def accepting_resumed(self) -> None:
-        """See `evproxy.interfaces.TroubleObserver`."""
+        """See `evproxy.observers.TroubleObserver`."""
         self._tell("accepting_resumed")
 
     def pressure_began(self, what: str, remedy: str) -> None:
-        """See `evproxy.interfaces.PressureObserver`."""
+        """See `evproxy.observers.PressureObserver`."""
         self._tell("pressure_began", what, remedy)
 
     def pressure_over(self, what: str) -> None:
-        """See `evproxy.interfaces.PressureObserver`."""
+        """See `evproxy.observers.PressureObserver`."""
         self._tell("pressure_over", what)
 
     def clients_refused(self, listener: str, reason: str, count: int, peer: str) -> None:
-        """See `evproxy.interfaces.RefusalObserver`."""
+        """See `evproxy.observers.RefusalObserver`."""
         self._tell("clients_refused", listener, reason, count, peer)
 
     def server_changed(self, pool: str, server: str, state: str, why: str) -> None:
-        """See `evproxy.interfaces.PoolObserver`."""
+        """See `evproxy.observers.PoolObserver`."""
         self._tell("server_changed", pool, server, state, why)
 
     def pool_exhausted(self, pool: str, why: str) -> None:
-        """See `evproxy.interfaces.PoolObserver`."""
+        """See `evproxy.observers.PoolObserver`."""
         self._tell("pool_exhausted", pool, why)
 
     def discovery_failed(self, pool: str, why: str) -> None:
-        """See `evproxy.interfaces.PoolObserver`."""
+        """See `evproxy.observers.PoolObserver`."""
         self._tell("discovery_failed", pool, why)
 
     def discovery_incomplete(self, pool: str, why: str) -> None:
-        """See `evproxy.interfaces.DiscoveryObserver`."""
+        """See `evproxy.observers.DiscoveryObserver`."""
         self._tell("discovery_incomplete", pool, why)
 
     def discovery_recovered(self, pool: str) -> None:
-        """See `evproxy.interfaces.PoolObserver`."""
+        """See `evproxy.observers.PoolObserver`."""
         self._tell("discovery_recovered", pool)
 
     def log_failed(self, where: str, why: str) -> None:
-        """See `evproxy.interfaces.LogWriterObserver`."""
+        """See `evproxy.observers.LogWriterObserver`."""
         self._tell("log_failed", where, why)
 
     def log_lines_dropped(self, where: str) -> None:
-        """See `evproxy.interfaces.LogWriterObserver`."""
+        """See `evproxy.observers.LogWriterObserver`."""
         self._tell("log_lines_dropped", where)
 
     def log_written_again(self, where: str, dropped: int) -> None:
-        """See `evproxy.interfaces.LogWriterObserver`."""
+        """See `evproxy.observers.LogWriterObserver`."""
         self._tell("log_written_again", where, dropped)
 
     def log_not_reopened(self, where: str, why: str) -> None:
-        """See `evproxy.interfaces.LogWriterObserver`."""
+        """See `evproxy.observers.LogWriterObserver`."""
         self._tell("log_not_reopened", where, why)
 
     def log_lines_lost(self, where: str, lines: int) -> None:
-        """See `evproxy.interfaces.LogWriterObserver`."""
+        """See `evproxy.observers.LogWriterObserver`."""
         self._tell("log_lines_lost", where, lines)
 
     def certificates_loaded(self, listener: str) -> None:
-        """See `evproxy.interfaces.CertificateObserver`."""
+        """See `evproxy.observers.CertificateObserver`."""
         self._tell("certificates_loaded", listener)
 
     def certificates_kept(self, listener: str, why: str) -> None:
-        """See `evproxy.interfaces.CertificateObserver`."""
+        """See `evproxy.observers.CertificateObserver`."""
         self._tell("certificates_kept", listener, why)
 
     def certificate_expires(self, path: str, day: str, days_left: int) -> None:
-        """See `evproxy.interfaces.CertificateObserver`."""
+        """See `evproxy.observers.CertificateObserver`."""
         self._tell("certificate_expires", path, day, days_left)
 
     def reload_began(self) -> None:
-        """See `evproxy.interfaces.ReloadObserver`."""
+        """See `evproxy.observers.ReloadObserver`."""
         self._tell("reload_began")
 
     def reloaded(self, changes: Changes) -> None:
-        """See `evproxy.interfaces.ReloadObserver`."""
+        """See `evproxy.observers.ReloadObserver`."""
         self._tell("reloaded", changes)
 
     def reload_refused(self, problems: Sequence[str]) -> None:
-        """See `evproxy.interfaces.ReloadObserver`."""
+        """See `evproxy.observers.ReloadObserver`."""
         self._tell("reload_refused", problems)
 
     def loop_held(self, report: LoopReport) -> None:
-        """See `evproxy.interfaces.LoopObserver`."""
+        """See `evproxy.observers.LoopObserver`."""
         self._tell("loop_held", report)
 
     def loop_released(self, report: LoopReport) -> None:
-        """See `evproxy.interfaces.LoopObserver`."""
+        """See `evproxy.observers.LoopObserver`."""
         self._tell("loop_released", report)
 
     def _tell(self, event: str, *facts: Any) -> None:

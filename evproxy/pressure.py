@@ -7,7 +7,7 @@ from __future__ import annotations
 from twisted.internet.interfaces import IDelayedCall, IReactorTime
 
 from evproxy.errors import Shortage
-from evproxy.interfaces import PressureObserver
+from evproxy.observers import PressureObserver
 
 CALM = 10.0
 """A shortage is over when it has not occurred for this many seconds."""

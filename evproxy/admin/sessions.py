@@ -27,7 +27,8 @@ from evproxy.admin.operations import MOST_ID, Asked, Context, Operation
 from evproxy.config.declare import setting
 from evproxy.config.rules import Choice, Seconds, Text, Whole
 from evproxy.engine.slices import in_slices
-from evproxy.model import Phase, SessionStatus
+from evproxy.model import Phase
+from evproxy.records import SessionStatus
 
 MOST_SESSIONS_LISTED = 500
 """The most sessions in one answer."""

@@ -17,11 +17,11 @@ from twisted.internet.defer import Deferred, succeed
 from twisted.internet.interfaces import IDelayedCall
 
 from evproxy.errors import CannotOpenLog
-from evproxy.interfaces import LogWriterObserver
-from evproxy.model import SessionRecord, SessionStatus
 from evproxy.observe.destinations import Destination, LogFile, StandardOutput, SystemLog
 from evproxy.observe.formats import FORMATS, Format
 from evproxy.observe.line_writer import LineWriter
+from evproxy.observers import LogWriterObserver
+from evproxy.records import SessionRecord, SessionStatus
 from evproxy.settings import AccessLogSettings
 
 AT_ONCE = 16
@@ -44,7 +44,7 @@ class AccessLog:
     :param observer: is notified of problems.
     :param now: returns the time, in seconds since 1970.
 
-    `wants_counts`: see `evproxy.interfaces.SessionObserver`.
+    `wants_counts`: see `evproxy.observers.SessionObserver`.
     """
 
     def __init__(

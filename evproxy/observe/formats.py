@@ -11,7 +11,7 @@ from collections.abc import Callable, Sequence
 from functools import lru_cache
 from typing import Any, Protocol
 
-from evproxy.model import SessionRecord, SessionStatus, TLSFacts, Waited
+from evproxy.model import TLSFacts
 from evproxy.observe.line_text import (
     Stamps,
     is_plain,
@@ -23,6 +23,7 @@ from evproxy.observe.line_text import (
     word,
 )
 from evproxy.observe.tcplog import TcplogFormat
+from evproxy.records import SessionRecord, SessionStatus, Waited
 
 
 class Format(Protocol):

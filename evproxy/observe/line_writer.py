@@ -22,8 +22,8 @@ from twisted.internet.defer import Deferred, succeed
 from twisted.internet.interfaces import IDelayedCall
 
 from evproxy.engine.threads import start_without_signals
-from evproxy.interfaces import LogWriterObserver
 from evproxy.observe.destinations import Destination
+from evproxy.observers import LogWriterObserver
 
 MOST_WAITING = 8 * 1024 * 1024
 """The most bytes that may wait for the thread; lines beyond are dropped."""

@@ -15,8 +15,9 @@ from twisted.logger import Logger, LogLevel
 
 from evproxy.config.changes import Changes
 from evproxy.escape import printable
-from evproxy.model import CloseReason, SessionRecord, SessionStatus
+from evproxy.model import CloseReason
 from evproxy.observe.loop_log import LoopLog
+from evproxy.records import SessionRecord, SessionStatus
 
 RELOADS = "evproxy.reload"
 """The namespace of what is logged of reloads."""

@@ -13,7 +13,8 @@ from typing import Any, Protocol
 from twisted.internet.interfaces import IDelayedCall
 from twisted.logger import Logger
 
-from evproxy.model import Phase, SessionStatus
+from evproxy.model import Phase
+from evproxy.records import SessionStatus
 from evproxy.session.live import LiveSessions
 
 TICK = 0.1

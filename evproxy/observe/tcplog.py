@@ -12,16 +12,9 @@ import time
 from functools import lru_cache
 
 from evproxy.causes import Cause
-from evproxy.model import (
-    CloseReason,
-    Ending,
-    Phase,
-    SessionCounts,
-    SessionRecord,
-    SessionStatus,
-    Side,
-)
+from evproxy.model import CloseReason, Ending, Phase, Side
 from evproxy.observe.line_text import Stamps, name_word
+from evproxy.records import SessionCounts, SessionRecord, SessionStatus
 
 _MONTHS = ["Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec"]
 

@@ -10,11 +10,12 @@ from typing import Any, cast
 from twisted.internet.interfaces import IStreamServerEndpoint
 
 from evproxy.hub import Hub
-from evproxy.interfaces import Observer, Pool
+from evproxy.interfaces import Pool
 from evproxy.observe.access_log import AccessLog, access_log_for
 from evproxy.observe.log import SessionLog, TroubleLog
 from evproxy.observe.metrics.tally import Tally
 from evproxy.observe.sessions_under_way import IntervalLines, StartLines
+from evproxy.observers import Observer
 from evproxy.service.certificates import Certificates
 from evproxy.service.limits import open_file_limit, pipes_for, sessions_for
 from evproxy.service.listener import Listener, listener_permissions, server_endpoint

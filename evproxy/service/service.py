@@ -18,12 +18,12 @@ from evproxy.admin.access import metrics_can_be_read, token_of
 from evproxy.config.changes import Changes
 from evproxy.config.loops import loops
 from evproxy.errors import SettingsError
-from evproxy.interfaces import Observer
 from evproxy.interfaces import Pool as PoolInterface
 from evproxy.model import UpstreamServer
 from evproxy.observe.metrics.family import MetricSource
 from evproxy.observe.metrics.tally import Tally
 from evproxy.observe.watchdog.watchdog import Watchdog
+from evproxy.observers import Observer
 from evproxy.service.arguments import settings_of
 from evproxy.service.composition import Composition, PoolMaker
 from evproxy.service.listener import (
@@ -100,7 +100,7 @@ class ProxyService(Service):
         `ListenerSettings`.
     :param keepalive: how the kernel probes idle TCP connections.
     :param observers: are notified, beside the logs, of the events that they have methods for:
-        see `evproxy.interfaces.Observer`.
+        see `evproxy.observers.Observer`.
     :param troubles: more observers.
     :param settings: all settings in one value, in place of the other arguments.  `workers` has no
         effect: a service is in one process.

@@ -6,8 +6,8 @@ from __future__ import annotations
 
 from attrs import frozen
 
-from evproxy.model import SessionStatus
 from evproxy.observe.watchdog.status import LoopStatus
+from evproxy.records import SessionStatus
 from evproxy.service.certificates import CertificateStatus
 from evproxy.service.listener import ListenerStatus
 from evproxy.upstream.pool.status import PoolStatus

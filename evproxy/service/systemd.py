@@ -20,7 +20,7 @@ from twisted.internet.task import LoopingCall
 
 from evproxy.config.changes import Changes
 from evproxy.escape import printable
-from evproxy.interfaces import Observer
+from evproxy.observers import Observer
 from evproxy.service.descriptor_store import DescriptorStore
 from evproxy.service.notify_socket import NotifySocket
 from evproxy.service.service import ProxyService
@@ -125,22 +125,22 @@ class Systemd(Service):
         return self._proxy.drain(self._proxy.settings.timeouts.drain).addCallback(self._stopped)
 
     def reload_began(self) -> None:
-        """See `evproxy.interfaces.ReloadObserver`."""
+        """See `evproxy.observers.ReloadObserver`."""
         self._send("RELOADING=1", f"MONOTONIC_USEC={self._monotonic() // 1000}")
 
     def reloaded(self, changes: Changes) -> None:
-        """See `evproxy.interfaces.ReloadObserver`."""
+        """See `evproxy.observers.ReloadObserver`."""
         self._refused = ""
         self._say_when_ready()
 
     def reload_refused(self, problems: Sequence[str]) -> None:
-        """See `evproxy.interfaces.ReloadObserver`."""
+        """See `evproxy.observers.ReloadObserver`."""
         more = f" (and {len(problems) - 1} more)" if len(problems) > 1 else ""
         reason = printable(problems[0])
         if len(reason) > LONGEST_REASON:
             reason = reason[:LONGEST_REASON] + "…"
         self._refused = f"; not reloaded: {reason}{more}"
-        self._ready(None)
+        self._say_when_ready()
 
     def _say_when_ready(self) -> None:
         self._proxy.when_listening().addCallback(self._ready)

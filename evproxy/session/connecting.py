@@ -30,16 +30,11 @@ from evproxy.errors import (
     Shortage,
 )
 from evproxy.escape import escaped, printable
-from evproxy.interfaces import (
-    PlainConnector,
-    Pool,
-    PoolSession,
-    Server,
-    TroubleObserver,
-    Waiter,
-)
-from evproxy.model import ConnectionInfo, Ending, Side, Waited
+from evproxy.interfaces import PlainConnector, Pool, PoolSession, Server, Waiter
+from evproxy.model import ConnectionInfo, Ending, Side
+from evproxy.observers import TroubleObserver
 from evproxy.policy.shortages import shortage_in
+from evproxy.records import Waited
 from evproxy.relay.contract import Half
 from evproxy.session.opening import Opening, ServerOpening
 

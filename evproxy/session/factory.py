@@ -14,16 +14,19 @@ from twisted.internet.protocol import ClientFactory, Factory, Protocol
 from evproxy.config.canonical import MAPPED, canonical_address
 from evproxy.escape import printable
 from evproxy.hub import Hub
-from evproxy.interfaces import Client, Observer, Pool, Router
-from evproxy.model import ConnectionInfo, SessionStatus
+from evproxy.interfaces import Client, Pool, Router
+from evproxy.model import ConnectionInfo
+from evproxy.observers import Observer
+from evproxy.records import SessionStatus
 from evproxy.session.admission import Admission
 from evproxy.session.arrival import ArrivalContext
 from evproxy.session.connecting import ConnectContext, Connecting
 from evproxy.session.entry import Entry
+from evproxy.session.facts import Ended
 from evproxy.session.halves import DownstreamProtocol, UpstreamFactory
 from evproxy.session.live import MOST_LISTED
 from evproxy.session.proxy_header import path_text
-from evproxy.session.session import Ended, Session, SessionContext
+from evproxy.session.session import Session, SessionContext
 from evproxy.session.trusted import proxies_in
 from evproxy.settings import Keepalive, Timeouts
 from evproxy.sockets.closings import hear

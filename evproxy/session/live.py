@@ -15,7 +15,8 @@ from twisted.internet.defer import Deferred, succeed
 from twisted.internet.interfaces import IDelayedCall
 from twisted.logger import Logger
 
-from evproxy.model import Ending, SessionStatus, Side
+from evproxy.model import Ending, Side
+from evproxy.records import SessionStatus
 from evproxy.session.session import Session
 
 RESET_BATCH = 32

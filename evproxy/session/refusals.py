@@ -6,7 +6,7 @@ from __future__ import annotations
 
 from twisted.internet.interfaces import IDelayedCall, IReactorTime
 
-from evproxy.interfaces import RefusalObserver
+from evproxy.observers import RefusalObserver
 from evproxy.policy.refusal import Refusal
 
 INTERVAL = 10.0

@@ -1,10 +1,10 @@
 """
 One session: from an accepted connection to the end of both sides.
 
-Only this module changes a session's phase, and decides how a session ends.  `TRANSITIONS` has the
-phases and the allowed changes.  A `Session` does no I/O of its own: an `Intake` keeps what the
-client sends before there is a server, a `Connecting` finds the server, and a relay moves the bytes.
-The session drops the first two once the relay runs.
+Only this module changes a session's phase, and decides how a session ends; `TRANSITIONS` of
+`evproxy.session.phases` has the allowed changes.  A `Session` does no I/O of its own: an `Intake`
+keeps what the client sends before there is a server, a `Connecting` finds the server, and a relay
+moves the bytes.  The session drops the first two once the relay runs.
 """
 
 from __future__ import annotations
@@ -18,57 +18,27 @@ from twisted.logger import Logger
 from twisted.python.failure import Failure
 
 from evproxy.causes import Cause
-from evproxy.config.canonical import host_and_port
 from evproxy.engine.deadlines import Deadlines
 from evproxy.engine.options import LASTING
 from evproxy.hub import Hub
-from evproxy.interfaces import Pool, Server
-from evproxy.model import (
-    CloseReason,
-    ConnectionInfo,
-    Ending,
-    Phase,
-    SessionCounts,
-    SessionRecord,
-    SessionStatus,
-    Side,
-    Waited,
-    close_reason,
-)
+from evproxy.interfaces import Pool
+from evproxy.model import ConnectionInfo, Ending, Phase, Side, close_reason
+from evproxy.records import SessionCounts, SessionStatus
 from evproxy.relay.closing_here import TLSClosing, closed_here
-from evproxy.relay.contract import Half, Relay
+from evproxy.relay.contract import Half
 from evproxy.relay.pace import NO_PACES
 from evproxy.session.arrival import Arrival, ArrivalContext
 from evproxy.session.connecting import ConnectContext, Connecting, message_of
 from evproxy.session.discarding import NOBODY, ClosingHere, Discarding
 from evproxy.session.entry import Admitted
+from evproxy.session.facts import Ended, SessionFacts
 from evproxy.session.inspection import StageMaker
 from evproxy.session.intake import Intake
 from evproxy.session.opening import Opening
+from evproxy.session.phases import before
 from evproxy.session.proxy_header import header_for
 from evproxy.settings import Timeouts
 from evproxy.sockets.plane import DataPlane
-
-TRANSITIONS: dict[Phase, tuple[Phase, ...]] = {
-    # The session reads the PROXY header, and asks the router for a pool.
-    Phase.ACCEPTED: (Phase.INSPECTING,),
-    # A pool is chosen; or the client left or is refused, or an exception.
-    Phase.INSPECTING: (Phase.CONNECTING, Phase.CLOSING),
-    # A server is connected; or the client left, there is no server, an exception.
-    Phase.CONNECTING: (Phase.RELAYING, Phase.CLOSING),
-    # The ending is decided, but bytes are still to be delivered; or both streams have ended.
-    Phase.RELAYING: (Phase.CLOSING, Phase.CLOSED),
-    # Both connections are gone.
-    Phase.CLOSING: (Phase.CLOSED,),
-    Phase.CLOSED: (),
-}
-"""The phases of a session, each with the phases that may follow."""
-
-
-def before(phase: Phase) -> tuple[Phase, ...]:
-    """Return the phases that `phase` may follow."""
-    return tuple(earlier for earlier, later in TRANSITIONS.items() if phase in later)
-
 
 # Module names, because Python looks up a member in its class at each use.
 _INSPECTING, _CONNECTING, _RELAYING = Phase.INSPECTING, Phase.CONNECTING, Phase.RELAYING
@@ -79,15 +49,6 @@ _BEFORE_RELAYING, _BEFORE_CLOSING, _BEFORE_CLOSED = map(before, (_RELAYING, _CLO
 _UNCONNECTED = (_INSPECTING, _CONNECTING)
 
 _log = Logger()
-
-
-Ended = tuple[CloseReason, Server | None, int, float | None, float | None, float, int, int]
-"""
-What metrics count of a session that has ended: `SessionRecord` costs more than counting it.
-
-The reason, the server, how many were tried, the times from accept to the connection, to the first
-byte and to the end, and the bytes to upstream and to downstream.
-"""
 
 
 class Count(Protocol):
@@ -133,7 +94,7 @@ class SessionContext:
         self.first_look = min(LASTING, timeouts.half_close, timeouts.idle or LASTING)
 
 
-class Session:
+class Session(SessionFacts):
     """
     One proxied connection.
 
@@ -152,27 +113,11 @@ class Session:
         "_context",
         "_deadline_is_idle",
         "_half_closed",
-        "_pool",
         "admitted",
-        "attempts",
-        "cause",
-        "connect_time",
         "downstream",
-        "error",
-        "id",
-        "info",
         "intake",
         "opening",
-        "phase",
-        "reason",
-        "relay",
-        "route",
-        "route_time",
-        "server",
         "stages",
-        "started",
-        "tried",
-        "waited",
     )
 
     def __init__(self, context: SessionContext, downstream: Half, info: ConnectionInfo) -> None:
@@ -186,14 +131,14 @@ class Session:
         self.phase = Phase.ACCEPTED
         self.started = context.clock.seconds()
         self.attempts = 0
-        self.connect_time: float | None = None
+        self.connect_time = None
         self.error = self.cause = self.tried = ""
-        self.route_time: float | None = None
-        self.waited: Waited | None = None
-        self.reason: CloseReason | None = None
-        self.relay: Relay | None = None
-        self.server: Server | None = None
-        self._pool: Pool | None = None
+        self.route_time = None
+        self.waited = None
+        self.reason = None
+        self.relay = None
+        self.server = None
+        self.pool = None
         self._arrival: Arrival | None = None
         self._connecting: Connecting | None = None
         self.admitted: Admitted | None = None
@@ -206,11 +151,6 @@ class Session:
     def unique_id(self) -> str:
         """A name for the session that no other session has, on this machine or another."""
         return f"{self._context.prefix}-{self.id}"
-
-    @property
-    def pool_name(self) -> str:
-        """The name of the pool that was chosen for the session, empty before."""
-        return "" if self._pool is None else self._pool.name
 
     @property
     def kept(self) -> int:
@@ -251,7 +191,7 @@ class Session:
             self.route_time = 0.0
         assert self.phase in _BEFORE_CONNECTING
         self.phase = _CONNECTING
-        self._pool = pool
+        self.pool = pool
         if closed_here(self.downstream.transport):
             self.client_closing()
             return
@@ -263,7 +203,7 @@ class Session:
 
     def connected(self, upstream: Half, now: float, seconds: float) -> None:
         """`server` is connected at `now`, `seconds` after the attempt began: relay."""
-        context, server, pool, intake = self._context, self.server, self._pool, self.intake
+        context, server, pool, intake = self._context, self.server, self.pool, self.intake
         assert server is not None
         assert pool is not None
         assert intake is not None
@@ -441,30 +381,40 @@ class Session:
         assert self.phase in _BEFORE_CLOSED
         self.phase = _CLOSED
         assert self.reason is not None
-        server, pool, context = self.server, self._pool, self._context
-        hub = context.hub
+        server, pool, context = self.server, self.pool, self._context
+        hub, totals = context.hub, self.totals()
         try:
             if server is not None and pool is not None:
-                answered = self.relay is not None and self.relay.bytes_to_downstream > 0
-                pool.ended(server, self, self.reason, answered)
+                pool.ended(server, self, self.reason, totals[1] > 0)
         except Exception:
             _log.failure(
                 "The pool broke at the end of a session of {peer}", peer=self.info.peer_host
             )
         if self.admitted is not None:
             self.admitted.leave()
-        if context.measure is not None:
-            context.measure(self._facts(self.reason))
-        if hub.ends:
-            hub.session_ended(self._record(self.reason))
+        measure = context.measure
+        if measure is not None or hub.ends:
+            now = context.clock.seconds()
+            if measure is not None:
+                measure(self.counted(self.reason, now, totals))
+            if hub.ends:
+                hub.session_ended(self.record(self.reason, now, totals, self._counts()))
         context.count.sessions -= 1
         context.ended(self)
         # The halves may outlive the session, and must not keep it alive.
         self.downstream.receiver = NOBODY
         self.relay = None
 
-    def _counts(self) -> SessionCounts:
-        pool, server, context = self._pool, self.server, self._context
+    def status(self, now: float) -> SessionStatus:
+        """Return a snapshot of the session at `now`, in seconds on the reactor's clock."""
+        return self.snapshot(now, self._counts())
+
+    def _counts(self) -> SessionCounts | None:
+        """How many sessions there are, if an observer asks for that."""
+        context = self._context
+        if not context.hub.counts:
+            return None
+        pool, server = self.pool, self.server
         of_pool = of_server = 0
         # The pool may be a user's own.
         with _log.failuresHandled("A pool could not count its sessions"):
@@ -472,87 +422,3 @@ class Session:
             of_pool = getattr(pool, "load", 0)
             of_server = server.sessions if server is not None else 0
         return SessionCounts(context.all_sessions(), context.count.sessions, of_pool, of_server)
-
-    def _facts(self, reason: CloseReason) -> Ended:
-        relay, started = self.relay, self.started
-        up, down, first_byte = relay.totals() if relay is not None else (0, 0, None)
-        return (
-            reason,
-            self.server,
-            self.attempts,
-            self.connect_time,
-            None if first_byte is None else first_byte - started,
-            self._context.clock.seconds() - started,
-            up,
-            down,
-        )
-
-    def _record(self, reason: CloseReason) -> SessionRecord:
-        relay, info, server, started = self.relay, self.info, self.server, self.started
-        pool = self._pool
-        up, down, first_byte = relay.totals() if relay is not None else (0, 0, None)
-        # Positional arguments: keywords would cost as much as the record itself.
-        return SessionRecord(
-            info.listener,
-            _peer(info),
-            server.name if server is not None else "",
-            relay.name if relay is not None else "",
-            self.attempts,
-            started,
-            self.connect_time,
-            self._context.clock.seconds() - started,
-            up,
-            down,
-            reason,
-            self.error,
-            first_byte - started if first_byte is not None else None,
-            self.id,
-            info.via,
-            info.server_name,
-            self.route,
-            info.tls,
-            pool.name if pool is not None else "",
-            self.tried,
-            self.route_time,
-            self.waited,
-            self.cause,
-            self.unique_id,
-            self._counts() if self._context.hub.counts else None,
-        )
-
-    def status(self, now: float) -> SessionStatus:
-        """Return a snapshot of the session at `now`, in seconds on the reactor's clock."""
-        relay, server, info = self.relay, self.server, self.info
-        up, down, first_byte = relay.totals() if relay is not None else (0, 0, None)
-        return SessionStatus(
-            self.id,
-            info.listener,
-            _peer(info),
-            self.phase,
-            self.pool_name,
-            server.name if server is not None else "",
-            relay.name if relay is not None else "",
-            self.attempts,
-            self.started,
-            self.connect_time,
-            now - self.started,
-            up,
-            down,
-            self.error,
-            first_byte - self.started if first_byte is not None else None,
-            info.via,
-            info.server_name,
-            self.route,
-            info.tls,
-            self.tried,
-            self.route_time,
-            self.waited,
-            self.cause,
-            self.unique_id,
-            self._counts() if self._context.hub.counts else None,
-        )
-
-
-def _peer(info: ConnectionInfo) -> str:
-    port = info.peer_port
-    return host_and_port(info.peer_host, port) if port else info.peer_host

@@ -21,9 +21,9 @@ from evproxy.config.document import ConfigErrors
 from evproxy.config.sharing import share, sharing_problems
 from evproxy.errors import SettingsError
 from evproxy.hub import Hub
-from evproxy.interfaces import Observer
 from evproxy.observe.access_log import access_log_for
 from evproxy.observe.log import TroubleLog
+from evproxy.observers import Observer
 from evproxy.service.service import ProxyService
 from evproxy.service.status import Status as ServiceStatus
 from evproxy.session.live import MOST_LISTED

@@ -18,7 +18,7 @@ from twisted.logger import Logger
 
 from evproxy.config.sharing import share_discovered
 from evproxy.errors import CannotOpenLog, SettingsError
-from evproxy.interfaces import Observer
+from evproxy.observers import Observer
 from evproxy.service.listener import cannot_listen
 from evproxy.service.service import ProxyService
 from evproxy.settings import Discover, PoolSettings

@@ -11,19 +11,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from evproxy.causes import Cause
-from evproxy.model import (
-    Ending,
-    Phase,
-    SessionCounts,
-    SessionRecord,
-    SessionStatus,
-    Side,
-    TLSFacts,
-    Waited,
-    close_reason,
-)
+from evproxy.model import Ending, Phase, Side, TLSFacts, close_reason
 from evproxy.observe.formats import FORMATS, JsonFormat, TextFormat
 from evproxy.observe.line_text import LONGEST, Stamps, utc
+from evproxy.records import SessionCounts, SessionRecord, SessionStatus, Waited
 from tests.support.twistd import session_event
 
 WHEN = 1795503791.2049

@@ -14,8 +14,9 @@ from twisted.internet.task import Clock
 from twisted.logger import LogEvent, globalLogPublisher
 
 from evproxy import AccessLogSettings
-from evproxy.model import Phase, SessionStatus
+from evproxy.model import Phase
 from evproxy.observe.sessions_under_way import AT_ONCE, TICK, IntervalLines
+from evproxy.records import SessionStatus
 from evproxy.session.live import LiveSessions
 from tests.observe.test_formats import STATUS
 from tests.support.services import Ground, until

@@ -12,7 +12,7 @@ from evproxy.model import Ending, Phase, Side, close_reason
 from evproxy.observe.metrics.families import Growing
 from evproxy.observe.metrics.family import Declared
 from evproxy.observe.metrics.tally import BATCH, Histogram, ListenerTotals, Tally
-from evproxy.session.session import Ended
+from evproxy.session.facts import Ended
 
 TIMES = st.none() | st.floats(0, 1e5)
 ENDED = st.builds(

@@ -13,10 +13,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from evproxy.causes import Cause
-from evproxy.model import Ending, Phase, SessionCounts, Side, TLSFacts, Waited, close_reason
+from evproxy.model import Ending, Phase, Side, TLSFacts, close_reason
 from evproxy.observe.line_text import Stamps
 from evproxy.observe.tcplog import TcplogFormat, local, termination
 from evproxy.policy.refusal import Refusal
+from evproxy.records import SessionCounts, Waited
 from tests.observe.test_formats import RECORD, STATUS, UNCONNECTED, WHEN
 from tests.support.twistd import ROOT
 

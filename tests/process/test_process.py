@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 from twisted.logger import formatEvent
 
-from evproxy.model import SessionRecord
+from evproxy.records import SessionRecord
 from tests.support.blocking_clients import Upstream, page, rest
 from tests.support.peers import END, RESET
 from tests.support.real_servers import free_port

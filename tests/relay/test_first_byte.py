@@ -6,7 +6,7 @@ import pytest
 from twisted.internet.defer import Deferred
 from twisted.internet.task import deferLater
 
-from evproxy.model import SessionRecord
+from evproxy.records import SessionRecord
 from tests.support.peers import END, RESET
 from tests.support.proxies import Proxied
 

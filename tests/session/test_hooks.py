@@ -12,7 +12,8 @@ from twisted.internet.interfaces import IConnector
 from twisted.internet.protocol import connectionDone
 from twisted.python.failure import Failure
 
-from evproxy.model import ConnectionInfo, Ending, SessionRecord, Side
+from evproxy.model import ConnectionInfo, Ending, Side
+from evproxy.records import SessionRecord
 from evproxy.session.factory import ProxyFactory
 from evproxy.session.halves import DownstreamProtocol, UpstreamFactory, UpstreamProtocol
 from tests.support.bulk import ENDLESS

@@ -18,16 +18,9 @@ from twisted.python.failure import Failure
 from zope.interface import implementer
 
 from evproxy import Pool
-from evproxy.model import (
-    Ending,
-    Phase,
-    SessionRecord,
-    SessionStatus,
-    Side,
-    UpstreamServer,
-    close_reason,
-)
+from evproxy.model import Ending, Phase, Side, UpstreamServer, close_reason
 from evproxy.observe.log import SessionLog, TroubleLog
+from evproxy.records import SessionRecord, SessionStatus
 from evproxy.settings import HealthCheck
 from evproxy.upstream.dialers import EndpointDialer
 from evproxy.upstream.discovery.etcd_wire import EtcdError, Registry, read_update, refusal

@@ -12,7 +12,8 @@ from twisted.internet.defer import Deferred
 from evproxy import Client
 from evproxy.model import ConnectionInfo, Phase
 from evproxy.session import session as session_module
-from evproxy.session.session import TRANSITIONS, Session
+from evproxy.session.phases import TRANSITIONS
+from evproxy.session.session import Session
 from tests.support.peers import END, RESET, converse, turn
 from tests.support.proxies import Proxied
 

@@ -9,8 +9,9 @@ from OpenSSL import SSL
 from twisted.internet.defer import Deferred
 
 from evproxy.causes import Cause
-from evproxy.model import Ending, Phase, SessionCounts, SessionStatus
+from evproxy.model import Ending, Phase
 from evproxy.policy.refusal import Refusal
+from evproxy.records import SessionCounts, SessionStatus
 from tests.support.certificates import Certificates
 from tests.support.hellos import Hello, of_openssl, server_name
 from tests.support.peers import RESET, Peer, turn

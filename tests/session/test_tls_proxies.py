@@ -10,7 +10,8 @@ from typing import Any
 import pytest
 from twisted.internet.defer import Deferred
 
-from evproxy.model import Ending, SessionRecord
+from evproxy.model import Ending
+from evproxy.records import SessionRecord
 from evproxy.settings import PoolTLS
 from tests.session.test_proxy_header_peers import haproxy
 from tests.support.peers import END, Peer, connect

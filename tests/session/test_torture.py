@@ -12,7 +12,8 @@ from attrs import define
 from twisted.internet.defer import Deferred
 from twisted.internet.task import deferLater
 
-from evproxy.model import Ending, SessionRecord
+from evproxy.model import Ending
+from evproxy.records import SessionRecord
 from tests.support.agents import Agent, Plan
 from tests.support.collector import alive
 from tests.support.proxies import Proxied

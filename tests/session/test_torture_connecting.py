@@ -13,7 +13,8 @@ from attrs import define, frozen
 from twisted.internet.defer import CancelledError, Deferred, gatherResults
 from twisted.internet.task import deferLater
 
-from evproxy.model import Ending, SessionRecord
+from evproxy.model import Ending
+from evproxy.records import SessionRecord
 from tests.support.collector import alive
 from tests.support.peers import END, RESET, Peer, turn
 from tests.support.proxies import Proxied

@@ -3,8 +3,19 @@
 from __future__ import annotations
 
 LAYERS = [
-    {"model", "causes", "errors", "escape", "loop_report", "settings", "config", "policy", "wire"},
-    {"interfaces", "hub", "pressure"},
+    {
+        "model",
+        "records",
+        "causes",
+        "errors",
+        "escape",
+        "loop_report",
+        "settings",
+        "config",
+        "policy",
+        "wire",
+    },
+    {"interfaces", "observers", "hub", "pressure"},
     {"engine"},
     {"relay"},
     {"sockets"},

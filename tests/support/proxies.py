@@ -17,9 +17,10 @@ from twisted.internet.interfaces import IListeningPort
 
 from evproxy.engine.pipes import MOST
 from evproxy.hub import Hub
-from evproxy.interfaces import Observer
-from evproxy.model import SessionRecord, UpstreamServer
+from evproxy.model import UpstreamServer
 from evproxy.observe.log import TroubleLog
+from evproxy.observers import Observer
+from evproxy.records import SessionRecord
 from evproxy.relay.contract import Half, Relay, RelayListener
 from evproxy.relay.pace import NO_PACES, Paces
 from evproxy.relay.stages import Stage

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from evproxy.model import SessionStatus
+from evproxy.records import SessionStatus
 
 MOST_SHOWN = 500
 """The most servers, and the most sessions, that a viewer sees at once."""

@@ -15,7 +15,7 @@ from evproxy.admin.live.orders import MOST_SHOWN, SORTS
 from evproxy.admin.operations import MOST_ID
 from evproxy.config.declare import setting
 from evproxy.config.rules import Choice, Text, Whole
-from evproxy.model import SessionStatus
+from evproxy.records import SessionStatus
 
 MOST_WORDS = 8
 """The most words of a filter."""

@@ -18,7 +18,7 @@ from evproxy.admin.servers import server_fields
 from evproxy.admin.sessions import SESSION
 from evproxy.admin.whole import CERTIFICATE, LISTENER
 from evproxy.engine.slices import in_slices
-from evproxy.model import SessionStatus
+from evproxy.records import SessionStatus
 from evproxy.settings import PoolSettings
 from evproxy.upstream.pool.status import ServerStatus
 

@@ -10,13 +10,13 @@ from __future__ import annotations
 from math import inf
 
 from evproxy.admin.live.history import Sample
-from evproxy.model import SessionRecord
+from evproxy.records import SessionRecord
 from evproxy.session.session import Session
 
 
 class Traffic:
     """
-    Sums up the traffic of all sessions; an `evproxy.interfaces.SessionObserver`.
+    Sums up the traffic of all sessions; an `evproxy.observers.SessionObserver`.
 
     :param now: when the first interval begins, in seconds on the reactor's clock.
     """

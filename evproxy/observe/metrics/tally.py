@@ -16,7 +16,7 @@ from itertools import repeat
 from attrs import define, field
 
 from evproxy.model import CloseReason
-from evproxy.session.session import Ended
+from evproxy.session.facts import Ended
 from evproxy.upstream.pool.server import PoolServer
 
 BATCH = 256

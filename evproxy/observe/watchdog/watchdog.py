@@ -15,7 +15,6 @@ from evproxy.engine.loop import SocketEngine
 from evproxy.engine.turns import Turns
 from evproxy.errors import SettingsError
 from evproxy.hub import hub_of
-from evproxy.interfaces import LoopObserver
 from evproxy.observe.loop_log import LoopLog
 from evproxy.observe.watchdog.garbage import Collections
 from evproxy.observe.watchdog.judge import Judge, Verdict
@@ -23,6 +22,7 @@ from evproxy.observe.watchdog.places import Places
 from evproxy.observe.watchdog.sampler import Sampler
 from evproxy.observe.watchdog.status import LoopStatus
 from evproxy.observe.watchdog.waits import TimedEngine, Wait, wait_of
+from evproxy.observers import LoopObserver
 
 THRESHOLD = 0.1
 """Seconds for which a call may hold the loop: asyncio's and HAProxy's threshold, too."""

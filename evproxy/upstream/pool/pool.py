@@ -12,8 +12,9 @@ from typing import Any, Self
 
 from twisted.internet.interfaces import IReactorTime, IStreamClientEndpoint
 
-from evproxy.interfaces import Balancer, Dialer, Discovery, Observer, Probe
+from evproxy.interfaces import Balancer, Dialer, Discovery, Probe
 from evproxy.model import UpstreamServer, upstream_server
+from evproxy.observers import Observer
 from evproxy.settings import (
     Discover,
     Ejection,

@@ -17,15 +17,9 @@ from twisted.python.failure import Failure
 
 from evproxy.errors import NoServerAvailable, SettingsError
 from evproxy.hub import hub_of
-from evproxy.interfaces import (
-    Dialer,
-    Observer,
-    PartlyFailing,
-    PoolSession,
-    Server,
-    Waiter,
-)
+from evproxy.interfaces import Dialer, PartlyFailing, PoolSession, Server, Waiter
 from evproxy.model import CloseReason, ConnectionInfo, UpstreamServer, upstream_server
+from evproxy.observers import Observer
 from evproxy.settings import PoolSettings
 from evproxy.upstream.pool.announcements import Announcements
 from evproxy.upstream.pool.checks import Checks
