@@ -126,6 +126,12 @@ class Listener:
             port: Any = self.port
             port.handed_over = True
 
+    def own_socket(self) -> None:
+        """The process from which the socket came does not serve with it any more."""
+        if self.socket is not None:
+            port: Any = self.port
+            port.own()
+
     def hand_over(self) -> None:
         """Another process owns the socket from now on."""
         if self.socket is not None:

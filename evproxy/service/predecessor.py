@@ -29,6 +29,7 @@ class Predecessor:
     def __init__(self, sock: socket.socket, restart_socket: int, descriptors: list[int]) -> None:
         self._socket = sock
         self._connection: Connection | None = None
+        self._before: socket.socket | None = None
         self.restart_socket = restart_socket
         self.descriptors = descriptors
 
@@ -37,25 +38,50 @@ class Predecessor:
         This process serves: the predecessor drains.
 
         :param older: how many processes may drain.
-        :param ended: called when the predecessor has ended.
+        :param ended: called when the predecessor has ended, and the processes before it, too.
         """
-        self._socket.setblocking(False)
-        self._connection = Connection(reactor, self._socket, self._ignored, ended)
-        self._connection.start()
-        self._connection.send({"ready": True, "older": older})
+        self._connect(reactor, self._socket, ended)
+        self.send({"ready": True, "older": older})
 
     def limit(self, older: int) -> None:
         """Tell the predecessor how many processes may drain, itself included."""
+        self.send({"older": older})
+
+    def send(self, message: Message) -> None:
+        """Send `message` to the predecessor; nothing, before `ready`."""
         if self._connection is not None:
-            self._connection.send({"older": older})
+            self._connection.send(message)
+
+    @property
+    def connection(self) -> int:
+        """The descriptor of the connection."""
+        return self._socket.fileno()
 
     def close(self) -> None:
         """Give up the connection; before `ready`, the predecessor goes on."""
         if self._connection is not None:
             self._connection.close()
         self._socket.close()
+        if self._before is not None:
+            self._before.close()
 
-    def _ignored(self, message: Message, descriptors: list[int]) -> None:
+    def _connect(self, reactor: Any, sock: socket.socket, ended: Callable[[], None]) -> None:
+        def next_or_ended() -> None:
+            if self._before is None:
+                ended()
+            else:
+                before, self._before = self._before, None
+                self._connect(reactor, before, ended)
+
+        self._socket = sock
+        sock.setblocking(False)
+        self._connection = Connection(reactor, sock, self._received, next_or_ended)
+        self._connection.start()
+
+    def _received(self, message: Message, descriptors: list[int]) -> None:
+        """The predecessor ends before the process that it has taken over from."""
+        if message.get("before") is True and descriptors and self._before is None:
+            self._before = socket.socket(fileno=descriptors.pop(0))
         close_all(descriptors)
 
 

@@ -6,7 +6,8 @@ The old process listens at a UNIX socket.  The new one gets the listening socket
 the time, so the kernel refuses no client, and those in the accept queues are served.
 
 Each process stays connected to the one before.  So the number of processes that drain is bounded:
-each tells the one before how many may still drain.
+each tells the one before how many may still drain.  A process that ends before the one before it
+passes that connection on.
 """
 
 from __future__ import annotations
@@ -63,7 +64,7 @@ class Restarts(Service):
         self._predecessor: Predecessor | None = None
         self._successors: Successors | None = None
         self._socket: socket.socket | None = None
-        self._is_replaced = False
+        self._owns_path = False
         self._starting: IDelayedCall | None = None
 
     def privilegedStartService(self) -> None:
@@ -78,9 +79,10 @@ class Restarts(Service):
         self._predecessor = predecessor = predecessor_at(self._path)
         if predecessor is None:
             self._socket = _bound(self._path)
+            self._owns_path = True
         else:
             self._socket = socket.socket(fileno=predecessor.restart_socket)
-            self._proxy.plane.listening.handed.offer(predecessor.descriptors)
+            self._proxy.plane.listening.handed.offer(predecessor.descriptors, shared=True)
 
     def startService(self) -> None:
         """Tell the process that ran before once every listener listens."""
@@ -90,11 +92,15 @@ class Restarts(Service):
         self._starting = self._reactor.callLater(0, self._begin)
 
     def stopService(self) -> Deferred[None]:
-        """Let no other process take over any more."""
+        """
+        Let no other process take over any more.
+
+        If this process does not serve yet, the one before goes on as if there had been none.
+        """
         super().stopService()
         if self._starting is not None and self._starting.active():
             self._starting.cancel()
-        if self._socket is not None and not self._is_replaced:
+        if self._socket is not None and self._owns_path:
             with suppress(OSError):
                 os.unlink(self._path)
         if self._successors is not None:
@@ -108,7 +114,7 @@ class Restarts(Service):
     def _serves(self, _: object) -> None:
         if not self.running or self._socket is None:
             return
-        self._is_replaced = False
+        self._owns_path = True
         self._proxy.plane.listening.handed.abandon()
         self._successors = Successors(
             self._reactor,
@@ -118,13 +124,15 @@ class Restarts(Service):
             self._limited,
         )
         self._successors.start()
+        for listener in self._proxy.all_listeners:
+            listener.own_socket()
         if self._predecessor is not None:
             _log.info("this process has taken over from the one before, which drains")
             self._predecessor.ready(self._reactor, MOST_DRAINING, self._predecessor_ended)
         _log.info("another process can take over at {path}", path=escaped(self._path))
 
     def _replaced(self) -> None:
-        self._is_replaced = True
+        self._owns_path = False
         self._proxy.hand_over()
         self._when_replaced()
 
@@ -147,6 +155,8 @@ class Restarts(Service):
             self._socket.close()
             self._socket = None
         if self._successors is not None:
+            if self._predecessor is not None:
+                self._successors.bequeath(self._predecessor.connection)
             self._successors.close()
             self._successors = None
         if self._predecessor is not None:

@@ -61,6 +61,11 @@ class Successors:
         self._socket.setblocking(False)
         self._reactor.addReader(self)
 
+    def bequeath(self, descriptor: int) -> None:
+        """This process ends: the next one is now connected to the one before this, too."""
+        if self._next is not None and self._is_replaced:
+            self._next.send({"before": True}, [descriptor])
+
     def stop(self) -> None:
         """Answer no more; the connection to the process that has taken over stays."""
         if self._socket.fileno() != -1:

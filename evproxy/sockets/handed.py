@@ -72,9 +72,11 @@ class HandedSockets:
         sock.handed_over = sock.borrowed = True
         self._sockets.setdefault(place, deque()).append(sock)
 
-    def offer(self, descriptors: Iterable[int]) -> None:
+    def offer(self, descriptors: Iterable[int], shared: bool = False) -> None:
         """
         Offer these sockets, which now belong to this object; those that do not listen are closed.
+
+        :param shared: whether another process still serves with them; see `ListeningSocket`.
         """
         for descriptor in descriptors:
             if not _is_stream_listener(descriptor):
@@ -82,6 +84,7 @@ class HandedSockets:
                 continue
             sock = HandedSocket(fileno=descriptor)
             sock.setblocking(False)
+            sock.shared = shared
             place = place_of(sock)
             if place in self._sockets:
                 sock.close()

@@ -64,14 +64,17 @@ class ListeningSocket(socket.socket):
 
     `handed_over` says that another port has a duplicate: the socket must go on listening.
     `borrowed` says that another process owns the socket, its path and its permissions.
+    `shared` says that the process from which the socket came still serves with it, and goes on if
+    this process stops.
     """
 
     handed_over = False
     borrowed = False
+    shared = False
 
     def shutdown(self, how: int) -> None:
         """Stop listening, unless another port has the socket too."""
-        if not self.handed_over:
+        if not (self.handed_over or self.shared):
             super().shutdown(how)
 
     def accept(self) -> tuple[Any, Any]:
@@ -125,7 +128,8 @@ class PlainPort:
         Then the socket goes on listening when this port closes, and the path of a UNIX socket
         stays.
         """
-        return self._made is not None and self._made.handed_over
+        made = self._made
+        return made is not None and (made.handed_over or made.shared)
 
     @handed_over.setter
     def handed_over(self, handed_over: bool) -> None:
@@ -136,6 +140,11 @@ class PlainPort:
     def borrowed(self) -> bool:
         """Whether another process owns the socket."""
         return self._made is not None and self._made.borrowed
+
+    def own(self) -> None:
+        """The process from which the socket came does not serve with it any more."""
+        assert self._made is not None
+        self._made.shared = False
 
     def hand_over(self) -> None:
         """Another process owns the socket from now on."""

@@ -86,6 +86,7 @@ class UNIXPort(PlainPort, unix.Port):
         self._made.setblocking(False)
         if handed is not None:
             self._made.handed_over, self._made.borrowed = handed.handed_over, handed.borrowed
+            self._made.shared = handed.shared
         return self._made
 
     def startListening(self) -> None:

@@ -172,6 +172,24 @@ def test_too_many_generations(line: Line, upstream: Upstream) -> None:
         assert proxy.ended() == 0
 
 
+def test_a_process_between_that_ends_first(line: Line, upstream: Upstream) -> None:
+    """The bound on processes that drain also holds if one between them has ended."""
+    oldest = line.start("--drain-timeout=3600")
+    client, _ = upstream.connect(line.port)
+    between = [line.start("--drain-timeout=3600") for _ in range(2)]
+    between.append(line.start("--drain-timeout=3600"))
+    for proxy in between[:-1]:
+        assert proxy.ended() == 0
+    assert oldest.runs()
+    upstream.connect(line.port)
+    for _ in range(MOST_DRAINING):
+        assert oldest.runs()
+        line.start("--drain-timeout=3600")
+        upstream.connect(line.port)
+    assert rest(client) == (b"", RESET)
+    assert oldest.ended() == 0
+
+
 def test_the_drain_timeout(line: Line, upstream: Upstream) -> None:
     """The old process resets its sessions after the drain timeout."""
     old = line.start("--drain-timeout=0.5")
@@ -294,6 +312,53 @@ def test_a_tac_file(line: Line, upstream: Upstream, tmp_path: Path) -> None:
         new.says("this process has taken over")
         assert old.ended() == 0
         assert upstream.session(line.port)
+
+
+WAITING_TAC = """
+from twisted.application.service import Application
+from twisted.internet import reactor
+from twisted.internet.defer import Deferred
+from twisted.internet.interfaces import IStreamServerEndpoint
+from twisted.logger import Logger
+from zope.interface import implementer
+from evproxy import ProxyService, Restarts
+
+@implementer(IStreamServerEndpoint)
+class Never:
+    def listen(self, factory):
+        return Deferred()
+
+listen = ["tcp:{port}:interface=127.0.0.1", "unix:{unix}", Never()]
+application = Application("evproxy")
+proxy = ProxyService(reactor, listen, ["{server}"])
+Restarts(reactor, proxy, {path!r}).setServiceParent(application)
+proxy.setServiceParent(application)
+reactor.callLater(0, Logger().info, "one listener does not listen yet")
+"""
+
+
+def test_a_new_process_that_is_stopped_before_it_serves(
+    line: Line, upstream: Upstream, tmp_path: Path
+) -> None:
+    """The old process still has its listeners, their paths and its restart socket."""
+    old = line.start()
+    tac = tmp_path / "proxy.tac"
+    server = upstream.option.removeprefix("--upstream=")
+    text = WAITING_TAC.format(port=line.port, unix=line.unix, server=server, path=str(line.path))
+    tac.write_text(text)
+    with Running(command=[TWISTD, "-n", "--pidfile=", JSON_LOG, "-y", str(tac)]) as new:
+        new.says("one listener does not listen yet")
+        new.signal(signal.SIGTERM)
+        assert new.ended() == -signal.SIGTERM
+    old.says("the process that was to take over has ended, this one goes on")
+    assert upstream.session(line.port)
+    with socket.socket(socket.AF_UNIX) as local:
+        local.connect(str(line.unix))
+        local.sendall(b"?")
+        with upstream.accept() as accepted:
+            assert accepted.recv(1) == b"?"
+    line.start().says("this process has taken over")
+    assert old.ended() == 0
 
 
 @pytest.mark.deadline(180)
