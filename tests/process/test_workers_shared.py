@@ -343,7 +343,6 @@ def test_what_clients_send_first(
 def test_systemd(manager: Manager, upstream: Upstream) -> None:
     """systemd hears that the service is ready once all workers serve, and what a drain leaves."""
     with Supervised(LISTEN, upstream.option) as proxy:
-        # The supervisor waits until a child has called execve(2): one that is stopped before stops it.
         wait_until(lambda: len(children(proxy.pid)) == 2)
         stopped = children(proxy.pid)[0]
         os.kill(stopped, signal.SIGSTOP)

@@ -27,10 +27,19 @@ def runs(pid: int) -> bool:
 
 
 def children(pid: int) -> list[int]:
-    """The processes that `pid` has started and that still run."""
+    """
+    The processes that `pid` has started and that still run, each with a command line of its own.
+
+    Before that, between vfork(2) and execve(2), `pid` waits for the process.
+    """
     with suppress(OSError):
+        of_parent = Path(f"/proc/{pid}/cmdline").read_bytes()
         text = Path(f"/proc/{pid}/task/{pid}/children").read_text()
-        return [int(each) for each in text.split() if runs(int(each))]
+        return [
+            int(each)
+            for each in text.split()
+            if runs(int(each)) and Path(f"/proc/{each}/cmdline").read_bytes() != of_parent
+        ]
     return []
 
 
