@@ -384,7 +384,7 @@ def makeService(options: Options) -> IService:
         demo = DemoService(reactor, lambda port: pool.add(UpstreamServer(f"127.0.0.1:{port}")))
         demo.setServiceParent(services)
     path = options.settings.restart_socket
-    if path and isinstance(proxy, ProxyService):
+    if path:
         # First: it takes over the sockets that the listeners of the proxy would bind.
         Restarts(reactor, proxy, os.path.abspath(path)).setServiceParent(services)
     proxy.setServiceParent(services)

@@ -99,7 +99,6 @@ def sharing_problems(settings: Settings, workers: int) -> Iterator[Problem]:
     if workers > 1:
         alone: dict[Path, str] = {
             ("admin", "listen"): settings.admin.listen,
-            ("restart_socket",): settings.restart_socket,
         }
         for key, given in alone.items():
             if given:

@@ -8,12 +8,11 @@ gets them back as inherited descriptors, by their name (sd_listen_fds(3)).
 from __future__ import annotations
 
 import os
-import socket
 import stat
 from collections.abc import MutableMapping
 
+from evproxy.service.listening_sockets import ListeningSockets
 from evproxy.service.notify_socket import NotifySocket
-from evproxy.service.service import ProxyService
 from evproxy.sockets.passing import MOST_DESCRIPTORS
 
 NAME = "evproxy"
@@ -25,7 +24,7 @@ FIRST = 3
 
 class DescriptorStore:
     """
-    Stores the listening sockets of `proxy`, and takes over those that were stored.
+    Stores the listening `sockets` of a proxy, and has them take over those that were stored.
 
     Without ``FDSTORE`` in `environ` (systemd before 254), whether there is a store is not known.
     Then UNIX sockets are not stored, since their paths would stay when evproxy stops.
@@ -35,14 +34,14 @@ class DescriptorStore:
     """
 
     def __init__(
-        self, proxy: ProxyService, notifies: NotifySocket, environ: MutableMapping[str, str]
+        self, sockets: ListeningSockets, notifies: NotifySocket, environ: MutableMapping[str, str]
     ) -> None:
-        self._proxy = proxy
+        self._sockets = sockets
         self._notifies = notifies
         self._keeps_paths = environ.pop("FDSTORE", "0") != "0"
         self._stored: list[tuple[int, int]] = []
         found = stored_descriptors(environ)
-        proxy.plane.listening.handed.offer(found)
+        sockets.handed.offer(found)
         self._is_fresh = not found
 
     def store(self) -> None:
@@ -51,15 +50,10 @@ class DescriptorStore:
 
         They go on listening when the service stops.
         """
-        descriptors: list[int] = []
-        for listener in self._proxy.all_listeners:
-            sock = listener.socket
-            if sock is not None and (self._keeps_paths or sock.family != socket.AF_UNIX):
-                listener.keep_socket()
-                descriptors.append(sock.fileno())
+        descriptors = self._sockets.keep(self._keeps_paths)
         marks = [(os.fstat(each).st_dev, os.fstat(each).st_ino) for each in descriptors]
         # Those that nobody has taken are of no use any more.
-        self._proxy.plane.listening.handed.abandon()
+        self._sockets.handed.abandon()
         if marks == self._stored:
             return
         if self._stored or not self._is_fresh:

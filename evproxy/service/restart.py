@@ -16,7 +16,7 @@ import os
 import socket
 from collections.abc import Callable
 from contextlib import suppress
-from typing import Any
+from typing import Any, Protocol
 
 from twisted.application.service import Service
 from twisted.internet.defer import Deferred
@@ -25,15 +25,32 @@ from twisted.logger import Logger
 
 from evproxy.errors import CannotTakeOver
 from evproxy.escape import escaped
+from evproxy.service.listening_sockets import ListeningSockets
 from evproxy.service.predecessor import Predecessor, predecessor_at
-from evproxy.service.service import ProxyService
 from evproxy.service.successor import MOST_WAITING, Successors
+from evproxy.settings import Settings
 from evproxy.sockets.unix_path import claimed
 
 MOST_DRAINING = 4
 """The most processes that drain at a time; a further one resets the sessions of the oldest."""
 
 _log = Logger(namespace="evproxy")
+
+
+class Restartable(Protocol):
+    """What can be replaced by another process; `ProxyService` is one."""
+
+    @property
+    def settings(self) -> Settings: ...
+
+    @property
+    def sockets(self) -> ListeningSockets: ...
+
+    def when_listening(self) -> Deferred[Any]: ...
+
+    def drain(self, deadline: float | None) -> Deferred[None]: ...
+
+    def abort(self) -> None: ...
 
 
 class Restarts(Service):
@@ -53,7 +70,7 @@ class Restarts(Service):
     def __init__(
         self,
         reactor: Any,
-        proxy: ProxyService,
+        proxy: Restartable,
         path: str,
         replaced: Callable[[], object] | None = None,
     ) -> None:
@@ -82,7 +99,7 @@ class Restarts(Service):
             self._owns_path = True
         else:
             self._socket = socket.socket(fileno=predecessor.restart_socket)
-            self._proxy.plane.listening.handed.offer(predecessor.descriptors, shared=True)
+            self._proxy.sockets.handed.offer(predecessor.descriptors, shared=True)
 
     def startService(self) -> None:
         """Tell the process that ran before once every listener listens."""
@@ -115,17 +132,16 @@ class Restarts(Service):
         if not self.running or self._socket is None:
             return
         self._owns_path = True
-        self._proxy.plane.listening.handed.abandon()
+        self._proxy.sockets.handed.abandon()
         self._successors = Successors(
             self._reactor,
             self._socket,
-            self._proxy.listening_sockets,
+            self._proxy.sockets.descriptors,
             self._replaced,
             self._limited,
         )
         self._successors.start()
-        for listener in self._proxy.all_listeners:
-            listener.own_socket()
+        self._proxy.sockets.own()
         if self._predecessor is not None:
             _log.info("this process has taken over from the one before, which drains")
             self._predecessor.ready(self._reactor, MOST_DRAINING, self._predecessor_ended)
@@ -133,7 +149,7 @@ class Restarts(Service):
 
     def _replaced(self) -> None:
         self._owns_path = False
-        self._proxy.hand_over()
+        self._proxy.sockets.hand_over()
         self._when_replaced()
 
     def _limited(self, older: int) -> None:

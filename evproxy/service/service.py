@@ -29,6 +29,7 @@ from evproxy.service.composition import Composition, PoolMaker
 from evproxy.service.listener import (
     Listener,
 )
+from evproxy.service.listening_sockets import ServiceSockets
 from evproxy.service.reload import Agreed, Reloads
 from evproxy.service.status import Status
 from evproxy.service.used_pools import UsedPools
@@ -111,6 +112,7 @@ class ProxyService(Service):
 
     `pools` has the pools by name; a pool made from the arguments is called ``default``.
     `settings_from` may be set to a function that returns the settings anew, for `reload`.
+    `sockets` are the listening sockets, for `Restarts` and `Systemd`.
     `watchdog` is what `watch_loop` has made.  `admin` is the admin interface, if there is one.
     `metric_sources` takes further metrics for it: pairs of a scope and a function that returns
     families.
@@ -202,6 +204,9 @@ class ProxyService(Service):
         self.watchdog: Watchdog | None = None
         self._spread = SpreadEnds(reactor, self.admission.sessions)
         self.admin = self._admin_interface()
+        self.sockets = ServiceSockets(
+            self.plane.listening.handed, lambda: self.listeners, lambda: self.admin
+        )
         self._listening = False
         self._bound_once = False
         self._drained: Deferred[None] | None = None
@@ -275,28 +280,6 @@ class ProxyService(Service):
     def when_listening(self) -> Deferred[Any]:
         """Return a Deferred that fires when every listener listens."""
         return DeferredList([listener.when_listening() for listener in self.listeners])
-
-    @property
-    def all_listeners(self) -> tuple[Listener, ...]:
-        """The listeners, and that of the admin interface, if there is one."""
-        return self.listeners if self.admin is None else (*self.listeners, self.admin.listener)
-
-    def listening_sockets(self) -> list[int]:
-        """The descriptors of the listening sockets that evproxy has bound, or taken over."""
-        sockets = [listener.socket for listener in self.all_listeners]
-        return [sock.fileno() for sock in sockets if sock is not None]
-
-    def hand_over(self) -> None:
-        """
-        Another process has the listening sockets, too, and serves.
-
-        They go on listening when this service stops.  The other process has the admin interface
-        from now on.
-        """
-        for listener in self.all_listeners:
-            listener.hand_over()
-        if self.admin is not None:
-            self.admin.stop_listening()
 
     @property
     def session_count(self) -> int:

@@ -22,8 +22,8 @@ from evproxy.config.changes import Changes
 from evproxy.escape import printable
 from evproxy.observers import Observer
 from evproxy.service.descriptor_store import DescriptorStore
+from evproxy.service.listening_sockets import ListeningSockets
 from evproxy.service.notify_socket import NotifySocket
-from evproxy.service.service import ProxyService
 from evproxy.settings import Settings
 
 STATUS_INTERVAL = 5.0
@@ -43,6 +43,9 @@ class Notifying(Protocol):
 
     @property
     def settings(self) -> Settings: ...
+
+    @property
+    def sockets(self) -> ListeningSockets: ...
 
     @property
     def session_count(self) -> int: ...
@@ -85,9 +88,8 @@ class Systemd(Service):
         address = environ.pop("NOTIFY_SOCKET", "")
         self.socket = NotifySocket(reactor, address) if address else None
         self._store: DescriptorStore | None = None
-        # Workers share sockets that their supervisor owns.
-        if self.socket is not None and isinstance(proxy, ProxyService):
-            self._store = DescriptorStore(proxy, self.socket, environ)
+        if self.socket is not None:
+            self._store = DescriptorStore(proxy.sockets, self.socket, environ)
         self._watchdog = _looping(reactor, self._feed)
         self._watchdog_interval = watchdog_interval(environ)
         self._status = _looping(reactor, self._tell_status)

@@ -76,6 +76,8 @@ class HandedSockets:
         """
         Offer these sockets, which now belong to this object; those that do not listen are closed.
 
+        Several sockets may have the same place, as those of workers have.
+
         :param shared: whether another process still serves with them; see `ListeningSocket`.
         """
         for descriptor in descriptors:
@@ -85,11 +87,7 @@ class HandedSockets:
             sock = HandedSocket(fileno=descriptor)
             sock.setblocking(False)
             sock.shared = shared
-            place = place_of(sock)
-            if place in self._sockets:
-                sock.close()
-            else:
-                self._sockets[place] = deque([sock])
+            self._sockets.setdefault(place_of(sock), deque()).append(sock)
 
     def has(self, place: Place) -> bool:
         """Whether a socket at `place` is offered, and was not taken."""

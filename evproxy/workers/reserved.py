@@ -18,7 +18,7 @@ from evproxy.errors import SettingsError
 from evproxy.service.listener import Listener, listener_permissions, server_endpoint
 from evproxy.service.reload_plan import socket_of
 from evproxy.settings import ListenerSettings
-from evproxy.sockets.handed import Place
+from evproxy.sockets.handed import HandedSockets, Place
 from evproxy.workers.reserving import Reservation, ReservingReactor
 
 
@@ -58,12 +58,42 @@ class ReservedSockets:
 
     :param reactor: Twisted's.
     :param workers: how many workers there are.
+
+    `handed`: see `evproxy.service.listening_sockets.ListeningSockets`, whose methods are here, too.
     """
 
     def __init__(self, reactor: Any, workers: int) -> None:
         self._reactor = reactor
         self._workers = workers
         self._listeners: list[ListenerSockets] = []
+        self.handed = HandedSockets()
+
+    def descriptors(self) -> list[int]:
+        """The descriptors of all sockets that are not inherited."""
+        return [sock.fileno() for each in self.all() for sock in each.sockets]
+
+    def own(self) -> None:
+        """The process from which sockets came does not serve with them any more."""
+        for each in self.all():
+            if each.port is not None:
+                each.port.own()
+
+    def keep(self, paths: bool) -> list[int]:
+        """See `evproxy.service.listening_sockets.ListeningSockets`."""
+        kept = []
+        for each in self.all():
+            # Only the socket of a UNIX listener has a port.
+            if each.port is None or paths:
+                kept += [sock.fileno() for sock in each.sockets]
+            if each.port is not None and paths:
+                each.port.handed_over = True
+        return kept
+
+    def hand_over(self) -> None:
+        """Another process has the sockets, too, and serves."""
+        for each in self.all():
+            if each.port is not None:
+                each.port.hand_over()
 
     def plan(self, listeners: Sequence[ListenerSettings]) -> SocketPlan:
         """
@@ -144,7 +174,7 @@ class ReservedSockets:
         offered: list[Reservation],
         new: list[Reservation],
     ) -> list[Reservation]:
-        reactor = ReservingReactor(self._reactor, self._workers, offered, new)
+        reactor = ReservingReactor(self._reactor, self._workers, offered, new, handed=self.handed)
         try:
             endpoint = server_endpoint(reactor, settings.listen, listener_permissions(settings))
             factory: Any = Factory()

@@ -23,7 +23,7 @@ from twisted.logger import Logger
 from zope.interface import implementer
 
 from evproxy.service.listener import shown_address
-from evproxy.sockets.handed import Place, place_of, tcp_place
+from evproxy.sockets.handed import HandedSockets, Place, place_of, tcp_place
 from evproxy.sockets.listening import TWISTED_BACKLOG, ListeningReactor
 from evproxy.sockets.unix_path import AS_DESCRIBED, Permissions, give, in_file_system
 from evproxy.sockets.unix_port import UNIXPort
@@ -130,6 +130,7 @@ class ReservingReactor(ListeningReactor):
     :param workers: how many sockets a TCP port has.
     :param offered: what a port may have in place of new sockets.
     :param new: gets what had to be made.
+    :param handed: sockets of another process, which are taken over in place of new ones.
     """
 
     def __init__(
@@ -140,9 +141,10 @@ class ReservingReactor(ListeningReactor):
         new: list[Reservation],
         backlog: int = TWISTED_BACKLOG,
         permissions: Permissions = AS_DESCRIBED,
+        handed: HandedSockets | None = None,
     ) -> None:
         acceptor: Any = _NeverAccepts()
-        super().__init__(reactor, acceptor, acceptor, (), backlog, permissions)
+        super().__init__(reactor, acceptor, acceptor, (), backlog, permissions, handed)
         self._workers = workers
         self._offered = offered
         self._new = new
@@ -151,7 +153,13 @@ class ReservingReactor(ListeningReactor):
 
     def for_listener(self, backlog: int, permissions: Permissions) -> ReservingReactor:
         made = ReservingReactor(
-            self._reactor, self._workers, self._offered, self._new, backlog, permissions
+            self._reactor,
+            self._workers,
+            self._offered,
+            self._new,
+            backlog,
+            permissions,
+            self.handed,
         )
         made.made = self.made
         return made
@@ -159,6 +167,7 @@ class ReservingReactor(ListeningReactor):
     def _listen_unix(self, port: UNIXPort, place: Place) -> IListeningPort:
         taken = self._taken(place)
         if taken is None:
+            port.take_over(self.handed.take(place))
             port.startListening()
             taken = self._is_new(Reservation(place, port.getHost(), [port.socket], port))
         else:
@@ -180,11 +189,18 @@ class ReservingReactor(ListeningReactor):
         taken = self._taken(place)
         if taken is None:
             try:
-                sockets = reuseport_sockets(place, self._workers, self._queue(backlog))
+                sockets = reuseport_sockets(
+                    place, self._workers, self._queue(backlog), self._handed_at(place)
+                )
             except OSError as error:
                 raise CannotListenError(interface, port, error) from error
             taken = self._is_new(Reservation(place, address_of(sockets[0]), sockets))
         return self._made(taken)
+
+    def _handed_at(self, place: Place) -> list[socket.socket]:
+        """The sockets of another process at `place`, at most one for each worker."""
+        taken = [self.handed.take(place) for _ in range(self._workers)]
+        return [sock for sock in taken if sock is not None]
 
     def _taken(self, place: Place) -> Reservation | None:
         for offered in self._offered:
@@ -212,17 +228,22 @@ def address_of(sock: socket.socket) -> Any:
     return kind("TCP", *name[:2])
 
 
-def reuseport_sockets(place: Place, count: int, backlog: int) -> list[socket.socket]:
+def reuseport_sockets(
+    place: Place, count: int, backlog: int, taken: Sequence[socket.socket] = ()
+) -> list[socket.socket]:
     """
-    Return `count` sockets that listen at `place`, with SO_REUSEPORT.
+    Return `count` sockets that listen at `place`, with SO_REUSEPORT; `taken` are the first ones.
 
     The first one is bound without this option, so that an address that is in use is noticed, even
     if it is in use by sockets with the option.
     """
     family, (host, port) = place
-    sockets: list[socket.socket] = []
+    sockets = list(taken)
     try:
-        for _ in range(count):
+        for sock in sockets:
+            # The only socket of a process without workers lacks it.
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+        while len(sockets) < count:
             sock = socket.socket(family, socket.SOCK_STREAM)
             sockets.append(sock)
             sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)

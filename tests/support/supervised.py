@@ -111,6 +111,13 @@ def owners(clients: Sequence[socket.socket], pids: Sequence[int]) -> list[int]:
     return [found[each] for each in wanted]
 
 
+def listens(pid: int, port: int) -> bool:
+    """Whether the process `pid` still runs, and has a socket that listens at the TCP `port`."""
+    lines = [line.split() for line in Path("/proc/net/tcp").read_text().splitlines()[1:]]
+    inodes = {each[9] for each in lines if each[1] == f"0100007F:{port:04X}" and each[3] == "0A"}
+    return not inodes.isdisjoint(_holders([pid])) if runs(pid) else False
+
+
 def _holders(pids: Sequence[int]) -> dict[str, int]:
     """The process of each socket, by the inode of the socket."""
     holders: dict[str, int] = {}

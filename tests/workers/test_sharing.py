@@ -87,7 +87,6 @@ def test_no_limit_stays_none() -> None:
             "pools.default.upstreams[0].max_sessions",
         ),
         (Settings(admin=AdminSettings("tcp:1")), "admin.listen"),
-        (Settings(restart_socket="/run/evproxy"), "restart_socket"),
     ],
 )
 def test_problems(settings: Settings, key: str) -> None:
