@@ -7,7 +7,6 @@ import os
 import signal
 import socket
 import subprocess
-import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -19,7 +18,7 @@ from tests.support.configured import ConfigFile
 from tests.support.peers import END
 from tests.support.programs import requires_program
 from tests.support.real_servers import free_port
-from tests.support.service_manager import NAMED, Manager
+from tests.support.service_manager import NAMED, Manager, stored_in
 from tests.support.twistd import JSON_LOG, ROOT, TWISTD, Running, run
 
 pytestmark = pytest.mark.oldest_twisted
@@ -188,42 +187,6 @@ def test_an_address_that_is_none(monkeypatch: pytest.MonkeyPatch) -> None:
     )
 
 
-PASS_ON = """
-import os, sys
-names, passed = sys.argv[1], [int(each) for each in sys.argv[2].split(",")]
-copies = [os.dup(each) for each in passed]
-for place, each in enumerate(copies):
-    os.dup2(each, 3 + place)
-    os.set_inheritable(3 + place, True)
-os.environ.update(
-    LISTEN_PID=str(os.getpid()), LISTEN_FDS=str(len(passed)), LISTEN_FDNAMES=names
-)
-os.execv(sys.argv[3], sys.argv[3:])
-"""
-"""Runs a program with descriptors from 3 on, as systemd does it (sd_listen_fds(3))."""
-
-
-def started_with(descriptors: list[int], *arguments: str) -> Running:
-    """Start evproxy with `descriptors` from the store."""
-    names = ":".join(["evproxy"] * len(descriptors))
-    passed = ",".join(map(str, descriptors))
-    return Running(
-        *["evproxy", *arguments],
-        command=[
-            sys.executable,
-            "-c",
-            PASS_ON,
-            names,
-            passed,
-            TWISTD,
-            "-n",
-            "--pidfile=",
-            JSON_LOG,
-        ],
-        descriptors=descriptors,
-    )
-
-
 @pytest.mark.parametrize("end", [signal.SIGKILL, signal.SIGTERM])
 def test_the_descriptor_store(
     manager: Manager,
@@ -253,7 +216,7 @@ def test_the_descriptor_store(
         waiting[-1].connect(str(path))
         for client in waiting:
             client.sendall(b"?")
-        with started_with(stored, *listen, upstream.option) as second:
+        with Running("evproxy", *listen, upstream.option, **stored_in(stored)) as second:
             for _ in waiting:
                 with upstream.accept() as server:
                     assert server.recv(1) == b"?"
@@ -275,7 +238,7 @@ def test_a_stored_socket_that_nobody_wants(
         first.signal(signal.SIGKILL)
         first.ended()
     stored = manager.descriptors.pop("evproxy")
-    with started_with(stored, one, upstream.option):
+    with Running("evproxy", one, upstream.option, **stored_in(stored)):
         assert manager.receive() == {"FDSTOREREMOVE": "1", "FDNAME": "evproxy"}
         assert manager.receive() == {"FDSTORE": "1", "FDNAME": "evproxy"}
         [kept] = manager.descriptors["evproxy"]

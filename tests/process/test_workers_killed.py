@@ -1,4 +1,4 @@
-"""Workers of ``twistd evproxy`` that are killed at random under load: what the clients see."""
+"""Workers and supervisors that are killed at random under load: what the clients see."""
 
 from __future__ import annotations
 
@@ -9,16 +9,19 @@ import socket
 import threading
 import time
 from collections import Counter
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 
 import pytest
 
+from tests.support.real_servers import free_port
+from tests.support.service_manager import Manager, stored_in
 from tests.support.supervised import Supervised, all_end
 from tests.support.twistd import PATIENCE
 
 SECONDS = 60.0
 CLIENTS = 8
-LISTEN = "--listen=tcp:0:interface=127.0.0.1"
+SUPERVISORS = 0.25
+"""The share of the kills that the supervisor gets."""
 
 
 class Echo:
@@ -98,36 +101,57 @@ class Load:
 
 @pytest.mark.deadline(240)
 @pytest.mark.slow
-def test_random_kills() -> None:
+def test_random_kills(manager: Manager, monkeypatch: pytest.MonkeyPatch) -> None:
     """
-    For a minute, a worker is killed each time soon after all of them serve.
+    For a minute, a worker or the supervisor is killed each time soon after all workers serve.
 
     No client is refused, gets wrong bytes or is stuck; only sessions of killed workers are lost.
+    What systemd does after the death of the supervisor, the test does: the next one gets the
+    sockets that were stored.
     """
+    monkeypatch.setenv("FDSTORE", "64")
     chance = random.Random(17)
     echo = Echo()
+    port = free_port()
+    options = [f"--listen=tcp:{port}:interface=127.0.0.1", echo.option, "--access-log=off"]
     try:
-        with Supervised(LISTEN, echo.option, "--access-log=off", patience=200.0) as proxy:
-            port = proxy.serves()
-            proxy.workers()
+        with ExitStack() as started:
+            proxy = started.enter_context(Supervised(*options, patience=200.0))
+            manager.ready()
+            stored = manager.descriptors["evproxy"][:]
             load = Load(port)
-            kills = 0
+            started.callback(load.stop)
+            kills = Counter(worker=0, supervisor=0)
+            again = 0
+            left: list[int] = []
             end = time.monotonic() + SECONDS
             pause = threading.Event()
             while time.monotonic() < end:
                 pause.wait(chance.uniform(0.1, 1.5))
-                os.kill(chance.choice(proxy.workers()), signal.SIGKILL)
-                kills += 1
-                proxy.says_again("serves again", kills)
+                if chance.random() < SUPERVISORS:
+                    kills["supervisor"] += 1
+                    left += proxy.workers()
+                    proxy.signal(signal.SIGKILL)
+                    again = 0
+                    proxy = started.enter_context(
+                        Supervised(*options, patience=200.0, **stored_in(stored))
+                    )
+                    proxy.serves()
+                else:
+                    kills["worker"] += 1
+                    again += 1
+                    os.kill(chance.choice(proxy.workers()), signal.SIGKILL)
+                    proxy.says_again("serves again", again)
             load.stop()
             assert set(load.ends) <= {"whole", "lost"}, load.ends
-            # Each kill can lose the one session that each client has.
-            assert load.ends["lost"] <= kills * CLIENTS, (kills, load.ends)
-            assert load.ends["whole"] > kills
-            print(f"kills: {kills}, ends of sessions: {dict(load.ends)}")
+            # Each kill of a worker can lose the one session that each client has.
+            assert load.ends["lost"] <= kills["worker"] * CLIENTS, (kills, load.ends)
+            assert load.ends["whole"] > kills.total()
+            assert min(kills.values()) > 0
+            print(f"kills: {dict(kills)}, ends of sessions: {dict(load.ends)}")
             proxy.workers()
             proxy.signal(signal.SIGTERM)
             assert proxy.ended() == 0
-            all_end(proxy.everyone())
+            all_end([*left, *proxy.everyone()])
     finally:
         echo.close()

@@ -11,12 +11,11 @@ from pathlib import Path
 
 import pytest
 
-from tests.process.test_systemd import started_with
 from tests.support.blocking_clients import Upstream, page, rest
 from tests.support.pages import page_load
 from tests.support.peers import END
 from tests.support.real_servers import free_port
-from tests.support.service_manager import Manager
+from tests.support.service_manager import Manager, stored_in
 from tests.support.supervised import (
     LONG,
     Supervised,
@@ -166,7 +165,7 @@ def test_the_descriptor_store(
         waiting = [clients.enter_context(connected(port)) for _ in range(8)]
         for client in waiting:
             client.sendall(b"?")
-        with started_with(stored, *options, "--workers=2") as second:
+        with Supervised(*options, **stored_in(stored)) as second:
             for _ in waiting:
                 with upstream.accept() as server:
                     assert server.recv(1) == b"?"

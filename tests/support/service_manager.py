@@ -5,13 +5,15 @@ from __future__ import annotations
 import contextlib
 import os
 import socket
-from collections.abc import Callable, Iterator
+import sys
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from tests.support.twistd import PATIENCE
+from tests.support.twistd import JSON_LOG, PATIENCE, TWISTD
 
 MOST_DESCRIPTORS = 64
 NAMED = ("path", "abstract")
@@ -62,6 +64,32 @@ class Manager:
 
     def close(self) -> None:
         self._open.close()
+
+
+PASS_ON = """
+import os, sys
+names, passed = sys.argv[1], [int(each) for each in sys.argv[2].split(",")]
+copies = [os.dup(each) for each in passed]
+for place, each in enumerate(copies):
+    os.dup2(each, 3 + place)
+    os.set_inheritable(3 + place, True)
+os.environ.update(
+    LISTEN_PID=str(os.getpid()), LISTEN_FDS=str(len(passed)), LISTEN_FDNAMES=names
+)
+os.execv(sys.argv[3], sys.argv[3:])
+"""
+"""Runs a program with descriptors from 3 on, as systemd does it (sd_listen_fds(3))."""
+
+
+def stored_in(descriptors: Sequence[int]) -> dict[str, Any]:
+    """The arguments of `Running` for an evproxy that gets `descriptors` from the store."""
+    names = ":".join(["evproxy"] * len(descriptors))
+    passed = ",".join(map(str, descriptors))
+    twistd = [TWISTD, "-n", "--pidfile=", JSON_LOG]
+    return {
+        "command": [sys.executable, "-c", PASS_ON, names, passed, *twistd],
+        "descriptors": descriptors,
+    }
 
 
 @pytest.fixture(params=["path"])
