@@ -57,6 +57,7 @@ pytest_plugins = [
     "tests.support.pools",
     "tests.support.routed",
     "tests.support.secured",
+    "tests.support.real_systemd",
     "tests.support.service_manager",
     "tests.support.services",
     "tests.support.transports",
