@@ -72,6 +72,8 @@ class Ending(_HashedById):
     """The TLS handshake failed, or the client did not send what its pool depends on in time."""
     REQUESTED = "requested"
     """A program or an operator asked for the end of the session."""
+    FAULT = "fault"
+    """A fault that was injected ended the session."""
     ERROR = "error"
     """evproxy or a user's hook raised an exception."""
 

@@ -42,6 +42,7 @@ TERMINATION: dict[Ending, str] = {
     Ending.REFUSED: "P",
     Ending.HANDSHAKE: "P",
     Ending.REQUESTED: "K",
+    Ending.FAULT: "K",
     Ending.ERROR: "I",
 }
 """The first letter of HAProxy's state, by how a session ended; empty: who ended it decides."""

@@ -43,6 +43,12 @@ class Directed(Protocol):
     def connection_lost(self, direction: Direction, in_order: bool) -> None:
         """The source of `direction` is lost."""
 
+    def can_hide(self, direction: Direction) -> bool:
+        """Whether the loss of the source of `direction` can be hidden from its sink."""
+
+    def close_for_stage(self, direction: Direction, how: Ending, reset: bool) -> None:
+        """A stage ends the session; see `evproxy.relay.stages.Outlet.close`."""
+
     def reset(self, by: Side, how: Ending) -> None:
         """Reset both sides now."""
 
@@ -121,6 +127,17 @@ class Direction:
             self.source.pauseProducing()
         else:
             self.go_on()
+
+    def close(self, how: Ending, reset: bool) -> None:
+        self._relay.close_for_stage(self, how, reset)
+
+    @property
+    def can_hide(self) -> bool:
+        return self._relay.can_hide(self)
+
+    def source_hidden(self) -> None:
+        # The sink's own bytes go nowhere, but must be read, so that its end is noticed.
+        self.sink.resumeProducing()
 
     @property
     def _held_up(self) -> bool:

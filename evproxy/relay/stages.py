@@ -7,9 +7,13 @@ the first.  A `Path` is the way of one direction: it stands between the half tha
 direction of the relay that writes.
 
 Backpressure: a stage says how much it holds.  While the stages of a path together hold `HELD`
-bytes or more, the source is not read.  While the sink takes no more bytes, the source is not read
-either, and what stages pass on waits in the buffer of the sink's transport.  So the stages and
-that buffer keep at most `HELD` bytes and one read for each direction.
+bytes or more (or the `room` of the stage that has the most), the source is not read.  While the
+sink takes no more bytes, the source is not read either, and what stages pass on waits in the buffer
+of the sink's transport.  So the stages and that buffer keep at most that many bytes and one read
+for each direction.
+
+A stage can also end the session, and it can hide for some time that the connection of one side is
+lost, so that bytes that it still holds arrive before the loss is passed on.
 """
 
 from __future__ import annotations
@@ -17,10 +21,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Protocol
 
+from twisted.logger import Logger
 from twisted.python.failure import Failure
 
-from evproxy.model import Side
+from evproxy.model import Ending, Side
 from evproxy.relay.contract import Receiver
+
+_log = Logger()
 
 HELD = 64 * 1024
 """When the stages of one direction together hold so many bytes, its source is not read."""
@@ -35,9 +42,26 @@ class Outlet(Protocol):
     def end(self) -> None:
         """Pass on the end of the stream; nothing is passed on after it."""
 
+    def close(self, how: Ending, reset: bool) -> None:
+        """
+        End the session, once the receiving peer has all bytes that were passed on here.
+
+        :param how: the reason, for the record of the session.
+        :param reset: whether both connections are reset, and not ended in order.
+        """
+
+    def reveal(self) -> None:
+        """The loss of the connection, which a stage has hidden, is passed on now."""
+
 
 class Stage(Protocol):
-    """One stage of one session: a plain object that is made for the session."""
+    """
+    One stage of one session: a plain object that is made for the session.
+
+    `room`: how many bytes of one side the stage may hold before the source is not read.
+    """
+
+    room: int
 
     def start(self, upload: Outlet, download: Outlet) -> None:
         """
@@ -62,12 +86,22 @@ class Stage(Protocol):
     def flush(self, side: Side) -> None:
         """The connection of `side` is over: pass on now what is held of `side`, or never."""
 
+    def hides(self, side: Side) -> bool:
+        """
+        The connection of `side` is lost: return whether the other side is not to notice yet.
+
+        Called at most once for each side, before `flush`.  The stage calls `Outlet.reveal` later.
+        The other side notices earlier if its own connection is lost, or if the session ends.
+        """
+
     def closed(self) -> None:
         """The session is over, and this is the last call: cancel all timers."""
 
 
 class PassThrough:
     """A `Stage` that passes everything on at once; a base class for stages."""
+
+    room = HELD
 
     def start(self, upload: Outlet, download: Outlet) -> None:
         self.outlets = {Side.DOWNSTREAM: upload, Side.UPSTREAM: download}
@@ -87,6 +121,9 @@ class PassThrough:
     def flush(self, side: Side) -> None:
         """Nothing to do: the stage holds nothing."""
 
+    def hides(self, side: Side) -> bool:
+        return False
+
     def closed(self) -> None:
         self.outlets.clear()
 
@@ -104,6 +141,16 @@ class Destination(Receiver, Protocol):
     def hold(self, full: bool) -> None:
         """Do not read the source while the stages are `full`."""
 
+    def close(self, how: Ending, reset: bool) -> None:
+        """End the session; see `Outlet.close`."""
+
+    @property
+    def can_hide(self) -> bool:
+        """Whether the loss of the source can be hidden: the session does not end yet."""
+
+    def source_hidden(self) -> None:
+        """The source is lost, which the stages hide for now."""
+
 
 class Path:
     """
@@ -113,7 +160,7 @@ class Path:
     :param to: gets what the last stage passes on.
     """
 
-    __slots__ = ("_full", "_over", "_side", "_stages", "_to")
+    __slots__ = ("_full", "_hidden", "_over", "_room", "_side", "_stages", "_to")
 
     def __init__(self, side: Side, stages: Sequence[Stage], to: Destination) -> None:
         self._side = side
@@ -121,6 +168,13 @@ class Path:
         self._to = to
         self._full = False
         self._over = False
+        self._room = max(stage.room for stage in stages)
+        self._hidden: Failure | None = None
+
+    @property
+    def hides_loss(self) -> bool:
+        """Whether the connection of the source is lost, and the stages hide that."""
+        return self._hidden is not None
 
     def outlet(self, number: int) -> Outlet:
         """Return the outlet of stage `number`, counted from 0 in the order of this path."""
@@ -148,6 +202,22 @@ class Path:
         self._to.half_broke()
 
     def connection_lost(self, reason: Failure) -> None:
+        can_hide = not self._over and self._to.can_hide
+        # Ask every stage, because each may hold bytes.
+        hiding = [stage.hides(self._side) for stage in self._stages] if can_hide else ()
+        if any(hiding):
+            self._hidden = reason
+            self._to.source_hidden()
+        else:
+            self._lose(reason)
+
+    def reveal(self) -> None:
+        """Pass on that the connection is lost, if the stages have hidden that."""
+        reason, self._hidden = self._hidden, None
+        if reason is not None:
+            self._lose(reason)
+
+    def _lose(self, reason: Failure) -> None:
         try:
             self._flush()
         finally:
@@ -182,8 +252,17 @@ class Path:
             self._over = True
             self._to.stream_ended()
 
+    def finish(self, how: Ending, reset: bool) -> None:
+        """End the session; see `Outlet.close`."""
+        self._to.close(how, reset)
+
+    def broke(self) -> None:
+        """Log the current exception, and end the session."""
+        _log.failure("A stage of a session broke")
+        self._to.half_broke()
+
     def _count(self) -> None:
-        full = sum(stage.held(self._side) for stage in self._stages) >= HELD
+        full = sum(stage.held(self._side) for stage in self._stages) >= self._room
         if full != self._full and not self._over:
             self._full = full
             self._to.hold(full)
@@ -191,6 +270,7 @@ class Path:
     def close(self) -> None:
         """The session is over."""
         self._over = True
+        self._hidden = None
 
 
 class _Outlet:
@@ -202,8 +282,22 @@ class _Outlet:
         self._path = path
         self._number = number
 
+    # A timer of a stage may call these methods: then no half is there that notices an exception.
+
     def pass_on(self, data: bytes) -> None:
-        self._path.give(self._number, data)
+        try:
+            self._path.give(self._number, data)
+        except Exception:
+            self._path.broke()
 
     def end(self) -> None:
-        self._path.end(self._number)
+        try:
+            self._path.end(self._number)
+        except Exception:
+            self._path.broke()
+
+    def close(self, how: Ending, reset: bool) -> None:
+        self._path.finish(how, reset)
+
+    def reveal(self) -> None:
+        self._path.reveal()

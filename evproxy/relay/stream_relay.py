@@ -200,10 +200,49 @@ class StreamRelay:
         self._cut(by, how)
         self._stop_delivering()
         self._stop_tls_closing()
-        for direction in (self._to_upstream, self._to_downstream):
+        directions = (self._to_upstream, self._to_downstream)
+        for direction in directions:
+            self._notice_hidden(direction)
+        for direction in directions:
             direction.detach()
             if not direction.lost:
                 reset(direction.source)
+
+    def close_for_stage(self, direction: Direction, how: Ending, in_reset: bool) -> None:
+        """A stage ends the session: the sink of `direction` still gets what was written to it."""
+        if self._how is not None:
+            return
+        self._by, self._how = Side.PROXY, how
+        self._listener.relay_closing(Side.PROXY, how)
+        other = self._opposite(direction)
+        direction.detach()
+        other.detach()
+        self._notice_hidden(direction)
+        if self._is_hidden(other):
+            # There is nobody to deliver to.
+            self.reset(Side.PROXY, how)
+        elif in_reset:
+            self._deliver_and_reset(direction)
+        else:
+            if not direction.lost:
+                direction.source.loseConnection()
+            direction.sink.resumeProducing()
+            self._deliver_and_end(direction)
+
+    def can_hide(self, direction: Direction) -> bool:
+        """Whether the loss of the source of `direction` can be hidden from its sink."""
+        other = self._opposite(direction)
+        return self._how is None and not other.lost and not self._is_hidden(other)
+
+    def _is_hidden(self, direction: Direction) -> bool:
+        up, down = self._paths if self._paths else (None, None)
+        path = up if direction is self._to_upstream else down
+        return path is not None and path.hides_loss
+
+    def _notice_hidden(self, direction: Direction) -> None:
+        """The source of `direction` counts as lost from now on, if stages have hidden that."""
+        if self._is_hidden(direction):
+            direction.lost = True
 
     def stream_ended(self, direction: Direction) -> None:
         """The source of `direction` ended its stream in order: pass the end on."""
@@ -212,7 +251,10 @@ class StreamRelay:
         self.moved()
         if other.lost or self._how not in (None, Ending.FINISHED):
             return
-        if not half_closeable(direction.sink):
+        if self._is_hidden(other):
+            # The sink is gone already, and the source is not to notice.
+            self._listener.relay_half_closed(direction.side)
+        elif not half_closeable(direction.sink):
             self._finish(direction.side)
             self._deliver_and_end(direction)
         elif other.ended:
@@ -230,11 +272,17 @@ class StreamRelay:
         """The source of `direction`, which is the sink of the other direction, is lost."""
         other = self._opposite(direction)
         other.detach()
+        self._notice_hidden(other)
+        if other.lost and self._how is None:
+            # Stages have hidden from this side that the other one is lost.
+            self._by, self._how = other.side, Ending.RESET
+            self._listener.relay_closing(self._by, self._how)
         if self._closing is direction:
             self._stop_tls_closing()
         ended = in_order or direction.ended
         finished = self._how is Ending.FINISHED
-        if self._delivering is other:
+        cut_short = self._delivering is other
+        if cut_short:
             self._stop_delivering()
             if not ended:
                 self._cut(direction.side, Ending.RESET)
@@ -247,7 +295,9 @@ class StreamRelay:
             else:
                 self._deliver_and_reset(direction)
         elif self._how is not None:
-            return
+            if cut_short and self._closing is not other:
+                # A stage has ended the session, and the peer that was to have the rest is gone.
+                reset(other.source)
         elif in_order and not closed_here(direction.source):
             # A transport that cannot half-close (TLS) ends both streams at once.
             direction.ended = True

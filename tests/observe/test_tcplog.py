@@ -132,6 +132,7 @@ STATES = {
     (Side.PROXY, Ending.DRAIN, Phase.CONNECTING, "queued"): "KQ",
     (Side.PROXY, Ending.REQUESTED, Phase.CONNECTING, ""): "KC",
     (Side.PROXY, Ending.SERVER_DOWN, Phase.RELAYING, ""): "DD",
+    (Side.PROXY, Ending.FAULT, Phase.RELAYING, ""): "KD",
     (Side.PROXY, Ending.REFUSED, Phase.INSPECTING, "denied"): "PR",
     (Side.PROXY, Ending.REFUSED, Phase.INSPECTING, "router-timeout"): "PR",
     (Side.PROXY, Ending.HANDSHAKE, Phase.INSPECTING, "handshake-timeout"): "cR",
