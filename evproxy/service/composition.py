@@ -22,6 +22,7 @@ from evproxy.service.listener import Listener, listener_permissions, server_endp
 from evproxy.service.listener_parts import ListenerParts, PartsMaker
 from evproxy.service.retiring import Retiring
 from evproxy.session.admission import Admission
+from evproxy.session.inspection import StagesOfSession
 from evproxy.settings import AccessLogSettings, ListenerSettings, PoolSettings, Settings
 from evproxy.sockets.plane import DataPlane
 from evproxy.upstream.names import Names
@@ -49,6 +50,7 @@ class Composition:
     :param tally: counts what happens, for metrics; ``None``: nothing does.
     :param endpoints: where listeners listen whose description is only a name, by their places.
     :param make_pool: makes the pools of `settings`; ``None``: `evproxy.Pool.from_settings`.
+    :param stages: make stages of the sessions of all listeners.
     :raises SettingsError: if a setting is wrong.
     """
 
@@ -61,6 +63,7 @@ class Composition:
         endpoints: Mapping[int, IStreamServerEndpoint] | None = None,
         tally: Tally | None = None,
         make_pool: PoolMaker | None = None,
+        stages: Sequence[StagesOfSession] = (),
     ) -> None:
         self.reactor = reactor
         self.settings = settings
@@ -97,7 +100,14 @@ class Composition:
             pool.hear_if_nobody_does(trouble)
         self.certificates = Certificates(reactor, hub)
         self.maker = PartsMaker(
-            reactor, hub, self.admission, self.plane, self.pools, self.certificates, tally
+            reactor,
+            hub,
+            self.admission,
+            self.plane,
+            self.pools,
+            self.certificates,
+            tally,
+            stages,
         )
         self.parts: tuple[ListenerParts, ...] = tuple(
             self.maker.make(each, settings.timeouts, self.maker.read(each))

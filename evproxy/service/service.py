@@ -33,6 +33,7 @@ from evproxy.service.listening_sockets import ServiceSockets
 from evproxy.service.reload import Agreed, Reloads
 from evproxy.service.status import Status
 from evproxy.service.used_pools import UsedPools
+from evproxy.session.inspection import StagesOfSession
 from evproxy.session.live import MOST_LISTED
 from evproxy.session.spread import SpreadEnds
 from evproxy.settings import (
@@ -107,6 +108,8 @@ class ProxyService(Service):
         effect: a service is in one process.
     :param make_pool: makes the pools of the settings, from the arguments of `Pool.from_settings`,
         which is the default.
+    :param stages: each makes the stages of a session, from its `SessionStatus`: a
+        `evproxy.faults.Faults`, or what `evproxy.stages.filtered` returns.
     :raises SettingsError: if a setting is wrong, or contradicts another.
     :raises TypeError: if `reactor` is not a reactor.
 
@@ -146,12 +149,15 @@ class ProxyService(Service):
         troubles: Sequence[Observer] = (),
         settings: Settings | None = None,
         make_pool: PoolMaker | None = None,
+        stages: Sequence[StagesOfSession] = (),
     ) -> None:
         if not hasattr(reactor, "callLater"):
             raise TypeError(f"ProxyService: the first argument is the reactor, got {reactor!r}")
         endpoints: dict[int, IStreamServerEndpoint] = {}
         if settings is not None:
-            refuse_beside_settings(ProxyService, locals(), ("observers", "troubles", "make_pool"))
+            refuse_beside_settings(
+                ProxyService, locals(), ("observers", "troubles", "make_pool", "stages")
+            )
         else:
             settings = settings_of(
                 listen,
@@ -186,7 +192,14 @@ class ProxyService(Service):
             self.tally = Tally()
         self.metric_sources: list[MetricSource] = []
         self._made = made = Composition(
-            reactor, settings, (*observers, *troubles), pool, endpoints, self.tally, make_pool
+            reactor,
+            settings,
+            (*observers, *troubles),
+            pool,
+            endpoints,
+            self.tally,
+            make_pool,
+            stages,
         )
         self.admission = made.admission
         self.plane = made.plane

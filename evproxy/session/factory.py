@@ -24,6 +24,7 @@ from evproxy.session.connecting import ConnectContext, Connecting
 from evproxy.session.entry import Entry
 from evproxy.session.facts import Ended
 from evproxy.session.halves import DownstreamProtocol, UpstreamFactory
+from evproxy.session.inspection import StagesOfSession
 from evproxy.session.live import MOST_LISTED
 from evproxy.session.proxy_header import path_text
 from evproxy.session.session import Session, SessionContext
@@ -84,6 +85,8 @@ class ProxyFactory(Factory):
     :param admission: counts sessions; the factories of a service share it, as they do `plane`.
     :param plane: makes sockets and joins them.
     :param hub: calls the observers; used in place of `observers` and `troubles`.
+    :param stages: each makes the stages of a session, from its `SessionStatus`: a
+        `evproxy.faults.Faults`, or what `evproxy.stages.filtered` returns.
     :param entry: decides which clients get a session; ``None``: all of them.
     :param measure: is called with the facts about each session that has ended, for metrics.
     :raises TypeError: if there is no reactor.
@@ -112,6 +115,7 @@ class ProxyFactory(Factory):
         plane: DataPlane | None = None,
         hub: Hub | None = None,
         entry: Entry | None = None,
+        stages: Sequence[StagesOfSession] = (),
         measure: Callable[[Ended], None] | None = None,
     ) -> None:
         if reactor is None:
@@ -158,6 +162,7 @@ class ProxyFactory(Factory):
             count=admission.sessions.of_listener(listener),
             all_sessions=admission.sessions.__len__,
             measure=measure,
+            stages=tuple(stages),
         )
 
     def buildProtocol(self, addr: Any) -> Any:

@@ -27,12 +27,13 @@ from evproxy.records import SessionCounts, SessionStatus
 from evproxy.relay.closing_here import TLSClosing, closed_here
 from evproxy.relay.contract import Half
 from evproxy.relay.pace import NO_PACES
+from evproxy.relay.stages import Stage
 from evproxy.session.arrival import Arrival, ArrivalContext
 from evproxy.session.connecting import ConnectContext, Connecting, message_of
 from evproxy.session.discarding import NOBODY, ClosingHere, Discarding
 from evproxy.session.entry import Admitted
 from evproxy.session.facts import Ended, SessionFacts
-from evproxy.session.inspection import StageMaker
+from evproxy.session.inspection import StageMaker, StagesOfSession
 from evproxy.session.intake import Intake
 from evproxy.session.opening import Opening
 from evproxy.session.phases import before
@@ -65,9 +66,9 @@ class SessionContext:
     `clock` gives the time.  `arrival` says what clients are asked before their pool is chosen.
     `connects` is the context of its `Connecting`; `plane` joins the two halves; `ended` is called
     with each session that is over; `hub` calls the observers; `prefix` is the beginning of each
-    `unique_id`.  `count` has the number of sessions of the listener, and `all_sessions` returns
-    that of the whole service.  `measure`, if there is one, is called with what metrics count of a
-    session that is over.
+    `unique_id`.  `stages` make the stages of each session.  `count` has the number of
+    sessions of the listener, and `all_sessions` returns that of the whole service.  `measure`, if
+    there is one, is called with what metrics count of a session that is over.
 
     `first_look`: seconds until the first idle check of a session.  It is not longer than the
     half-close timeout, so a half-close before the first check needs no new deadline.  Most
@@ -85,6 +86,7 @@ class SessionContext:
     hub: Hub = field(factory=Hub)
     prefix: str = ""
     measure: Callable[[Ended], None] | None = None
+    stages: Sequence[StagesOfSession] = ()
     count: Count = field(kw_only=True)
     all_sessions: Callable[[], int] = field(kw_only=True)
     first_look: float = field(init=False)
@@ -219,7 +221,13 @@ class Session(SessionFacts):
             received = b"".join(intake.chunks) if intake.chunks else b""
             if server.proxy_version and self.opening is None and not connecting.header_sent:
                 received = self.preamble() + received
-            stages = [make(pool, server.name) for make in self.stages] if self.stages else ()
+            stages: Sequence[Stage] = ()
+            if self.stages:
+                stages = [make(pool, server.name) for make in self.stages]
+            if context.stages:
+                status = self.status(now)
+                more = [stage for make in context.stages for stage in make(status)]
+                stages = [*stages, *more]
             paces = NO_PACES if self.admitted is None else self.admitted.paces()
             self.relay = context.plane.join(
                 self.downstream, upstream, received, intake.ended, self, stages, paces

@@ -1,0 +1,182 @@
+"""
+Filters: plain objects through which the bytes of a session pass.
+
+A filter has those of the methods of `Filter` that it needs, and inherits nothing.  Where it has no
+method, bytes and ends pass unchanged.  One filter belongs to one session.
+
+Backpressure: a filter that holds bytes says how many with `held`.  While the filters of a session
+hold 64 KiB of one side, that side is not read.  What a filter injects is not bounded by evproxy:
+inject no more than a few answers at a time.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from importlib import import_module
+from typing import Any, Protocol
+
+from twisted.logger import Logger
+
+from evproxy.errors import SettingsError
+from evproxy.model import Ending, Side
+from evproxy.records import SessionStatus
+from evproxy.relay.stages import HELD, Outlet, Stage
+
+_log = Logger()
+
+
+class Filter(Protocol):
+    """What a filter may have; every method may be absent."""
+
+    def started(self, session: FilteredSession) -> None:
+        """The session begins to relay: the first call."""
+
+    def upload(self, data: bytes) -> bytes | None:
+        """The client sent `data`: return what the server gets now; ``None`` or empty: nothing."""
+
+    def download(self, data: bytes) -> bytes | None:
+        """The server sent `data`: return what the client gets now; ``None`` or empty: nothing."""
+
+    def ended(self, side: Side) -> bytes | None:
+        """
+        `side` ended its stream in order: return what its receiver gets before the end.
+
+        Not called if the connection of `side` breaks.
+        """
+
+    def held(self, side: Side) -> int:
+        """Return how many bytes from `side` the filter holds."""
+
+    def closed(self) -> None:
+        """The session is over: the last call."""
+
+
+class FilteredSession:
+    """
+    What a filter may do to its session, at any time until it is over.
+
+    `status` is what is known of the session: a snapshot from when it began to relay.
+    """
+
+    def __init__(self, status: SessionStatus, upload: Outlet, download: Outlet) -> None:
+        self.status = status
+        self._outlets = {Side.DOWNSTREAM: upload, Side.UPSTREAM: download}
+
+    def send_upload(self, data: bytes) -> None:
+        """Send `data` to the server, as if the client had."""
+        self._outlets[Side.DOWNSTREAM].pass_on(data)
+
+    def send_download(self, data: bytes) -> None:
+        """Send `data` to the client, as if the server had."""
+        self._outlets[Side.UPSTREAM].pass_on(data)
+
+    def end(self, side: Side) -> None:
+        """End the stream of `side`: its receiver gets the end, and the rest is dropped."""
+        self._outlets[side].end()
+
+    def close(self) -> None:
+        """End both connections in order, once the client has what was sent to it."""
+        self._outlets[Side.UPSTREAM].close(Ending.REQUESTED, False)
+
+    def reset(self) -> None:
+        """Reset both connections, once the client has what was sent to it."""
+        self._outlets[Side.UPSTREAM].close(Ending.REQUESTED, True)
+
+
+class FilterStage:
+    """
+    A filter as a `Stage`.
+
+    :param given: the filter.
+    :param status: what is known of the session.
+    """
+
+    room = HELD
+
+    def __init__(self, given: object, status: SessionStatus) -> None:
+        self._filter: Any = given
+        self._status = status
+        self._upload = getattr(given, "upload", None)
+        self._download = getattr(given, "download", None)
+        self._held = getattr(given, "held", None)
+        self._outlets: dict[Side, Outlet] = {}
+
+    def start(self, upload: Outlet, download: Outlet) -> None:
+        self._outlets = {Side.DOWNSTREAM: upload, Side.UPSTREAM: download}
+        started = getattr(self._filter, "started", None)
+        if started is not None:
+            started(FilteredSession(self._status, upload, download))
+
+    def upload(self, data: bytes) -> None:
+        self._pass(Side.DOWNSTREAM, data if self._upload is None else self._upload(data))
+
+    def download(self, data: bytes) -> None:
+        self._pass(Side.UPSTREAM, data if self._download is None else self._download(data))
+
+    def held(self, side: Side) -> int:
+        return 0 if self._held is None else int(self._held(side))
+
+    def ended(self, side: Side) -> None:
+        ended = getattr(self._filter, "ended", None)
+        self._pass(side, None if ended is None else ended(side))
+        self._outlets[side].end()
+
+    def flush(self, side: Side) -> None:
+        """What a filter holds is not whole, and is dropped."""
+
+    def hides(self, side: Side) -> bool:
+        return False
+
+    def closed(self) -> None:
+        closed = getattr(self._filter, "closed", None)
+        if closed is not None:
+            closed()
+
+    def _pass(self, side: Side, data: bytes | None) -> None:
+        if data:
+            self._outlets[side].pass_on(data)
+
+
+FilterMaker = Callable[[SessionStatus], object | None]
+"""Makes the filter of one session; ``None``: the session has none."""
+
+
+def filtered(*makers: FilterMaker) -> Callable[[SessionStatus], Sequence[Stage]]:
+    """
+    Make what a `ProxyFactory` or a `ProxyService` takes as one of its `stages`.
+
+    :param makers: each is called with the `SessionStatus` of a session that has got its server, and
+        returns the filter of the session, or ``None``.  A class of filters is a maker if it takes
+        that argument.  The client's bytes pass the filters in this order, the server's in the
+        opposite order.  If a maker or a filter raises, evproxy logs the exception and resets that
+        session.
+    """
+
+    def stages(status: SessionStatus) -> Sequence[Stage]:
+        made = [maker(status) for maker in makers]
+        return [FilterStage(each, status) for each in made if each is not None]
+
+    return stages
+
+
+def filters_named(names: Sequence[str]) -> Callable[[SessionStatus], Sequence[Stage]]:
+    """
+    Make stages of the makers with `names`.
+
+    :param names: ``MODULE:NAME``, each of a function or a class.  Imports the modules.
+    :raises SettingsError: if there is no such function or class.
+    """
+    return filtered(*map(_maker_named, names))
+
+
+def _maker_named(name: str) -> FilterMaker:
+    module, _, attribute = name.partition(":")
+    try:
+        found = getattr(import_module(module), attribute, None)
+    except Exception as error:
+        # The module is the user's: it may raise anything.
+        raise SettingsError(f"filters: {module} cannot be imported: {error}") from error
+    if not callable(found):
+        raise SettingsError(f"filters: {name}: there is no such function or class")
+    maker: FilterMaker = found
+    return maker

@@ -1,0 +1,247 @@
+"""Filters in Python: they see, change, hold, inject and end."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from evproxy.errors import SettingsError
+from evproxy.model import Ending, Side
+from evproxy.stages import FilteredSession, filtered, filters_named
+from examples import filters as examples
+from tests.support.leaks import LoggedErrors
+from tests.support.logged import logged_lines
+from tests.support.peers import END, RESET, converse, turn
+from tests.support.proxies import Proxied
+
+pytestmark = pytest.mark.parametrize("proxied", ["socket", "socket-twisted"], indirect=True)
+
+
+async def test_bytes_are_logged(proxied: Proxied) -> None:
+    """A filter that returns what it gets changes nothing."""
+    await proxied.start(stages=[filtered(examples.Hexdump)])
+    with logged_lines() as lines:
+        client, server = await proxied.pair()
+        await client.send(b"\x01\x02")
+        assert await server.receive(2) == b"\x01\x02"
+        await server.send(b"\xff")
+        assert await client.receive(1) == b"\xff"
+    assert [line.partition(" ")[2] for line in lines] == ["> 01 02", "< ff"]
+
+
+async def test_a_banner_is_rewritten(proxied: Proxied) -> None:
+    """The filter holds an incomplete line, and passes on what follows it."""
+    await proxied.start(stages=[filtered(examples.Banner)])
+    client, server = await proxied.pair()
+    await server.send(b"220 old")
+    for _ in range(5):
+        await turn(proxied.reactor)
+    await server.send(b" name\r\n250 ok\r\n")
+    expected = b"220 mail.example.org ready\r\n250 ok\r\n"
+    assert await client.receive(len(expected)) == expected
+
+
+async def test_what_is_held_can_pass_before_the_end(proxied: Proxied) -> None:
+    """A stream that ends in the middle of the line arrives whole."""
+    await proxied.start(stages=[filtered(examples.Banner)])
+    client, server = await proxied.pair()
+    await server.send(b"220 old")
+    server.end()
+    assert await client.rest() == (b"220 old", END)
+
+
+@pytest.mark.parametrize("offers", [True, False])
+async def test_a_server_without_starttls(proxied: Proxied, offers: bool) -> None:
+    """The session is reset, and the record says that a program asked for that."""
+    await proxied.start(stages=[filtered(examples.StartTLSWatch)])
+    client, server = await proxied.pair()
+    await server.send(b"220 hello\r\n")
+    await client.receive(11)
+    await client.send(b"EHLO me\r\n")
+    await server.receive(9)
+    await server.send(b"250-SIZE\r\n")
+    assert await client.receive(10) == b"250-SIZE\r\n"
+    await server.send(b"250 STARTTLS\r\n" if offers else b"250 HELP\r\n")
+    if offers:
+        assert await client.receive(14) == b"250 STARTTLS\r\n"
+        return
+    assert await client.rest() == (b"", RESET)
+    assert (await server.rest())[1] == RESET
+    await proxied.observed.ended()
+    reason = proxied.observed.records[0].reason
+    assert (reason.by, reason.how) == (Side.PROXY, Ending.REQUESTED)
+
+
+async def test_a_prefix_is_taken(proxied: Proxied) -> None:
+    """The server gets what follows the client's token, and the client an injected answer."""
+    await proxied.start(stages=[filtered(examples.Prefix)])
+    client, server = await proxied.pair()
+    await client.send(b"let me in\nquestion")
+    assert await server.receive(8) == b"question"
+    assert await client.receive(8) == b"welcome\n"
+
+
+async def test_a_wrong_prefix(proxied: Proxied) -> None:
+    """The client is reset, and the server gets no byte."""
+    await proxied.start(stages=[filtered(examples.Prefix)])
+    client, server = await proxied.pair()
+    await client.send(b"open\nquestion")
+    assert await client.rest() == (b"", RESET)
+    assert await server.rest() == (b"", RESET)
+
+
+class Adding:
+    """Adds its name to what passes; `calls` are the other calls that it gets."""
+
+    def __init__(self, name: bytes) -> None:
+        self.name = name
+        self.calls: list[str] = []
+
+    def started(self, session: FilteredSession) -> None:
+        self.session = session
+
+    def upload(self, data: bytes) -> bytes:
+        return data + self.name
+
+    def download(self, data: bytes) -> bytes:
+        return data + self.name
+
+    def ended(self, side: Side) -> bytes:
+        self.calls.append(f"ended {side.value}")
+        return b"."
+
+    def closed(self) -> None:
+        self.calls.append("closed")
+
+
+async def test_filters_pass_in_their_order(proxied: Proxied) -> None:
+    """The client's bytes pass from first to last, the server's back; ends are told."""
+    made = [Adding(b"1"), Adding(b"2")]
+    await proxied.start(stages=[filtered(lambda _: made[0], lambda _: None, lambda _: made[1])])
+    client, server = await proxied.pair()
+    await client.send(b"a")
+    assert await server.receive(3) == b"a12"
+    await server.send(b"b")
+    assert await client.receive(3) == b"b21"
+    client.end()
+    assert await server.rest() == (b".2.", END)
+    server.end()
+    assert await client.rest() == (b".1.", END)
+    await proxied.observed.ended()
+    assert made[0].calls == ["ended downstream", "ended upstream", "closed"]
+
+
+async def test_a_filter_ends_one_stream(proxied: Proxied) -> None:
+    """The other stream goes on."""
+    adding = Adding(b"")
+    await proxied.start(stages=[filtered(lambda _: adding)])
+    client, server = await proxied.pair()
+    await converse(client, server)
+    adding.session.end(Side.UPSTREAM)
+    assert await client.rest() == (b"", END)
+    await client.send(b"more")
+    assert await server.receive(4) == b"more"
+
+
+async def test_a_filter_closes(proxied: Proxied) -> None:
+    """The client gets what was sent to it, then the end."""
+    adding = Adding(b"")
+    await proxied.start(stages=[filtered(lambda _: adding)])
+    client, server = await proxied.pair()
+    await converse(client, server)
+    adding.session.send_download(b"bye")
+    adding.session.close()
+    assert await client.rest() == (b"bye", END)
+    client.close()
+    await proxied.observed.ended()
+    assert proxied.observed.records[0].reason.how is Ending.REQUESTED
+    adding.session.send_download(b"too late")
+    adding.session.reset()
+
+
+class Holding:
+    """Holds all bytes of the server."""
+
+    def __init__(self, status: object) -> None:
+        self.bytes = 0
+
+    def download(self, data: bytes) -> None:
+        self.bytes += len(data)
+
+    def held(self, side: Side) -> int:
+        return self.bytes if side is Side.UPSTREAM else 0
+
+
+async def test_a_filter_that_holds_bytes_makes_the_sender_wait(proxied: Proxied) -> None:
+    """The server is not read while the filter holds 64 KiB."""
+    await proxied.start(stages=[filtered(Holding)])
+    _, server = await proxied.pair()
+    quiet = sent = 0
+    while quiet < 20:
+        taken = server.send_now(bytes(65536))
+        sent += taken
+        quiet = 0 if taken else quiet + 1
+        await turn(proxied.reactor)
+    (status,) = proxied.factory.sessions()
+    assert proxied.factory.admission.sessions.by_id[status.id].kept < 3 * 65536
+    assert sent < 32 * 1024 * 1024
+    proxied.factory.abort()
+
+
+class Raising:
+    """Raises for the byte ``!``."""
+
+    def __init__(self, status: object) -> None:
+        """Nothing to keep."""
+
+    def upload(self, data: bytes) -> bytes:
+        if data == b"!":
+            raise ZeroDivisionError
+        return data
+
+
+async def test_a_filter_that_raises(proxied: Proxied, logged_errors: LoggedErrors) -> None:
+    """Its session is reset and logged; no other session notices."""
+    await proxied.start(stages=[filtered(unchanged, Raising)])
+    client, server = await proxied.pair()
+    other = await proxied.pair()
+    await converse(client, server)
+    await client.send(b"!")
+    assert (await client.rest())[1] == RESET
+    assert (await server.rest())[1] == RESET
+    assert len(logged_errors.flush(ZeroDivisionError)) == 1
+    await proxied.observed.ended()
+    assert proxied.observed.records[0].reason.how is Ending.ERROR
+    await converse(*other)
+
+
+def unchanged(status: object) -> Any:
+    """A filter before the others."""
+    return Adding(b"")
+
+
+async def test_a_maker_that_raises(proxied: Proxied, logged_errors: LoggedErrors) -> None:
+    """The session is reset, and logged."""
+
+    def broken(status: object) -> Any:
+        raise ZeroDivisionError
+
+    await proxied.start(stages=[filtered(broken)])
+    client = proxied.client()
+    assert (await client.rest())[1] == RESET
+    assert len(logged_errors.flush(ZeroDivisionError)) == 1
+
+
+@pytest.mark.parametrize(
+    ("name", "why"),
+    [
+        ("no_such_module:Filter", "no_such_module cannot be imported"),
+        ("examples.filters:Nothing", "there is no such function or class"),
+        ("examples.filters:log", "there is no such function or class"),
+    ],
+)
+async def test_names_of_filters(proxied: Proxied, name: str, why: str) -> None:
+    """What cannot be found is named in one line."""
+    with pytest.raises(SettingsError, match=why):
+        filters_named([name])
