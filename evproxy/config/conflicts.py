@@ -19,7 +19,9 @@ from evproxy.config.addresses import (
 )
 from evproxy.config.canonical import server_name
 from evproxy.config.declare import keys_of
+from evproxy.config.faults import fault_conflicts
 from evproxy.config.impossible import impossible
+from evproxy.config.kinds import misplaced
 from evproxy.config.problems import Path, Problem, did_you_mean, listed, quoted, shown_path
 from evproxy.config.reading import Reading
 from evproxy.config.tls import pool_tls_conflicts, tls_conflicts, tls_within_tls
@@ -79,6 +81,7 @@ def _listener_conflicts(document: Table, directory: str) -> Iterator[Problem]:
                 if fault is not None:
                     yield Problem(("listeners", index, key), fault)
     for index, entry in tables.items():
+        yield from fault_conflicts(("listeners", index, "faults"), entry.get("faults"))
         yield from tls_conflicts(("listeners", index, "tls"), entry)
     pools = document.get("pools")
     for index, entry in tables.items():
@@ -190,7 +193,7 @@ def _health_check_conflicts(path: Path, check: object) -> Iterator[Problem]:
     if not isinstance(check, dict):
         return
     kind = check.get("kind", HealthCheck().kind)
-    yield from _misplaced(path, check, kind, HealthCheck, CHECK_KINDS)
+    yield from misplaced(path, check, kind, HealthCheck, CHECK_KINDS)
     yield from _not_above(path, check, "fast_interval", "interval", HealthCheck())
     for key, why in impossible(_readable(check)):
         yield Problem((*path, key), why)
@@ -265,7 +268,7 @@ def _discover_conflicts(path: Path, discover: object) -> Iterator[Problem]:
     if not isinstance(discover, dict):
         return
     kind = discover.get("kind")
-    yield from _misplaced(path, discover, kind, Discover, DISCOVERY_KINDS)
+    yield from misplaced(path, discover, kind, Discover, DISCOVERY_KINDS)
     if isinstance(kind, str):
         for key, each in keys_of(Discover).items():
             if kind in each.setting.required_for and key not in discover:
@@ -279,20 +282,6 @@ def _ejection_conflicts(path: Path, ejection: object) -> Iterator[Problem]:
     """The contradictions in the table `ejection`, which is at `path`."""
     if isinstance(ejection, dict):
         yield from _not_above(path, ejection, "base_time", "max_time", Ejection())
-
-
-def _misplaced(
-    path: Path, table: Table, kind: object, cls: type, kinds: tuple[str, ...]
-) -> Iterator[Problem]:
-    """A `Problem` for each key of `table` that belongs to other kinds of `cls` only."""
-    if kind not in kinds:
-        return
-    for key, each in keys_of(cls).items():
-        owners = each.setting.kinds
-        if key in table and owners and kind not in owners:
-            yield Problem(
-                (*path, key), f"belongs to kind {listed(owners, 'and')}, and this is {quoted(kind)}"
-            )
 
 
 def _not_above(

@@ -4,13 +4,14 @@ The parts of a listener: the factory of its sessions, and what the factory needs
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from attrs import evolve, frozen
 
 from evproxy.errors import SettingsError
 from evproxy.escape import printable
+from evproxy.faults.faults import Faults
 from evproxy.hub import Hub
 from evproxy.interfaces import Pool
 from evproxy.observe.metrics.tally import Tally
@@ -25,6 +26,7 @@ from evproxy.service.network_files import (
 from evproxy.session.admission import Admission
 from evproxy.session.entry import Entry, EntryLimits, limits_of
 from evproxy.session.factory import ProxyFactory
+from evproxy.session.inspection import StagesOfSession
 from evproxy.session.postgres import CancelKeys, PostgresRouter
 from evproxy.session.refusals import Refusals
 from evproxy.session.routes import ByName, Routes, function_named
@@ -32,6 +34,7 @@ from evproxy.settings import ListenerSettings, ListenerTLS, Timeouts
 from evproxy.sockets.makers import EngineSockets
 from evproxy.sockets.plane import DataPlane
 from evproxy.sockets.tls_server import ServerTLS
+from evproxy.stages.filters import filters_named
 
 
 @frozen
@@ -116,6 +119,7 @@ class PartsMaker:
     :param pools: the pools by name.
     :param certificates: keeps the certificates up to date.
     :param tally: counts sessions that have ended, for metrics; ``None``: nothing does.
+    :param stages: make stages of the sessions of all listeners.
     """
 
     def __init__(
@@ -127,7 +131,9 @@ class PartsMaker:
         pools: Mapping[str, Pool],
         certificates: Certificates,
         tally: Tally | None = None,
+        stages: Sequence[StagesOfSession] = (),
     ) -> None:
+        self._stages = stages
         self._reactor = reactor
         self._hub = hub
         self._admission = admission
@@ -187,11 +193,21 @@ class PartsMaker:
             plane=self._plane,
             hub=self._hub,
             entry=None if guard is None else guard.entry,
+            stages=self._stages_of(listener),
             measure=None
             if self._tally is None
             else self._tally.listener(printable(name_of(listener))).ended,
         )
         return ListenerParts(listener, factory, guard, tls)
+
+    def _stages_of(self, listener: ListenerSettings) -> list[StagesOfSession]:
+        made = list(self._stages)
+        if listener.filters:
+            made.append(filters_named(listener.filters))
+        if listener.faults:
+            seed = listener.faults_seed or None
+            made.append(Faults(self._reactor, listener.faults, seed=seed, name=name_of(listener)))
+        return made
 
     def _tls(
         self, listener: ListenerSettings, files: ListenerFiles, before: ServerTLS | None

@@ -13,6 +13,7 @@ from evproxy.settings.access_log import AccessLogSettings
 from evproxy.settings.admin import AdminSettings
 from evproxy.settings.arguments import in_a_tuple, refuse_beside_settings
 from evproxy.settings.discover import DISCOVERY_KINDS, SERVER, Discover
+from evproxy.settings.fault import FAULT_KINDS, FaultSettings
 from evproxy.settings.health import (
     ANSWER_LIMIT,
     BODY_LIMIT,
@@ -45,6 +46,7 @@ __all__ = [
     "DEFAULT_BACKLOG",
     "DEFAULT_LISTEN",
     "DISCOVERY_KINDS",
+    "FAULT_KINDS",
     "IP_NETWORK",
     "MILLISECOND",
     "MOST_BYTES_PER_SECOND",
@@ -59,6 +61,7 @@ __all__ = [
     "AdminSettings",
     "Discover",
     "Ejection",
+    "FaultSettings",
     "HealthCheck",
     "Keepalive",
     "ListenerSettings",

@@ -22,6 +22,7 @@ from evproxy.config.rules import (
 )
 from evproxy.config.tables import Table
 from evproxy.policy.networks import network_fault
+from evproxy.settings.fault import FaultSettings
 from evproxy.settings.pool import POOL_NAME
 from evproxy.settings.route import RouteSettings
 from evproxy.settings.tls import ListenerTLS
@@ -163,6 +164,23 @@ class ListenerSettings:
     )
     bytes_per_second_per_session: int = setting(
         Whole(0, MOST_BYTES_PER_SECOND), "The same for each session.", default=0
+    )
+    filters: tuple[str, ...] = setting(
+        Many("an array of names", Matching('"MODULE:NAME"', r"[A-Za-z_][\w.]*:[A-Za-z_]\w*")),
+        "[Filters in Python](faults.md#filters-in-python): each a function or a class that makes "
+        "the filter of a session.",
+        default=(),
+    )
+    faults: tuple[FaultSettings, ...] = setting(
+        Many("an array of tables", Table(FaultSettings)),
+        "[Faults](#faults) that are injected into its sessions, for tests: one table for each.",
+        default=(),
+    )
+    faults_seed: int = setting(
+        Whole(0, 2**32),
+        "Where the draws of the faults begin: the same seed gives the n-th session the same draws. "
+        "0: a new seed at each start, which the log has.",
+        default=0,
     )
     unix_mode: str = setting(
         MODE,

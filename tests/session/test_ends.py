@@ -27,6 +27,7 @@ pytestmark = [
 QUICK = Timeouts(idle=0.4, half_close=0.2)
 
 
+@pytest.mark.faulted
 async def test_bytes_pass_both_ways(proxied: Proxied) -> None:
     """The bytes of either peer reach the other peer, whole and in order."""
     await proxied.start()
@@ -45,6 +46,7 @@ async def test_the_server_may_speak_first(proxied: Proxied) -> None:
     assert await client.receive(11) == b"220 ready\r\n"
 
 
+@pytest.mark.faulted
 @pytest.mark.half_closes
 async def test_an_end_in_order_is_passed_on_and_the_other_direction_goes_on(
     proxied: Proxied,
@@ -67,6 +69,7 @@ async def test_an_end_in_order_is_passed_on_and_the_other_direction_goes_on(
     assert record.bytes_to_upstream == record.bytes_to_downstream == len(MANY)
 
 
+@pytest.mark.faulted
 @pytest.mark.half_closes
 async def test_a_server_may_end_first(proxied: Proxied) -> None:
     """A server that ended its stream still gets everything that the client sends."""
@@ -82,6 +85,7 @@ async def test_a_server_may_end_first(proxied: Proxied) -> None:
     assert proxied.observed.records[0].reason.by is Side.UPSTREAM
 
 
+@pytest.mark.faulted
 @pytest.mark.parametrize("side", [Side.DOWNSTREAM, Side.UPSTREAM])
 async def test_a_reset_is_passed_on_as_a_reset(proxied: Proxied, side: Side) -> None:
     """Bytes from before a reset arrive; then the other side sees a reset, never an end."""
@@ -97,6 +101,7 @@ async def test_a_reset_is_passed_on_as_a_reset(proxied: Proxied, side: Side) -> 
     assert (reason.by, reason.how) == (side, Ending.RESET)
 
 
+@pytest.mark.faulted
 @pytest.mark.parametrize("side", [Side.DOWNSTREAM, Side.UPSTREAM])
 async def test_a_reset_does_not_throw_away_what_is_queued(proxied: Proxied, side: Side) -> None:
     """A peer that reads slowly gets all bytes that the other side sent before its reset."""
@@ -112,6 +117,7 @@ async def test_a_reset_does_not_throw_away_what_is_queued(proxied: Proxied, side
     assert await other.rest() == (MANY, RESET)
 
 
+@pytest.mark.faulted
 async def test_a_reset_under_load_both_ways_ends_both_sides(proxied: Proxied) -> None:
     """A client that resets while both directions are full leaves nothing connected."""
     await proxied.start()
@@ -263,6 +269,7 @@ async def test_the_half_close_timeout_counts_from_the_end_of_the_stream(
     assert proxied.reactor.seconds() - ended >= 0.3
 
 
+@pytest.mark.faulted
 async def test_a_slow_reader_makes_the_other_peer_wait(proxied: Proxied) -> None:
     """While the reader stops, a sender can send only a bounded number of bytes; all arrive."""
     await proxied.start()

@@ -18,7 +18,7 @@ LAYERS = [
     {"interfaces", "observers", "hub", "pressure"},
     {"engine"},
     {"relay"},
-    {"sockets"},
+    {"sockets", "stages", "faults"},
     {"upstream"},
     {"session"},
     {"observe", "service", "admin"},

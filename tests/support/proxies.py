@@ -16,6 +16,7 @@ from twisted.internet.endpoints import serverFromString
 from twisted.internet.interfaces import IListeningPort
 
 from evproxy.engine.pipes import MOST
+from evproxy.faults import Faults
 from evproxy.hub import Hub
 from evproxy.model import UpstreamServer
 from evproxy.observe.log import TroubleLog
@@ -26,11 +27,13 @@ from evproxy.relay.pace import NO_PACES, Paces
 from evproxy.relay.stages import Stage
 from evproxy.session.admission import Admission
 from evproxy.session.factory import ProxyFactory
+from evproxy.session.inspection import StagesOfSession
 from evproxy.settings import Keepalive, PoolTLS, Timeouts
 from evproxy.sockets.plane import DataPlane
 from evproxy.sockets.tls_server import ServerTLS
 from evproxy.upstream.pool.pool import Pool
 from tests.support.certificates import Certificates
+from tests.support.harmless_faults import HARMLESS
 from tests.support.peers import Listening, Peer, connect
 from tests.support.stages import Later, Shift
 from tests.support.tls import TLSPeer, context_of, server_tls
@@ -55,6 +58,12 @@ STAGED = {"staged": ("auto", "engine", "stream")}
 """Sessions with stages, which undo each other's changes of the bytes.
 
 Tests marked ``staged`` run on it as well."""
+
+
+FAULTED = {f"fault-{name}": ("auto", "engine", "stream") for name in HARMLESS}
+"""Sessions with a fault that delays bytes, or does not come into effect.
+
+Tests marked ``faulted`` run on it as well."""
 
 
 TLS = {
@@ -135,7 +144,7 @@ class Proxied:
         self.certificates = certificates
         self.tls_version = kind.rpartition("-")[2] if kind in TLS else ""
         self.kind = kind
-        self.mode, self.transports, self.relay = (KINDS | LINGERING | STAGED | TLS)[kind]
+        self.mode, self.transports, self.relay = (KINDS | LINGERING | STAGED | FAULTED | TLS)[kind]
         self.observed = Observed()
         self.upstream = Listening.tcp(reactor)
         self.server_context: SSL.Context | None = None
@@ -158,6 +167,7 @@ class Proxied:
         factory: type[ProxyFactory] = ProxyFactory,
         most_pipes: int = MOST,
         keepalive: Keepalive | None = None,
+        stages: Sequence[StagesOfSession] = (),
         observers: Sequence[Observer] = (),
         accept_proxy_protocol_from: Sequence[str] = (),
         listener_tls: Mapping[str, Any] | None = None,
@@ -202,12 +212,17 @@ class Proxied:
             hub=hub,
             admission=self.admission,
             plane=self.plane,
+            stages=[*stages, *self._faults()],
         )
         self.pool.start()
         port = await serverFromString(self.plane.listening, listen).listen(wrap(self.factory))
         self._ports.append(port)
         host: Any = port.getHost()
         self.address = (host.host, host.port) if hasattr(host, "host") else host.name.decode()
+
+    def _faults(self) -> list[StagesOfSession]:
+        name = self.kind.removeprefix("fault-")
+        return [Faults(self.reactor, HARMLESS[name], seed=1)] if self.kind in FAULTED else []
 
     def _secures(self, side: str) -> bool:
         return self.kind.startswith((f"tls-{side}", "tls-both"))
@@ -263,10 +278,11 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     if not any(mark.args[0] == "proxied" for mark in said):
         lingering = LINGERING if metafunc.definition.get_closest_marker("lingering") else {}
         staged = STAGED if metafunc.definition.get_closest_marker("staged") else {}
+        faulted = FAULTED if metafunc.definition.get_closest_marker("faulted") else {}
         secured = TLS if metafunc.definition.get_closest_marker("tls") else {}
         if metafunc.definition.get_closest_marker("half_closes"):
             secured = {kind: how for kind, how in secured.items() if not kind.endswith("1.2")}
-        kinds = [*KINDS, *lingering, *staged, *secured]
+        kinds = [*KINDS, *lingering, *staged, *faulted, *secured]
         metafunc.parametrize("proxied", kinds, indirect=True)
 
 

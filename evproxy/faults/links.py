@@ -1,0 +1,249 @@
+"""
+The links of all kinds of faults, by kind.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from twisted.internet.interfaces import IDelayedCall
+
+from evproxy.faults.link import Link, Surroundings
+from evproxy.faults.queue import QueueLink
+from evproxy.faults.timing import Bandwidth, Latency, Slicer, SlowClose, Stall
+from evproxy.settings.fault import FaultSettings
+
+HANDSHAKE = 22
+"""The first byte of a TLS record of a handshake (RFC 8446, section 5.1)."""
+
+HANDSHAKE_FAILURE = bytes((21, 3, 3, 0, 2, 2, 40))
+"""A TLS record with the fatal alert handshake_failure (RFC 8446, sections 5.1 and 6)."""
+
+
+class CutLink(Link):
+    """A link that does something once exactly `bytes` bytes have passed; it drops the rest."""
+
+    def __init__(self, fault: FaultSettings, around: Surroundings) -> None:
+        super().__init__(fault, around)
+        self._left = fault.bytes
+        self._cut = False
+
+    def take(self, data: bytes) -> None:
+        if self._cut:
+            return
+        if self._left:
+            passed, self._left = data[: self._left], max(0, self._left - len(data))
+            self.to.feed(passed)
+        if not self._left and not self._over:
+            self._cut = True
+            self.cut()
+
+    def skip(self, data: bytes) -> None:
+        if not self._cut:
+            self.to.feed(data)
+
+    def cut(self) -> None:
+        """The bytes have passed."""
+
+
+class LimitLink(CutLink):
+    """Both connections end in order."""
+
+    def cut(self) -> None:
+        self.around.close(False)
+
+
+class EndLink(CutLink):
+    """The stream ends."""
+
+    def cut(self) -> None:
+        self.to.end()
+
+    def take_end(self) -> None:
+        if not self._cut:
+            self.to.end()
+
+    skip_end = take_end
+
+
+class ResetLink(CutLink):
+    """Both connections are reset, after a delay."""
+
+    def __init__(self, fault: FaultSettings, around: Surroundings) -> None:
+        super().__init__(fault, around)
+        self._timer: IDelayedCall | None = None
+
+    def cut(self) -> None:
+        self._timer = self.around.clock.callLater(self.fault.delay, self._reset)
+
+    def take_end(self) -> None:
+        if self._cut:
+            return
+        if self._left:
+            self.to.end()
+        else:
+            self._cut = True
+            self.cut()
+
+    def _reset(self) -> None:
+        self._timer = None
+        self.around.close(True)
+
+    def close(self) -> None:
+        super().close()
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+
+
+class CorruptLink(Link):
+    """Some bytes are changed: to each of their 255 other values with the same probability."""
+
+    def take(self, data: bytes) -> None:
+        random, share = self.around.random, self.fault.share
+        changed = bytearray(data)
+        for place in range(len(changed)):
+            if random.random() < share:
+                changed[place] ^= random.randint(1, 255)
+        self.to.feed(bytes(changed))
+
+
+class TimeoutLink(Link):
+    """Everything is dropped, and the session ends when nothing has come for a time."""
+
+    def __init__(self, fault: FaultSettings, around: Surroundings) -> None:
+        super().__init__(fault, around)
+        self._timer: IDelayedCall | None = None
+        self._dropped = False
+
+    def start(self) -> None:
+        super().start()
+        if self.active:
+            self._wait()
+
+    def take(self, data: bytes) -> None:
+        self._dropped = True
+        self._wait()
+
+    def take_end(self) -> None:
+        self._dropped = True
+
+    def take_lost(self) -> None:
+        self._dropped = True
+
+    def _wait(self) -> None:
+        if not self.fault.timeout:
+            return
+        if self._timer is None:
+            self._timer = self.around.clock.callLater(self.fault.timeout, self._reached)
+        else:
+            self._timer.reset(self.fault.timeout)
+
+    def _reached(self) -> None:
+        self._timer = None
+        self.around.close(False)
+
+    def release(self) -> None:
+        # What comes next would follow a gap.
+        if self._dropped:
+            self.around.close(False)
+
+    def removed(self) -> None:
+        self.around.close(False)
+
+    def close(self) -> None:
+        super().close()
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+
+
+class HalfOpenLink(Link):
+    """The end and the loss are kept back."""
+
+    def __init__(self, fault: FaultSettings, around: Surroundings) -> None:
+        super().__init__(fault, around)
+        self._ended = self._lost = False
+
+    def take_end(self) -> None:
+        self._ended = True
+
+    def take_lost(self) -> None:
+        self._lost = True
+
+    def release(self) -> None:
+        if self._ended:
+            self._ended = False
+            self.to.end()
+        if self._lost:
+            self._lost = False
+            self.to.lost()
+
+
+class TLSFailureLink(Link):
+    """A client that begins with TLS gets an alert, and both connections end."""
+
+    _looked = False
+
+    def take(self, data: bytes) -> None:
+        looked, self._looked = self._looked, True
+        if not looked and data[0] == HANDSHAKE:
+            self.around.answer(HANDSHAKE_FAILURE)
+            self.around.close(False)
+        else:
+            self.to.feed(data)
+
+
+class TLSStallLink(QueueLink):
+    """A stall, for streams that begin with TLS."""
+
+    _looked = False
+    _is_tls = False
+
+    def take(self, data: bytes) -> None:
+        if not self._looked:
+            self._looked, self._is_tls = True, data[0] == HANDSHAKE
+        if self._is_tls:
+            super().take(data)
+        else:
+            self.skip(data)
+
+    def take_end(self) -> None:
+        if self._is_tls:
+            super().take_end()
+        else:
+            self.skip_end()
+
+    def take_lost(self) -> None:
+        if self._is_tls:
+            super().take_lost()
+        else:
+            self.skip_lost()
+
+
+def _queued(timing: type, link: type[QueueLink] = QueueLink) -> LinkMaker:
+    def make(fault: FaultSettings, around: Surroundings) -> Link:
+        return link(fault, around, timing(fault, around.random))
+
+    return make
+
+
+LinkMaker = Callable[[FaultSettings, Surroundings], Link]
+
+LINKS: dict[str, LinkMaker] = {
+    "latency": _queued(Latency),
+    "bandwidth": _queued(Bandwidth),
+    "slicer": _queued(Slicer),
+    "slow-close": _queued(SlowClose),
+    "stall": _queued(Stall),
+    "timeout": TimeoutLink,
+    "half-open": HalfOpenLink,
+    "limit": LimitLink,
+    "end": EndLink,
+    "reset": ResetLink,
+    "truncate": CutLink,
+    "corrupt": CorruptLink,
+    "tls-failure": TLSFailureLink,
+    "tls-stall": _queued(Stall, TLSStallLink),
+}
+"""What makes the link of each kind of fault."""
