@@ -77,6 +77,14 @@ def layer_tables() -> dict[str, str]:
     }
 
 
+def examples() -> dict[str, str]:
+    """The files of ``examples/testing``, as code in Markdown."""
+    return {
+        f"example {path.name}": f"```python\n{path.read_text()}```\n"
+        for path in sorted((ROOT / "examples" / "testing").glob("*.py"))
+    }
+
+
 def metrics_table() -> str:
     """Every metric of evproxy."""
     rows = [
@@ -106,6 +114,7 @@ def tables() -> dict[str, str]:
     return {
         **{keys.__name__: table_of(keys) for keys in KEYS},
         **layer_tables(),
+        **examples(),
         "metrics": metrics_table(),
         "options": table(["Option", "Value", "Default", "Meaning"], options),
     }

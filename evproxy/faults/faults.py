@@ -160,7 +160,14 @@ class Faults:
 
     def reset_sessions(self) -> int:
         """Reset both connections of each running session; return how many sessions there were."""
+        return self._end_sessions(reset=True)
+
+    def close_sessions(self) -> int:
+        """End both connections of each running session in order; return how many there were."""
+        return self._end_sessions(reset=False)
+
+    def _end_sessions(self, reset: bool) -> int:
         stages = tuple(self._stages)
         for stage in stages:
-            stage.reset()
+            stage.end_session(reset)
         return len(stages)

@@ -111,11 +111,11 @@ class FaultStage:
         for chain in tuple(self._chains.values()):
             chain.remove(name)
 
-    def reset(self) -> None:
-        """Reset both connections now."""
+    def end_session(self, reset: bool) -> None:
+        """End both connections, once the client has what was passed on to it."""
         chain = self._chains.get(Side.UPSTREAM)
         if chain is not None:
-            chain.end_session(True)
+            chain.end_session(reset)
 
     def _chains_of(self, fault: FaultSettings) -> list[tuple[Side, Chain]]:
         sides = SIDES.values() if fault.stream == "both" else (SIDES[fault.stream],)

@@ -154,14 +154,18 @@ def test_editable(environment: Environment, source: Path) -> None:
 
 
 def test_wheel_contents(built: Path) -> None:
-    """The wheel has evproxy with the type marker, the plugin, and nothing else."""
+    """The wheel has evproxy with the type marker, the plugins, and nothing else."""
     [wheel] = built.glob("*.whl")
     with zipfile.ZipFile(wheel) as archive:
         names = set(archive.namelist())
     assert {"evproxy/py.typed", "twisted/plugins/evproxy_service.py"} <= names
     assert {f"evproxy/admin/page/{name}" for name in TYPES} <= names
     tops = {name.split("/")[0] for name in names}
-    assert {top for top in tops if not top.endswith(".dist-info")} == {"evproxy", "twisted"}
+    assert {top for top in tops if not top.endswith(".dist-info")} == {
+        "evproxy",
+        "pytest_evproxy.py",
+        "twisted",
+    }
     assert not [name for name in names if name.endswith("/__init__.py") and "twisted" in name]
 
 

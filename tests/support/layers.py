@@ -22,7 +22,7 @@ LAYERS = [
     {"upstream"},
     {"session"},
     {"observe", "service", "admin"},
-    {"workers"},
+    {"workers", "testing", "toxiproxy"},
     {"cli", "__main__"},
 ]
 ENTRY = len(LAYERS) - 1

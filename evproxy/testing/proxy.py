@@ -1,0 +1,173 @@
+"""
+A proxy in front of one server, for tests that run in the reactor.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from itertools import count
+from typing import Any, TypeVar
+
+from attrs import evolve
+from twisted.internet.defer import Deferred
+from twisted.python.failure import Failure
+
+from evproxy.faults import Faults, reset
+from evproxy.faults.faults import Predicate
+from evproxy.records import SessionStatus
+from evproxy.session.factory import ProxyFactory
+from evproxy.settings.fault import FaultSettings
+from evproxy.testing.controls import Controlled, Controls
+from evproxy.testing.door import Door
+from evproxy.testing.seen import Seen, SeenSession
+from evproxy.upstream.pool.pool import Pool
+
+TIMEOUT = 5.0
+"""Seconds that a test waits for a condition, unless it says otherwise."""
+
+T = TypeVar("T")
+
+
+class FaultyProxy(Controls):
+    """
+    A TCP proxy in front of one server, whose faults change at run time.
+
+    :param reactor: Twisted's.
+    :param upstream: ``HOST:PORT``, or any Twisted client endpoint description.
+    :param host: the IP address to listen on.
+    :param port: the port to listen on; 0: any free one.
+    :param seed: see `evproxy.faults.Faults`.
+    :raises SettingsError: if `upstream` is no address.
+    :raises CannotListenError: if the address cannot be bound.
+
+    `host` and `port` are where clients connect.  `faults` has the faults.
+    """
+
+    def __init__(
+        self,
+        reactor: Any,
+        upstream: str,
+        *,
+        host: str = "127.0.0.1",
+        port: int = 0,
+        seed: int | None = None,
+    ) -> None:
+        self._reactor = reactor
+        self.upstream = upstream
+        self.faults = Faults(reactor, seed=seed, name=f"in front of {upstream}")
+        self._seen = Seen(self._happened)
+        self._waiting: list[tuple[Callable[[], object], Deferred[None]]] = []
+        self._numbers = count(1)
+        self._pool = Pool(reactor, [upstream])
+        self._factory = ProxyFactory(
+            self._pool,
+            reactor=reactor,
+            listener="faulty",
+            observers=[self._seen],
+            stages=[self._seen, self.faults],
+        )
+        self.host = host
+        self._door = Door(reactor, self._factory, host, port)
+        self.port = self._door.port
+        self._pool.start()
+        listening = self._door.listen()
+        failures: list[Failure] = []
+        listening.addErrback(failures.append)
+        if failures:
+            self._door.close()
+            self._pool.stop()
+            failures[0].raiseException()
+
+    @property
+    def address(self) -> str:
+        """Where clients connect, as ``HOST:PORT``."""
+        return f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"
+
+    @property
+    def sessions(self) -> list[SeenSession]:
+        """The sessions that have got the server, the oldest first; the last 1000."""
+        return list(self._seen.sessions)
+
+    def until(self, condition: Callable[[], object], timeout: float = TIMEOUT) -> Deferred[None]:
+        """
+        Return a Deferred that fires once `condition` returns something true.
+
+        `condition` is called now, and whenever bytes pass, or a session begins or ends.
+
+        :param timeout: seconds, after which the Deferred fails with `TimeoutError`.
+        """
+        deferred: Deferred[None] = Deferred(lambda _: self._forget(deferred))
+        self._waiting.append((condition, deferred))
+        deferred.addTimeout(timeout, self._reactor, self._too_late)
+        self._happened()
+        return deferred
+
+    def until_sessions(self, count: int, timeout: float = TIMEOUT) -> Deferred[None]:
+        """Return a Deferred that fires once there were `count` sessions."""
+        return self.until(lambda: self._seen.count >= count, timeout)
+
+    def stop(self) -> Deferred[None]:
+        """Reset all sessions and stop; the Deferred fires when nothing is left."""
+        closed = self._door.close()
+        closed.addCallback(lambda _: self._factory.drain(0))
+        return closed.addCallback(lambda _: self._stopped())
+
+    def _stopped(self) -> None:
+        self._pool.stop()
+        waiting, self._waiting = self._waiting, []
+        for _, deferred in waiting:
+            deferred.cancel()
+
+    def _do(self, action: Callable[[Controlled], T]) -> T:
+        return action(self)
+
+    # See `Controlled`.
+
+    def add(self, fault: FaultSettings, where: Predicate | None) -> str:
+        """Inject `fault`; without a name it may be one of several of its kind."""
+        if fault.name or fault.called not in self.faults.current:
+            return self.faults.add(fault, where=where)
+        return self.faults.add(
+            evolve(fault, name=f"{fault.called}_{next(self._numbers)}"), where=where
+        )
+
+    def remove(self, name: str) -> None:
+        """Remove the fault `name`, if there is one."""
+        if name in self.faults.current:
+            self.faults.remove(name)
+
+    def inject_reset_next(self, count: int, bytes: int) -> None:
+        """See `Controls.reset_next`."""
+        running = {session.status.id for session in self._seen.sessions}
+        chosen: set[int] = set()
+
+        def where(status: SessionStatus) -> bool:
+            if status.id not in running and len(chosen) < count:
+                chosen.add(status.id)
+            return status.id in chosen
+
+        self.faults.add(reset(bytes, name=f"reset_next_{next(self._numbers)}"), where=where)
+
+    def close_door(self, how: str, reset: bool) -> Deferred[None]:
+        """Refuse connections, or let them ``hang``; `reset`: reset the running sessions."""
+        closed = self._door.hang() if how == "hang" else self._door.refuse()
+        if reset:
+            self.faults.reset_sessions()
+        return closed
+
+    def open_door(self) -> Deferred[None]:
+        """Accept connections."""
+        return self._door.listen()
+
+    def _happened(self) -> None:
+        for condition, deferred in tuple(self._waiting):
+            if not deferred.called and condition():
+                self._forget(deferred)
+                deferred.callback(None)
+
+    def _forget(self, deferred: Deferred[None]) -> None:
+        self._waiting = [each for each in self._waiting if each[1] is not deferred]
+
+    def _too_late(self, result: Any, timeout: float) -> Any:
+        seen = ", ".join(map(repr, self.sessions)) or "there was no session"
+        raise TimeoutError(f"the condition does not hold after {timeout:g} s: {seen}")

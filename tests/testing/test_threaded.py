@@ -1,0 +1,231 @@
+"""The fixture `evproxy`: proxies for plain tests and for tests of asyncio."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import socket
+import time
+from collections.abc import Callable, Iterator
+
+import pytest
+
+from evproxy.faults import truncate
+from evproxy.model import Ending
+from evproxy.testing import ThreadedProxy
+from tests.support.echo import EchoServer
+
+ProxyMaker = Callable[..., ThreadedProxy]
+
+
+@pytest.fixture
+def echo() -> Iterator[EchoServer]:
+    """A server that sends back what it gets, in threads."""
+    with EchoServer() as server:
+        yield server
+
+
+@pytest.fixture
+def proxy(evproxy: ProxyMaker, echo: EchoServer) -> ThreadedProxy:
+    """A proxy in front of the echo server."""
+    return evproxy("127.0.0.1", echo.port)
+
+
+@contextlib.contextmanager
+def client_of(proxy: ThreadedProxy, timeout: float = 5.0) -> Iterator[socket.socket]:
+    """A client of `proxy`."""
+    with socket.create_connection((proxy.host, proxy.port), timeout=timeout) as client:
+        yield client
+
+
+def echoes(client: socket.socket, data: bytes = b"hello") -> bool:
+    """Whether the server answers with the same bytes."""
+    client.sendall(data)
+    return client.recv(len(data)) == data
+
+
+def test_latency(proxy: ThreadedProxy) -> None:
+    """As a context manager, a fault is over at the end of the block."""
+    with client_of(proxy) as client:
+        with proxy.latency(0.1):
+            began = time.monotonic()
+            assert echoes(client)
+            assert time.monotonic() - began >= 0.1
+        began = time.monotonic()
+        assert echoes(client)
+        assert time.monotonic() - began < 0.1
+
+
+def test_two_faults_of_a_kind(proxy: ThreadedProxy) -> None:
+    """Two latencies add up, and each is removed by itself."""
+    with client_of(proxy) as client, proxy.latency(0.05) as first, proxy.latency(0.05):
+        began = time.monotonic()
+        assert echoes(client)
+        assert time.monotonic() - began >= 0.1
+        first.remove()
+        first.remove()
+        assert echoes(client)
+
+
+def test_a_cut(proxy: ThreadedProxy) -> None:
+    """Sessions are reset, new connections are refused on the same port, and then accepted."""
+    with client_of(proxy) as client:
+        assert echoes(client)
+        with proxy.cut():
+            with pytest.raises(ConnectionResetError):
+                client.recv(1)
+            with pytest.raises(ConnectionRefusedError):
+                socket.create_connection((proxy.host, proxy.port), timeout=5)
+    with client_of(proxy) as client:
+        assert echoes(client)
+
+
+def test_refused(proxy: ThreadedProxy) -> None:
+    """Sessions go on while new connections are refused."""
+    with client_of(proxy) as client:
+        assert echoes(client)
+        with proxy.refuse():
+            with pytest.raises(ConnectionRefusedError):
+                socket.create_connection((proxy.host, proxy.port), timeout=5)
+            assert echoes(client)
+
+
+def test_a_connect_that_hangs(proxy: ThreadedProxy) -> None:
+    """An attempt to connect gets no answer, until that is over."""
+    with proxy.hang(), pytest.raises(TimeoutError):
+        socket.create_connection((proxy.host, proxy.port), timeout=0.2)
+    with client_of(proxy) as client:
+        assert echoes(client)
+
+
+def test_a_stall(proxy: ThreadedProxy) -> None:
+    """Nothing passes, and everything afterwards."""
+    with client_of(proxy, timeout=0.2) as client:
+        with proxy.stall():
+            client.sendall(b"hello")
+            with pytest.raises(TimeoutError):
+                client.recv(5)
+        client.settimeout(5)
+        assert client.recv(5) == b"hello"
+
+
+def test_the_next_sessions_are_reset(proxy: ThreadedProxy) -> None:
+    """Not the running one, and not a later one."""
+    with client_of(proxy) as running:
+        assert echoes(running)
+        proxy.reset_next(2, bytes=3)
+        for _ in range(2):
+            with client_of(proxy) as client:
+                client.sendall(b"hello")
+                assert client.recv(5) == b"hel"
+                with pytest.raises(ConnectionResetError):
+                    client.recv(5)
+        assert echoes(running)
+    with client_of(proxy) as client:
+        assert echoes(client)
+
+
+def test_live_sessions_are_reset(proxy: ThreadedProxy) -> None:
+    """`reset` says how many there were."""
+    with client_of(proxy) as client:
+        assert echoes(client)
+        assert proxy.reset() == 1
+        with pytest.raises(ConnectionResetError):
+            client.recv(1)
+
+
+def test_everything_is_healed(proxy: ThreadedProxy) -> None:
+    """`heal` removes what nobody has removed."""
+    proxy.stall()
+    proxy.limit(1)
+    proxy.corrupt(1.0)
+    proxy.refuse()
+    proxy.heal()
+    with client_of(proxy) as client:
+        assert echoes(client)
+
+
+@pytest.mark.parametrize(
+    "inject",
+    [
+        lambda proxy: proxy.bandwidth(10**9),
+        lambda proxy: proxy.slicer(2),
+        lambda proxy: proxy.slow_close(0.01),
+        lambda proxy: proxy.timeout(after=3600),
+        lambda proxy: proxy.half_open(after=3600),
+        lambda proxy: proxy.end(100),
+        lambda proxy: proxy.truncate(100),
+        lambda proxy: proxy.tls_failure(),
+        lambda proxy: proxy.tls_stall(),
+    ],
+)
+def test_every_other_fault(proxy: ThreadedProxy, inject: Callable[[ThreadedProxy], object]) -> None:
+    """Each can be injected; here none of them breaks five bytes."""
+    inject(proxy)
+    with client_of(proxy) as client:
+        client.sendall(b"hello")
+        assert client.recv(1) == b"h"
+
+
+def test_what_passed(proxy: ThreadedProxy) -> None:
+    """A session has the bytes of its client, and how it ended."""
+    with client_of(proxy) as client, proxy.truncate(4):
+        client.sendall(b"hello")
+        assert client.recv(5) == b"hell"
+        proxy.wait_for(lambda: proxy.sessions[0].sent == b"hello")
+        (session,) = proxy.sessions
+        assert (session.sent, session.received, session.over) == (b"hello", b"hell", False)
+    proxy.wait_for(lambda: session.over)
+    assert session.client_ended
+    assert session.server_ended
+    assert session.reason is not None
+    assert session.reason.how is Ending.FINISHED
+    assert "sent 5 bytes, received 4" in repr(session)
+
+
+def test_a_wait_that_fails(proxy: ThreadedProxy) -> None:
+    """The error says what the proxy has seen."""
+    with pytest.raises(TimeoutError, match=r"after 0\.05 s: there was no session"):
+        proxy.wait_for(lambda: False, timeout=0.05)
+
+
+def test_sessions_are_awaited(proxy: ThreadedProxy) -> None:
+    """A test waits for a number of sessions."""
+    with client_of(proxy), client_of(proxy):
+        assert len(proxy.wait_for_sessions(2)) == 2
+
+
+def test_a_wait_with_asyncio(proxy: ThreadedProxy) -> None:
+    """The same proxy serves a test of asyncio, whose loop is not blocked."""
+
+    async def test() -> None:
+        reader, writer = await asyncio.open_connection(proxy.host, proxy.port)
+        with proxy.stall():
+            writer.write(b"hello")
+            (session,) = await proxy.until_sessions(1)
+            await proxy.until(lambda: session.sent == b"hello")
+            assert session.received == b""
+        assert await reader.readexactly(5) == b"hello"
+        with pytest.raises(TimeoutError):
+            await proxy.until(lambda: False, timeout=0.05)
+        writer.close()
+        await writer.wait_closed()
+
+    asyncio.run(test())
+
+
+def test_one_seed_gives_one_proxy_the_same_seed(evproxy: ProxyMaker, echo: EchoServer) -> None:
+    """A proxy with a given seed has it; others have seeds of the test."""
+    assert evproxy("127.0.0.1", echo.port, seed=7).seed == 7
+    assert evproxy(f"127.0.0.1:{echo.port}").seed != evproxy("127.0.0.1", echo.port).seed
+
+
+def test_a_fault_for_some_sessions(proxy: ThreadedProxy) -> None:
+    """`inject` takes a predicate."""
+    proxy.inject(truncate(1), where=lambda status: status.id == 2)
+    with client_of(proxy) as first:
+        assert echoes(first)
+        with client_of(proxy) as second:
+            second.sendall(b"hello")
+            second.shutdown(socket.SHUT_WR)
+            assert second.recv(5) == b"h"

@@ -1,0 +1,100 @@
+"""The fixture `evproxy_twisted`: proxies in the reactor of the tests."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import pytest
+from twisted.internet.error import CannotListenError
+
+from evproxy.errors import SettingsError
+from evproxy.testing import FaultyProxy
+from tests.support.peers import END, RESET, Listening, Peer, connect
+
+ProxyMaker = Callable[..., FaultyProxy]
+
+
+@pytest.fixture
+def server(reactor: Any) -> Iterator[Listening]:
+    """A server."""
+    listening = Listening.tcp(reactor)
+    yield listening
+    listening.close()
+
+
+@pytest.fixture
+def proxy(evproxy_twisted: ProxyMaker, server: Listening) -> FaultyProxy:
+    """A proxy in front of the server."""
+    return evproxy_twisted("127.0.0.1", server.port)
+
+
+@pytest.fixture
+def client(reactor: Any, proxy: FaultyProxy) -> Iterator[Peer]:
+    """A client of the proxy."""
+    peer = connect(reactor, (proxy.host, proxy.port))
+    yield peer
+    peer.close()
+
+
+async def test_faults_and_waits(proxy: FaultyProxy, client: Peer, server: Listening) -> None:
+    """A test awaits what passes."""
+    peer = await server.accept()
+    with proxy.stall():
+        await client.send(b"hello")
+        await proxy.until_sessions(1)
+        (session,) = proxy.sessions
+        await proxy.until(lambda: session.sent == b"hello")
+        assert not session.over
+    assert await peer.receive(5) == b"hello"
+    proxy.reset()
+    assert await client.rest() == (b"", RESET)
+    await proxy.until(lambda: session.over)
+
+
+async def test_a_wait_that_fails(proxy: FaultyProxy) -> None:
+    """The error says what the proxy has seen."""
+    with pytest.raises(TimeoutError, match="there was no session"):
+        await proxy.until(lambda: False, timeout=0.01)
+
+
+async def test_a_cut_for_a_moment(
+    reactor: Any, proxy: FaultyProxy, client: Peer, server: Listening
+) -> None:
+    """A cut that is over in the same turn leaves the port open."""
+    await server.accept()
+    await proxy.until_sessions(1)
+    with proxy.cut():
+        assert await client.rest() == (b"", RESET)
+    with proxy.refuse():
+        pass
+    with proxy.hang():
+        pass
+    await proxy.open_door()
+    other = connect(reactor, (proxy.host, proxy.port))
+    peer = await server.accept()
+    await peer.send(b"x")
+    peer.close()
+    assert await other.rest() == (b"x", END)
+    other.close()
+
+
+async def test_wrong_addresses(evproxy_twisted: ProxyMaker, server: Listening) -> None:
+    """Each has an error of one line, and leaves nothing behind."""
+    with pytest.raises(CannotListenError):
+        evproxy_twisted("127.0.0.1", 1, host="127.0.0.1", port=server.port)
+    with pytest.raises(SettingsError, match="upstream"):
+        evproxy_twisted("tcp:")
+
+
+async def test_a_proxy_on_ipv6(reactor: Any, evproxy_twisted: ProxyMaker) -> None:
+    """Both sides may be IPv6."""
+    server = Listening.tcp(reactor, "::1")
+    proxy = evproxy_twisted("::1", server.port, host="::1")
+    assert proxy.address == f"[::1]:{proxy.port}"
+    client = connect(reactor, ("::1", proxy.port))
+    peer = await server.accept()
+    await peer.send(b"x")
+    assert await client.receive(1) == b"x"
+    client.close()
+    server.close()
