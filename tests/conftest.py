@@ -60,6 +60,7 @@ pytest_plugins = [
     "tests.support.real_systemd",
     "tests.support.service_manager",
     "tests.support.services",
+    "tests.support.toxiproxy_server",
     "tests.support.transports",
     "tests.support.unreachable",
 ]

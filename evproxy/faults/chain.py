@@ -60,6 +60,7 @@ class Chain:
             self.add(name, link)
             return
         before.release()
+        link.follow(before)
         self._links[name] = link
         self._connect()
         before.close()

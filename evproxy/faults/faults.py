@@ -114,7 +114,11 @@ class Faults:
         :return: the name of the fault.
         :raises SettingsError: if there is a fault of this name, or if there are too many.
         """
-        name = fault.called
+        self.add_as(fault.called, fault, where=where)
+        return fault.called
+
+    def add_as(self, name: str, fault: FaultSettings, *, where: Predicate | None = None) -> None:
+        """Do the same, with any `name`."""
         if name in self._injected:
             raise SettingsError(f"faults: there is already a fault with the name {name!r}")
         if len(self._injected) >= MOST_FAULTS:
@@ -124,7 +128,6 @@ class Faults:
         for stage in tuple(self._stages):
             if injected.is_for(stage.status):
                 stage.add(name, fault)
-        return name
 
     def replace(self, name: str, fault: FaultSettings) -> None:
         """

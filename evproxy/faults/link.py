@@ -67,6 +67,10 @@ class Link:
         self._turns: IDelayedCall | None = None
         self._over = False
 
+    def follow(self, before: Link) -> None:
+        """The link takes the place of `before`, in the same stream; called before `start`."""
+        self._window.go_on_from(before._window)
+
     def start(self) -> None:
         """The link is in its chain."""
         self._turn_later(first=True)

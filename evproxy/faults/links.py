@@ -27,12 +27,20 @@ class CutLink(Link):
         super().__init__(fault, around)
         self._left = fault.bytes
         self._cut = False
+        self._passed = 0
+
+    def follow(self, before: Link) -> None:
+        super().follow(before)
+        if isinstance(before, CutLink):
+            self._passed = before._passed
+            self._left = max(0, self._left - self._passed)
 
     def take(self, data: bytes) -> None:
         if self._cut:
             return
         if self._left:
             passed, self._left = data[: self._left], max(0, self._left - len(data))
+            self._passed += len(passed)
             self.to.feed(passed)
         if not self._left and not self._over:
             self._cut = True

@@ -41,6 +41,10 @@ class ByteWindow:
         self._end: int | None = fault.until_bytes or None
         self._seen = 0
 
+    def go_on_from(self, other: ByteWindow) -> None:
+        """Count the bytes that `other` has seen, too."""
+        self._seen += other._seen
+
     @property
     def open(self) -> bool:
         """Whether the fault is active for the next byte, or for an end."""

@@ -10,17 +10,14 @@ from typing import Any, TypeVar
 
 from attrs import evolve
 from twisted.internet.defer import Deferred
-from twisted.python.failure import Failure
 
 from evproxy.faults import Faults, reset
 from evproxy.faults.faults import Predicate
 from evproxy.records import SessionStatus
-from evproxy.session.factory import ProxyFactory
 from evproxy.settings.fault import FaultSettings
 from evproxy.testing.controls import Controlled, Controls
-from evproxy.testing.door import Door
+from evproxy.testing.one_server import OneServerProxy
 from evproxy.testing.seen import Seen, SeenSession
-from evproxy.upstream.pool.pool import Pool
 
 TIMEOUT = 5.0
 """Seconds that a test waits for a condition, unless it says otherwise."""
@@ -58,25 +55,17 @@ class FaultyProxy(Controls):
         self._seen = Seen(self._happened)
         self._waiting: list[tuple[Callable[[], object], Deferred[None]]] = []
         self._numbers = count(1)
-        self._pool = Pool(reactor, [upstream])
-        self._factory = ProxyFactory(
-            self._pool,
-            reactor=reactor,
-            listener="faulty",
+        self._proxy = OneServerProxy(
+            reactor,
+            upstream,
+            host,
+            port,
+            self.faults,
+            stages=[self._seen],
             observers=[self._seen],
-            stages=[self._seen, self.faults],
         )
-        self.host = host
-        self._door = Door(reactor, self._factory, host, port)
-        self.port = self._door.port
-        self._pool.start()
-        listening = self._door.listen()
-        failures: list[Failure] = []
-        listening.addErrback(failures.append)
-        if failures:
-            self._door.close()
-            self._pool.stop()
-            failures[0].raiseException()
+        self._door = self._proxy.door
+        self.host, self.port = host, self._door.port
 
     @property
     def address(self) -> str:
@@ -108,12 +97,9 @@ class FaultyProxy(Controls):
 
     def stop(self) -> Deferred[None]:
         """Reset all sessions and stop; the Deferred fires when nothing is left."""
-        closed = self._door.close()
-        closed.addCallback(lambda _: self._factory.drain(0))
-        return closed.addCallback(lambda _: self._stopped())
+        return self._proxy.stop().addCallback(lambda _: self._stopped())
 
     def _stopped(self) -> None:
-        self._pool.stop()
         waiting, self._waiting = self._waiting, []
         for _, deferred in waiting:
             deferred.cancel()

@@ -451,6 +451,7 @@ def test_a_library_leaves_the_process_alone() -> None:
     """
     Only `process` changes limits, logging and the garbage collector; only `signals` has handlers.
 
+    `toxiproxy` is a process of its own, which begins its log.
     `threads` uses `signal` only for the mask of evproxy's own threads.  A watchdog, for a program
     that asks for one, is notified of collections, and begins once the reactor runs.  A worker is a
     process of its own, and the supervisor starts workers once the reactor runs; `workers/process`
@@ -463,7 +464,7 @@ def test_a_library_leaves_the_process_alone() -> None:
         if changes_to_the_process(path.read_text())
     }
     watchdog = {"observe/watchdog/garbage.py", "observe/watchdog/watchdog.py"}
-    process = {"cli/process.py", "engine/threads.py", "service/signals.py"}
+    process = {"cli/process.py", "cli/toxiproxy.py", "engine/threads.py", "service/signals.py"}
     workers = {"cli/worker.py", "workers/process.py", "workers/supervisor.py"}
     assert changing == process | watchdog | workers | {"testing/thread.py"}
 
