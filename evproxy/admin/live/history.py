@@ -53,9 +53,6 @@ class History:
     def __init__(self) -> None:
         self._samples: deque[str] = deque(maxlen=SAMPLES)
 
-    def __len__(self) -> int:
-        return len(self._samples)
-
     def add(self, sample: Sample) -> None:
         """Add `sample`; the oldest one goes once there are `SAMPLES`."""
         self._samples.append(sample.text)

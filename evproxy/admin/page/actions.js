@@ -54,7 +54,6 @@ function ask({ title, body, verb, danger = false, choices = [], value = () => tr
   const dialog = find("dialog");
   const form = dialog.querySelector("form");
   setText(find("dialog-title"), title);
-  setText(find("dialog-problem"), "");
   find("dialog-body").replaceChildren(...body);
   const no = element("button", { type: "button" }, verb ? "Cancel" : "Close");
   const yes = verb

@@ -179,7 +179,11 @@ function where() {
 
 function connect() {
   disconnect();
-  if (paused || document.hidden) return;
+  if (paused || document.hidden) {
+    // What is missing from now on was not asked for.
+    lastLook = 0;
+    return;
+  }
   stream = new EventSource(where());
   stream.addEventListener("history", (event) => {
     const found = JSON.parse(event.data);
