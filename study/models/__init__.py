@@ -1,0 +1,1 @@
+"""The models: each the smallest honest TCP proxy, and all with the one function ``serve``."""

@@ -1,0 +1,118 @@
+"""The processes of the study: models, the upstream server, the load; each is ended by its pid."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+
+from attrs import frozen
+
+from benchmarks.network import free_port, is_listening, wait_until
+
+from .catalogue import Model
+
+ROOT = Path(__file__).resolve().parents[1]
+END_TIMEOUT = 10.0
+
+
+class StartError(Exception):
+    """A process ended, or did not listen in time; the message has its last lines."""
+
+
+@frozen
+class Server:
+    """A process that listens on `port` of 127.0.0.1."""
+
+    process: subprocess.Popen[bytes]
+    port: int
+
+    def quit(self) -> None:
+        """Send SIGQUIT."""
+        self.process.send_signal(signal.SIGQUIT)
+
+    def wait(self, seconds: float = END_TIMEOUT) -> bool:
+        """Whether the process ends within so many seconds."""
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            self.process.wait(seconds)
+        return self.process.poll() is not None
+
+
+@contextmanager
+def running_model(model: Model, upstream: int, *, hooked: bool = False) -> Iterator[Server]:
+    """A model in a process of its own; `hooked`: with the hook that computes."""
+    port = free_port()
+    command = [model.python, "-m", "study.worker", model.module, str(port), str(upstream)]
+    with serving([*command, *(["hook"] if hooked else [])], port) as server:
+        yield server
+
+
+@contextmanager
+def running_upstream() -> Iterator[Server]:
+    """The upstream server, on the cores of the load."""
+    port = free_port()
+    with serving(
+        [sys.executable, "-m", "study.upstream_server", str(port)], port, load_cores()
+    ) as server:
+        yield server
+
+
+@contextmanager
+def serving(
+    command: Sequence[str], port: int, cores: frozenset[int] | None = None
+) -> Iterator[Server]:
+    """
+    A program that listens on `port`, until the context is left; then its whole process group ends.
+
+    :raises StartError: if it does not listen within 15 seconds.
+    """
+    with tempfile.TemporaryDirectory(prefix="study-") as directory:
+        log = Path(directory) / "output"
+        with log.open("wb") as output:
+            process = subprocess.Popen(
+                command,
+                cwd=ROOT,
+                env={**os.environ, "TMPDIR": directory, "PYTHONUNBUFFERED": "1"},
+                stdin=subprocess.DEVNULL,
+                stdout=output,
+                stderr=subprocess.STDOUT,
+                start_new_session=True,
+                preexec_fn=None if cores is None else lambda: os.sched_setaffinity(0, cores),
+            )
+        try:
+
+            def ready() -> bool:
+                if process.poll() is not None:
+                    raise StartError(f"{command[0]} ended: {_tail(log)}")
+                return is_listening(port)
+
+            try:
+                wait_until(ready, f"{' '.join(command[:4])} listening")
+            except TimeoutError as late:
+                raise StartError(f"{late}: {_tail(log)}") from late
+            yield Server(process, port)
+        finally:
+            end_group(process)
+
+
+def end_group(process: subprocess.Popen[bytes]) -> None:
+    """End a process that leads a group, and every process of that group."""
+    with contextlib.suppress(ProcessLookupError):
+        os.killpg(process.pid, signal.SIGKILL)
+    process.wait(END_TIMEOUT)
+
+
+def load_cores() -> frozenset[int]:
+    """The cores of the load and the upstream server: the first half of those there are."""
+    cores = sorted(os.sched_getaffinity(0))
+    return frozenset(cores[: max(1, len(cores) // 2)])
+
+
+def _tail(log: Path) -> str:
+    return log.read_text(errors="replace")[-800:].strip()
