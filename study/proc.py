@@ -25,10 +25,11 @@ class Memory:
     """
     Bytes of memory.
 
-    `pss`: proportional set size of all processes.  `stacks`: the part of it that is stacks of
-    threads.  `kernel`: stacks and page tables in the kernel.  `sockets`: what the kernel's
-    unreclaimable slabs hold, of which sockets are the part that grows.  The last two are of the
-    whole machine, so that only differences mean something.
+    `pss`: proportional set size of all processes; anonymous memory only, because the share of files
+    changes with what other processes map.  `stacks`: the part of it that is stacks of threads.
+    `kernel`: page tables, and a stack in the kernel for each thread.  `sockets`: what the kernel's
+    unreclaimable slabs hold on the whole machine; sockets are the part that grows, so only a
+    difference means something.
     """
 
     pss: int
@@ -68,13 +69,14 @@ def tree(pid: int) -> list[int]:
 
 def memory(pid: int) -> Memory:
     """The memory of the process and its descendants, and of the kernel."""
-    pss = stacks = 0
-    for each in tree(pid):
-        with contextlib.suppress(OSError):
-            pss += _rollup(each)
-            stacks += _stacks(each)
     machine = _meminfo()
-    kernel = machine["KernelStack"] + machine["PageTables"]
+    kernel_stack = machine["KernelStack"] // _tasks()
+    pss = stacks = kernel = 0
+    for each in tree(pid):
+        pss += _kib(Path(f"/proc/{each}/smaps_rollup"), "Pss_Anon:")
+        kernel += _kib(Path(f"/proc/{each}/status"), "VmPTE:")
+        kernel += len(_entries(Path(f"/proc/{each}/task"))) * kernel_stack
+        stacks += _stacks(each)
     return Memory(pss, stacks, kernel, machine["SUnreclaim"])
 
 
@@ -133,11 +135,16 @@ def _lines(path: Path) -> list[str]:
         return []
 
 
-def _rollup(pid: int) -> int:
-    for line in _lines(Path(f"/proc/{pid}/smaps_rollup")):
-        if line.startswith("Pss:"):
+def _kib(path: Path, name: str) -> int:
+    for line in _lines(path):
+        if line.startswith(name):
             return int(line.split()[1]) * KIB
     return 0
+
+
+def _tasks() -> int:
+    """All threads of the machine (proc(5), loadavg): each has a stack in the kernel."""
+    return int(Path("/proc/loadavg").read_text().split()[3].partition("/")[2])
 
 
 def _meminfo() -> dict[str, int]:

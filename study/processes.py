@@ -11,6 +11,7 @@ import tempfile
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 from attrs import frozen
 
@@ -65,10 +66,16 @@ def running_upstream() -> Iterator[Server]:
 
 @contextmanager
 def serving(
-    command: Sequence[str], port: int, cores: frozenset[int] | None = None
+    command: Sequence[str],
+    port: int,
+    cores: frozenset[int] | None = None,
+    user: str | None = None,
 ) -> Iterator[Server]:
     """
     A program that listens on `port`, until the context is left; then its whole process group ends.
+
+    :param cores: the only cores on which it may run; ``None``: all.
+    :param user: the user who runs it; ``None``: the same.
 
     :raises StartError: if it does not listen within 15 seconds.
     """
@@ -83,6 +90,7 @@ def serving(
                 stdout=output,
                 stderr=subprocess.STDOUT,
                 start_new_session=True,
+                user=user,
                 preexec_fn=None if cores is None else lambda: os.sched_setaffinity(0, cores),
             )
         try:
@@ -101,7 +109,7 @@ def serving(
             end_group(process)
 
 
-def end_group(process: subprocess.Popen[bytes]) -> None:
+def end_group(process: subprocess.Popen[Any]) -> None:
     """End a process that leads a group, and every process of that group."""
     with contextlib.suppress(ProcessLookupError):
         os.killpg(process.pid, signal.SIGKILL)
