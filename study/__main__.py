@@ -6,6 +6,10 @@ import sys
 
 if __name__ == "__main__":
     try:
+        if sys.argv[1:2] == ["live"]:
+            from .live.command import main as live
+
+            sys.exit(live(sys.argv[2:]))
         from .run import main
 
         sys.exit(main(sys.argv[1:]))

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import shutil
 import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
 
 from attrs import frozen
 
@@ -23,18 +25,22 @@ class Model:
     or ``loop``.  `at_once`: sessions that can make progress at a time; 0: no bound but
     descriptors.  `descriptors`: the highest descriptor that it can use; 0: no bound of its own.
     `loops`: callbacks of different sessions wait for each other.  `drains`: SIGQUIT lets sessions
-    end.  `python`: the interpreter.
+    end.  `hooked`: it can run the hook that computes.  `python`: the interpreter.  `command`: how
+    to start what is no module: a function of its port, of the upstream server's port, and of a
+    directory for its files.
     """
 
     name: str
-    module: str
     title: str
     waits_in: str
+    module: str = ""
     at_once: int = 0
     descriptors: int = 0
     loops: bool = False
     drains: bool = True
+    hooked: bool = True
     python: str = sys.executable
+    command: Callable[[int, int, Path], Sequence[str]] | None = None
 
 
 ALL = (

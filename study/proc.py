@@ -8,7 +8,6 @@ like a thread for each connection.
 from __future__ import annotations
 
 import contextlib
-import os
 import time
 from bisect import bisect_right
 from collections.abc import Iterator
@@ -16,7 +15,8 @@ from pathlib import Path
 
 from attrs import frozen
 
-_TICK = os.sysconf("SC_CLK_TCK")
+from benchmarks.processes import Running
+
 KIB = 1024
 
 
@@ -82,12 +82,11 @@ def memory(pid: int) -> Memory:
 
 def cpu_seconds(pid: int) -> float:
     """User and system time of the process and of its descendants that live."""
-    ticks = 0
+    used = 0.0
     for each in tree(pid):
         with contextlib.suppress(OSError):
-            fields = Path(f"/proc/{each}/stat").read_text().rpartition(")")[2].split()
-            ticks += int(fields[11]) + int(fields[12])
-    return ticks / _TICK
+            used += Running(each).cpu_seconds()
+    return used
 
 
 def switches(pid: int) -> int:

@@ -46,12 +46,17 @@ class Server:
 
 
 @contextmanager
-def running_model(model: Model, upstream: int, *, hooked: bool = False) -> Iterator[Server]:
-    """A model in a process of its own; `hooked`: with the hook that computes."""
+def running_model(model: Model, upstream: int, *, computes: float = 0.0) -> Iterator[Server]:
+    """A model in a process of its own; `computes`: seconds for which its hook computes; 0: none."""
     port = free_port()
-    command = [model.python, "-m", "study.worker", model.module, str(port), str(upstream)]
-    with serving([*command, *(["hook"] if hooked else [])], port) as server:
-        yield server
+    with tempfile.TemporaryDirectory(prefix="study-") as directory:
+        if model.command is None:
+            command = [model.python, "-m", "study.worker", model.module, str(port), str(upstream)]
+            command += [str(computes)] if computes else []
+        else:
+            command = list(model.command(port, upstream, Path(directory)))
+        with serving(command, port) as server:
+            yield server
 
 
 @contextmanager

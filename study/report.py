@@ -90,7 +90,8 @@ def _plots(
     scenario: Scenario, measure: Measure, rows: Sequence[Row], titles: Mapping[str, str]
 ) -> str:
     parts = []
-    for setting in dict.fromkeys(row.setting for row in rows):
+    settings = {row.setting for row in rows}
+    for setting in sorted(settings, key=lambda each: (each.isdigit(), each.zfill(9))):
         some = [row for row in rows if row.setting == setting]
         title = measure.title + (f", {scenario.setting}: {_count(setting)}" if setting else "")
         drawn = bars(

@@ -24,7 +24,7 @@ from rich.table import Table
 
 from benchmarks.machine import machine
 
-from . import report
+from . import report, servers
 from .batch.databases import Databases, databases, postgresql_is_there
 from .catalogue import Model, models
 from .processes import StartError, running_upstream
@@ -63,7 +63,13 @@ def arguments(argv: Sequence[str]) -> argparse.Namespace:
     parser.add_argument(
         "--models",
         metavar="NAME,…",
-        help=f"only these models: {', '.join(each.name for each in models())}",
+        help=f"only these models: {', '.join(each.name for each in models())}; "
+        f"with --servers: {', '.join(each.name for each in servers.ALL)}",
+    )
+    parser.add_argument(
+        "--servers",
+        action="store_true",
+        help="real servers instead of the models: Apache, nginx, gunicorn",
     )
     parser.add_argument(
         "--output",
@@ -85,13 +91,16 @@ def chosen_scenarios(only: str | None, quick: bool) -> Sequence[Scenario]:
     return _named("--only", only, {each.name: each for each in SCENARIOS})
 
 
-def chosen_models(only: str | None, quick: bool) -> Sequence[Model]:
+def chosen_models(only: str | None, quick: bool, real: bool = False) -> Sequence[Model]:
     """The models named in `only`; without it all, or the few of a quick run.
 
-    :raises UsageError: if there is no such model.
+    :param real: choose among real servers.
+    :raises UsageError: if there is no such model, or if servers are not installed.
     """
-    by_name = {each.name: each for each in models()}
-    if only is None and quick:
+    if real and (lines := servers.missing()):
+        raise UsageError("; ".join(lines))
+    by_name = {each.name: each for each in (servers.ALL if real else models())}
+    if only is None and quick and not real:
         return [by_name[name] for name in QUICK_MODELS]
     return _named("--models", only, by_name)
 
@@ -136,7 +145,12 @@ def run(
 ) -> Results:
     """Measure, with a progress bar that says what is measured now, and what to expect."""
     results = Results(conditions(plan))
-    steps = [(s, m) for s in scenarios for m in (s.participants or chosen)]
+    steps = [
+        (scenario, model)
+        for scenario in scenarios
+        for model in scenario.participants or chosen
+        if model.hooked or not scenario.needs_hook
+    ]
     progress = Progress(
         TextColumn("{task.description}"),
         BarColumn(),
@@ -171,7 +185,8 @@ def run(
 
 def titles_of(scenario: Scenario) -> dict[str, str]:
     """What the reports call each participant of a scenario."""
-    return {model.name: model.title for model in scenario.participants or models()}
+    taking_part = scenario.participants or (*models(), *servers.ALL)
+    return {model.name: model.title for model in taking_part}
 
 
 def show(results: Results, scenarios: Sequence[Scenario], console: Console) -> None:
@@ -200,7 +215,7 @@ def main(argv: Sequence[str]) -> int:
     console = Console()
     try:
         scenarios = chosen_scenarios(asked.only, asked.quick)
-        chosen = chosen_models(asked.models, asked.quick)
+        chosen = chosen_models(asked.models, asked.quick, asked.servers)
         plan = plan_for(asked.quick, raise_limit())
     except UsageError as error:
         print(f"python -m study: {error}", file=sys.stderr)

@@ -1,5 +1,5 @@
 """
-The process of one model: ``python -m study.worker MODULE PORT UPSTREAM_PORT [hook]``.
+The process of one model: ``python -m study.worker MODULE PORT UPSTREAM_PORT [SECONDS]``.
 
 It needs the standard library alone, unless the model needs more: any interpreter can run it.
 """
@@ -29,10 +29,15 @@ def raise_limit() -> int:
 
 
 def main(module: str, port: str, upstream: str, *hooked: str) -> None:
-    """Serve on 127.0.0.1 until SIGQUIT."""
+    """Serve on 127.0.0.1 until SIGQUIT; with SECONDS, the hook computes for so long."""
     raise_limit()
+    seconds = float(hooked[0]) if hooked else 0.0
+
+    def hook(host: str) -> None:
+        compute(host, seconds)
+
     serve: Serve = import_module(f"study.models.{module}").serve
-    serve((LOOPBACK, int(port)), (LOOPBACK, int(upstream)), compute if hooked else None)
+    serve((LOOPBACK, int(port)), (LOOPBACK, int(upstream)), hook if hooked else None)
 
 
 if __name__ == "__main__":

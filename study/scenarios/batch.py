@@ -22,21 +22,18 @@ FOLKLORE = 370.0
 WAYS = (
     Model(
         name="threads",
-        module="batch",
         title="a thread for each database",
         waits_in="thread",
     ),
     Model(
         name="pool",
-        module="batch",
         title=f"a pool of {POOL} threads",
         waits_in="thread",
         at_once=POOL,
     ),
-    Model(name="loop", module="batch", title="one event loop", waits_in="loop", loops=True),
+    Model(name="loop", title="one event loop", waits_in="loop", loops=True),
     Model(
         name="cores",
-        module="batch",
         title="one event loop for each core",
         waits_in="loop",
         loops=True,

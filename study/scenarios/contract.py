@@ -76,7 +76,7 @@ class Scenario:
     `name`: on the command line.  `title`, `question`: in reports.  `prediction`: the law from
     which the numbers are predicted, in words.  `lesson`: what to look at in the numbers.
     `setting`: what is varied, empty if nothing is.  `participants`: who takes part;
-    empty: the models.
+    empty: the models.  `needs_hook`: only what can run the hook takes part.
     """
 
     name: str
@@ -88,3 +88,4 @@ class Scenario:
     run: Run
     setting: str = ""
     participants: Sequence[Model] = ()
+    needs_hook: bool = False

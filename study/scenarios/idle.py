@@ -58,7 +58,7 @@ def _active(model: Model, at: str, pid: int, load: Load, seconds: float) -> Iter
         Stream("active", f"/?wait={predictions.SERVICE}", RATE, seconds, kept=ACTIVE), grace=0.5
     )["active"]
     took = time.monotonic() - began
-    expected = None if model.at_once else predictions.SERVICE
+    expected = None if model.at_once else predictions.TAIL
     yield Row("idle", model.name, at, "p99", expected, seen.milliseconds(99))
     if seen.whole:
         per_request = (proc.switches(pid) - switched) / seen.whole
@@ -72,7 +72,8 @@ IDLE = Scenario(
     "Thousands of clients are connected and do nothing; eight clients send 200 requests a second.",
     "Memory = what one connection waits in x connections: 1 MB for a thread (so 10 GB for 10,000), "
     "2 MB for a process, 4 KiB for the objects of a loop. A bounded model serves as many as it has "
-    "threads, and select as many as 1,000 descriptors allow. A request costs two context switches.",
+    "threads, and select as many as 1,000 descriptors allow. A request costs two context switches. "
+    "The active clients notice nothing: a p99 of 10 ms.",
     "The stack of a thread is a reservation of addresses. What a thread really holds are the few "
     "pages that it has touched, in the process and in the kernel. The pool and the model with one "
     "connection are small because they do not serve the others at all.",

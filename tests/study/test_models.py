@@ -56,7 +56,7 @@ def studied(request: pytest.FixtureRequest) -> Iterator[Proxied]:
     with socket.create_server(("127.0.0.1", 0), backlog=64) as listener:
         listener.settimeout(PATIENCE)
         upstream = listener.getsockname()[1]
-        with running_model(request.param, upstream, hooked=True) as server:
+        with running_model(request.param, upstream, computes=SECONDS) as server:
             yield Proxied(request.param, server, listener)
 
 

@@ -1,0 +1,47 @@
+"""The command ``python -m study live``."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Sequence
+from typing import Any
+
+from twisted.internet.error import CannotListenError
+from twisted.internet.task import LoopingCall
+
+from ..worker import LOOPBACK
+from .page import Viewers, site
+from .stage import staged
+
+LOOK = 0.1
+"""Seconds between two looks at the threads of the pool."""
+
+
+def main(argv: Sequence[str]) -> int:
+    """Serve the page until Ctrl-C; return the exit status."""
+    parser = argparse.ArgumentParser(
+        prog="python -m study live",
+        description="Watch the event loop of a real evproxy turn, in a browser.",
+    )
+    parser.add_argument(
+        "--port", type=int, default=0, help="of 127.0.0.1 (default: the kernel chooses one)"
+    )
+    asked = parser.parse_args(argv)
+    from twisted.internet import reactor as installed
+
+    reactor: Any = installed
+    viewers = Viewers(reactor)
+    with staged(viewers.tell) as stage:
+        try:
+            port = reactor.listenTCP(asked.port, site(stage, viewers), interface=LOOPBACK)
+        except CannotListenError as error:
+            print(f"python -m study live: --port: {error.socketError.strerror}", file=sys.stderr)
+            return 1
+        print(f"http://{LOOPBACK}:{port.getHost().port}/ (Ctrl-C ends it)", flush=True)
+        look = LoopingCall(stage.look)
+        look.clock = reactor
+        look.start(LOOK)
+        reactor.addSystemEventTrigger("before", "shutdown", viewers.close)
+        reactor.run()
+    return 0
