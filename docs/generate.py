@@ -4,7 +4,8 @@ Writes what the pages of this folder take from the code: the tables of settings 
     .venv/bin/python docs/generate.py
 
 A table stands between two comments, ``<!-- table: NAME -->`` and ``<!-- end -->``; a test
-fails where one is not what this makes of it.
+fails where one is not what this makes of it.  ``which-model.md`` is written whole, from
+``study/pages/which-model.md.in`` and the kept results of the study.
 """
 
 from __future__ import annotations
@@ -135,6 +136,13 @@ def generated(text: str) -> str:
 
 def main() -> None:
     """Rewrite every page that is not what it should be."""
+    sys.path.insert(0, str(ROOT))
+    from study.which_model import TARGET
+    from study.which_model import page as which_model
+
+    if not TARGET.exists() or TARGET.read_text() != which_model():
+        TARGET.write_text(which_model())
+        print(f"{TARGET.name}: written anew")
     for page in sorted(DOCS.glob("*.md")):
         text = page.read_text()
         if generated(text) != text:

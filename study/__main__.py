@@ -6,13 +6,19 @@ import sys
 
 if __name__ == "__main__":
     try:
-        if sys.argv[1:2] == ["live"]:
-            from .live.command import main as live
+        match sys.argv[1:]:
+            case ["live", *rest]:
+                from .live.command import main as live
 
-            sys.exit(live(sys.argv[2:]))
-        from .run import main
+                sys.exit(live(rest))
+            case ["block", *rest]:
+                from .block import main as block
 
-        sys.exit(main(sys.argv[1:]))
+                sys.exit(block(rest))
+            case arguments:
+                from .run import main
+
+                sys.exit(main(arguments))
     except KeyboardInterrupt:
         sys.exit(130)
     except ModuleNotFoundError as missing:

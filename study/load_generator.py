@@ -100,9 +100,11 @@ class LoadGenerator:
         self._epoll = select.epoll()
         self._requests: dict[int, Request] = {}
         self._held: list[socket.socket] = []
+        self._kept_last: list[socket.socket] = []
 
     def open(self, count: int, timeout: float) -> dict[str, Any]:
         """Open `count` connections; each stays if its request was answered within `timeout`."""
+        self._close(self._kept_last)
         start = time.monotonic()
         started = answered = 0
         results: list[tuple[Request, str, float]] = []
@@ -166,9 +168,9 @@ class LoadGenerator:
             done += results
             results.clear()
         unanswered = self._abandon()
-        # They stay until `drop`: a thread that ends takes its numbers with it.
-        for kept in idle:
-            self._held += kept
+        # They stay a while: a thread that ends takes its numbers with it.
+        self._close(self._kept_last)
+        self._kept_last = [sock for kept in idle for sock in kept]
         reply = {}
         for number, kind in enumerate(kinds):
             mine = [each for each in done if each[0].stream == str(number)]
@@ -209,10 +211,13 @@ class LoadGenerator:
 
     def drop(self) -> dict[str, Any]:
         """Close what is held."""
-        for sock in self._held:
-            sock.close()
-        self._held.clear()
+        self._close(self._held)
+        self._close(self._kept_last)
         return {}
+
+    def _close(self, sockets: list[socket.socket]) -> None:
+        while sockets:
+            sockets.pop().close()
 
     def _kept(self, count: int) -> deque[socket.socket]:
         found: deque[socket.socket] = deque()

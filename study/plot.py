@@ -28,11 +28,11 @@ class Bar:
 
 
 def shown(value: float | None) -> str:
-    """A number for readers: three digits that count, thousands apart."""
+    """A number for readers: three digits that count, thousands apart; whole ones as they are."""
     if value is None:
         return "–"
-    if value == 0:
-        return "0"
+    if float(value).is_integer():
+        return f"{int(value):,}"
     digits = max(0, 2 - math.floor(math.log10(abs(value))))
     return f"{round(value, min(digits, 2)):,.{min(digits, 2)}f}"
 

@@ -40,7 +40,8 @@ PAIR = 2
 
 def served(model: Model, connections: int) -> int:
     """Connections that are served at a time: bounded by threads, or by descriptors."""
-    bound = model.at_once or connections
+    # A loop may hold idle connections for threads that serve requests.
+    bound = connections if model.waits_in == "loop" else model.at_once or connections
     if model.descriptors:
         bound = min(bound, model.descriptors // PAIR - 3)
     return min(bound, connections)

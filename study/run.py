@@ -52,7 +52,8 @@ def arguments(argv: Sequence[str]) -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         prog="python -m study",
         description="What each model of a server costs and loses, measured on this machine.",
-        epilog="python -m study live: watch an event loop turn, in a browser.",
+        epilog="Also: python -m study live (watch an event loop turn, in a browser), "
+        "python -m study block STATEMENT (block one, and find out what blocks it).",
     )
     parser.add_argument("--quick", action="store_true", help="a short run, in under 40 seconds")
     parser.add_argument(
@@ -215,6 +216,8 @@ def main(argv: Sequence[str]) -> int:
     console = Console()
     try:
         scenarios = chosen_scenarios(asked.only, asked.quick)
+        if asked.servers:
+            scenarios = [each for each in scenarios if not each.participants]
         chosen = chosen_models(asked.models, asked.quick, asked.servers)
         plan = plan_for(asked.quick, raise_limit())
     except UsageError as error:

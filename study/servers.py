@@ -43,7 +43,10 @@ MaxKeepAliveRequests 0
 {size}
 ProxyPass "/" "http://{host}:{upstream}/" connectiontimeout=5
 """
-_PREFORK = f"StartServers 4\nServerLimit {WORKERS}\nMaxRequestWorkers {WORKERS}"
+_PREFORK = (
+    f"StartServers {WORKERS}\nMinSpareServers {WORKERS}\nMaxSpareServers {WORKERS}\n"
+    f"ServerLimit {WORKERS}\nMaxRequestWorkers {WORKERS}"
+)
 _THREADED = f"StartServers 4\nServerLimit 4\nThreadsPerChild 16\nMaxRequestWorkers {WORKERS}"
 
 _NGINX = """
@@ -181,7 +184,7 @@ def missing() -> list[str]:
     """What is not installed, and how to install it: a line for each."""
     lines = []
     for program, package in (("apache2", "apache2-bin"), ("nginx", "nginx")):
-        if not shutil.which(program, path=_PATH):
+        if not shutil.which(program, path=PATH):
             lines.append(f"{program} is not installed: apt-get install {package}")
     for module in ("gunicorn", "gevent"):
         if importlib.util.find_spec(module) is None:
@@ -189,8 +192,8 @@ def missing() -> list[str]:
     return lines
 
 
-_PATH = os.pathsep.join([os.environ.get("PATH", os.defpath), "/usr/sbin", "/usr/local/sbin"])
+PATH = os.pathsep.join([os.environ.get("PATH", os.defpath), "/usr/sbin", "/usr/local/sbin"])
 
 
 def _program(name: str) -> str:
-    return shutil.which(name, path=_PATH) or name
+    return shutil.which(name, path=PATH) or name

@@ -22,7 +22,8 @@ def run(bench: Bench, model: Model) -> Iterator[Row]:
     """Open more and more connections to one process, and measure it after each step."""
     with running_model(model, bench.upstream) as server, running_load(server.port) as load:
         pid = server.process.pid
-        if not model.at_once:
+        bounded = model.at_once > 0 and model.waits_in != "loop"
+        if not bounded:
             # What a model loads at its first sessions is no memory of a session.
             load.open(FIRST, 5.0)
             load.do(do="drop")
@@ -30,9 +31,9 @@ def run(bench: Bench, model: Model) -> Iterator[Row]:
         before, files = proc.memory(pid), proc.descriptors(pid)
         opened = 0
         # A bounded model serves no more of many than of few.
-        for count in bench.plan.idle[-1:] if model.at_once else bench.plan.idle:
+        for count in bench.plan.idle[-1:] if bounded else bench.plan.idle:
             at = f"{count}"
-            if model.waits_in == "process" and count > bench.plan.processes:
+            if not bounded and model.waits_in == "process" and count > bench.plan.processes:
                 note = f"not run: about {count * predictions.memory(model) / 2**20:.0f} GiB"
                 yield Row("idle", model.name, at, "total", predictions.memory(model), None, note)
                 continue
@@ -43,7 +44,7 @@ def run(bench: Bench, model: Model) -> Iterator[Row]:
             proc.settle(pid)
             grown = proc.memory(pid).minus(before).each(max(opened, 1))
             yield Row("idle", model.name, at, "served", expected, opened)
-            if not model.at_once:
+            if not bounded:
                 total = predictions.memory(model)
                 for key, value in grown.items():
                     yield Row("idle", model.name, at, key, total if key == "total" else None, value)
@@ -58,7 +59,8 @@ def _active(model: Model, at: str, pid: int, load: Load, seconds: float) -> Iter
         Stream("active", f"/?wait={predictions.SERVICE}", RATE, seconds, kept=ACTIVE), grace=0.5
     )["active"]
     took = time.monotonic() - began
-    expected = None if model.at_once else predictions.TAIL
+    bounded = model.at_once > 0 and model.waits_in != "loop"
+    expected = None if bounded else predictions.TAIL
     yield Row("idle", model.name, at, "p99", expected, seen.milliseconds(99))
     if seen.whole:
         per_request = (proc.switches(pid) - switched) / seen.whole

@@ -44,7 +44,16 @@ LONG = {".venv/bin/pip": ".venv/bin/python -m pip", "-q": "--quiet", "-e": "--ed
 def markdown_files() -> list[Path]:
     """Every Markdown file of the project, except those of a virtual environment in it."""
     found = [*ROOT.glob("*.md")]
-    for folder in ("benchmarks", "docs", "evproxy", "examples", "fuzz", "newsfragments", "tests"):
+    for folder in (
+        "benchmarks",
+        "docs",
+        "evproxy",
+        "examples",
+        "fuzz",
+        "newsfragments",
+        "study",
+        "tests",
+    ):
         found += (ROOT / folder).rglob("*.md")
     return sorted(found)
 

@@ -162,7 +162,15 @@ def test_a_plot() -> None:
 
 @pytest.mark.parametrize(
     ("value", "expected"),
-    [(None, "–"), (0, "0"), (0.2716, "0.27"), (38.23, "38.2"), (1514.2, "1,514"), (-2.0, "-2.00")],
+    [
+        (None, "–"),
+        (0, "0"),
+        (0.2716, "0.27"),
+        (38.23, "38.2"),
+        (1514.2, "1,514"),
+        (-2.5, "-2.50"),
+        (16.0, "16"),
+    ],
 )
 def test_shown(value: float | None, expected: str) -> None:
     """Numbers have the digits that count."""
