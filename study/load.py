@@ -50,6 +50,10 @@ class Seen:
         return found
 
 
+class LoadError(Exception):
+    """The load generator is gone."""
+
+
 @frozen
 class Load:
     """The process of the load."""
@@ -67,7 +71,7 @@ class Load:
         assert self.process.stdout is not None
         line = self.process.stdout.readline()
         if not line:
-            raise RuntimeError("the load generator ended")
+            raise LoadError("the load generator ended")
         found: dict[str, Any] = json.loads(line)
         return found
 

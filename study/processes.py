@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import contextlib
 import os
+import random
 import signal
+import socket
 import subprocess
 import sys
 import tempfile
@@ -15,12 +17,15 @@ from typing import Any
 
 from attrs import frozen
 
-from benchmarks.network import free_port, is_listening, wait_until
+from benchmarks.network import is_listening, wait_until
 
 from .catalogue import Model
+from .worker import LOOPBACK
 
 ROOT = Path(__file__).resolve().parents[1]
 END_TIMEOUT = 10.0
+PORTS = range(20_000, 32_768)
+"""Ports for servers: below those that the kernel gives to connections (32768 and up)."""
 
 
 class StartError(Exception):
@@ -43,6 +48,18 @@ class Server:
         with contextlib.suppress(subprocess.TimeoutExpired):
             self.process.wait(seconds)
         return self.process.poll() is not None
+
+
+def free_port() -> int:
+    """A port of 127.0.0.1 on which nobody listens, at random: several studies may run at once.
+
+    :raises StartError: if a thousand ports are taken.
+    """
+    for port in random.sample(PORTS, 1000):
+        with socket.socket() as probe, contextlib.suppress(OSError):
+            probe.bind((LOOPBACK, port))
+            return port
+    raise StartError("no free port was found")
 
 
 @contextmanager

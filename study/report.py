@@ -80,6 +80,10 @@ def _section(results: Results, scenario: Scenario, titles: Mapping[str, str]) ->
         parts.append("</ul>")
     else:
         parts.append("<p>Nowhere: everything that was predicted came within a factor of two.</p>")
+    parts += [
+        f"<p>{escape(titles[row.model])} could not be measured: {escape(row.note)}</p>"
+        for row in results.of(scenario.name, "failed")
+    ]
     parts.append("<details><summary>All numbers</summary>")
     parts.append(_table(results, scenario, titles))
     parts.append("</details></section>")

@@ -10,6 +10,7 @@ from __future__ import annotations
 import argparse
 import functools
 import os
+import subprocess
 import sys
 import time
 from collections.abc import Sequence
@@ -27,8 +28,10 @@ from benchmarks.machine import machine
 from . import report, servers
 from .batch.databases import Databases, databases, postgresql_is_there
 from .catalogue import Model, models
+from .load import LoadError
 from .processes import StartError, running_upstream
 from .results import Results, Row, rounded
+from .scenarios.batch import BatchError
 from .scenarios.catalogue import ALL as SCENARIOS
 from .scenarios.contract import FULL, QUICK, Bench, Plan, Scenario
 from .worker import raise_limit
@@ -38,6 +41,9 @@ _T = TypeVar("_T")
 QUICK_MODELS = ("thread", "pool", "epoll", "evproxy")
 NOT_QUICK = ("slow-reader", "slow-upstream")
 """Scenarios that a quick run leaves out: others of it teach the same."""
+
+FAILURES = (StartError, LoadError, BatchError, OSError, subprocess.SubprocessError)
+"""What ends one step, and not the run."""
 
 RESERVE = 200
 """Descriptors that a process has besides those of connections; a proxied connection takes two."""
@@ -176,9 +182,10 @@ def run(
             progress.update(task, description=f"{scenario.name}: {model.title}")
             try:
                 rows = rounded(scenario.run(Bench(plan, upstream.port, asked), model))
-            except StartError as error:
-                progress.console.print(f"{model.title}: {error}", style="red")
-                rows = [Row(scenario.name, model.name, "", "failed", None, None, str(error))]
+            except FAILURES as error:
+                said = " ".join(str(error).split())
+                progress.console.print(f"{scenario.name}: {model.title}: {said}", style="red")
+                rows = [Row(scenario.name, model.name, "", "failed", None, None, said)]
             results.rows += rows
             progress.advance(task)
     return results

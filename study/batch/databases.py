@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import pwd
 import shutil
+import signal
 import sqlite3
 import subprocess
 import tempfile
@@ -14,9 +15,9 @@ from pathlib import Path
 
 from attrs import frozen
 
-from benchmarks.network import free_port, wait_until
+from benchmarks.network import wait_until
 
-from ..processes import serving
+from ..processes import Server, free_port, serving
 from ..worker import LOOPBACK
 
 RECORDS = 1000
@@ -89,7 +90,7 @@ def _postgresql(directory: Path, count: int) -> Iterator[Databases]:
     port = free_port()
     command = [str(program("postgres")), "-D", str(data), "-p", str(port), "-h", LOOPBACK]
     command += ["-k", "", "-F", "-N", str(_MOST_CONNECTIONS)]
-    with serving(command, port, user=user):
+    with serving(command, port, user=user) as server, _stopped(server):
         base = f"host={LOOPBACK} port={port} user={_USER} dbname="
 
         def ready() -> bool:
@@ -109,6 +110,16 @@ def _postgresql(directory: Path, count: int) -> Iterator[Databases]:
             for number in range(1, count):
                 connection.execute(f"CREATE DATABASE d{number} TEMPLATE d0")
         yield Databases("postgresql", [f"{base}d{number}" for number in range(count)])
+
+
+@contextmanager
+def _stopped(server: Server) -> Iterator[None]:
+    """PostgreSQL's own end (a fast shutdown), which also takes away its shared memory."""
+    try:
+        yield
+    finally:
+        server.process.send_signal(signal.SIGINT)
+        server.wait()
 
 
 def _sqlite(directory: Path, count: int) -> Databases:

@@ -11,13 +11,13 @@ from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from typing import Any
 
-from benchmarks.network import free_port, is_listening, wait_until
+from benchmarks.network import is_listening, wait_until
 
 from ..catalogue import ALL
 from ..computing import COMPUTING_HOST, LONG
 from ..load import Load, running_load
 from ..load_generator import Stream
-from ..processes import ROOT, end_group, running_model, running_upstream
+from ..processes import ROOT, end_group, free_port, running_model, running_upstream
 from ..worker import LOOPBACK
 from . import threads
 

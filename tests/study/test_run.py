@@ -7,11 +7,19 @@ import sys
 from pathlib import Path
 
 import pytest
+from attrs import evolve
+from rich.console import Console
 
+from study import report
 from study.batch.databases import databases, postgresql_is_there
 from study.batch.ways import WAYS
+from study.catalogue import models
 from study.results import read
+from study.run import chosen_scenarios, run, titles_of
+from study.scenarios.contract import QUICK
 from tests.support.twistd import PATIENCE, ROOT
+
+BY_NAME = {model.name: model for model in models()}
 
 
 def study(*arguments: str) -> subprocess.CompletedProcess[str]:
@@ -98,3 +106,14 @@ def test_sqlite_stands_in(way: str, monkeypatch: pytest.MonkeyPatch) -> None:
     with databases(3) as asked:
         assert asked.kind == "sqlite"
         assert WAYS[way](asked.kind, asked.names) == asked.sums
+
+
+def test_a_step_that_fails() -> None:
+    """A model that does not start is said in one line, and in the report; the run goes on."""
+    broken = evolve(BY_NAME["thread"], python="/bin/false")
+    results = run(chosen_scenarios("leaving", False), [broken], QUICK, Console(quiet=True))
+    [row] = results.rows
+    assert (row.measure, row.measured) == ("failed", None)
+    assert row.note == "/bin/false ended:"
+    page = report.html(results, chosen_scenarios("leaving", False), titles_of)
+    assert "a thread for each connection could not be measured: /bin/false ended:" in page
