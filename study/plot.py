@@ -31,6 +31,8 @@ def shown(value: float | None) -> str:
     """A number for readers: three digits that count, thousands apart; whole ones as they are."""
     if value is None:
         return "–"
+    if abs(value) < 0.005:
+        return "0"
     if float(value).is_integer():
         return f"{int(value):,}"
     digits = max(0, 2 - math.floor(math.log10(abs(value))))

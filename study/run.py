@@ -210,7 +210,6 @@ def show(results: Results, scenarios: Sequence[Scenario], console: Console) -> N
 
 def write(results: Results, scenarios: Sequence[Scenario], directory: Path) -> None:
     """Write the report into `directory`."""
-    directory.mkdir(parents=True, exist_ok=True)
     (directory / "study.json").write_text(results.to_json())
     (directory / "study.csv").write_text(results.to_csv())
     page = report.html(results, scenarios, titles_of)
@@ -227,6 +226,12 @@ def main(argv: Sequence[str]) -> int:
             scenarios = [each for each in scenarios if not each.participants]
         chosen = chosen_models(asked.models, asked.quick, asked.servers)
         plan = plan_for(asked.quick, raise_limit())
+        if sys.platform != "linux":
+            raise UsageError(f"the study needs Linux, and this is {sys.platform}")
+        asked.output.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        print(f"python -m study: --output: {asked.output}: {error.strerror}", file=sys.stderr)
+        return 2
     except UsageError as error:
         print(f"python -m study: {error}", file=sys.stderr)
         return 2
@@ -235,7 +240,7 @@ def main(argv: Sequence[str]) -> int:
     try:
         write(results, scenarios, asked.output)
     except OSError as error:
-        print(f"python -m study: {asked.output}: {error.strerror}", file=sys.stderr)
+        print(f"python -m study: --output: {asked.output}: {error.strerror}", file=sys.stderr)
         return 1
     show(results, scenarios, console)
     took = time.monotonic() - began

@@ -74,6 +74,7 @@ def test_memory_of_idle_connections(tmp_path: Path) -> None:
     [
         (["--only=nothing"], "python -m study: --only: there is no 'nothing'; there are idle, "),
         (["--models=x"], "python -m study: --models: there is no 'x'; there are one, process, "),
+        (["--output=/dev/null/x"], "python -m study: --output: /dev/null/x: Not a directory"),
     ],
 )
 def test_a_wrong_name(arguments: list[str], error: str) -> None:
