@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from importlib.metadata import version
-from typing import Any, cast
+from typing import Any, Protocol, cast
 
 from attrs import evolve
 from twisted.internet.address import IPv4Address, IPv6Address, UNIXAddress
@@ -49,15 +49,22 @@ OPERATIONS: tuple[Operation, ...] = (
 )
 
 
-class AdminInterface:
-    """
-    Serves the operations on `proxy` over HTTP.
+class Runs(Protocol):
+    """Something that runs while an admin interface listens."""
 
-    :param reactor: Twisted's.
-    :param proxy: what the operations work on.
+    def start(self) -> None: ...
+
+    def stop(self) -> None: ...
+
+
+class AdminPort:
+    """
+    Serves operations over HTTP.
+
+    :param context: what the operations work on.
     :param settings: where to listen, and who may change the proxy.
-    :param hub: notifies the interface of sessions that end.
-    :param more: further operations.
+    :param operations: every operation.
+    :param feed: runs while the interface listens.
     :param handed: listening sockets that may be taken over; ``None``: none.
     :raises SettingsError: if a setting is wrong.
 
@@ -66,20 +73,16 @@ class AdminInterface:
 
     def __init__(
         self,
-        reactor: Any,
-        proxy: Administered,
+        context: Context,
         settings: AdminSettings,
-        hub: Hub,
-        more: Sequence[Operation] = (),
+        operations: Sequence[Operation],
+        feed: Runs,
         handed: HandedSockets | None = None,
     ) -> None:
+        reactor = context.reactor
         guard = Guard(token_of(settings), frozenset(name.lower() for name in settings.hosts))
-        # Read now: the files may be out of reach later (twistd --chroot).
-        context = Context(reactor, proxy, version("evproxy"))
-        self._feed = Feed(context, hub)
-        live = (live_view(self._feed), *page_operations())
-        api = Api(context, guard, (*OPERATIONS, *_metrics(context), *live, *more))
-        self._site = AdminSite(api, reactor)
+        self._feed = feed
+        self._site = AdminSite(Api(context, guard, operations), reactor)
         # It pauses accepting while descriptors are missing; its sessions are none of the proxy's.
         self._gate = Admission(reactor, MOST_CONNECTIONS, Hub())
         sockets = TwistedSockets(reactor, self._gate, None)
@@ -117,6 +120,36 @@ class AdminInterface:
         closed.addCallback(lambda _: self._feed.stop())
         closed.addCallback(lambda _: self._site.disconnect())
         return closed.addCallback(lambda _: self._gate.close())
+
+
+class AdminInterface(AdminPort):
+    """
+    Serves the operations on `proxy` over HTTP.
+
+    :param reactor: Twisted's.
+    :param proxy: what the operations work on.
+    :param settings: where to listen, and who may change the proxy.
+    :param hub: notifies the interface of sessions that end.
+    :param more: further operations.
+    :param handed: listening sockets that may be taken over; ``None``: none.
+    :raises SettingsError: if a setting is wrong.
+    """
+
+    def __init__(
+        self,
+        reactor: Any,
+        proxy: Administered,
+        settings: AdminSettings,
+        hub: Hub,
+        more: Sequence[Operation] = (),
+        handed: HandedSockets | None = None,
+    ) -> None:
+        # Read now: the files may be out of reach later (twistd --chroot).
+        context = Context(reactor, proxy, version("evproxy"))
+        feed = Feed(context, hub)
+        live = (live_view(feed), *page_operations())
+        operations = (*OPERATIONS, *_metrics(context), *live, *more)
+        super().__init__(context, settings, operations, feed, handed)
 
 
 def _metrics(context: Context) -> tuple[Operation, ...]:

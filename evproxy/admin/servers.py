@@ -5,6 +5,7 @@ The operations on upstream servers: list them, and change a pool while it runs.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from typing import Any
 
 from attrs import evolve, frozen
 
@@ -109,12 +110,15 @@ async def _list(context: Context, asked: Asked) -> Answer:
     which: Which = asked.query
     proxy = context.proxy
     chosen = [pool_named(proxy, which.pool)] if which.pool else own_pools(proxy).values()
-    fields = server_fields(context.reactor.seconds())
+    servers = ((pool.name, server) for pool in chosen for server in pool.each_server())
+    return await page_of_servers(context.reactor, servers, which)
 
-    def each() -> Iterator[tuple[str, ServerStatus]]:
-        for pool in chosen:
-            for server in pool.each_server():
-                yield pool.name, server
+
+async def page_of_servers(
+    reactor: Any, servers: Iterator[tuple[str, ServerStatus]], which: Which
+) -> Answer:
+    """Return the page of `servers`, each with the name of its pool, that `which` asks for."""
+    fields = server_fields(reactor.seconds())
 
     def entry(item: tuple[str, ServerStatus]) -> bytes | None:
         pool, server = item
@@ -122,7 +126,7 @@ async def _list(context: Context, asked: Asked) -> Answer:
             return None
         return encoded({"pool": pool, **shown(fields, server)})
 
-    found = await in_slices(context.reactor, each(), entry, which.offset + which.limit + 1)
+    found = await in_slices(reactor, servers, entry, which.offset + which.limit + 1)
     page = found[which.offset : which.offset + which.limit]
     end = which.offset + len(page)
     following = b"%d" % end if len(found) > end else b"null"

@@ -116,7 +116,7 @@ class Process(Service):
             most=most_sessions,
             by=by,
         )
-        admin = self._proxy.admin if isinstance(self._proxy, ProxyService) else None
+        admin = self._proxy.admin
         if admin is not None and admin.address is not None:
             _log.info(
                 "The admin interface listens on {where}",

@@ -92,17 +92,7 @@ def _share(value: T, fields: Sequence[str], worker: int, workers: int) -> T:
 
 
 def sharing_problems(settings: Settings, workers: int) -> Iterator[Problem]:
-    """
-    A `Problem` for each limit that gives some worker nothing, since 0 would mean no limit, and for
-    each setting that only one process can have.
-    """
-    if workers > 1:
-        alone: dict[Path, str] = {
-            ("admin", "listen"): settings.admin.listen,
-        }
-        for key, given in alone.items():
-            if given:
-                yield Problem(key, f"it is for one process only, and there are {workers} workers")
+    """A `Problem` for each limit that gives some worker nothing, since 0 would mean no limit."""
     yield from _too_small((), settings, OF_ALL, workers)
     for index, listener in enumerate(settings.listeners):
         yield from _too_small(("listeners", index), listener, OF_LISTENER, workers)

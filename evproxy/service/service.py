@@ -57,6 +57,16 @@ if TYPE_CHECKING:
 _POOL, _TIMEOUTS, _KEEPALIVE = PoolSettings(), Timeouts(), Keepalive()
 
 
+AdminMaker = Callable[["ProxyService"], "AdminInterface | None"]
+
+OBJECTS = ("observers", "troubles", "make_pool", "stages", "make_admin")
+"""The arguments that may be given beside `settings`."""
+
+
+def _own_admin(proxy: ProxyService) -> AdminInterface | None:
+    return proxy.admin_interface()
+
+
 def _no_file() -> Settings:
     raise SettingsError("there is no configuration file to read again")
 
@@ -110,6 +120,8 @@ class ProxyService(Service):
         which is the default.
     :param stages: each makes the stages of a session, from its `SessionStatus`: a
         `evproxy.faults.Faults`, or what `evproxy.stages.filtered` returns.
+    :param make_admin: makes the admin interface from the service, or returns ``None``; ``None``: as
+        the settings say.
     :raises SettingsError: if a setting is wrong, or contradicts another.
     :raises TypeError: if `reactor` is not a reactor.
 
@@ -150,14 +162,13 @@ class ProxyService(Service):
         settings: Settings | None = None,
         make_pool: PoolMaker | None = None,
         stages: Sequence[StagesOfSession] = (),
+        make_admin: AdminMaker | None = None,
     ) -> None:
         if not hasattr(reactor, "callLater"):
             raise TypeError(f"ProxyService: the first argument is the reactor, got {reactor!r}")
         endpoints: dict[int, IStreamServerEndpoint] = {}
         if settings is not None:
-            refuse_beside_settings(
-                ProxyService, locals(), ("observers", "troubles", "make_pool", "stages")
-            )
+            refuse_beside_settings(ProxyService, locals(), OBJECTS)
         else:
             settings = settings_of(
                 listen,
@@ -216,7 +227,7 @@ class ProxyService(Service):
         )
         self.watchdog: Watchdog | None = None
         self._spread = SpreadEnds(reactor, self.admission.sessions)
-        self.admin = self._admin_interface()
+        self.admin = (make_admin or _own_admin)(self)
         self.sockets = ServiceSockets(
             self.plane.listening.handed, lambda: self.listeners, lambda: self.admin
         )
@@ -231,13 +242,22 @@ class ProxyService(Service):
         settings: Settings,
         observers: Sequence[Observer] = (),
         make_pool: PoolMaker | None = None,
+        make_admin: AdminMaker | None = None,
     ) -> Self:
         """
         Return the service that `settings` describe, for example those of a configuration file.
 
+        :param make_admin: makes the admin interface; ``None``: as the settings say.
+
         :raises SettingsError: if a setting is wrong.
         """
-        return cls(reactor, settings=settings, observers=observers, make_pool=make_pool)
+        return cls(
+            reactor,
+            settings=settings,
+            observers=observers,
+            make_pool=make_pool,
+            make_admin=make_admin,
+        )
 
     @property
     def settings(self) -> Settings:
@@ -272,7 +292,8 @@ class ProxyService(Service):
             return self._reloads.request(lambda: settings, agreed)
         return self._reloads.request(self.settings_from or _no_file, agreed)
 
-    def _admin_interface(self) -> AdminInterface | None:
+    def admin_interface(self) -> AdminInterface | None:
+        """Make the admin interface that the settings describe; ``None``: they describe none."""
         admin = self.settings.admin
         if not admin.listen:
             token_of(admin)

@@ -7,6 +7,7 @@ Each is a frozen value.  `evproxy.workers.channel` carries them.  Listening sock
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 from attrs import frozen
@@ -79,6 +80,21 @@ class Do:
 @frozen
 class Alive:
     """The loop runs.  The answer: ``None``."""
+
+
+@frozen
+class Operate:
+    """
+    Run the operation of the admin interface called `name`.  The answer: an
+    `evproxy.admin.answers.Answer`.
+
+    `places`, `query` and `body` are those of `evproxy.admin.operations.Asked`.
+    """
+
+    name: str
+    places: Mapping[str, Any]
+    query: Any = None
+    body: Any = None
 
 
 # From the supervisor, without an answer.

@@ -9,8 +9,9 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from functools import partial
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
+from attrs import evolve
 from twisted.application.service import Service
 from twisted.internet.defer import Deferred, DeferredList, fail, gatherResults
 from twisted.internet.interfaces import IDelayedCall
@@ -28,6 +29,8 @@ from evproxy.service.service import ProxyService
 from evproxy.service.status import Status as ServiceStatus
 from evproxy.session.live import MOST_LISTED
 from evproxy.settings import Settings
+from evproxy.workers.admin.changes import MadeChanges
+from evproxy.workers.admin.crew import Crew
 from evproxy.workers.log_relay import EventLog
 from evproxy.workers.messages import (
     Abort,
@@ -54,6 +57,9 @@ GRACE = 10.0
 POLL_INTERVAL = 1.0
 """Seconds between two looks at what the workers count: what one that dies has counted since the
 last look is lost."""
+
+if TYPE_CHECKING:
+    from evproxy.admin.interface import AdminPort
 
 _log = Logger(namespace="evproxy")
 
@@ -99,12 +105,23 @@ class Supervisor(Service):
             Slot(reactor, number, self._spawn, self._died) for number in range(workers)
         )
         self._reloads = SharedReloads(reactor, self)
+        self._crew = Crew(reactor, self.slots, self._totals)
+        self._made = MadeChanges()
+        self.admin: AdminPort | None = self._admin_interface()
         self._bound = False
         self._drained: Deferred[None] | None = None
         self._patience: IDelayedCall | None = None
         self._polling: IDelayedCall | None = None
         self._listening: list[Deferred[int]] = []
         self._most_sessions = 0
+
+    def _admin_interface(self) -> AdminPort | None:
+        if not self.settings.admin.listen:
+            return None
+        # An HTTP server is loaded only where it is wanted.
+        from evproxy.workers.admin.interface import admin_of_workers
+
+        return admin_of_workers(self._reactor, self, self.settings.admin, self._crew, self._made)
 
     @property
     def addresses(self) -> list[Any]:
@@ -125,6 +142,8 @@ class Supervisor(Service):
         """
         super().privilegedStartService()
         if not self._bound:
+            if self.admin is not None:
+                self.admin.bind()
             self.sockets.apply(self.sockets.plan(self.settings.listeners))
             self._bound = True
 
@@ -175,9 +194,14 @@ class Supervisor(Service):
     # The end.
 
     def stopService(self) -> Deferred[None]:
-        """Drain with the drain timeout, or go on with the drain in progress."""
+        """
+        Drain with the drain timeout, or go on with the drain in progress.
+
+        The admin interface goes on until no worker is left.
+        """
         super().stopService()
-        return self.drain(self.settings.timeouts.drain)
+        drained = self.drain(self.settings.timeouts.drain)
+        return drained.addCallback(lambda _: None if self.admin is None else self.admin.close())
 
     def drain(self, deadline: float | None) -> Deferred[None]:
         """
@@ -281,6 +305,12 @@ class Supervisor(Service):
             lambda _: self._totals.status(self.settings, self.stops, most_sessions)
         )
 
+    def last_status(self) -> ServiceStatus:
+        """The same as `status` without sessions, as of the last look."""
+        status = self._totals.status(self.settings, self.stops, 0)
+        drained = self._drained is not None and self._drained.called
+        return evolve(status, drained=drained)
+
     def workers(self) -> tuple[WorkerStatus, ...]:
         """A snapshot of each worker, as of the last look."""
         return self._totals.workers(self.slots)
@@ -311,6 +341,8 @@ class Supervisor(Service):
         )
         process.start(start, [each.of_worker(number) for each in reserved])
         process.started.addCallback(self._serves)
+        # They follow `Start` on the channel: the worker makes them before it accepts a client.
+        self._crew.repeat(process, self._made)
         return process
 
     def _serves(self, serves: Started) -> Started:

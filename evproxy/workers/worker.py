@@ -25,6 +25,7 @@ from evproxy.settings import Discover, PoolSettings
 from evproxy.upstream.names import Names
 from evproxy.upstream.pool.parts import discoveries_on
 from evproxy.upstream.pool.pool import Pool
+from evproxy.workers.admin.local import operate
 from evproxy.workers.channel import Channel
 from evproxy.workers.discovery import SharedDiscovery
 from evproxy.workers.log_relay import EventSender
@@ -37,6 +38,7 @@ from evproxy.workers.messages import (
     Do,
     Drain,
     Drained,
+    Operate,
     Prepare,
     Prepared,
     Prevented,
@@ -88,6 +90,7 @@ class Worker(Factory):
             Status: lambda message, _: self._service.status(message.most_sessions),
             Do: lambda message, _: self._do(message),
             Alive: lambda message, _: None,
+            Operate: lambda message, _: operate(self._reactor, self._service, message),
             Drain: lambda message, _: self._drain(message.deadline),
             Abort: lambda message, _: self._service.abort(),
             ReopenLog: lambda message, _: self._service.reopen_log(),
@@ -117,7 +120,9 @@ class Worker(Factory):
 
     def _start(self, start: Start, descriptors: Sequence[int]) -> Started:
         self._number, self._count = start.worker, start.workers
-        proxy = ProxyService.from_settings(self._reactor, start.settings, make_pool=self._make_pool)
+        proxy = ProxyService.from_settings(
+            self._reactor, start.settings, make_pool=self._make_pool, make_admin=lambda _: None
+        )
         proxy.admission.sessions.number_as(start.worker, start.workers)
         handed = proxy.plane.listening.handed
         for place, descriptor in zip(start.places, descriptors, strict=True):

@@ -17,7 +17,7 @@ from evproxy.config.sharing import (
     whole_part,
 )
 from evproxy.model import UpstreamServer
-from evproxy.settings import AdminSettings, ListenerSettings, PoolSettings, Settings
+from evproxy.settings import ListenerSettings, PoolSettings, Settings
 
 WORKERS = st.integers(1, 256)
 
@@ -86,7 +86,6 @@ def test_no_limit_stays_none() -> None:
             Settings(pools=(PoolSettings(upstreams=(UpstreamServer("h:1", max_sessions=1),)),)),
             "pools.default.upstreams[0].max_sessions",
         ),
-        (Settings(admin=AdminSettings("tcp:1")), "admin.listen"),
     ],
 )
 def test_problems(settings: Settings, key: str) -> None:
