@@ -89,7 +89,8 @@ def test_status(whole: Whole) -> None:
 def test_sessions(whole: Whole) -> None:
     """Pages list the sessions of all workers once; each can be shown and ended."""
     pairs = whole.sessions_in_both()
-    found, after = [], 0
+    found: list[Any] = []
+    after: int | None = 0
     while after is not None:
         page = whole.get(f"/sessions?limit=3&after={after}")
         assert page["total"] == len(pairs)
@@ -122,7 +123,7 @@ def test_servers(whole: Whole) -> None:
     resumed = whole.post(f"{whole.server}/resume")
     assert (resumed["state"], resumed["weight"]) == ("up", 7)
     code, answer = whole.ask("/pools/default/servers/no:1/drain", "POST")
-    assert (code, answer["error"]) == (404, "there is no server 'no:1' in pool 'default'")
+    assert (code, answer["error"]) == (404, 'there is no server "no:1" in pool "default"')
 
 
 def test_adds_and_removes(whole: Whole) -> None:
@@ -153,3 +154,11 @@ def test_drains(whole: Whole) -> None:
     wait_until(lambda: whole.get("/status")["state"] == "drained")
     whole.running.signal(signal.SIGTERM)
     assert whole.running.ended() == 0
+
+
+@pytest.mark.parametrize("path", ["/metrics", "/live"])
+def test_not_there_yet(whole: Whole, path: str) -> None:
+    """What works in one process only is refused with one line."""
+    code, answer = whole.ask(path)
+    assert (code, list(answer)) == (501, ["error"])
+    assert "with more than one worker" in answer["error"]
