@@ -135,16 +135,22 @@ class Supervisor(Service):
 
     def privilegedStartService(self) -> None:
         """
-        Bind every listener.
+        Bind every listener, and that of the admin interface.
 
         :raises twisted.internet.error.CannotListenError: if a listener cannot listen.
+        :raises evproxy.admin.errors.AdminCannotListen: if the admin interface cannot listen.
         :raises SettingsError: if a listener cannot be shared.
         """
         super().privilegedStartService()
         if not self._bound:
             if self.admin is not None:
                 self.admin.bind()
-            self.sockets.apply(self.sockets.plan(self.settings.listeners))
+            try:
+                self.sockets.apply(self.sockets.plan(self.settings.listeners))
+            except BaseException:
+                if self.admin is not None:
+                    self.admin.close()
+                raise
             self._bound = True
 
     def startService(self) -> None:
