@@ -18,7 +18,7 @@ from pathlib import Path
 from evproxy.cli.tap import OPTIONS
 from evproxy.config.reference import table, table_of
 from evproxy.model import UpstreamServer
-from evproxy.observe.metrics.declared import DECLARED
+from evproxy.observe.metrics.declared import DECLARED, OF_WORKERS
 from evproxy.settings import (
     AccessLogSettings,
     AdminSettings,
@@ -96,7 +96,7 @@ def metrics_table() -> str:
             ", ".join(f"`{label}`" for label in each.labels) or "none",
             each.help,
         ]
-        for each in DECLARED
+        for each in (*DECLARED, *OF_WORKERS)
     ]
     return table(["Metric", "Kind", "Scope", "Labels", "Meaning"], rows)
 

@@ -4,16 +4,13 @@ The text of metrics for Prometheus and for OpenMetrics, made by prometheus-clien
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator
 from itertools import islice
 from typing import Any
 
 from attrs import frozen
 from prometheus_client import Metric
 from prometheus_client.exposition import choose_encoder
-from prometheus_client.gc_collector import GCCollector
-from prometheus_client.process_collector import ProcessCollector
-from prometheus_client.registry import CollectorRegistry
 from twisted.internet.task import deferLater
 
 from evproxy.observe.metrics.family import AnyFamily, Sample
@@ -36,32 +33,11 @@ class _One:
         return (self.metric,)
 
 
-class ProcessMetrics:
-    """
-    The metrics of the process and of its garbage collections, as prometheus-client names them.
-
-    To count the open descriptors can take milliseconds: call `collect` in a thread.
-    """
-
-    def __init__(self) -> None:
-        registry = CollectorRegistry()
-        GCCollector(registry)
-        ProcessCollector(registry=registry)
-        self._registry = registry
-
-    def collect(self) -> list[Metric]:
-        """Return the metrics now."""
-        return list(self._registry.collect())
-
-
-async def text_of(
-    reactor: Any, families: Iterable[AnyFamily], ready: Sequence[Metric], accept: str
-) -> tuple[bytes, str]:
+async def text_of(reactor: Any, families: Iterable[AnyFamily], accept: str) -> tuple[bytes, str]:
     """
     Return the text of metrics, and its type.
 
     :param families: made into text in slices.
-    :param ready: metrics as prometheus-client has them.
     :param accept: the header Accept, which asks for one of the formats.
     """
     encode, content_type = choose_encoder(accept)
@@ -70,8 +46,6 @@ async def text_of(
         for part in _text_in_parts(family, encode):
             parts.append(part)
             await deferLater(reactor, 0)
-    for metric in ready:
-        parts.append(encode(_One(metric)).removesuffix(_EOF))
     if "openmetrics" in content_type:
         parts.append(_EOF)
     return b"".join(parts), content_type

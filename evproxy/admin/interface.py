@@ -156,9 +156,9 @@ def _metrics(context: Context) -> tuple[Operation, ...]:
     if context.proxy.tally is None:
         return ()
     # It is an extra, and takes a while to load.
-    from evproxy.admin.metrics import Metrics
+    from evproxy.admin.metrics import metrics_of
 
-    return (Metrics(context.reactor, context.proxy.tally).operation,)
+    return (metrics_of(context),)
 
 
 def _permissions(settings: AdminSettings) -> Any:

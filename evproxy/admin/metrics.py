@@ -5,19 +5,19 @@ The operation that answers the metrics: it takes a snapshot in slices, and makes
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator
-from typing import Any
+from collections.abc import Iterable, Iterator
+from functools import partial
+from typing import Protocol
 
-from attrs import frozen
+from attrs import evolve, frozen
 
 from evproxy.admin.answers import Answer
-from evproxy.admin.exposition import ProcessMetrics, text_of
+from evproxy.admin.exposition import text_of
+from evproxy.admin.measure import PoolServerStatus, measure
 from evproxy.admin.operations import Asked, Context, Operation
-from evproxy.admin.pools import own_pools
+from evproxy.admin.process_metrics import ProcessMetrics
 from evproxy.config.declare import setting
 from evproxy.config.rules import Choice, Many
-from evproxy.engine.slices import in_slices
-from evproxy.engine.threads import Threads
 from evproxy.observe.metrics.declared import SCOPES
 from evproxy.observe.metrics.families import (
     Growing,
@@ -28,18 +28,11 @@ from evproxy.observe.metrics.families import (
     server_families,
     session_families,
 )
-from evproxy.observe.metrics.family import AnyFamily
-from evproxy.observe.metrics.live import LiveTotals
-from evproxy.observe.metrics.tally import Tally
+from evproxy.observe.metrics.family import AnyFamily, MetricSource
 from evproxy.observe.watchdog.metrics import loop_metrics
-from evproxy.upstream.pool.status import ServerStatus
 
 MOST_SERVERS_MEASURED = 5000
 """The most servers that have metrics of their own; the others are only counted."""
-
-SESSIONS_AT_ONCE = 256
-"""How many live sessions are added up in one turn of the reactor: about half a millisecond's
-worth."""
 
 
 @frozen
@@ -53,19 +46,73 @@ class Which:
     )
 
 
+class Servers:
+    """
+    The servers that pass by: `states` counts all, by pool and state; `kept` has the first ones.
+
+    There are at most `MOST_SERVERS_MEASURED` of these.
+    """
+
+    def __init__(self) -> None:
+        self.states: Counter[tuple[str, str]] = Counter()
+        self.kept: list[PoolServerStatus] = []
+
+    def look(self, item: PoolServerStatus) -> None:
+        """A server passes by."""
+        self.states[item[0], item[1].state] += 1
+        if len(self.kept) < MOST_SERVERS_MEASURED:
+            self.kept.append(item)
+
+    def in_numbers(self, numbers: Numbers) -> Numbers:
+        """Return `numbers` with these servers."""
+        left_out = sum(self.states.values()) - len(self.kept)
+        return evolve(numbers, states=self.states, servers=self.kept, left_out=left_out)
+
+
+class Source(Protocol):
+    """What the numbers come from."""
+
+    async def numbers(self) -> Numbers:
+        """Return the numbers of now."""
+
+    def more(self, numbers: Numbers) -> Iterator[MetricSource]:
+        """Yield the sources of further families."""
+
+    async def process(self) -> Iterable[AnyFamily]:
+        """Return the families of the scope ``process``."""
+
+
+class OneProcess:
+    """The `Source` of a proxy in one process."""
+
+    def __init__(self, context: Context) -> None:
+        self._context = context
+        self._process = ProcessMetrics(context.reactor)
+
+    async def numbers(self) -> Numbers:
+        context, servers = self._context, Servers()
+        numbers = await measure(context.reactor, context.proxy, context.version, servers.look)
+        return servers.in_numbers(numbers)
+
+    def more(self, numbers: Numbers) -> Iterator[MetricSource]:
+        if numbers.status.loop is not None:
+            yield "loop", partial(loop_metrics, numbers.status.loop)
+        yield from self._context.proxy.metric_sources
+
+    async def process(self) -> Iterable[AnyFamily]:
+        return await self._process.collect()
+
+
 class Metrics:
     """
-    Answers the metrics of one proxy.
+    Answers metrics.
 
-    :param reactor: calls from the thread that looks at the process.
-    :param tally: counts what happens.
+    :param source: has the numbers.
     """
 
-    def __init__(self, reactor: Any, tally: Tally) -> None:
-        self._tally = tally
+    def __init__(self, source: Source) -> None:
+        self._source = source
         self._growing = Growing()
-        self._process = ProcessMetrics()
-        self._threads = Threads(reactor, "evproxy-metrics", 1)
 
     @property
     def operation(self) -> Operation:
@@ -83,16 +130,16 @@ class Metrics:
 
     async def _answer(self, context: Context, asked: Asked) -> Answer:
         scopes = asked.query.scope or SCOPES
-        numbers = await self._numbers(context)
-        families = self._families(context, numbers, scopes)
-        ready = []
+        numbers = await self._source.numbers()
+        process: Iterable[AnyFamily] = ()
         if "process" in scopes:
-            ready = await self._threads.call(self._process.collect).result
-        text, content_type = await text_of(context.reactor, families, ready, asked.accept)
+            process = await self._source.process()
+        families = self._families(numbers, scopes, process)
+        text, content_type = await text_of(context.reactor, families, asked.accept)
         return Answer(text, content_type=content_type)
 
     def _families(
-        self, context: Context, numbers: Numbers, scopes: tuple[str, ...]
+        self, numbers: Numbers, scopes: tuple[str, ...], process: Iterable[AnyFamily]
     ) -> Iterator[AnyFamily]:
         if "proxy" in scopes:
             yield from proxy_families(numbers)
@@ -104,54 +151,12 @@ class Metrics:
             yield from server_families(numbers, self._growing)
         if "relay" in scopes:
             yield from relay_families(numbers)
-        if "loop" in scopes and numbers.status.loop is not None:
-            yield from loop_metrics(numbers.status.loop)
-        for scope, source in context.proxy.metric_sources:
+        for scope, families in self._source.more(numbers):
             if scope in scopes:
-                yield from source()
-
-    async def _numbers(self, context: Context) -> Numbers:
-        proxy, tally = context.proxy, self._tally
-        tally.count()
-        # Before the live sessions are added up, so that no session counts twice.
-        listeners = {name: totals.copy() for name, totals in tally.listeners.items()}
-        states: Counter[tuple[str, str]] = Counter()
-        servers: list[tuple[str, ServerStatus]] = []
-
-        def look(item: tuple[str, ServerStatus]) -> None:
-            states[item[0], item[1].state] += 1
-            if len(servers) < MOST_SERVERS_MEASURED:
-                servers.append(item)
-
-        await in_slices(context.reactor, _servers(context), look)
-        live = LiveTotals()
-        sessions = proxy.admission.sessions
-
-        def add(number: int) -> None:
-            session = sessions.by_id.get(number)
-            if session is not None:
-                live.add(session)
-
-        ids = iter(tuple(sessions.by_id))
-        await in_slices(context.reactor, ids, add, size=SESSIONS_AT_ONCE)
-        pipes = proxy.plane.pipes
-        return Numbers(
-            status=proxy.overview(),
-            version=context.version,
-            tally=tally,
-            listeners=listeners,
-            live=live,
-            states=states,
-            servers=servers,
-            left_out=sum(states.values()) - len(servers),
-            accepting_paused=proxy.admission.paused,
-            log_lines_dropped=proxy.log_lines_dropped,
-            pauses=proxy.plane.pauses,
-            pipes=(pipes.in_use, pipes.kept, pipes.most),
-        )
+                yield from families()
+        yield from process
 
 
-def _servers(context: Context) -> Iterator[tuple[str, ServerStatus]]:
-    for name, pool in own_pools(context.proxy).items():
-        for server in pool.each_server():
-            yield name, server
+def metrics_of(context: Context) -> Operation:
+    """The operation that answers the metrics of a proxy in one process."""
+    return Metrics(OneProcess(context)).operation

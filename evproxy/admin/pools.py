@@ -74,6 +74,35 @@ def server_or_leaving(pool: RunningPool, name: str) -> PoolServer | None:
         return next((each for each in pool.leaving() if each.name in names), None)
 
 
+class PoolShown:
+    """
+    Makes the object that shows a pool: its servers by state, and its sessions.
+
+    :param name: that of the pool.
+    :param waiting: how many sessions are in its queue.
+    """
+
+    def __init__(self, name: str, waiting: int) -> None:
+        self._name = name
+        self._waiting = waiting
+        self._states: Counter[str] = Counter(dict.fromkeys(STATES, 0))
+        self._sessions = 0
+
+    def count(self, server: ServerStatus) -> None:
+        """A server of the pool passes by."""
+        self._states[server.state] += 1
+        self._sessions += server.sessions
+
+    def shown(self) -> dict[str, Any]:
+        """The object."""
+        return {
+            "name": self._name,
+            "servers": dict(self._states),
+            "sessions": self._sessions,
+            "waiting": self._waiting,
+        }
+
+
 async def shown_pool(
     reactor: Any,
     status: PoolStatus,
@@ -81,26 +110,18 @@ async def shown_pool(
     look: Callable[[ServerStatus], object] = lambda server: None,
 ) -> dict[str, Any]:
     """
-    Return the object that shows a pool: its servers by state, and its sessions.
+    Return the object that shows a pool.
 
     :param status: that of the pool, without its servers.
     :param pool: the pool; ``None``: it is an object of the program's own.
     :param look: is called with each server on the way.
     """
-    states: Counter[str] = Counter(dict.fromkeys(STATES, 0))
-    sessions = 0
+    made = PoolShown(status.name, status.waiting)
 
     def count(server: ServerStatus) -> None:
-        nonlocal sessions
-        states[server.state] += 1
-        sessions += server.sessions
+        made.count(server)
         look(server)
 
     if pool is not None:
         await in_slices(reactor, pool.each_server(), count)
-    return {
-        "name": status.name,
-        "servers": dict(states),
-        "sessions": sessions,
-        "waiting": status.waiting,
-    }
+    return made.shown()

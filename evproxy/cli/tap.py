@@ -377,7 +377,7 @@ def makeService(options: Options) -> IService:
     except SettingsError as error:
         cannot_start([f"{escaped(options['config'] or 'evproxy')}: {error}"])
     proxy.settings_from = settings_source(options)
-    if isinstance(proxy, ProxyService) and proxy.settings.watchdog.threshold:
+    if proxy.settings.watchdog.threshold:
         proxy.watch_loop(proxy.settings.watchdog.threshold)
     if options["demo"] and isinstance(proxy, ProxyService):
         pool: Any = proxy.pools["default"]

@@ -12,7 +12,7 @@ from evproxy.service.listener import Listener
 from evproxy.sockets.handed import HandedSockets
 
 if TYPE_CHECKING:
-    from evproxy.admin.interface import AdminInterface
+    from evproxy.admin.interface import AdminPort
 
 
 class ListeningSockets(Protocol):
@@ -56,7 +56,7 @@ class ServiceSockets:
         self,
         handed: HandedSockets,
         listeners: Callable[[], Sequence[Listener]],
-        admin: Callable[[], AdminInterface | None],
+        admin: Callable[[], AdminPort | None],
     ) -> None:
         self.handed = handed
         self._listeners = listeners
@@ -92,3 +92,29 @@ class ServiceSockets:
         admin = self._admin()
         if admin is not None:
             admin.stop_listening()
+
+
+class JoinedSockets:
+    """
+    Several `ListeningSockets` as one; they take over from the same `handed`.
+
+    :param parts: the sockets, at least one.
+    """
+
+    def __init__(self, *parts: ListeningSockets) -> None:
+        self._parts = parts
+        self.handed = parts[0].handed
+
+    def descriptors(self) -> list[int]:
+        return [each for part in self._parts for each in part.descriptors()]
+
+    def own(self) -> None:
+        for part in self._parts:
+            part.own()
+
+    def keep(self, paths: bool) -> list[int]:
+        return [each for part in self._parts for each in part.keep(paths)]
+
+    def hand_over(self) -> None:
+        for part in self._parts:
+            part.hand_over()

@@ -14,9 +14,11 @@ from attrs import frozen
 
 from evproxy.config.changes import Changes
 from evproxy.model import UpstreamServer
+from evproxy.observe.metrics.families import Numbers
 from evproxy.policy.health import Verdict
 from evproxy.settings import PoolSettings, Settings
 from evproxy.sockets.handed import Place
+from evproxy.upstream.pool.status import ServerStatus
 
 # From the supervisor, each with an answer.
 
@@ -58,28 +60,24 @@ class Discard:
 
 
 @frozen
-class Status:
-    """Answer with a `evproxy.service.status.Status`, with the `most_sessions` oldest sessions."""
+class Measure:
+    """
+    Take the numbers of now.  The answer: `evproxy.observe.metrics.families.Numbers`.
 
-    most_sessions: int
+    These are without servers: they come before, as `Measured` with this `number`.
+    """
+
+    number: int
 
 
 @frozen
-class Do:
-    """
-    Call a method of the service, or of the pool called `pool`.  The answer: what it returns.
-
-    `method` is one of `evproxy.workers.worker.METHODS` or `POOL_METHODS`.
-    """
-
-    method: str
-    arguments: tuple[Any, ...]
-    pool: str | None = None
+class MeasureProcess:
+    """The answer: the metric families of the process, a tuple; empty: they cannot be had."""
 
 
 @frozen
 class Alive:
-    """The loop runs.  The answer: ``None``."""
+    """The loop runs.  The answer: how many sessions there are."""
 
 
 @frozen
@@ -185,7 +183,25 @@ class Event:
 
 
 @frozen
-class Drained:
-    """The worker has drained, and ends.  `status`: its last one."""
+class Measured:
+    """
+    A part of what is measured for the `Measure` with this `number`; `AT_THE_END` for `Drained`.
 
-    status: Any
+    `servers`: servers, each with the name of its pool.  `bytes`: what live sessions have moved to
+    upstream and to downstream, by pool and server.
+    """
+
+    number: int
+    servers: tuple[tuple[str, ServerStatus], ...] = ()
+    bytes: tuple[tuple[tuple[str, str], int, int], ...] = ()
+
+
+AT_THE_END = 0
+"""The number of a measurement that nobody has asked for."""
+
+
+@frozen
+class Drained:
+    """The worker has drained, and ends.  `numbers`: the last ones; ``None``: it never served."""
+
+    numbers: Numbers | None

@@ -65,7 +65,8 @@ class WorkerProcess(ProcessProtocol):
     """
     One process.
 
-    `started` fires with `Started`, or fails, when the worker has answered to `Start`.
+    `started` fires with `Started`, or fails, when the worker has answered to `Start`.  `sessions`:
+    how many it had at the last look.
 
     :param reactor: Twisted's.
     :param command: starts the process.
@@ -87,6 +88,7 @@ class WorkerProcess(ProcessProtocol):
         self.number = number
         self.since = reactor.seconds()
         self.serves: Started | None = None
+        self.sessions = 0
         self.started: Deferred[Started] = Deferred()
         self._settled = False
         self._waiting: list[Deferred[None]] = []
@@ -148,8 +150,9 @@ class WorkerProcess(ProcessProtocol):
         self._unanswered += 1
         self.channel.ask(Alive()).addCallbacks(self._answered, lambda _: None)
 
-    def _answered(self, _: object) -> None:
+    def _answered(self, sessions: int) -> None:
         self._unanswered = 0
+        self.sessions = sessions
 
     def kill(self, how: str) -> None:
         """End the process at once; `how` says why, in place of the signal."""

@@ -40,7 +40,7 @@ class Supervised(Protocol):
 
     settings: Settings
     hub: Hub
-    sockets: ReservedSockets
+    reserved: ReservedSockets
 
     @property
     def slots(self) -> Sequence[Slot]: ...
@@ -98,7 +98,7 @@ class SharedReloads:
         await self._settled()
         self._refuse_at_the_end()
         try:
-            plan = supervised.sockets.plan(settings.listeners)
+            plan = supervised.reserved.plan(settings.listeners)
         except CannotListenError as error:
             raise ConfigErrors([f"listeners: {cannot_listen(error)}"]) from None
         processes = [slot.serving for slot in supervised.slots if slot.serving is not None]
@@ -115,7 +115,7 @@ class SharedReloads:
         # Nothing goes back from here on.  If evproxy stops while the workers apply this, it closes
         # the new sockets, too.
         supervised.settings = settings
-        supervised.sockets.apply(plan)
+        supervised.reserved.apply(plan)
         await self._apply(processes)
         return _all_changes(changes(before, settings), prepared)
 

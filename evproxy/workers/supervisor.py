@@ -11,9 +11,8 @@ from collections.abc import Callable, Sequence
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from attrs import evolve
 from twisted.application.service import Service
-from twisted.internet.defer import Deferred, DeferredList, fail, gatherResults
+from twisted.internet.defer import Deferred, DeferredList, fail
 from twisted.internet.interfaces import IDelayedCall
 from twisted.logger import LogEvent, Logger
 
@@ -24,39 +23,38 @@ from evproxy.errors import SettingsError
 from evproxy.hub import Hub
 from evproxy.observe.access_log import access_log_for
 from evproxy.observe.log import TroubleLog
+from evproxy.observe.watchdog.status import LoopStatus
+from evproxy.observe.watchdog.watchdog import Watchdog
 from evproxy.observers import Observer
+from evproxy.service.listening_sockets import JoinedSockets, ListeningSockets, ServiceSockets
 from evproxy.service.service import ProxyService
-from evproxy.service.status import Status as ServiceStatus
-from evproxy.session.live import MOST_LISTED
 from evproxy.settings import Settings
 from evproxy.workers.admin.changes import MadeChanges
 from evproxy.workers.admin.crew import Crew
 from evproxy.workers.log_relay import EventLog
+from evproxy.workers.measures import Measures
 from evproxy.workers.messages import (
     Abort,
     Check,
-    Do,
     Drain,
     Drained,
     Event,
+    Measured,
     ReopenLog,
     Start,
     Started,
     Uncheck,
 )
+from evproxy.workers.polling import Polling
 from evproxy.workers.process import Command, WorkerProcess
 from evproxy.workers.reload import SharedReloads
 from evproxy.workers.reserved import ReservedSockets
 from evproxy.workers.shared_checks import SharedChecks
 from evproxy.workers.slot import Slot
-from evproxy.workers.totals import Totals, WorkerStatus
+from evproxy.workers.totals import Totals
 
 GRACE = 10.0
 """Seconds after the drain timeout, or after all sessions were reset, until workers are killed."""
-
-POLL_INTERVAL = 1.0
-"""Seconds between two looks at what the workers count: what one that dies has counted since the
-last look is lost."""
 
 if TYPE_CHECKING:
     from evproxy.admin.interface import AdminPort
@@ -95,23 +93,29 @@ class Supervisor(Service):
         self.settings = settings
         self.settings_from: Callable[[], Settings] | None = None
         self.hub = Hub((TroubleLog(),))
-        self.sockets = ReservedSockets(reactor, workers)
+        self.reserved = ReservedSockets(reactor, workers)
+        handed = self.reserved.handed
+        self.sockets: ListeningSockets = JoinedSockets(
+            self.reserved, ServiceSockets(handed, lambda: (), lambda: self.admin)
+        )
+        self.watchdog: Watchdog | None = None
         self._reactor = reactor
         self._command = command
         self._checks = SharedChecks(reactor)
         self._events = EventLog(publish, reactor.seconds)
-        self._totals = Totals(workers, self._checks.counts)
+        self._totals = Totals(reactor, workers, self._checks.counts)
+        self._measures = Measures()
         self.slots = tuple(
             Slot(reactor, number, self._spawn, self._died) for number in range(workers)
         )
         self._reloads = SharedReloads(reactor, self)
-        self._crew = Crew(reactor, self.slots, self._totals)
+        self._crew = Crew(reactor, self.slots, self._totals, self._measures)
         self._made = MadeChanges()
         self.admin: AdminPort | None = self._admin_interface()
+        self._polling = Polling(reactor, self.slots, self._crew.poll if self.admin else None)
         self._bound = False
         self._drained: Deferred[None] | None = None
         self._patience: IDelayedCall | None = None
-        self._polling: IDelayedCall | None = None
         self._listening: list[Deferred[int]] = []
         self._most_sessions = 0
 
@@ -121,17 +125,29 @@ class Supervisor(Service):
         # An HTTP server is loaded only where it is wanted.
         from evproxy.workers.admin.interface import admin_of_workers
 
-        return admin_of_workers(self._reactor, self, self.settings.admin, self._crew, self._made)
+        return admin_of_workers(
+            self._reactor,
+            self,
+            self.settings.admin,
+            self._crew,
+            self._made,
+            self.reserved.handed,
+        )
 
     @property
     def addresses(self) -> list[Any]:
         """The Twisted addresses on which the workers listen."""
-        return self.sockets.addresses()
+        return self.reserved.addresses()
 
     @property
     def stops(self) -> bool:
         """Whether the workers drain, or have drained."""
         return self._drained is not None
+
+    @property
+    def has_drained(self) -> bool:
+        """Whether no worker is left."""
+        return self._drained is not None and self._drained.called
 
     def privilegedStartService(self) -> None:
         """
@@ -146,7 +162,7 @@ class Supervisor(Service):
             if self.admin is not None:
                 self.admin.bind()
             try:
-                self.sockets.apply(self.sockets.plan(self.settings.listeners))
+                self.reserved.apply(self.reserved.plan(self.settings.listeners))
             except BaseException:
                 if self.admin is not None:
                     self.admin.close()
@@ -166,6 +182,8 @@ class Supervisor(Service):
         if log is not None:
             log.prepare()
             log.abandon()
+        if self.watchdog is not None:
+            self.watchdog.startService()
         self._reactor.callWhenRunning(self._start)
 
     def _start(self) -> None:
@@ -173,7 +191,7 @@ class Supervisor(Service):
             return
         for slot in self.slots:
             slot.start()
-        self._polling = self._reactor.callLater(POLL_INTERVAL, self._poll)
+        self._polling.start()
 
     def when_listening(self) -> Deferred[int]:
         """Return a Deferred that fires, with the bound on sessions, once every worker serves."""
@@ -218,7 +236,7 @@ class Supervisor(Service):
         """
         if self._drained is None:
             self._drained = Deferred()
-            ended = [*(slot.end() for slot in self.slots), self.sockets.close()]
+            ended = [*(slot.end() for slot in self.slots), self.reserved.close()]
             self._tell_all(Drain(deadline))
             if deadline is not None:
                 self._patience = self._reactor.callLater(deadline + GRACE, self._kill)
@@ -250,9 +268,9 @@ class Supervisor(Service):
         if self._patience is not None:
             self._patience.cancel()
             self._patience = None
-        if self._polling is not None:
-            self._polling.cancel()
-            self._polling = None
+        self._polling.stop()
+        if self.watchdog is not None:
+            self.watchdog.stopService()
         self._checks.stop()
         assert self._drained is not None
         self._drained.callback(None)
@@ -262,7 +280,8 @@ class Supervisor(Service):
     @property
     def session_count(self) -> int:
         """How many sessions the workers had at the last look."""
-        return sum(each.sessions for each in self.workers())
+        processes = (slot.process for slot in self.slots)
+        return sum(process.sessions for process in processes if process is not None)
 
     def observe(self, observer: Observer) -> None:
         """Notify `observer`, too, of reloads."""
@@ -272,54 +291,18 @@ class Supervisor(Service):
         """Have the workers open the path of the access log again."""
         self._tell_all(ReopenLog())
 
-    def end_session(self, session_id: int) -> Deferred[None]:
+    def watch_loop(self, threshold: float) -> None:
         """
-        Reset both sides of the session with the `SessionStatus.id` `session_id`.
+        Let a watchdog watch the loop of the supervisor; call this before the service starts.
 
-        :return: fails with a `LookupError` if there is no such session.
+        :param threshold: see `evproxy.ProxyService.watch_loop`.
+        :raises SettingsError: if `threshold` is too small.
         """
-        slot = self.slots[(session_id - 1) % len(self.slots)]
-        process = slot.serving
-        if process is None:
-            return fail(LookupError(f"there is no session {session_id}"))
-        return process.channel.ask(Do("end_session", (session_id,)))
+        self.watchdog = Watchdog(self._reactor, threshold, self.hub)
 
-    def in_pool(self, pool: str, method: str, *arguments: Any) -> Deferred[None]:
-        """
-        Call a method of the pool called `pool` in each worker: one of `POOL_METHODS`.
-
-        A worker that is replaced later begins with the settings.
-
-        :return: fires when all have done it.  Fails as the method does.
-        """
-        asked = [
-            slot.serving.channel.ask(Do(method, arguments, pool))
-            for slot in self.slots
-            if slot.serving is not None
-        ]
-        return gatherResults(asked, consumeErrors=True).addCallbacks(
-            lambda _: None, lambda failure: failure.value.subFailure
-        )
-
-    def status(self, most_sessions: int = MOST_LISTED) -> Deferred[ServiceStatus]:
-        """
-        Return a snapshot of the whole, with what workers have counted that have died.
-
-        :param most_sessions: how many sessions, the oldest ones, it has.
-        """
-        return self._totals.ask(self.slots, most_sessions).addCallback(
-            lambda _: self._totals.status(self.settings, self.stops, most_sessions)
-        )
-
-    def last_status(self) -> ServiceStatus:
-        """The same as `status` without sessions, as of the last look."""
-        status = self._totals.status(self.settings, self.stops, 0)
-        drained = self._drained is not None and self._drained.called
-        return evolve(status, drained=drained)
-
-    def workers(self) -> tuple[WorkerStatus, ...]:
-        """A snapshot of each worker, as of the last look."""
-        return self._totals.workers(self.slots)
+    def loop_status(self) -> LoopStatus | None:
+        """What the watchdog knows of the loop of the supervisor; ``None``: there is none."""
+        return None if self.watchdog is None else self.watchdog.status()
 
     # The workers.
 
@@ -333,11 +316,11 @@ class Supervisor(Service):
             self._reactor,
             self._command,
             number,
-            self.sockets.inherited(),
+            self.reserved.inherited(),
             partial(self._received, number),
             ended,
         )
-        reserved = self.sockets.all()
+        reserved = self.reserved.all()
         count = len(self.slots)
         start = Start(
             number,
@@ -367,6 +350,7 @@ class Supervisor(Service):
     def _died(self, number: int) -> None:
         self._checks.forget(number)
         self._totals.died(number)
+        self._measures.died(number)
 
     def _received(self, number: int, message: object, descriptors: Sequence[int]) -> None:
         if isinstance(message, Event):
@@ -377,15 +361,10 @@ class Supervisor(Service):
                 self._checks.add(number, message, process.channel.tell)
         elif isinstance(message, Uncheck):
             self._checks.remove(number, message.check)
-        elif isinstance(message, Drained):
-            self._totals.told(number, message.status)
-
-    def _poll(self) -> None:
-        self._polling = self._reactor.callLater(POLL_INTERVAL, self._poll)
-        self._totals.ask(self.slots, 0)
-        for slot in self.slots:
-            if slot.serving is not None:
-                slot.serving.look()
+        elif isinstance(message, Measured):
+            self._measures.received(number, message)
+        elif isinstance(message, Drained) and message.numbers is not None:
+            self._totals.told(number, self._measures.at_the_end(number, message.numbers))
 
 
 def check(reactor: Any, settings: Settings) -> None:

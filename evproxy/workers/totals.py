@@ -4,31 +4,27 @@ The sums of what the workers count, with what those had counted that have died.
 
 from __future__ import annotations
 
-from collections import Counter
-from collections.abc import Callable, Iterable, Sequence
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
+from importlib.metadata import version
 from typing import Any
 
 from attrs import evolve, frozen
-from twisted.internet.defer import Deferred, DeferredList
+from twisted.internet.defer import Deferred, DeferredLock
 
-from evproxy.service.listener import ListenerStatus
-from evproxy.service.status import Status
-from evproxy.settings import Settings
-from evproxy.upstream.pool.status import PoolStatus, ServerStatus
-from evproxy.workers import messages
+from evproxy.engine.slices import in_slices
+from evproxy.observe.metrics.families import Numbers
+from evproxy.observe.metrics.live import ServerKey
+from evproxy.upstream.pool.status import ServerStatus
+from evproxy.workers.gone import Gone
 from evproxy.workers.slot import Slot
-
-COUNTED = (
-    "sessions_total",
-    "connect_failures",
-    "ejections",
-    "bytes_to_upstream",
-    "bytes_to_downstream",
+from evproxy.workers.sums import (
+    add_numbers,
+    add_servers,
+    nothing,
+    server_without_counts,
+    without_counts,
 )
-"""The fields of `ServerStatus` that count from the beginning."""
-
-_STATES = ("up", "ejected", "down", "draining")
-"""The state of a server in all workers: the first one that it has in one of them."""
 
 
 @frozen(kw_only=True)
@@ -48,178 +44,118 @@ class WorkerStatus:
     max_sessions: int
 
 
-def add_servers(servers: Iterable[ServerStatus]) -> ServerStatus:
-    """One server in several workers."""
-    first, *others = servers
-    whole = first
-    for each in others:
-        if _STATES.index(each.state) < _STATES.index(whole.state):
-            whole = evolve(
-                whole, state=each.state, why=each.why, since=each.since, until=each.until
-            )
-        counts = {name: getattr(whole, name) + getattr(each, name) for name in COUNTED}
-        whole = evolve(
-            whole,
-            **counts,
-            sessions=whole.sessions + each.sessions,
-            weight=max(whole.weight, each.weight),
-            connect_time=max(whole.connect_time, each.connect_time),
-            spec=evolve(whole.spec, max_sessions=whole.spec.max_sessions + each.spec.max_sessions),
-        )
-    return whole
-
-
-def add_pools(pools: Iterable[PoolStatus]) -> PoolStatus:
-    """One pool in several workers."""
-    pools = list(pools)
-    by_name: dict[str, list[ServerStatus]] = {}
-    for pool in pools:
-        for server in pool.servers:
-            by_name.setdefault(server.name, []).append(server)
-    return PoolStatus(
-        name=pools[0].name,
-        servers=tuple(map(add_servers, by_name.values())),
-        waiting=sum(pool.waiting for pool in pools),
-    )
-
-
-def add_listeners(listeners: Iterable[ListenerStatus]) -> ListenerStatus:
-    """One listener in several workers."""
-    listeners = list(listeners)
-    refused: Counter[str] = Counter()
-    for each in listeners:
-        refused.update(each.refused)
-    return evolve(listeners[0], refused=dict(refused))
-
-
-def add(statuses: Sequence[Status], most_sessions: int) -> Status:
-    """
-    The status of all workers from that of each; at least one.
-
-    :param most_sessions: how many sessions, the oldest ones, it has.
-    """
-    first = statuses[0]
-    listeners: dict[tuple[str, str], list[ListenerStatus]] = {}
-    pools: dict[str, list[PoolStatus]] = {}
-    for status in statuses:
-        for listener in status.listeners:
-            listeners.setdefault((listener.name, listener.address), []).append(listener)
-        for pool in status.pools:
-            pools.setdefault(pool.name, []).append(pool)
-    sessions = [session for status in statuses for session in status.sessions]
-    return Status(
-        listeners=tuple(map(add_listeners, listeners.values())),
-        pools=tuple(map(add_pools, pools.values())),
-        sessions=tuple(sorted(sessions, key=_age, reverse=True)[:most_sessions]),
-        session_count=sum(status.session_count for status in statuses),
-        max_sessions=sum(status.max_sessions for status in statuses),
-        certificates=first.certificates,
-        draining=any(status.draining for status in statuses),
-    )
-
-
-def _age(session: Any) -> float:
-    duration: float = session.duration
-    return duration
-
-
 class Totals:
     """
     What the workers count.
 
+    :param reactor: Twisted's; servers are summed up in slices.
     :param workers: how many there are.
     :param checks: returns how many checks of a server of a pool have passed, and failed.
     """
 
     def __init__(
         self,
+        reactor: Any,
         workers: int,
         checks: Callable[[str, str], tuple[int, int]] = lambda pool, name: (0, 0),
     ) -> None:
+        self._reactor = reactor
         self._checks = checks
-        self._last: list[Status | None] = [None] * workers
-        self._servers: dict[tuple[str, str], Counter[str]] = {}
-        self._refused: dict[str, Counter[str]] = {}
+        self._version = version("evproxy")
+        self._last: list[Numbers | None] = [None] * workers
+        # The last numbers of workers that have died: they show the whole if there is no other.
+        self._before: dict[int, Numbers] = {}
+        self._gone = Gone()
+        self._died: deque[Numbers] = deque()
+        self._lock = DeferredLock()
 
-    def ask(self, slots: Sequence[Slot], most_sessions: int) -> Deferred[Any]:
-        """Ask every worker that serves; the Deferred fires once all have answered, or died."""
-        asked = []
-        for slot in slots:
-            if slot.serving is not None:
-                answer = slot.serving.channel.ask(messages.Status(most_sessions))
-                answer.addCallbacks(
-                    lambda status, n=slot.number: self.told(n, status), lambda _: None
-                )
-                asked.append(answer)
-        return DeferredList(asked)
-
-    def told(self, worker: int, status: Status | None) -> None:
-        """`worker` has told its status."""
-        if status is not None:
-            self._last[worker] = status
+    def told(self, worker: int, numbers: Numbers) -> None:
+        """These are the numbers of `worker`, with all of its servers."""
+        self._last[worker] = numbers
 
     def died(self, worker: int) -> None:
         """The process of `worker` has ended: keep what it had counted."""
         last, self._last[worker] = self._last[worker], None
-        if last is None:
-            return
-        for pool in last.pools:
-            for server in pool.servers:
-                counts = self._servers.setdefault((pool.name, server.name), Counter())
-                counts.update({name: getattr(server, name) for name in COUNTED})
-        for listener in last.listeners:
-            self._refused.setdefault(listener.name, Counter()).update(listener.refused)
+        if last is not None:
+            self._died.append(last)
+            self._before[worker] = last
 
-    def status(self, settings: Settings, draining: bool, most_sessions: int) -> Status:
-        """The sums."""
-        known = [status for status in self._last if status is not None]
-        if not known:
-            return Status(
-                listeners=(),
-                pools=(),
-                sessions=(),
-                session_count=0,
-                max_sessions=settings.max_sessions,
-                draining=draining,
-            )
-        whole = add(known, most_sessions)
-        return evolve(
-            whole,
-            draining=draining,
-            listeners=tuple(map(self._with_dead, whole.listeners)),
-            pools=tuple(
-                evolve(
-                    pool,
-                    servers=tuple(self._server(pool.name, each) for each in pool.servers),
-                )
-                for pool in whole.pools
-            ),
-        )
+    def settle(self) -> Deferred[None]:
+        """Add up what workers have left that have died."""
+        return self._lock.run(lambda: Deferred.fromCoroutine(self._add_the_dead()))
+
+    def each(self) -> Iterator[tuple[int, Numbers]]:
+        """Yield the number of each worker that lives, from 0 on, and its last numbers."""
+        for worker, last in enumerate(self._last):
+            if last is not None:
+                yield worker, last
+
+    def whole(self) -> Deferred[Numbers]:
+        """
+        Return the sums, with every server.
+
+        Sums are made one after the other, each in slices.
+        """
+        return self._lock.run(lambda: Deferred.fromCoroutine(self._whole()))
+
+    async def _whole(self) -> Numbers:
+        await self._add_the_dead()
+        parts = [last for _, last in self.each()]
+        of_server: Callable[[ServerStatus], ServerStatus] = _unchanged
+        if not parts:
+            parts = [without_counts(each) for each in self._before.values()]
+            of_server = server_without_counts
+        if not parts:
+            return nothing(self._version)
+        numbers = self._gone.beside(add_numbers(parts))
+        found: dict[ServerKey, ServerStatus] = {}
+
+        def add(item: tuple[str, ServerStatus]) -> None:
+            server = of_server(item[1])
+            key = item[0], server.name
+            known = found.get(key)
+            found[key] = server if known is None else add_servers(known, server)
+
+        def add_bytes(item: tuple[ServerKey, Sequence[int]]) -> None:
+            numbers.live.include_server(item[0], *item[1])
+
+        for part in parts:
+            await in_slices(self._reactor, iter(part.servers), add)
+            await in_slices(self._reactor, iter(part.live.server_bytes.items()), add_bytes)
+        servers = await in_slices(self._reactor, iter(found.items()), self._with_gone)
+        await in_slices(self._reactor, self._gone.forget(found), lambda _: None)
+        return evolve(numbers, servers=servers)
 
     def workers(self, slots: Sequence[Slot]) -> tuple[WorkerStatus, ...]:
-        """A snapshot of each worker."""
+        """A snapshot of each worker, as of the last look."""
         return tuple(
             WorkerStatus(
                 number=slot.number + 1,
                 pid=None if slot.process is None else slot.process.pid,
                 restarts=slot.replacement.restarts,
-                sessions=0 if last is None else last.session_count,
-                max_sessions=0 if last is None else last.max_sessions,
+                sessions=0 if last is None else last.status.session_count,
+                max_sessions=0 if last is None else last.status.max_sessions,
             )
             for slot, last in zip(slots, self._last, strict=True)
         )
 
-    def _with_dead(self, listener: ListenerStatus) -> ListenerStatus:
-        refused = Counter(listener.refused)
-        refused.update(self._refused.get(listener.name, {}))
-        return evolve(listener, refused=dict(refused))
+    async def _add_the_dead(self) -> None:
+        while self._died:
+            numbers = self._died.popleft()
+            self._gone.add(numbers)
 
-    def _server(self, pool: str, server: ServerStatus) -> ServerStatus:
-        counts = self._servers.get((pool, server.name), Counter())
-        passed, failed = self._checks(pool, server.name)
-        return evolve(
-            server,
-            **{name: getattr(server, name) + counts[name] for name in COUNTED},
-            checks_passed=passed,
-            checks_failed=failed,
-        )
+            def add(item: tuple[str, ServerStatus], numbers: Numbers = numbers) -> None:
+                self._gone.add_server((item[0], item[1].name), item[1], numbers)
+
+            await in_slices(self._reactor, iter(numbers.servers), add)
+
+    def _with_gone(self, item: tuple[ServerKey, ServerStatus]) -> tuple[str, ServerStatus]:
+        key, server = item
+        passed, failed = self._checks(*key)
+        counts = self._gone.of_server(key)
+        more = {field: getattr(server, field) + number for field, number in counts.items()}
+        return key[0], evolve(server, **more, checks_passed=passed, checks_failed=failed)
+
+
+def _unchanged(server: ServerStatus) -> ServerStatus:
+    return server

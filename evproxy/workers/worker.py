@@ -15,9 +15,11 @@ from twisted.internet.defer import Deferred, succeed
 from twisted.internet.error import CannotListenError
 from twisted.internet.protocol import Factory
 from twisted.logger import Logger
+from twisted.python.failure import Failure
 
 from evproxy.config.sharing import share_discovered
 from evproxy.errors import CannotOpenLog, SettingsError
+from evproxy.observe.metrics.families import Numbers
 from evproxy.observers import Observer
 from evproxy.service.listener import cannot_listen
 from evproxy.service.service import ProxyService
@@ -29,15 +31,18 @@ from evproxy.workers.admin.local import operate
 from evproxy.workers.channel import Channel
 from evproxy.workers.discovery import SharedDiscovery
 from evproxy.workers.log_relay import EventSender
+from evproxy.workers.measuring import Measuring
 from evproxy.workers.messages import (
+    AT_THE_END,
     Abort,
     Alive,
     Apply,
     Checked,
     Discard,
-    Do,
     Drain,
     Drained,
+    Measure,
+    MeasureProcess,
     Operate,
     Prepare,
     Prepared,
@@ -45,16 +50,9 @@ from evproxy.workers.messages import (
     ReopenLog,
     Start,
     Started,
-    Status,
 )
 from evproxy.workers.told_checks import Verdicts
 from evproxy.workers.worker_reload import WorkerReload
-
-METHODS = frozenset({"end_session", "reload_certificates"})
-"""The methods of `ProxyService` that the supervisor may call."""
-
-POOL_METHODS = frozenset({"add", "remove", "drain", "resume", "set_weight"})
-"""The methods of `evproxy.Pool` that the supervisor may call."""
 
 _log = Logger(namespace="evproxy")
 
@@ -80,6 +78,7 @@ class Worker(Factory):
         self._proxy: ProxyService | None = None
         self._number, self._count = 0, 1
         self._verdicts = Verdicts(self._tell)
+        self._measuring = Measuring(reactor, self._tell)
         self._reload: WorkerReload | None = None
         self._ending = False
         self._handlers: dict[type, Callable[[Any, Sequence[int]], Any]] = {
@@ -87,9 +86,11 @@ class Worker(Factory):
             Prepare: self._prepare,
             Apply: lambda message, _: self._apply(),
             Discard: lambda message, _: self._discard(),
-            Status: lambda message, _: self._service.status(message.most_sessions),
-            Do: lambda message, _: self._do(message),
-            Alive: lambda message, _: None,
+            Measure: lambda message, _: Deferred.fromCoroutine(
+                self._measuring.measure(self._service, message.number)
+            ),
+            MeasureProcess: lambda message, _: self._measuring.process(self._service),
+            Alive: lambda message, _: self._service.session_count,
             Operate: lambda message, _: operate(self._reactor, self._service, message),
             Drain: lambda message, _: self._drain(message.deadline),
             Abort: lambda message, _: self._service.abort(),
@@ -172,17 +173,6 @@ class Worker(Factory):
         if self._reload is not None:
             self._reload.discard()
 
-    def _do(self, message: Do) -> Any:
-        if message.pool is None:
-            if message.method in METHODS:
-                return getattr(self._service, message.method)(*message.arguments)
-        elif message.method in POOL_METHODS:
-            pool = self._service.pools.get(message.pool)
-            if pool is None:
-                raise LookupError(f"there is no pool {message.pool}")
-            return getattr(pool, message.method)(*message.arguments)
-        raise SettingsError(f"workers cannot do {message.method}")
-
     # The end.
 
     def _drain(self, deadline: float | None) -> None:
@@ -193,12 +183,21 @@ class Worker(Factory):
         drained.addCallback(self._end)
 
     def _end(self, _: object) -> None:
+        if self._channel is None:
+            self._reactor.stop()
+        elif self._proxy is None:
+            self._say_goodbye(None)
+        else:
+            measured = Deferred.fromCoroutine(self._measuring.measure(self._proxy, AT_THE_END))
+            measured.addErrback(_cannot_measure)
+            measured.addCallback(self._say_goodbye)
+
+    def _say_goodbye(self, numbers: Numbers | None) -> None:
+        # If the supervisor has gone meanwhile, `_lost` has stopped the reactor.
         if self._channel is not None:
             self._events.send_all()
-            self._tell(Drained(None if self._proxy is None else self._proxy.status(0)))
+            self._tell(Drained(numbers))
             self._channel.close()
-        else:
-            self._reactor.stop()
 
     def _lost(self) -> None:
         """The supervisor is gone, or this process has said that it ends."""
@@ -212,3 +211,7 @@ class Worker(Factory):
         else:
             # The drain in progress may have no deadline.
             self._reactor.callLater(timeout, proxy.abort)
+
+
+def _cannot_measure(failure: Failure) -> None:
+    _log.failure("The last numbers of a worker cannot be had", failure)

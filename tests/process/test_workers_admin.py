@@ -2,16 +2,24 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import signal
+import subprocess
 import urllib.error
 import urllib.request
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import pytest
+from prometheus_client.openmetrics.parser import (
+    text_string_to_metric_families as openmetrics_families,
+)
+from prometheus_client.parser import text_string_to_metric_families
 
+from evproxy.observe.metrics.declared import DECLARED, OF_WORKERS
 from tests.process.test_ctl import ctl
 from tests.support.admin_process import ADMIN, LISTEN, port_of
 from tests.support.blocking_clients import Upstream, rest
@@ -29,18 +37,15 @@ class Whole:
         self.port = running.serves()
         self.admin = port_of(running)
         self.pids = running.workers()
+        self.pairs: list[Any] = []
         self.name = upstream.option.partition("=")[2]
         self.server = f"/pools/default/servers/{self.name}"
 
     def ask(self, path: str, method: str = "GET", body: Any = None) -> Any:
         """Return the code and the JSON of an answer."""
         data = None if body is None else json.dumps(body).encode()
-        request = urllib.request.Request(
-            f"http://127.0.0.1:{self.admin}{path}",
-            data,
-            {"Content-Type": "application/json"},
-            method=method,
-        )
+        headers = {"Content-Type": "application/json"}
+        request = urllib.request.Request(self.url(path), data, headers, method=method)
         try:
             with urllib.request.urlopen(request, timeout=PATIENCE) as found:
                 return found.status, json.load(found)
@@ -58,19 +63,71 @@ class Whole:
         assert code == 200, answer
         return answer
 
+    def metrics(self, query: str = "") -> Samples:
+        """Return the metrics."""
+        with urllib.request.urlopen(self.url(f"/metrics{query}"), timeout=PATIENCE) as found:
+            return Samples(found.read().decode())
+
+    def url(self, path: str) -> str:
+        return f"http://127.0.0.1:{self.admin}{path}"
+
     def sessions_in_both(self) -> list[Any]:
         """Return sessions, some in each worker."""
-        pairs: list[Any] = []
-        while len(pairs) < 20 or len(set(owners([each for each, _ in pairs], self.pids))) < 2:
+        pairs = self.pairs
+        pids = self.running.workers()
+        while len(pairs) < 20 or len(set(owners([each for each, _ in pairs], pids))) < 2:
             pairs.append(self.upstream.connect(self.port))
         return pairs
 
+    def end_all(self) -> None:
+        """End the sessions of `sessions_in_both`."""
+        pairs, self.pairs = self.pairs, []
+        for pair in pairs:
+            for each in pair:
+                each.close()
+
+
+class Samples:
+    """The samples of metrics, by their name and labels."""
+
+    def __init__(self, text: str) -> None:
+        self.text = text
+        self.families = {each.name: each for each in text_string_to_metric_families(text)}
+
+    def __call__(self, name: str, **labels: str) -> float:
+        """The sum of the samples with these labels, and any others; there is at least one."""
+        found = [
+            sample.value
+            for family in self.families.values()
+            for sample in family.samples
+            if sample.name == name and labels.items() <= sample.labels.items()
+        ]
+        assert found, name
+        return sum(found)
+
+    def of_each(self, name: str) -> set[str]:
+        """The workers that have a sample of the family `name`."""
+        return {each.labels["worker"] for each in self.families[name].samples}
+
+
+@pytest.fixture(scope="module")
+def one() -> Iterator[Whole]:
+    """A running proxy with two workers, for all tests."""
+    upstream = Upstream()
+    with (
+        contextlib.closing(upstream),
+        Supervised(LISTEN, upstream.option, ADMIN, "--watchdog-threshold=5") as running,
+    ):
+        yield Whole(running, upstream)
+
 
 @pytest.fixture
-def whole(upstream: Upstream) -> Iterator[Whole]:
-    """A running proxy with two workers."""
-    with Supervised(LISTEN, upstream.option, ADMIN) as running:
-        yield Whole(running, upstream)
+def whole(one: Whole) -> Iterator[Whole]:
+    """The proxy, without a session."""
+    one.end_all()
+    wait_until(lambda: one.get("/status")["sessions"] == 0)
+    yield one
+    one.end_all()
 
 
 def test_status(whole: Whole) -> None:
@@ -84,6 +141,64 @@ def test_status(whole: Whole) -> None:
     assert status["pools"][0]["sessions"] == len(pairs)
     lines = ctl("--admin", f"127.0.0.1:{whole.admin}", "status").out
     assert f"is running, with {len(pairs)} of at most" in lines
+
+
+@pytest.mark.peers("promtool")
+def test_metrics(whole: Whole) -> None:
+    """The metrics are sums of all workers; what belongs to a process has its label."""
+    before = whole.metrics()
+    pairs = whole.sessions_in_both()
+    count = len(pairs)
+    found = whole.metrics()
+    assert found("evproxy_sessions", phase="relaying") == count
+    for name in ("evproxy_sessions_started_total", "evproxy_server_connects_total"):
+        assert found(name) - before(name) == count
+    for end in ("upstream", "downstream"):
+        for name in (f"evproxy_bytes_to_{end}_total", f"evproxy_server_bytes_to_{end}_total"):
+            assert found(name) - before(name) == count
+    assert found("evproxy_server_sessions") == count
+    assert found("evproxy_pool_servers", state="up") == 1
+    everyone = {"supervisor", "1", "2"}
+    for name in ("process_open_fds", "python_gc_collections", "python_twisted_reactor_tick_time"):
+        assert found.of_each(name) == everyone
+    for worker in "12":
+        assert found("evproxy_worker_up", worker=worker) == 1
+    names = {each.name.removesuffix("_total") for each in (*DECLARED, *OF_WORKERS)}
+    assert names <= set(found.families)
+    checked = subprocess.run(
+        ["promtool", "check", "metrics"], input=found.text.encode(), capture_output=True
+    )
+    assert (checked.returncode, checked.stdout, checked.stderr) == (0, b"", b"")
+    only = whole.metrics("?scope=proxy&scope=loop")
+    assert "evproxy_worker_up" in only.families
+    assert not any(each.startswith(("evproxy_session", "process_")) for each in only.families)
+    request = urllib.request.Request(
+        whole.url("/metrics"), headers={"Accept": "application/openmetrics-text; version=1.0.0"}
+    )
+    with urllib.request.urlopen(request, timeout=PATIENCE) as answer:
+        assert list(openmetrics_families(answer.read().decode()))
+
+
+def test_metrics_of_a_dead_worker(whole: Whole) -> None:
+    """What a dead worker had counted stays; its sessions are gone."""
+    pairs = whole.sessions_in_both()
+    before = whole.metrics()
+    [dead, *_] = pids = whole.running.workers()
+    mine = owners([each for each, _ in pairs], pids)
+    os.kill(dead, signal.SIGKILL)
+    whole.running.says(r"worker 1 serves again")
+    after = whole.metrics()
+    assert after("evproxy_sessions", phase="relaying") == sum(each != dead for each in mine)
+    assert after("evproxy_worker_restarts_total", worker="1") == 1
+    for name in (
+        "evproxy_sessions_started_total",
+        "evproxy_server_connects_total",
+        "evproxy_bytes_to_upstream_total",
+        "evproxy_server_bytes_to_upstream_total",
+        "evproxy_session_duration_seconds_count",
+    ):
+        assert after(name) == before(name), name
+    whole.pids = whole.running.workers()
 
 
 def test_sessions(whole: Whole) -> None:
@@ -113,8 +228,8 @@ def test_servers(whole: Whole) -> None:
     assert (server["name"], server["state"]) == (whole.name, "up")
     assert whole.post(f"{whole.server}/weight", {"weight": 7})["weight"] == 7
     assert whole.post(f"{whole.server}/drain")["state"] == "draining"
-    os.kill(whole.pids[0], signal.SIGKILL)
-    whole.running.says(r"worker 1 serves again")
+    os.kill(whole.get("/status")["workers"][1]["pid"], signal.SIGKILL)
+    whole.running.says(r"worker 2 serves again")
     assert all(each["answered"] for each in whole.get("/status")["workers"])
     [server] = whole.get("/servers")["servers"]
     assert server["state"] == "draining"
@@ -146,19 +261,47 @@ def test_ends_sessions_of_a_server(whole: Whole) -> None:
     assert {rest(client)[1] for client, _ in pairs} == {RESET}
 
 
+def test_hung_worker(whole: Whole) -> None:
+    """An answer does not wait for a worker that hangs for long, and says which one does."""
+    hung = whole.running.workers()[1]
+    os.kill(hung, signal.SIGSTOP)
+    try:
+        with ThreadPoolExecutor() as threads:
+            status = threads.submit(whole.get, "/status")
+            metrics = threads.submit(whole.metrics)
+            drain = threads.submit(whole.ask, f"{whole.server}/drain", "POST")
+            answered = {each["pid"]: each["answered"] for each in status.result()["workers"]}
+            assert [answered.pop(hung), *answered.values()] == [False, True]
+            assert metrics.result()("evproxy_worker_up", worker="2") == 0
+            assert metrics.result()("evproxy_worker_up", worker="1") == 1
+            code, answer = drain.result()
+            assert (code, answer["error"]) == (504, "no answer within 5 s from worker 2")
+    finally:
+        os.kill(hung, signal.SIGCONT)
+    # No worker has made the change.
+    assert whole.get(whole.server)["state"] == "up"
+
+
+def test_live_is_not_there_yet(whole: Whole) -> None:
+    """What works in one process only is refused with one line."""
+    code, answer = whole.ask("/live")
+    assert (code, list(answer)) == (501, ["error"])
+    assert "with more than one worker" in answer["error"]
+
+
 def test_drains(whole: Whole) -> None:
     """A drain reaches every worker, and the interface goes on until evproxy is stopped."""
     whole.sessions_in_both()
+    before = whole.metrics()
     assert whole.post("/drain", {"deadline": 0})["state"] == "draining"
     assert whole.get("/wait?until=no-sessions&timeout=20")["met"]
     wait_until(lambda: whole.get("/status")["state"] == "drained")
+    status = whole.get("/status")
+    assert [each["name"] for each in status["pools"]] == ["default"]
+    assert (status["sessions"], status["pools"][0]["servers"]["draining"]) == (0, 0)
+    assert [each["name"] for each in whole.get("/servers")["servers"]] == [whole.name]
+    after = whole.metrics()
+    assert after("evproxy_sessions_started_total") == before("evproxy_sessions_started_total")
+    assert after("evproxy_server_connects_total") == before("evproxy_server_connects_total")
     whole.running.signal(signal.SIGTERM)
     assert whole.running.ended() == 0
-
-
-@pytest.mark.parametrize("path", ["/metrics", "/live"])
-def test_not_there_yet(whole: Whole, path: str) -> None:
-    """What works in one process only is refused with one line."""
-    code, answer = whole.ask(path)
-    assert (code, list(answer)) == (501, ["error"])
-    assert "with more than one worker" in answer["error"]

@@ -5,17 +5,24 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
+from attrs import evolve
+from twisted.internet.task import Clock
 
-from evproxy.model import UpstreamServer
+from evproxy.model import CloseReason, Ending, Phase, Side, UpstreamServer
+from evproxy.observe.metrics.families import Growing, Numbers, session_families
+from evproxy.observe.metrics.live import LiveTotals
+from evproxy.observe.metrics.tally import ListenerTotals, Tally
 from evproxy.service.listener import ListenerStatus
 from evproxy.service.status import Status
-from evproxy.settings import Settings
 from evproxy.upstream.pool.status import PoolStatus, ServerStatus
 from evproxy.workers.totals import Totals
 
+KEY = ("default", "127.0.0.1:1")
+ENDED = CloseReason(Side.DOWNSTREAM, Ending.RESET, Phase.RELAYING)
 
-def status(total: int = 0, state: str = "up", refused: int = 0, sessions: int = 0) -> Status:
-    """What one worker tells."""
+
+def numbers(total: int = 0, state: str = "up", sessions: int = 0, address: str = "a") -> Numbers:
+    """What one worker tells: `total` sessions have ended, `sessions` have moved a byte each way."""
     server = ServerStatus(
         spec=UpstreamServer("127.0.0.1:1", max_sessions=2),
         name="127.0.0.1:1",
@@ -29,65 +36,163 @@ def status(total: int = 0, state: str = "up", refused: int = 0, sessions: int = 
         connect_failures=1,
         ejections=0,
         connect_time=0.0,
+        bytes_to_upstream=total,
     )
-    listener = ListenerStatus(name="web", address="127.0.0.1:80", refused={"deny": refused})
-    return Status(
-        listeners=(listener,),
-        pools=(PoolStatus(name="default", servers=(server,), waiting=1),),
-        sessions=(),
-        session_count=sessions,
-        max_sessions=10,
-        draining=False,
+    listener = ListenerStatus(name="web", address=address, refused={"deny": total})
+    tally = Tally()
+    tally.accepting_paused("")
+    tally.server_changed("default", "127.0.0.1:1", "up", "")
+    ended = ListenerTotals(ends={ENDED: total}, bytes=(total, total), attempts=total)
+    ended.durations.add([1.0] * total)
+    live = LiveTotals()
+    live.phases["web", "relaying"] = sessions
+    live.listener_bytes["web"] = [sessions, sessions]
+    live.server_bytes[KEY] = [sessions, sessions]
+    live.kept = sessions
+    return Numbers(
+        status=Status(
+            listeners=(listener,),
+            pools=(PoolStatus(name="default", servers=(), waiting=1),),
+            sessions=(),
+            session_count=sessions,
+            max_sessions=10,
+            draining=False,
+        ),
+        version="1",
+        tally=tally,
+        listeners={"web": ended},
+        live=live,
+        states={},
+        servers=[("default", server)],
+        left_out=0,
+        accepting_paused=False,
+        log_lines_dropped=1,
+        pauses=2,
+        pipes=(1, 2, 3),
     )
 
 
-def whole(totals: Totals) -> tuple[Status, Any]:
-    """The sums, and those of the only server."""
-    found = totals.status(Settings(), False, 256)
-    return found, found.pools[0].servers[0]
+class Summed:
+    """Two workers, and the sums of what they tell."""
+
+    def __init__(self) -> None:
+        self.totals = Totals(Clock(), 2, lambda pool, server: (7, 3))
+
+    def whole(self) -> tuple[Numbers, ServerStatus]:
+        """The sums, and those of the only server."""
+        found: list[Numbers] = []
+        self.totals.whole().addCallback(found.append)
+        [(_, server)] = found[0].servers
+        return found[0], server
+
+    def samples(self) -> dict[str, Any]:
+        """The value of each metric of sessions, or of its last sample."""
+        families = session_families(self.whole()[0], Growing())
+        return {each.name: list(each.samples)[-1][2] for each in families}
 
 
-def test_sums() -> None:
+@pytest.fixture
+def summed() -> Summed:
+    return Summed()
+
+
+def test_sums(summed: Summed) -> None:
     """Counts and bounds are added; checks are counted where they are done."""
-    totals = Totals(2, lambda pool, server: (7, 3))
-    totals.told(0, status(total=5, sessions=2, refused=1))
-    totals.told(1, status(total=6, sessions=3, refused=4))
-    found, server = whole(totals)
-    assert (found.session_count, found.max_sessions, found.pools[0].waiting) == (5, 20, 2)
-    assert dict(found.listeners[0].refused) == {"deny": 5}
+    summed.totals.told(0, numbers(total=5, sessions=2))
+    summed.totals.told(1, numbers(total=6, sessions=3))
+    found, server = summed.whole()
+    status = found.status
+    assert (status.session_count, status.max_sessions, status.pools[0].waiting) == (5, 20, 2)
+    assert dict(status.listeners[0].refused) == {"deny": 11}
     assert (server.sessions, server.sessions_total, server.connect_failures) == (5, 11, 2)
     assert server.spec.max_sessions == 4
     assert (server.checks_passed, server.checks_failed) == (7, 3)
+    assert (found.tally.pauses, found.tally.changes["default", "up"]) == (2, 2)
+    assert (found.log_lines_dropped, found.pauses, found.pipes) == (2, 4, (2, 4, 6))
+    assert (found.live.kept, found.live.server_bytes[KEY]) == (5, [5, 5])
+    totals = found.listeners["web"]
+    assert (totals.ends, totals.bytes, totals.attempts) == ({ENDED: 11}, (11, 11), 11)
+    assert (sum(totals.durations.counts.values()), totals.durations.sum) == (11, 11.0)
 
 
-def test_dead_worker() -> None:
-    """What a worker had counted stays when it dies; its sessions are gone."""
-    totals = Totals(2)
+def test_sums_change_nothing(summed: Summed) -> None:
+    """What the workers have told is the same after it was added up."""
     for worker in range(2):
-        totals.told(worker, status(total=5, sessions=2, refused=1))
-    totals.died(0)
-    found, server = whole(totals)
-    assert (found.session_count, found.max_sessions) == (2, 10)
+        summed.totals.told(worker, numbers(total=5, sessions=2))
+    assert summed.samples() == summed.samples()
+    summed.totals.died(0)
+    assert summed.samples() == summed.samples()
+
+
+def test_dead_worker(summed: Summed) -> None:
+    """What a worker had counted stays when it dies; its sessions are gone."""
+    for worker in range(2):
+        summed.totals.told(worker, numbers(total=5, sessions=2))
+    before = summed.samples()
+    summed.totals.died(0)
+    found, server = summed.whole()
+    assert (found.status.session_count, found.status.max_sessions) == (2, 10)
     assert (server.sessions, server.sessions_total) == (2, 10)
-    assert dict(found.listeners[0].refused) == {"deny": 2}
-    totals.told(0, status(total=1))
-    totals.died(0)
-    totals.died(0)
-    assert whole(totals)[1].sessions_total == 11
+    assert server.bytes_to_upstream + found.live.server_bytes[KEY][0] == 14
+    assert dict(found.status.listeners[0].refused) == {"deny": 10}
+    after = summed.samples()
+    assert after["evproxy_sessions_max"] == 10
+    counters = {name for name in before if name.endswith(("_total", "_seconds"))}
+    assert {name: after[name] for name in counters} == {name: before[name] for name in counters}
+    summed.totals.told(0, numbers(total=1))
+    summed.totals.died(0)
+    summed.totals.died(0)
+    assert summed.whole()[1].sessions_total == 11
+
+
+def test_all_are_dead(summed: Summed) -> None:
+    """Without any worker, the sums show what there was, and no session."""
+    for worker in range(2):
+        summed.totals.told(worker, numbers(total=5, sessions=2))
+    for worker in range(2):
+        summed.totals.died(worker)
+    found, server = summed.whole()
+    assert (found.status.session_count, found.status.max_sessions) == (0, 20)
+    assert [each.name for each in found.status.pools] == ["default"]
+    assert found.status.pools[0].waiting == 0
+    assert (server.sessions, server.sessions_total, server.spec.max_sessions) == (0, 10, 4)
+    assert dict(found.status.listeners[0].refused) == {"deny": 10}
+    assert (found.tally.pauses, found.log_lines_dropped, found.lost) == (2, 2, {"web": 4})
+    assert summed.samples()["evproxy_bytes_to_upstream_total"] == 14
 
 
 @pytest.mark.parametrize(
     ("states", "state"),
     [(("up", "ejected"), "up"), (("ejected", "down"), "ejected"), (("down", "down"), "down")],
 )
-def test_states(states: tuple[str, str], state: str) -> None:
+def test_states(summed: Summed, states: tuple[str, str], state: str) -> None:
     """A server is up if it is for one of the workers."""
-    totals = Totals(2)
     for worker, each in enumerate(states):
-        totals.told(worker, status(state=each))
-    assert whole(totals)[1].state == state
+        summed.totals.told(worker, numbers(state=each))
+    assert summed.whole()[1].state == state
+
+
+def test_one_worker_drains(summed: Summed) -> None:
+    """A listener is one listener, also if it listens in one of the workers only."""
+    summed.totals.told(0, numbers(address=""))
+    summed.totals.told(1, numbers())
+    [listener] = summed.whole()[0].status.listeners
+    assert listener.address == "a"
 
 
 def test_no_worker() -> None:
-    """Without any worker there is nothing to show."""
-    assert Totals(2).status(Settings(), True, 256).draining
+    """Before any worker has told anything, there is nothing to show."""
+    found: list[Numbers] = []
+    Totals(Clock(), 2).whole().addCallback(found.append)
+    assert (found[0].status.pools, list(found[0].servers)) == ((), [])
+
+
+def test_servers_of_one_worker(summed: Summed) -> None:
+    """A server that only one worker has is among the servers."""
+    other = numbers()
+    [(pool, server)] = other.servers
+    summed.totals.told(0, numbers())
+    summed.totals.told(1, evolve(other, servers=[(pool, evolve(server, name="other"))]))
+    found: list[Numbers] = []
+    summed.totals.whole().addCallback(found.append)
+    assert [each.name for _, each in found[0].servers] == ["127.0.0.1:1", "other"]

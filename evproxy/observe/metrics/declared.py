@@ -243,4 +243,22 @@ DECLARED = (
     Declared("evproxy_pipes_max", "gauge", "relay", (), "The bound on kernel pipes."),
 )
 
-BY_NAME = {each.name: each for each in DECLARED}
+OF_WORKERS = (
+    Declared(
+        "evproxy_worker_up",
+        "gauge",
+        "proxy",
+        ("worker",),
+        "With workers only: 1 if the worker has answered to this scrape, else 0.",
+    ),
+    Declared(
+        "evproxy_worker_restarts_total",
+        "counter",
+        "proxy",
+        ("worker",),
+        "With workers only: processes of the worker that have died.",
+    ),
+)
+"""What there is with workers only."""
+
+BY_NAME = {each.name: each for each in (*DECLARED, *OF_WORKERS)}

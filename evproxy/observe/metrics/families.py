@@ -34,7 +34,8 @@ class Numbers:
     added up, so that no session counts twice.
     `states`: how many servers are in each state, by pool and state.  `servers`: the servers with
     metrics of their own, with the name of their pool.  `left_out`: how many servers have none.
-    `pipes`: how many are used, how many are unused, and their bound.
+    `pipes`: how many are used, how many are unused, and their bound.  `lost`: by listener, the
+    sessions that began, and whose end nothing has counted, because their process died.
     """
 
     status: Status
@@ -49,6 +50,7 @@ class Numbers:
     log_lines_dropped: int
     pauses: int
     pipes: tuple[int, int, int]
+    lost: Mapping[str, int] = field(factory=dict)
 
 
 @define
@@ -104,7 +106,12 @@ def session_families(numbers: Numbers, growing: Growing) -> Iterator[Family]:
     )
     yield BY_NAME["evproxy_sessions_max"].of(status.max_sessions)
     begun = (
-        ((name,), totals.sessions + sum(live.phases[name, phase] for phase in _PHASES))
+        (
+            (name,),
+            totals.sessions
+            + numbers.lost.get(name, 0)
+            + sum(live.phases[name, phase] for phase in _PHASES),
+        )
         for name, totals in ended.items()
     )
     name = "evproxy_sessions_started_total"

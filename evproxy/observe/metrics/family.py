@@ -58,6 +58,24 @@ Values = Iterable[tuple[tuple[str, ...], float]]
 """The values of the labels of a sample, and the value of the sample."""
 
 
+def of_processes(parts: Iterable[tuple[str, Iterable[AnyFamily]]]) -> Iterator[Family]:
+    """
+    The families of several processes: each sample gets the label ``worker``.
+
+    :param parts: the value of the label for each process, and its families.
+    """
+    found: dict[str, tuple[AnyFamily, list[Sample]]] = {}
+    for worker, families in parts:
+        for family in families:
+            _, samples = found.setdefault(family.name, (family, []))
+            samples.extend(
+                (suffix, (("worker", worker), *labels), value)
+                for suffix, labels, value in family.samples
+            )
+    for family, samples in found.values():
+        yield Family(family.name, family.kind, family.help, samples)
+
+
 @frozen
 class Declared:
     """

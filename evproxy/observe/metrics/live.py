@@ -31,6 +31,17 @@ class LiveTotals:
     server_bytes: dict[ServerKey, list[int]] = field(factory=dict)
     kept: int = 0
 
+    def include(self, other: LiveTotals) -> None:
+        """Add the sessions of `other`, without the bytes of servers."""
+        self.phases.update(other.phases)
+        self.kept += other.kept
+        for listener, (up, down) in other.listener_bytes.items():
+            _add(self.listener_bytes, listener, up, down)
+
+    def include_server(self, key: ServerKey, up: int, down: int) -> None:
+        """Add the bytes of sessions on one server."""
+        _add(self.server_bytes, key, up, down)
+
     def add(self, session: Session) -> None:
         """Count `session`, which is not over."""
         listener, relay = session.info.listener, session.relay

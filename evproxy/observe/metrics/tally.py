@@ -41,6 +41,11 @@ class Histogram:
     counts: Counter[int] = field(factory=Counter)
     sum: float = 0.0
 
+    def include(self, other: Histogram) -> None:
+        """Add what `other` has counted, in buckets with the same bounds."""
+        self.counts.update(other.counts)
+        self.sum += other.sum
+
     def add(self, values: Iterable[float | None]) -> None:
         """Add the `values` that are not ``None``."""
         known = [value for value in values if value is not None]
@@ -106,6 +111,16 @@ class ListenerTotals:
                 server.bytes_to_upstream += sent
                 server.bytes_to_downstream += received
 
+    def include(self, other: ListenerTotals) -> None:
+        """Add what `other` has counted."""
+        for reason, number in other.ends.items():
+            self.ends[reason] = self.ends.get(reason, 0) + number
+        self.bytes = self.bytes[0] + other.bytes[0], self.bytes[1] + other.bytes[1]
+        self.attempts += other.attempts
+        self.durations.include(other.durations)
+        self.connects.include(other.connects)
+        self.first_bytes.include(other.first_bytes)
+
     def copy(self) -> ListenerTotals:
         """Return totals that stay as these are now."""
         return ListenerTotals(
@@ -146,6 +161,20 @@ class Tally:
         """Count every session that has ended by now."""
         for totals in self.listeners.values():
             totals.count()
+
+    def include_events(self, other: Tally) -> None:
+        """Add the events that `other` has counted, without its listeners."""
+        self.pauses += other.pauses
+        self.shortages += other.shortages
+        self.changes.update(other.changes)
+        self.exhausted.update(other.exhausted)
+        self.discovery_failures.update(other.discovery_failures)
+
+    def events(self) -> Tally:
+        """Return a tally of the events so far, without listeners, which stays as it is."""
+        copy = Tally()
+        copy.include_events(self)
+        return copy
 
     def accepting_paused(self, why: str) -> None:
         self.pauses += 1

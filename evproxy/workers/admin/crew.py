@@ -5,18 +5,20 @@ Asks all workers at once, each for a bounded time.
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import partial
 from typing import Any
 
 from attrs import evolve
-from twisted.internet.defer import DeferredList
+from twisted.internet.defer import Deferred, DeferredList
 
 from evproxy.admin.answers import Answer, Problem
 from evproxy.config.sharing import whole_part
 from evproxy.model import UpstreamServer
-from evproxy.workers import messages
-from evproxy.workers.messages import Operate
+from evproxy.observe.metrics.families import Numbers
+from evproxy.observe.metrics.family import Family
+from evproxy.workers.measures import Measures
+from evproxy.workers.messages import MeasureProcess, Operate
 from evproxy.workers.process import WorkerProcess
 from evproxy.workers.slot import Slot
 from evproxy.workers.totals import Totals
@@ -34,20 +36,46 @@ class Crew:
 
     :param reactor: the timers.
     :param slots: the places of the workers.
-    :param totals: keeps what they tell of their status.
+    :param totals: keeps what they count.
+    :param measures: puts together what they tell.
     """
 
-    def __init__(self, reactor: Any, slots: Sequence[Slot], totals: Totals) -> None:
+    def __init__(
+        self, reactor: Any, slots: Sequence[Slot], totals: Totals, measures: Measures
+    ) -> None:
         self._reactor = reactor
         self._slots = slots
-        self._totals = totals
+        self.totals = totals
+        self._measures = measures
 
     async def look(self) -> set[int]:
-        """Have every worker tell its status to `Totals`; return the numbers of those that did."""
-        told = await self._ask({each.number: messages.Status(0) for each in self._serving()})
-        for number, status in told.items():
-            self._totals.told(number, status)
-        return set(told)
+        """
+        Have every worker tell its numbers to `totals`.
+
+        :return: the numbers of those that did, from 0 on.
+        """
+
+        def looked(process: WorkerProcess) -> Deferred[Any]:
+            return self._measures.ask(process).addCallback(partial(keep, process))
+
+        def keep(process: WorkerProcess, numbers: Numbers) -> None:
+            # It may have died, and its last numbers may count already.
+            if self._slots[process.number].process is process:
+                self.totals.told(process.number, numbers)
+
+        return set(await self._answers({each.number: looked for each in self._serving()}))
+
+    async def poll(self) -> tuple[int, int]:
+        """Look, so that little is lost if a worker dies; return the most servers, and sessions."""
+        await self.look()
+        await self.totals.settle()
+        last = [numbers for _, numbers in self.totals.each()]
+        servers = max((len(each.servers) for each in last), default=0)
+        return servers, sum(each.status.session_count for each in last)
+
+    async def processes(self, workers: Iterable[int]) -> dict[int, tuple[Family, ...]]:
+        """Return the metric families of the processes of `workers`, by their numbers from 0 on."""
+        return await self._ask({number: MeasureProcess() for number in workers})
 
     async def ask(self, wanted: Operate, only: int | None = None) -> Told:
         """
@@ -75,12 +103,22 @@ class Crew:
         for slot in self._slots:
             if slot.process is not None and slot not in serving:
                 self.repeat(slot.process, [wanted])
+        told = await self.ask_all(wanted)
+        refuse(told)
+        return told
+
+    async def ask_all(self, wanted: Operate) -> Told:
+        """
+        Run an operation in every worker that serves.
+
+        :raises Problem: if one of them does not answer.
+        """
+        serving = self._serving()
         told = await self._ask({each.number: self._part(wanted, each.number) for each in serving})
         missing = [each.number for each in serving if each.number not in told]
         if missing:
             numbers = ", ".join(str(number + 1) for number in missing)
             raise Problem(504, f"no answer within {ANSWER_TIMEOUT:g} s from worker {numbers}")
-        refuse(told)
         return told
 
     def repeat(self, process: WorkerProcess, changes: Iterable[Operate]) -> None:
@@ -102,12 +140,21 @@ class Crew:
         return evolve(wanted, body=evolve(server, max_sessions=bound))
 
     async def _ask(self, wanted: Mapping[int, object]) -> dict[int, Any]:
+        def asking(message: object) -> Callable[[WorkerProcess], Deferred[Any]]:
+            return lambda process: process.channel.ask(message)
+
+        return await self._answers({number: asking(each) for number, each in wanted.items()})
+
+    async def _answers(
+        self, ask: Mapping[int, Callable[[WorkerProcess], Deferred[Any]]]
+    ) -> dict[int, Any]:
+        """Ask each worker with its function; return the answers of those that gave one in time."""
         told: dict[int, Any] = {}
         asked = []
-        for number, message in wanted.items():
+        for number, asking in ask.items():
             process = self._slots[number].serving
             if process is not None:
-                answer = process.channel.ask(message).addTimeout(ANSWER_TIMEOUT, self._reactor)
+                answer = asking(process).addTimeout(ANSWER_TIMEOUT, self._reactor)
                 answer.addCallback(partial(told.__setitem__, number))
                 asked.append(answer)
         await DeferredList(asked, consumeErrors=True)

@@ -7,12 +7,15 @@ from __future__ import annotations
 from importlib.metadata import version
 from typing import Any, cast
 
+from evproxy.admin.access import metrics_can_be_read
 from evproxy.admin.interface import AdminPort
-from evproxy.admin.operations import Context
+from evproxy.admin.operations import Context, Operation
 from evproxy.settings import AdminSettings
+from evproxy.sockets.handed import HandedSockets
 from evproxy.workers.admin.changes import MadeChanges
 from evproxy.workers.admin.crew import Crew
-from evproxy.workers.admin.operations import Whole, WholeOperations, missing
+from evproxy.workers.admin.operations import WholeOperations, missing
+from evproxy.workers.admin.whole import Whole
 
 
 class _NoFeed:
@@ -26,18 +29,33 @@ class _NoFeed:
 
 
 def admin_of_workers(
-    reactor: Any, proxy: Whole, settings: AdminSettings, crew: Crew, made: MadeChanges
+    reactor: Any,
+    proxy: Whole,
+    settings: AdminSettings,
+    crew: Crew,
+    made: MadeChanges,
+    handed: HandedSockets,
 ) -> AdminPort:
     """
     Return the admin interface of the supervisor `proxy`.
 
+    :param handed: listening sockets that may be taken over.
     :raises SettingsError: if a setting is wrong.
     """
     # The operations that use this proxy ask only for its settings and a reload.
     context = Context(reactor, cast(Any, proxy), version("evproxy"))
-    absent = (
-        missing("/metrics", "metrics", "metrics"),
-        missing("/live", "watch", "the live view"),
-    )
-    operations = (*WholeOperations(proxy, crew, made).all, *absent)
-    return AdminPort(context, settings, operations, _NoFeed())
+    live = missing("/live", "watch", "the live view")
+    own = (*WholeOperations(proxy, crew, made).all, live)
+    operations = (*own, *_metrics(context, proxy, settings, crew))
+    return AdminPort(context, settings, operations, _NoFeed(), handed)
+
+
+def _metrics(
+    context: Context, proxy: Whole, settings: AdminSettings, crew: Crew
+) -> tuple[Operation, ...]:
+    if not settings.metrics or not metrics_can_be_read():
+        return ()
+    # It is an extra, and takes a while to load.
+    from evproxy.workers.admin.metrics import metrics_of_workers
+
+    return (metrics_of_workers(context, proxy, crew),)

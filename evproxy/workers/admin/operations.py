@@ -6,27 +6,25 @@ from __future__ import annotations
 
 import json
 import os
-from collections import Counter
 from collections.abc import Awaitable, Callable
-from typing import Any, Protocol
 
 from attrs import asdict, evolve
-from twisted.internet.defer import Deferred
 from twisted.internet.task import deferLater
 
 from evproxy.admin import servers, sessions, waits, whole
 from evproxy.admin.answers import Answer, Problem, as_json
 from evproxy.admin.fields import FLAG, MAYBE_WHOLE, TEXT, WHOLE, array_of, of_object, shown
 from evproxy.admin.operations import Asked, Context, Operation
+from evproxy.admin.pools import PoolShown
 from evproxy.config.canonical import server_name
 from evproxy.config.problems import quoted
-from evproxy.service.status import Status
-from evproxy.settings import Settings
-from evproxy.upstream.pool.status import STATES, PoolStatus
+from evproxy.engine.slices import in_slices
+from evproxy.observe.metrics.families import Numbers
+from evproxy.upstream.pool.status import ServerStatus
 from evproxy.workers.admin.changes import MadeChanges
 from evproxy.workers.admin.crew import Crew, bodies, refuse
+from evproxy.workers.admin.whole import Whole, numbers_of, state_of
 from evproxy.workers.messages import Operate
-from evproxy.workers.totals import WorkerStatus
 
 WORKER = of_object(
     {
@@ -41,22 +39,6 @@ WORKER = of_object(
 STATUS = of_object({**whole.STATUS["properties"], "workers": array_of(WORKER)})
 
 _CHANGES = ("add_server", "drain_server", "resume_server", "weigh_server", "remove_server")
-
-
-class Whole(Protocol):
-    """What the operations need of the supervisor."""
-
-    settings: Settings
-
-    @property
-    def slots(self) -> Any: ...
-
-    def last_status(self) -> Status:
-        """The sums of what the workers have told last."""
-
-    def workers(self) -> tuple[WorkerStatus, ...]: ...
-
-    def drain(self, deadline: float | None) -> Deferred[None]: ...
 
 
 class WholeOperations:
@@ -101,8 +83,14 @@ class WholeOperations:
         )
 
     async def _status(self, context: Context, asked: Asked) -> Answer:
-        answered = await self._crew.look()
-        status = self._proxy.last_status()
+        numbers, answered = await self._numbers()
+        status = numbers.status
+        pools = {each.name: PoolShown(each.name, each.waiting) for each in status.pools}
+
+        def count(item: tuple[str, ServerStatus]) -> None:
+            pools[item[0]].count(item[1])
+
+        await in_slices(context.reactor, iter(numbers.servers), count)
         return as_json(
             {
                 "version": context.version,
@@ -111,44 +99,50 @@ class WholeOperations:
                 "sessions": status.session_count,
                 "max_sessions": status.max_sessions,
                 "listeners": [shown(whole.LISTENER, each) for each in status.listeners],
-                "pools": [shown_pool(each) for each in status.pools],
+                "pools": [each.shown() for each in pools.values()],
                 "certificates": [shown(whole.CERTIFICATE, each) for each in status.certificates],
                 "workers": [
                     {**asdict(each), "answered": each.number - 1 in answered}
-                    for each in self._proxy.workers()
+                    for each in self._crew.totals.workers(self._proxy.slots)
                 ],
             }
         )
+
+    async def _numbers(self) -> tuple[Numbers, set[int]]:
+        return await numbers_of(self._proxy, self._crew)
 
     async def _drain(self, context: Context, asked: Asked) -> Answer:
         deadline = asked.body.deadline
         if deadline == whole.BY_SETTINGS:
             deadline = self._proxy.settings.timeouts.drain
         self._proxy.drain(deadline)
-        status = self._proxy.last_status()
-        return as_json({"state": status.state, "sessions": status.session_count})
+        return as_json({"state": state_of(self._proxy), "sessions": self._proxy.session_count})
 
     # Servers.
 
     async def _servers(self, context: Context, asked: Asked) -> Answer:
-        await self._crew.look()
-        status = self._proxy.last_status()
         which = asked.query
-        pools = [_pool(status, which.pool)] if which.pool else status.pools
-        found = ((pool.name, server) for pool in pools for server in pool.servers)
+        numbers, _ = await self._numbers()
+        if which.pool:
+            _exists(which.pool, numbers)
+        found = (each for each in numbers.servers if which.pool in ("", each[0]))
         return await servers.page_of_servers(context.reactor, found, which)
 
     async def _server(self, context: Context, asked: Asked) -> Answer:
         return await self._shown(context, asked.places["pool"], asked.places["server"])
 
     async def _shown(self, context: Context, pool: str, name: str) -> Answer:
-        await self._crew.look()
-        found = _pool(self._proxy.last_status(), pool)
+        numbers, _ = await self._numbers()
+        _exists(pool, numbers)
         names = (name, server_name(name))
-        for server in found.servers:
-            if server.name in names:
-                fields = servers.server_fields(context.reactor.seconds())
-                return as_json({"pool": pool, **shown(fields, server)})
+
+        def named(item: tuple[str, ServerStatus]) -> ServerStatus | None:
+            return item[1] if item[0] == pool and item[1].name in names else None
+
+        found = await in_slices(context.reactor, iter(numbers.servers), named, most=1)
+        for server in found:
+            fields = servers.server_fields(context.reactor.seconds())
+            return as_json({"pool": pool, **shown(fields, server)})
         raise Problem(404, f"there is no server {quoted(name)} in pool {quoted(pool)}")
 
     def _change(self, name: str) -> Callable[[Context, Asked], Awaitable[Answer]]:
@@ -166,7 +160,8 @@ class WholeOperations:
                         f"max_sessions: expected at least the number of workers, {count}, which "
                         f"share it, got {bound}",
                     )
-            found = await self._crew.ask(Operate("show_server", places))
+            # A worker that does not answer now would not make the change either.
+            found = await self._crew.ask_all(Operate("show_server", places))
             if name != "add_server":
                 refuse(found)
             elif any(each.code == 200 for each in found.values()):
@@ -239,23 +234,9 @@ class WholeOperations:
         )
 
 
-def shown_pool(pool: PoolStatus) -> dict[str, Any]:
-    """The object that shows a pool: its servers by state, and its sessions."""
-    states = Counter(dict.fromkeys(STATES, 0))
-    states.update(server.state for server in pool.servers)
-    return {
-        "name": pool.name,
-        "servers": dict(states),
-        "sessions": sum(server.sessions for server in pool.servers),
-        "waiting": pool.waiting,
-    }
-
-
-def _pool(status: Status, name: str) -> PoolStatus:
-    for pool in status.pools:
-        if pool.name == name:
-            return pool
-    raise Problem(404, f"there is no pool {quoted(name)}")
+def _exists(pool: str, numbers: Numbers) -> None:
+    if all(each.name != pool for each in numbers.status.pools):
+        raise Problem(404, f"there is no pool {quoted(pool)}")
 
 
 def missing(path: str, name: str, what: str) -> Operation:

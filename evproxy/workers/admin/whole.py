@@ -1,0 +1,63 @@
+"""
+The proxy of all workers, as the operations of the admin interface see it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Protocol
+
+from attrs import evolve
+from twisted.internet.defer import Deferred
+
+from evproxy.observe.metrics.families import Numbers
+from evproxy.observe.watchdog.status import LoopStatus
+from evproxy.settings import Settings
+from evproxy.workers.admin.crew import Crew
+from evproxy.workers.slot import Slot
+
+
+class Whole(Protocol):
+    """What the operations need of the supervisor."""
+
+    settings: Settings
+
+    @property
+    def slots(self) -> Sequence[Slot]: ...
+
+    @property
+    def stops(self) -> bool:
+        """Whether the workers drain, or have drained."""
+
+    @property
+    def has_drained(self) -> bool:
+        """Whether no worker is left."""
+
+    @property
+    def session_count(self) -> int:
+        """How many sessions the workers had at the last look."""
+
+    def loop_status(self) -> LoopStatus | None:
+        """What a watchdog knows of the loop of this process; ``None``: there is none."""
+
+    def drain(self, deadline: float | None) -> Deferred[None]: ...
+
+
+def state_of(proxy: Whole) -> str:
+    """``running``, ``draining`` or ``drained``."""
+    if proxy.has_drained:
+        return "drained"
+    return "draining" if proxy.stops else "running"
+
+
+async def numbers_of(proxy: Whole, crew: Crew) -> tuple[Numbers, set[int]]:
+    """
+    Return the numbers of the whole now, and which workers have told theirs, from 0 on.
+
+    Of a worker that has not, they have the last ones that it told.
+    """
+    answered = await crew.look()
+    numbers = await crew.totals.whole()
+    drained = proxy.has_drained
+    status = evolve(numbers.status, draining=proxy.stops and not drained, drained=drained)
+    return evolve(numbers, status=status), answered
