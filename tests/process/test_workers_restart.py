@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.support.admin_process import ask
 from tests.support.blocking_clients import Upstream, page, rest
 from tests.support.pages import page_load
 from tests.support.peers import END
@@ -38,7 +39,9 @@ class Place:
         self.port = free_port()
         self.unix = directory / "socket"
         self.path = directory / "restart"
+        self.admin = free_port()
         self.options = [
+            f"--admin=tcp:{self.admin}:interface=127.0.0.1",
             f"--listen=tcp:{self.port}:interface=127.0.0.1",
             f"--listen=unix:{self.unix}",
             f"--restart-socket={self.path}",
@@ -68,17 +71,20 @@ def say_something(upstream: Upstream, path: Path) -> None:
 
 @pytest.mark.parametrize(("before", "after"), [(2, 2), (1, 2), (2, 1), (2, 3)])
 def test_new_processes(place: Place, upstream: Upstream, before: int, after: int) -> None:
-    """The new processes have the new clients; the old ones end with their last session."""
+    """The new processes have the new clients, also of the admin interface; the old ones end."""
     with place.processes(before) as old:
         old.says("another process can take over at")
         client, server = upstream.connect(place.port)
         inode = place.unix.stat().st_ino
         olds = old.workers() if isinstance(old, Supervised) else [old.pid]
+        assert ask(place.admin, "/status")["pid"] == old.pid
         assert all(listens(pid, place.port) for pid in olds)
         with place.processes(after) as new:
             new.says("this process has taken over")
             old.says("another process has taken over, this one drains")
             wait_until(lambda: not any(listens(pid, place.port) for pid in olds))
+            wait_until(lambda: not listens(old.pid, place.admin))
+            assert ask(place.admin, "/status")["pid"] == new.pid
             if isinstance(new, Supervised):
                 pids = new.workers()
                 with ExitStack() as opened:
