@@ -13,8 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from twisted.application.service import Service
 from twisted.internet.defer import Deferred, DeferredList, fail
-from twisted.internet.interfaces import IDelayedCall
-from twisted.logger import LogEvent, Logger
+from twisted.logger import LogEvent
 
 from evproxy.config.changes import Changes
 from evproxy.config.document import ConfigErrors
@@ -31,6 +30,7 @@ from evproxy.service.service import ProxyService
 from evproxy.settings import Settings
 from evproxy.workers.admin.changes import MadeChanges
 from evproxy.workers.admin.crew import Crew
+from evproxy.workers.end import End
 from evproxy.workers.log_relay import EventLog
 from evproxy.workers.measures import Measures
 from evproxy.workers.messages import (
@@ -53,13 +53,8 @@ from evproxy.workers.shared_checks import SharedChecks
 from evproxy.workers.slot import Slot
 from evproxy.workers.totals import Totals
 
-GRACE = 10.0
-"""Seconds after the drain timeout, or after all sessions were reset, until workers are killed."""
-
 if TYPE_CHECKING:
     from evproxy.admin.interface import AdminPort
-
-_log = Logger(namespace="evproxy")
 
 
 class Supervisor(Service):
@@ -114,8 +109,7 @@ class Supervisor(Service):
         self.admin: AdminPort | None = self._admin_interface()
         self._polling = Polling(reactor, self.slots, self._crew.poll if self.admin else None)
         self._bound = False
-        self._drained: Deferred[None] | None = None
-        self._patience: IDelayedCall | None = None
+        self._end = End(reactor, self.slots, self._gone)
         self._listening: list[Deferred[int]] = []
         self._most_sessions = 0
 
@@ -142,12 +136,12 @@ class Supervisor(Service):
     @property
     def stops(self) -> bool:
         """Whether the workers drain, or have drained."""
-        return self._drained is not None
+        return self._end.begun
 
     @property
     def has_drained(self) -> bool:
         """Whether no worker is left."""
-        return self._drained is not None and self._drained.called
+        return self._end.over
 
     def privilegedStartService(self) -> None:
         """
@@ -234,46 +228,22 @@ class Supervisor(Service):
         :param deadline: seconds after which the remaining sessions are reset; ``None``: never.
         :return: fires when no worker is left.
         """
-        if self._drained is None:
-            self._drained = Deferred()
+        if not self.stops:
             ended = [*(slot.end() for slot in self.slots), self.reserved.close()]
             self._tell_all(Drain(deadline))
-            if deadline is not None:
-                self._patience = self._reactor.callLater(deadline + GRACE, self._kill)
-            DeferredList(ended).addCallback(self._gone)
-        drained: Deferred[None] = Deferred()
-        self._drained.addCallback(lambda _: drained.callback(None))
-        return drained
+            self._end.begin(deadline, DeferredList(ended))
+        return self._end.when_over()
 
     def abort(self) -> None:
         """Reset every session now."""
         self._tell_all(Abort())
-        if self._drained is not None and not self._drained.called:
-            if self._patience is not None:
-                self._patience.cancel()
-            self._patience = self._reactor.callLater(GRACE, self._kill)
+        self._end.hurry()
 
-    def _kill(self) -> None:
-        self._patience = None
-        for slot in self.slots:
-            if slot.process is not None:
-                _log.error(
-                    "worker {number} (process {pid}) does not end, it is killed",
-                    number=slot.number + 1,
-                    pid=slot.process.pid,
-                )
-                slot.process.kill("killed, since it did not end")
-
-    def _gone(self, _: object) -> None:
-        if self._patience is not None:
-            self._patience.cancel()
-            self._patience = None
+    def _gone(self) -> None:
         self._polling.stop()
         if self.watchdog is not None:
             self.watchdog.stopService()
         self._checks.stop()
-        assert self._drained is not None
-        self._drained.callback(None)
 
     # What operators do and see.
 
