@@ -68,14 +68,21 @@ class LiveSessions:
         """Return the count of the listener called `name`; its sessions change the count."""
         return self._of_listeners.setdefault(name, ListenerCount())
 
-    def number_as(self, worker: int, workers: int) -> None:
+    @property
+    def last_id(self) -> int:
+        """The number of the last session that has begun."""
+        return self._last_id
+
+    def number_as(self, worker: int, workers: int, after: int = 0) -> None:
         """
         Give sessions the numbers that no other worker gives: `worker` + 1, and every further one
         that is greater by `workers`.
 
         :param worker: which worker this is, from 0 on.
+        :param after: no session has this number or a smaller one.
         """
-        self._last_id, self._step = worker + 1 - workers, workers
+        turns = max(0, after - worker + workers - 1) // workers
+        self._last_id, self._step = worker + 1 + (turns - 1) * workers, workers
 
     def opened(self, session: Session) -> None:
         """`session` begins, and gets its number."""

@@ -28,13 +28,14 @@ class Start:
     """
     Serve `settings`, which are the worker's share.  The answer: `Started`.
 
-    `worker` is its number, from 0 on, of `workers`.
+    `worker` is its number, from 0 on, of `workers`.  `after`: its sessions have greater numbers.
     """
 
     worker: int
     workers: int
     settings: Settings
     places: tuple[Place, ...]
+    after: int = 0
 
 
 @frozen
@@ -77,7 +78,7 @@ class MeasureProcess:
 
 @frozen
 class Alive:
-    """The loop runs.  The answer: how many sessions there are."""
+    """The loop runs.  The answer: how many sessions there are, and the number of the last one."""
 
 
 @frozen

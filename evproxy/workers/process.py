@@ -65,8 +65,8 @@ class WorkerProcess(ProcessProtocol):
     """
     One process.
 
-    `started` fires with `Started`, or fails, when the worker has answered to `Start`.  `sessions`:
-    how many it had at the last look.
+    `started` fires with `Started`, or fails, when the worker has answered to `Start`.  `sessions`
+    and `last_id`: how many it had at the last look, and the number of the last one.
 
     :param reactor: Twisted's.
     :param command: starts the process.
@@ -88,7 +88,7 @@ class WorkerProcess(ProcessProtocol):
         self.number = number
         self.since = reactor.seconds()
         self.serves: Started | None = None
-        self.sessions = 0
+        self.sessions = self.last_id = 0
         self.started: Deferred[Started] = Deferred()
         self._settled = False
         self._waiting: list[Deferred[None]] = []
@@ -131,6 +131,7 @@ class WorkerProcess(ProcessProtocol):
 
     def start(self, start: Start, descriptors: Sequence[int]) -> None:
         """Have the worker serve; `started` says what became of it."""
+        self.last_id = start.after
         self.channel.ask(start, descriptors).addCallbacks(self._serves, self._failed)
 
     def when_settled(self) -> Deferred[None]:
@@ -150,9 +151,9 @@ class WorkerProcess(ProcessProtocol):
         self._unanswered += 1
         self.channel.ask(Alive()).addCallbacks(self._answered, lambda _: None)
 
-    def _answered(self, sessions: int) -> None:
+    def _answered(self, answer: tuple[int, int]) -> None:
         self._unanswered = 0
-        self.sessions = sessions
+        self.sessions, self.last_id = answer
 
     def kill(self, how: str) -> None:
         """End the process at once; `how` says why, in place of the signal."""

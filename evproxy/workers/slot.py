@@ -20,6 +20,10 @@ from evproxy.workers.replacement import PERIOD, Replacement
 START_TIMEOUT = 60.0
 """Seconds until a worker that has not begun to serve is killed, and replaced."""
 
+UNSEEN = 1_000_000
+"""The most sessions that a worker may begin between the last look at it and its death, so that no
+number is given twice."""
+
 _log = Logger(namespace="evproxy")
 
 
@@ -27,10 +31,12 @@ class Slot:
     """
     The place of one worker.
 
-    `process` is ``None`` between the death of a process and its replacement.
+    `process` is ``None`` between the death of a process and its replacement.  `after`: the sessions
+    of the next process have greater numbers.
 
     :param reactor: the time and the timers.
     :param number: the number of the worker, from 0 on.
+    :param workers: how many workers there are.
     :param make: starts a process; called with the number and with what is called at its end.
     :param died: called when a process has ended that should not.
     """
@@ -39,13 +45,16 @@ class Slot:
         self,
         reactor: Any,
         number: int,
+        workers: int,
         make: Callable[[int, Callable[[WorkerProcess, str], None]], WorkerProcess],
         died: Callable[[int], None],
     ) -> None:
         self.number = number
         self.process: WorkerProcess | None = None
         self.replacement = Replacement()
+        self.after = 0
         self._reactor = reactor
+        self._workers = workers
         self._make = make
         self._died = died
         self._timer: IDelayedCall | None = None
@@ -130,6 +139,7 @@ class Slot:
     def _ended(self, process: WorkerProcess, how: str) -> None:
         self._end_patience()
         self.process = None
+        self.after = process.last_id + UNSEEN * self._workers
         self._died(self.number)
         if self._ends:
             assert self._gone is not None

@@ -101,7 +101,7 @@ class Supervisor(Service):
         self._totals = Totals(reactor, workers, self._checks.counts)
         self._measures = Measures()
         self.slots = tuple(
-            Slot(reactor, number, self._spawn, self._died) for number in range(workers)
+            Slot(reactor, number, workers, self._spawn, self._died) for number in range(workers)
         )
         self._reloads = SharedReloads(reactor, self)
         self._crew = Crew(reactor, self.slots, self._totals, self._measures)
@@ -297,6 +297,7 @@ class Supervisor(Service):
             count,
             share(self.settings, number, count),
             tuple(each.place for each in reserved if each.place is not None),
+            self.slots[number].after,
         )
         process.start(start, [each.of_worker(number) for each in reserved])
         process.started.addCallback(self._serves)

@@ -90,7 +90,10 @@ class Worker(Factory):
                 self._measuring.measure(self._service, message.number)
             ),
             MeasureProcess: lambda message, _: self._measuring.process(self._service),
-            Alive: lambda message, _: self._service.session_count,
+            Alive: lambda message, _: (
+                self._service.session_count,
+                self._service.admission.sessions.last_id,
+            ),
             Operate: lambda message, _: operate(self._reactor, self._service, message),
             Drain: lambda message, _: self._drain(message.deadline),
             Abort: lambda message, _: self._service.abort(),
@@ -124,7 +127,7 @@ class Worker(Factory):
         proxy = ProxyService.from_settings(
             self._reactor, start.settings, make_pool=self._make_pool, make_admin=lambda _: None
         )
-        proxy.admission.sessions.number_as(start.worker, start.workers)
+        proxy.admission.sessions.number_as(start.worker, start.workers, start.after)
         handed = proxy.plane.listening.handed
         for place, descriptor in zip(start.places, descriptors, strict=True):
             handed.offer_at(place, descriptor)

@@ -79,6 +79,11 @@ class Whole:
             pairs.append(self.upstream.connect(self.port))
         return pairs
 
+    def numbers_of(self, worker: int) -> list[int]:
+        """Return the numbers of the sessions of a worker, from 1 on."""
+        numbers = [each["id"] for each in self.get("/sessions?limit=500")["sessions"]]
+        return [each for each in numbers if each % 2 == worker % 2]
+
     def end_all(self) -> None:
         """End the sessions of `sessions_in_both`."""
         pairs, self.pairs = self.pairs, []
@@ -182,6 +187,7 @@ def test_metrics(whole: Whole) -> None:
 def test_metrics_of_a_dead_worker(whole: Whole) -> None:
     """What a dead worker had counted stays; its sessions are gone."""
     pairs = whole.sessions_in_both()
+    numbers = whole.numbers_of(1)
     before = whole.metrics()
     [dead, *_] = pids = whole.running.workers()
     mine = owners([each for each, _ in pairs], pids)
@@ -199,6 +205,9 @@ def test_metrics_of_a_dead_worker(whole: Whole) -> None:
     ):
         assert after(name) == before(name), name
     whole.pids = whole.running.workers()
+    whole.end_all()
+    whole.sessions_in_both()
+    assert min(whole.numbers_of(1)) > max(numbers)
 
 
 def test_sessions(whole: Whole) -> None:
