@@ -48,6 +48,9 @@ class Supervised(Protocol):
     @property
     def stops(self) -> bool: ...
 
+    def reloads(self, before: Settings, after: Settings) -> None:
+        """The workers use the settings `after` from now on."""
+
 
 class SharedReloads:
     """
@@ -115,6 +118,7 @@ class SharedReloads:
         # Nothing goes back from here on.  If evproxy stops while the workers apply this, it closes
         # the new sockets, too.
         supervised.settings = settings
+        supervised.reloads(before, settings)
         supervised.reserved.apply(plan)
         await self._apply(processes)
         return _all_changes(changes(before, settings), prepared)

@@ -209,6 +209,10 @@ class Supervisor(Service):
             return fail(SettingsError("there is no configuration file to read again"))
         return self._reloads.request(self.settings_from)
 
+    def reloads(self, before: Settings, after: Settings) -> None:
+        """See `evproxy.workers.reload.Supervised`."""
+        self._made.reloaded(before, after)
+
     # The end.
 
     def stopService(self) -> Deferred[None]:

@@ -1,0 +1,82 @@
+"""The changes of operators, which a replaced worker makes again."""
+
+from __future__ import annotations
+
+import pytest
+
+from evproxy.admin.servers import NewWeight
+from evproxy.model import UpstreamServer
+from evproxy.settings import PoolSettings, Settings
+from evproxy.workers.admin.changes import MadeChanges
+from evproxy.workers.messages import Operate
+
+NAME = "127.0.0.1:1"
+
+
+def change(kind: str) -> Operate:
+    """A change of the server."""
+    if kind == "add_server":
+        return Operate(kind, {"pool": "web"}, None, UpstreamServer(NAME))
+    body = NewWeight(7) if kind == "weigh_server" else None
+    return Operate(kind, {"pool": "web", "server": NAME}, None, body)
+
+
+def settings(*servers: UpstreamServer, pool: str = "web") -> Settings:
+    return Settings(pools=(PoolSettings(name=pool, upstreams=servers),))
+
+
+def left(made: MadeChanges) -> list[str]:
+    return [each.name for each in made]
+
+
+@pytest.mark.parametrize(
+    ("kinds", "expected"),
+    [
+        (("drain_server", "weigh_server"), ["drain_server", "weigh_server"]),
+        (("drain_server", "resume_server"), ["resume_server"]),
+        (("add_server", "weigh_server"), ["add_server", "weigh_server"]),
+        (("add_server", "weigh_server", "remove_server"), ["remove_server"]),
+        (("remove_server", "add_server"), ["add_server"]),
+    ],
+)
+def test_what_is_left(kinds: tuple[str, ...], expected: list[str]) -> None:
+    """A later change replaces what it undoes."""
+    made = MadeChanges()
+    for kind in kinds:
+        made.add(change(kind))
+    assert left(made) == expected
+
+
+LISTED, HEAVY = UpstreamServer(NAME), UpstreamServer(NAME, weight=5)
+
+
+@pytest.mark.parametrize(
+    ("kinds", "before", "after", "expected"),
+    [
+        (("weigh_server", "drain_server"), (LISTED,), (LISTED,), ["weigh_server", "drain_server"]),
+        (("weigh_server", "drain_server"), (LISTED,), (HEAVY,), ["drain_server"]),
+        (("weigh_server", "drain_server"), (LISTED,), (), []),
+        (("remove_server",), (LISTED,), (LISTED,), []),
+        (("add_server", "drain_server"), (), (), ["add_server", "drain_server"]),
+    ],
+)
+def test_reloads(
+    kinds: tuple[str, ...],
+    before: tuple[UpstreamServer, ...],
+    after: tuple[UpstreamServer, ...],
+    expected: list[str],
+) -> None:
+    """What a reload has undone in workers is not made again in a replaced worker."""
+    made = MadeChanges()
+    for kind in kinds:
+        made.add(change(kind))
+    made.reloaded(settings(*before), settings(*after))
+    assert left(made) == expected
+
+
+def test_a_pool_that_is_gone() -> None:
+    """The changes of a pool go with the pool."""
+    made = MadeChanges()
+    made.add(change("drain_server"))
+    made.reloaded(settings(LISTED), settings(LISTED, pool="other"))
+    assert left(made) == []
