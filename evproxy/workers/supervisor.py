@@ -28,11 +28,9 @@ from evproxy.observers import Observer
 from evproxy.service.listening_sockets import JoinedSockets, ListeningSockets, ServiceSockets
 from evproxy.service.service import ProxyService
 from evproxy.settings import Settings
-from evproxy.workers.admin.changes import MadeChanges
-from evproxy.workers.admin.crew import Crew
+from evproxy.workers.admin.steering import Steering
 from evproxy.workers.end import End
 from evproxy.workers.log_relay import EventLog
-from evproxy.workers.measures import Measures
 from evproxy.workers.messages import (
     Abort,
     Check,
@@ -51,7 +49,6 @@ from evproxy.workers.reload import SharedReloads
 from evproxy.workers.reserved import ReservedSockets
 from evproxy.workers.shared_checks import SharedChecks
 from evproxy.workers.slot import Slot
-from evproxy.workers.totals import Totals
 
 if TYPE_CHECKING:
     from evproxy.admin.interface import AdminPort
@@ -98,35 +95,21 @@ class Supervisor(Service):
         self._command = command
         self._checks = SharedChecks(reactor)
         self._events = EventLog(publish, reactor.seconds)
-        self._totals = Totals(reactor, workers, self._checks.counts)
-        self._measures = Measures()
         self.slots = tuple(
             Slot(reactor, number, workers, self._spawn, self._died) for number in range(workers)
         )
         self._reloads = SharedReloads(reactor, self)
-        self._crew = Crew(reactor, self.slots, self._totals, self._measures)
-        self._made = MadeChanges()
-        self.admin: AdminPort | None = self._admin_interface()
-        self._polling = Polling(reactor, self.slots, self._crew.poll if self.admin else None)
+        self._steering = Steering(reactor, self, handed, self._checks.counts)
+        self._polling = Polling(reactor, self.slots, self._steering.poll)
         self._bound = False
         self._end = End(reactor, self.slots, self._gone)
         self._listening: list[Deferred[int]] = []
         self._most_sessions = 0
 
-    def _admin_interface(self) -> AdminPort | None:
-        if not self.settings.admin.listen:
-            return None
-        # An HTTP server is loaded only where it is wanted.
-        from evproxy.workers.admin.interface import admin_of_workers
-
-        return admin_of_workers(
-            self._reactor,
-            self,
-            self.settings.admin,
-            self._crew,
-            self._made,
-            self.reserved.handed,
-        )
+    @property
+    def admin(self) -> AdminPort | None:
+        """The admin interface, if there is one."""
+        return self._steering.admin
 
     @property
     def addresses(self) -> list[Any]:
@@ -211,7 +194,7 @@ class Supervisor(Service):
 
     def reloads(self, before: Settings, after: Settings) -> None:
         """See `evproxy.workers.reload.Supervised`."""
-        self._made.reloaded(before, after)
+        self._steering.made.reloaded(before, after)
 
     # The end.
 
@@ -306,7 +289,7 @@ class Supervisor(Service):
         process.start(start, [each.of_worker(number) for each in reserved])
         process.started.addCallback(self._serves)
         # They follow `Start` on the channel: the worker makes them before it accepts a client.
-        self._crew.repeat(process, self._made)
+        self._steering.repeat(process)
         return process
 
     def _serves(self, serves: Started) -> Started:
@@ -324,8 +307,7 @@ class Supervisor(Service):
 
     def _died(self, number: int) -> None:
         self._checks.forget(number)
-        self._totals.died(number)
-        self._measures.died(number)
+        self._steering.died(number)
 
     def _received(self, number: int, message: object, descriptors: Sequence[int]) -> None:
         if isinstance(message, Event):
@@ -336,10 +318,8 @@ class Supervisor(Service):
                 self._checks.add(number, message, process.channel.tell)
         elif isinstance(message, Uncheck):
             self._checks.remove(number, message.check)
-        elif isinstance(message, Measured):
-            self._measures.received(number, message)
-        elif isinstance(message, Drained) and message.numbers is not None:
-            self._totals.told(number, self._measures.at_the_end(number, message.numbers))
+        elif isinstance(message, Measured | Drained):
+            self._steering.received(number, message)
 
 
 def check(reactor: Any, settings: Settings) -> None:
