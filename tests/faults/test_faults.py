@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import random
+from pathlib import Path
 from typing import Any
 
 import pytest
+from twisted.internet.defer import Deferred
 from twisted.internet.task import deferLater
 
 from evproxy.errors import SettingsError
@@ -25,7 +27,7 @@ from evproxy.faults import (
     timeout,
     truncate,
 )
-from evproxy.model import Ending, Side
+from evproxy.model import Ending, Phase, Side
 from evproxy.settings import Timeouts
 from tests.support.bulk import MANY
 from tests.support.peers import END, RESET, Peer, converse, turn
@@ -212,6 +214,28 @@ async def test_a_receiver_that_leaves_before_the_reset(proxied: Proxied) -> None
     await proxied.observed.ended()
 
 
+@pytest.mark.parametrize("how", ["end", "reset"])
+async def test_a_receiver_that_leaves_with_bytes_to_come(
+    proxied: Proxied, how: str, tmp_path: Path
+) -> None:
+    """The sender is reset as well if the receiver's connection breaks before it has all bytes."""
+    fault = reset(len(MANY)) if how == "reset" else limit(len(MANY))
+    await faulty(proxied, fault, listen=f"unix:{tmp_path}/socket")
+    client, server = await proxied.pair()
+    sending = Deferred.fromCoroutine(server.send(MANY))
+    while proxied.factory.sessions()[0].phase is not Phase.CLOSING:
+        await client.some(4096)
+    await sending
+    began = proxied.reactor.seconds()
+    client.close()
+    if how == "reset":
+        assert (await server.rest())[1] == RESET
+    else:
+        await server.rest()
+    await proxied.observed.ended()
+    assert proxied.reactor.seconds() - began < 5
+
+
 async def test_truncated_bytes(proxied: Proxied) -> None:
     """The rest is missing, but the end comes."""
     await faulty(proxied, truncate(600))
@@ -302,6 +326,34 @@ async def test_a_half_open_connection_is_noticed_later(proxied: Proxied) -> None
     await still_silent(proxied.reactor, client)
     faults.clear()
     assert await client.rest() == (b"", RESET)
+    await proxied.observed.ended()
+
+
+async def test_a_client_of_a_server_that_is_gone_may_reset(proxied: Proxied) -> None:
+    """The session is over at once, even if the client had sent more than the server took."""
+    await faulty(proxied, half_open())
+    client, server = await proxied.pair()
+    await converse(client, server)
+    while client.send_now(MANY):
+        await turn(proxied.reactor)
+    server.reset()
+    await still_silent(proxied.reactor, client)
+    began = proxied.reactor.seconds()
+    client.reset()
+    await proxied.observed.ended()
+    assert proxied.reactor.seconds() - began < 5
+    reason = proxied.observed.records[0].reason
+    assert (reason.by, reason.how) == (Side.UPSTREAM, Ending.RESET)
+
+
+async def test_a_session_without_any_connection_is_over(proxied: Proxied) -> None:
+    """Faults hide that one connection is lost, never both."""
+    await faulty(proxied, half_open(stream="both"))
+    client, server = await proxied.pair()
+    await converse(client, server)
+    server.reset()
+    await still_silent(proxied.reactor, client)
+    client.reset()
     await proxied.observed.ended()
 
 
@@ -408,6 +460,26 @@ async def test_the_same_seed_gives_the_same_draws(proxied: Proxied) -> None:
             server.close()
     assert received[0] == received[1] != received[2]
     assert 0 < received[0].count(BYTES) < 8
+
+
+async def test_streams_and_faults_draw_apart(proxied: Proxied) -> None:
+    """Each stream of a session, and each fault of a stream, has draws of its own."""
+    await faulty(proxied, corrupt(0.2, stream="both"))
+    client, server = await proxied.pair()
+    await client.send(BYTES)
+    await server.send(BYTES)
+    assert await client.receive(1000) != await server.receive(1000)
+
+
+async def test_a_limit_goes_on_counting(proxied: Proxied) -> None:
+    """A limit that replaces another counts what has passed, too."""
+    faults = await faulty(proxied, limit(500))
+    client, server = await proxied.pair()
+    await server.send(BYTES[:300])
+    assert await client.receive(300) == BYTES[:300]
+    faults.replace("limit_downstream", limit(600))
+    await server.send(BYTES[300:])
+    assert await client.rest() == (BYTES[300:600], END)
 
 
 async def test_a_fault_for_one_client(proxied: Proxied) -> None:

@@ -42,9 +42,9 @@ class ToxiproxyServer:
         return self.process.communicate(timeout=DEADLINE)[1]
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
 def toxiproxy_server() -> Iterator[ToxiproxyServer]:
-    """An API that ends with the test, in order."""
+    """An API that ends with the tests of a module, in order."""
     server = ToxiproxyServer()
     yield server
     server.stop()

@@ -58,7 +58,6 @@ def test_proxies_of_a_file(tmp_path: Path) -> None:
     ("content", "why"),
     [
         ("[{}]", "missing required field: name at proxy 1"),
-        ("{", "bad request body: "),
         (None, "No such file or directory"),
     ],
 )
