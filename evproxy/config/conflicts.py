@@ -147,6 +147,7 @@ def _pool_conflicts(path: Path, name: str, pool: object, directory: str) -> Iter
         yield from _repeated((*path, "upstreams"), _server_names(upstreams, directory), ())
         yield from _useless_keys(path, pool)
         yield from _source_conflicts(path, pool.get("source"), upstreams)
+    yield from fault_conflicts((*path, "faults"), pool.get("faults"))
     yield from pool_tls_conflicts((*path, "tls"), pool)
     yield from _health_check_conflicts((*path, "health_check"), pool.get("health_check"))
     yield from _discover_conflicts((*path, "discover"), pool.get("discover"))

@@ -66,7 +66,7 @@ class Faults:
     :param faults: the first faults.
     :param seed: the same seed gives the n-th session the same draws; ``None``: a new one.  The log
         has the seed.
-    :param name: the name of the listener in the log.
+    :param name: whose faults they are, for the log.
     :raises SettingsError: if two faults have the same name, or if there are too many.
     """
 
@@ -85,7 +85,7 @@ class Faults:
         self._count = 0
         for fault in faults:
             self.add(fault)
-        where = f" of listener {name}" if name else ""
+        where = f" of {name}" if name else ""
         _log.info("The faults{where} have the seed {seed}", where=where, seed=self.seed)
 
     def __call__(self, status: SessionStatus) -> Sequence[Stage]:

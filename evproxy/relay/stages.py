@@ -18,13 +18,14 @@ lost, so that bytes that it still holds arrive before the loss is passed on.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Protocol
 
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
 from evproxy.model import Ending, Side
+from evproxy.records import SessionStatus
 from evproxy.relay.contract import Receiver
 
 _log = Logger()
@@ -96,6 +97,10 @@ class Stage(Protocol):
 
     def closed(self) -> None:
         """The session is over, and this is the last call: cancel all timers."""
+
+
+StagesOfSession = Callable[[SessionStatus], Sequence[Stage]]
+"""Makes stages of a session that has got its server; no stage: its bytes stay in the kernel."""
 
 
 class PassThrough:

@@ -16,13 +16,13 @@ from evproxy.observe.log import SessionLog, TroubleLog
 from evproxy.observe.metrics.tally import Tally
 from evproxy.observe.sessions_under_way import IntervalLines, StartLines
 from evproxy.observers import Observer
+from evproxy.relay.stages import StagesOfSession
 from evproxy.service.certificates import Certificates
 from evproxy.service.limits import open_file_limit, pipes_for, sessions_for
 from evproxy.service.listener import Listener, listener_permissions, server_endpoint
 from evproxy.service.listener_parts import ListenerParts, PartsMaker
 from evproxy.service.retiring import Retiring
 from evproxy.session.admission import Admission
-from evproxy.session.inspection import StagesOfSession
 from evproxy.settings import AccessLogSettings, ListenerSettings, PoolSettings, Settings
 from evproxy.sockets.plane import DataPlane
 from evproxy.upstream.names import Names

@@ -16,6 +16,7 @@ from evproxy.hub import Hub
 from evproxy.interfaces import Pool
 from evproxy.observe.metrics.tally import Tally
 from evproxy.policy.access import Access
+from evproxy.relay.stages import StagesOfSession
 from evproxy.service.certificates import Certificates, Loaded, load
 from evproxy.service.network_files import (
     AccessOfListener,
@@ -26,7 +27,6 @@ from evproxy.service.network_files import (
 from evproxy.session.admission import Admission
 from evproxy.session.entry import Entry, EntryLimits, limits_of
 from evproxy.session.factory import ProxyFactory
-from evproxy.session.inspection import StagesOfSession
 from evproxy.session.postgres import CancelKeys, PostgresRouter
 from evproxy.session.refusals import Refusals
 from evproxy.session.routes import ByName, Routes, function_named
@@ -205,8 +205,8 @@ class PartsMaker:
         if listener.filters:
             made.append(filters_named(listener.filters))
         if listener.faults:
-            seed = listener.faults_seed or None
-            made.append(Faults(self._reactor, listener.faults, seed=seed, name=name_of(listener)))
+            seed, name = listener.faults_seed or None, f"listener {name_of(listener)}"
+            made.append(Faults(self._reactor, listener.faults, seed=seed, name=name))
         return made
 
     def _tls(

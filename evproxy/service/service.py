@@ -24,6 +24,7 @@ from evproxy.observe.metrics.family import MetricSource
 from evproxy.observe.metrics.tally import Tally
 from evproxy.observe.watchdog.watchdog import Watchdog
 from evproxy.observers import Observer
+from evproxy.relay.stages import StagesOfSession
 from evproxy.service.arguments import settings_of
 from evproxy.service.composition import Composition, PoolMaker
 from evproxy.service.listener import (
@@ -33,7 +34,6 @@ from evproxy.service.listening_sockets import ServiceSockets
 from evproxy.service.reload import Agreed, Reloads
 from evproxy.service.status import Status
 from evproxy.service.used_pools import UsedPools
-from evproxy.session.inspection import StagesOfSession
 from evproxy.session.live import MOST_LISTED
 from evproxy.session.spread import SpreadEnds
 from evproxy.settings import (

@@ -18,13 +18,13 @@ from evproxy.interfaces import Client, Pool, Router
 from evproxy.model import ConnectionInfo
 from evproxy.observers import Observer
 from evproxy.records import SessionStatus
+from evproxy.relay.stages import StagesOfSession
 from evproxy.session.admission import Admission
 from evproxy.session.arrival import ArrivalContext
 from evproxy.session.connecting import ConnectContext, Connecting
 from evproxy.session.entry import Entry
 from evproxy.session.facts import Ended
 from evproxy.session.halves import DownstreamProtocol, UpstreamFactory
-from evproxy.session.inspection import StagesOfSession
 from evproxy.session.live import MOST_LISTED
 from evproxy.session.proxy_header import path_text
 from evproxy.session.session import Session, SessionContext

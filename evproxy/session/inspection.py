@@ -7,7 +7,7 @@ stay in the intake, and go to the server.  Only the bytes of a PROXY header are 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import Any, Protocol, TypeVar
 
 from attrs import evolve
@@ -18,7 +18,6 @@ from evproxy.errors import ClientEnded, EvproxyError
 from evproxy.escape import printable
 from evproxy.interfaces import Pool
 from evproxy.model import ConnectionInfo
-from evproxy.records import SessionStatus
 from evproxy.relay.stages import Stage
 from evproxy.session.intake import EARLY_BYTES, Intake
 from evproxy.session.opening import Opening
@@ -31,9 +30,6 @@ Found = TypeVar("Found", covariant=True)
 
 StageMaker = Callable[[Pool, str], Stage]
 """Makes a stage of a session for its pool and the name of its server."""
-
-StagesOfSession = Callable[[SessionStatus], Sequence[Stage]]
-"""Makes stages of a session that has got its server; no stage: its bytes stay in the kernel."""
 
 
 class Reader(Protocol[Found]):

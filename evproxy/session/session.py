@@ -27,13 +27,13 @@ from evproxy.records import SessionCounts, SessionStatus
 from evproxy.relay.closing_here import TLSClosing, closed_here
 from evproxy.relay.contract import Half
 from evproxy.relay.pace import NO_PACES
-from evproxy.relay.stages import Stage
+from evproxy.relay.stages import Stage, StagesOfSession
 from evproxy.session.arrival import Arrival, ArrivalContext
 from evproxy.session.connecting import ConnectContext, Connecting, message_of
 from evproxy.session.discarding import NOBODY, ClosingHere, Discarding
 from evproxy.session.entry import Admitted
 from evproxy.session.facts import Ended, SessionFacts
-from evproxy.session.inspection import StageMaker, StagesOfSession
+from evproxy.session.inspection import StageMaker
 from evproxy.session.intake import Intake
 from evproxy.session.opening import Opening
 from evproxy.session.phases import before
@@ -219,15 +219,21 @@ class Session(SessionFacts):
             pool.connected(server, seconds)
             self._bucket = context.deadlines.add(self, now, context.first_look)
             received = b"".join(intake.chunks) if intake.chunks else b""
-            if server.proxy_version and self.opening is None and not connecting.header_sent:
-                received = self.preamble() + received
             stages: Sequence[Stage] = ()
             if self.stages:
                 stages = [make(pool, server.name) for make in self.stages]
-            if context.stages:
+            # A user's own pool may have no stages: `isinstance` would cost some microseconds.
+            makers = (*context.stages, *getattr(pool, "stages", ()))
+            if makers:
                 status = self.status(now)
-                more = [stage for make in context.stages for stage in make(status)]
+                more = [stage for make in makers for stage in make(status)]
                 stages = [*stages, *more]
+            if server.proxy_version and self.opening is None and not connecting.header_sent:
+                if makers:
+                    # The header is none of the client's bytes.
+                    upstream.transport.write(self.preamble())
+                else:
+                    received = self.preamble() + received
             paces = NO_PACES if self.admitted is None else self.admitted.paces()
             self.relay = context.plane.join(
                 self.downstream, upstream, received, intake.ended, self, stages, paces

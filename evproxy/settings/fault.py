@@ -7,7 +7,8 @@ from __future__ import annotations
 from attrs import frozen
 
 from evproxy.config.declare import setting
-from evproxy.config.rules import Choice, Judged, Matching, Number, Seconds, Text, Whole
+from evproxy.config.rules import Choice, Judged, Many, Matching, Number, Seconds, Text, Whole
+from evproxy.config.tables import Table
 from evproxy.policy.networks import network_fault
 
 FAULT_KINDS = (
@@ -141,3 +142,15 @@ class FaultSettings:
     def called(self) -> str:
         """The name of the fault: `name`, or else one of its kind and its stream."""
         return self.name or f"{self.kind}_{self.stream}"
+
+
+FAULTS = Many("an array of tables", Table(FaultSettings))
+"""The faults of a listener or a pool."""
+
+SEED = Whole(0, 2**32)
+"""The seed of faults; 0: a new one."""
+
+SEED_MEANING = (
+    "Where the draws of the faults begin: the same seed gives the n-th session the same draws. "
+    "0: a new seed, which the log has."
+)

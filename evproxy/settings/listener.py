@@ -22,7 +22,7 @@ from evproxy.config.rules import (
 )
 from evproxy.config.tables import Table
 from evproxy.policy.networks import network_fault
-from evproxy.settings.fault import FaultSettings
+from evproxy.settings.fault import FAULTS, SEED, SEED_MEANING, FaultSettings
 from evproxy.settings.pool import POOL_NAME
 from evproxy.settings.route import RouteSettings
 from evproxy.settings.tls import ListenerTLS
@@ -172,16 +172,11 @@ class ListenerSettings:
         default=(),
     )
     faults: tuple[FaultSettings, ...] = setting(
-        Many("an array of tables", Table(FaultSettings)),
+        FAULTS,
         "[Faults](#faults) that are injected into its sessions, for tests: one table for each.",
         default=(),
     )
-    faults_seed: int = setting(
-        Whole(0, 2**32),
-        "Where the draws of the faults begin: the same seed gives the n-th session the same draws. "
-        "0: a new seed at each start, which the log has.",
-        default=0,
-    )
+    faults_seed: int = setting(SEED, SEED_MEANING, default=0)
     unix_mode: str = setting(
         MODE,
         "The file mode of a UNIX listener's path: a client needs the right to write to it. Not "

@@ -27,6 +27,7 @@ from evproxy.policy.sources import MOST as MOST_SOURCES
 from evproxy.policy.sources import Sources, source_fault
 from evproxy.settings.arguments import in_a_tuple
 from evproxy.settings.discover import SERVER, Discover
+from evproxy.settings.fault import FAULTS, SEED, SEED_MEANING, FaultSettings
 from evproxy.settings.health import MOST_IN_A_ROW, Ejection, HealthCheck
 from evproxy.settings.timeouts import MILLISECOND
 from evproxy.settings.tls import PoolTLS
@@ -120,6 +121,13 @@ class PoolSettings:
         "[TLS](#tls-of-a-pool) that evproxy starts to the servers, and health checks too.",
         default=None,
     )
+    faults: tuple[FaultSettings, ...] = setting(
+        FAULTS,
+        "[Faults](#faults) that are injected into its sessions, for tests: one table for each.",
+        default=(),
+        converter=tuple,
+    )
+    faults_seed: int = setting(SEED, SEED_MEANING, default=0)
     health_check: HealthCheck | None = setting(
         Table(HealthCheck), "An [active check](#health-checks) of each server.", default=None
     )

@@ -12,8 +12,8 @@ from twisted.python.failure import Failure
 
 from evproxy.faults.faults import Faults
 from evproxy.observers import Observer
+from evproxy.relay.stages import StagesOfSession
 from evproxy.session.factory import ProxyFactory
-from evproxy.session.inspection import StagesOfSession
 from evproxy.testing.door import Door
 from evproxy.upstream.pool.pool import Pool
 

@@ -51,7 +51,7 @@ class FaultyProxy(Controls):
     ) -> None:
         self._reactor = reactor
         self.upstream = upstream
-        self.faults = Faults(reactor, seed=seed, name=f"in front of {upstream}")
+        self.faults = Faults(reactor, seed=seed, name=f"a proxy for {upstream}")
         self._seen = Seen(self._happened)
         self._waiting: list[tuple[Callable[[], object], Deferred[None]]] = []
         self._numbers = count(1)

@@ -50,7 +50,7 @@ class ToxicProxy:
         self.name = name
         self.listen = listen
         self.upstream = upstream
-        self._faults = Faults(reactor, seed=seed, name=name)
+        self._faults = Faults(reactor, seed=seed, name=f"proxy {name}")
         self.toxics: dict[str, Toxic] = {}
         self._running: OneServerProxy | None = None
         self._place = place_of(listen)

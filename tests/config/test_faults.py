@@ -73,3 +73,10 @@ def test_wrong_values_in_python() -> None:
         latency(-1.0)
     with pytest.raises(SettingsError, match="kind: expected one of"):
         FaultSettings("delay")
+
+
+def test_faults_of_a_pool() -> None:
+    """A pool has the same keys, with the same messages."""
+    text = SOUND.replace("[pools.web]", '[pools.web]\nfaults = [{kind = "stall", rate = 1}]', 1)
+    [problem] = problems(text)
+    assert problem.startswith('pools.web.faults[0].rate: belongs to kind "bandwidth", and this is')

@@ -189,6 +189,31 @@ async def test_a_filter_that_holds_bytes_makes_the_sender_wait(proxied: Proxied)
     proxied.factory.abort()
 
 
+@pytest.mark.parametrize("version", [1, 2])
+async def test_a_proxy_header_is_not_filtered(proxied: Proxied, version: int) -> None:
+    """The server gets the header first, and the filter sees the client's bytes only."""
+    seen: list[bytes] = []
+
+    class Seeing:
+        def __init__(self, status: object) -> None:
+            """Nothing to keep."""
+
+        def upload(self, data: bytes) -> bytes:
+            seen.append(data)
+            return data
+
+    await proxied.start(stages=[filtered(Seeing)], send_proxy_protocol=version)
+    client, server = await proxied.pair()
+    await client.send(b"hello")
+    client.end()
+    received, _ = await server.rest()
+    header = b"PROXY TCP4 127.0.0.1 " if version == 1 else b"\r\n\r\n\0\r\nQUIT\n"
+    assert received.startswith(header)
+    assert received.endswith(b"hello")
+    assert b"".join(seen) == b"hello"
+    server.end()
+
+
 class Raising:
     """Raises for the byte ``!``."""
 

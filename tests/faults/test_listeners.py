@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from attrs import evolve
 
-from evproxy import ListenerSettings, PoolSettings, ProxyService, Settings
+from evproxy import ListenerSettings, Pool, PoolSettings, ProxyService, Settings
 from evproxy.faults import Faults, latency, truncate
 from evproxy.model import UpstreamServer
 from evproxy.settings import FaultSettings
@@ -83,3 +83,31 @@ async def test_stages_of_a_service(ground: Ground) -> None:
     await server.send(b"0123456789")
     server.end()
     assert await client.rest() == (b"012", END)
+
+
+async def test_faults_of_a_pool_and_a_reload(ground: Ground) -> None:
+    """The pool's sessions have its faults; a reload changes them for new sessions."""
+    settings = settings_with(ground, truncate(8))
+    pool = evolve(settings.pools[0], faults=(truncate(5),), faults_seed=3)
+    settings = evolve(settings, pools=(pool,))
+    with logged_lines() as lines:
+        service = ProxyService.from_settings(ground.reactor, settings)
+    assert "The faults of pool default have the seed 3" in lines
+    ground.services.append(service)
+    service.startService()
+    first, server = await pair(ground, service)
+    await service.reload(evolve(settings, pools=(evolve(pool, faults=()),)))
+    await server.send(b"0123456789")
+    server.end()
+    assert await first.rest() == (b"01234", END)
+    second, server = await pair(ground, service)
+    await server.send(b"0123456789")
+    server.end()
+    assert await second.rest() == (b"01234567", END)
+
+
+async def test_faults_of_one_server_of_a_pool(ground: Ground) -> None:
+    """A route that chooses a server itself keeps the faults of the pool."""
+    pool = Pool(ground.reactor, [f"127.0.0.1:{ground.upstream.port}"], faults=[truncate(5)])
+    one = pool.only(f"127.0.0.1:{ground.upstream.port}")
+    assert list(one.stages) == list(pool.stages) != []

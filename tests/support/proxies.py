@@ -24,10 +24,9 @@ from evproxy.observers import Observer
 from evproxy.records import SessionRecord
 from evproxy.relay.contract import Half, Relay, RelayListener
 from evproxy.relay.pace import NO_PACES, Paces
-from evproxy.relay.stages import Stage
+from evproxy.relay.stages import Stage, StagesOfSession
 from evproxy.session.admission import Admission
 from evproxy.session.factory import ProxyFactory
-from evproxy.session.inspection import StagesOfSession
 from evproxy.settings import Keepalive, PoolTLS, Timeouts
 from evproxy.sockets.plane import DataPlane
 from evproxy.sockets.tls_server import ServerTLS

@@ -50,7 +50,7 @@ def test_proxies_of_a_file(tmp_path: Path) -> None:
     proxies = json.loads(ask(server, "GET", "/proxies")[1])
     log = server.stop()
     assert list(proxies) == ["one"]
-    assert "The faults of listener one have the seed" in log
+    assert "The faults of proxy one have the seed" in log
     assert server.process.returncode == 0
 
 

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Callable, Collection, Iterator, Sequence
 from typing import Any, Protocol
 
 from evproxy.errors import NoServerAvailable
 from evproxy.interfaces import Pool, Server
 from evproxy.model import ConnectionInfo
+from evproxy.relay.stages import StagesOfSession
 from evproxy.upstream.pool.server import PoolServer
 
 
@@ -17,6 +18,10 @@ class _Whole(Pool, Protocol):
     @property
     def load(self) -> int:
         """See `evproxy.interfaces.CountingPool`."""
+
+    @property
+    def stages(self) -> Sequence[StagesOfSession]:
+        """The stages of its sessions."""
 
     def server_named(self, name: str) -> PoolServer:
         """The server called `name`.  Raises `LookupError` if it is not in the pool."""
@@ -46,6 +51,11 @@ class OneServer:
     def load(self) -> int:
         """How many sessions the whole pool has."""
         return self._pool.load
+
+    @property
+    def stages(self) -> Sequence[StagesOfSession]:
+        """Those of the whole pool."""
+        return self._pool.stages
 
     def candidates(self, info: ConnectionInfo) -> Iterator[Server]:
         """The server, if it can take a session now."""

@@ -14,6 +14,7 @@ from evproxy.errors import SettingsError
 from evproxy.interfaces import Dialer
 from evproxy.model import UpstreamServer
 from evproxy.settings import PoolSettings
+from evproxy.upstream.pool.faults import faults_of
 from evproxy.upstream.pool.parts import Parts, files_of
 from evproxy.upstream.pool.resetter import Resetter
 from evproxy.upstream.pool.running_pool import RunningPool
@@ -116,6 +117,8 @@ class ReloadablePool(RunningPool):
         self.connect_attempts = after.connect_attempts
         self._queue.bound(after.queue_timeout, after.queue_size)
         self._members.slow_start = after.slow_start
+        if (after.faults, after.faults_seed) != (before.faults, before.faults_seed):
+            self.stages = faults_of(self.reactor, after)
         self._dialers = prepared.dialers
         self._reload_connects()
         self._reload_servers(before.upstreams, after.upstreams)

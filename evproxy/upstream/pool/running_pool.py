@@ -20,9 +20,11 @@ from evproxy.hub import hub_of
 from evproxy.interfaces import Dialer, PartlyFailing, PoolSession, Server, Waiter
 from evproxy.model import CloseReason, ConnectionInfo, UpstreamServer, upstream_server
 from evproxy.observers import Observer
+from evproxy.relay.stages import StagesOfSession
 from evproxy.settings import PoolSettings
 from evproxy.upstream.pool.announcements import Announcements
 from evproxy.upstream.pool.checks import Checks
+from evproxy.upstream.pool.faults import faults_of
 from evproxy.upstream.pool.members import Members
 from evproxy.upstream.pool.one_server import OneServer
 from evproxy.upstream.pool.parts import GivenParts, Parts
@@ -60,6 +62,7 @@ class RunningPool:
         self.name = settings.name
         self.connect_timeout = settings.connect_timeout
         self.connect_attempts = settings.connect_attempts
+        self.stages: Sequence[StagesOfSession] = faults_of(reactor, settings)
         self._given = given
         self._users = Users()
         self._stopped = False
