@@ -9,6 +9,7 @@ import json
 from twisted.internet.defer import CancelledError, Deferred, DeferredLock
 from twisted.logger import Logger
 from twisted.python.failure import Failure
+from twisted.web.http import NO_CONTENT
 from twisted.web.resource import Resource
 from twisted.web.server import NOT_DONE_YET
 
@@ -62,9 +63,10 @@ def _broken(failure: Failure) -> Answer:
 
 def _write(request: AdminRequest, found: Answer) -> None:
     request.setResponseCode(found.status)
-    if found.text:
-        request.setHeader(b"content-type", b"text/plain; charset=utf-8")
-        request.send(found.text.encode())
-        return
-    request.setHeader(b"content-type", b"application/json")
-    request.send(b"" if found.body is None else json.dumps(found.body).encode() + b"\n")
+    kind, body = b"text/plain; charset=utf-8", found.text.encode()
+    if not body and found.body is not None:
+        kind, body = b"application/json", json.dumps(found.body).encode() + b"\n"
+    if found.status != NO_CONTENT:
+        request.setHeader(b"content-type", kind)
+        request.setHeader(b"content-length", b"%d" % len(body))
+    request.send(body)
