@@ -18,7 +18,7 @@ from evproxy.admin.access import token_of
 from evproxy.cli.workers import worker_count
 from evproxy.config.document import ConfigErrors, parse
 from evproxy.config.loops import loops
-from evproxy.config.problems import shown_path
+from evproxy.config.problems import Path, shown_path
 from evproxy.config.reading import Fault, Surroundings
 from evproxy.config.sharing import sharing_problems
 from evproxy.engine.files import UnusableFile, read_whole
@@ -34,6 +34,7 @@ from evproxy.settings import (
     Settings,
 )
 from evproxy.sockets.tls_client import ClientTLS
+from evproxy.stages.filters import filter_maker_named
 from evproxy.upstream.address import check_upstream
 from evproxy.upstream.pool.parts import discoveries_on, probes_on
 from evproxy.upstream.probes.header import check_header
@@ -66,7 +67,7 @@ def read_settings(path: str, closer_look: Fault = listen_fault) -> Settings:
     settings = parse(_text(path), Surroundings(directory, upstream_fault, closer_look))
     problems = [*permission_problems(settings.listeners), *tls_problems(settings.listeners)]
     problems += [problem for pool in settings.pools for problem in pool_problems(pool)]
-    problems += route_problems(settings.listeners)
+    problems += function_problems(settings.listeners)
     problems += admin_problems(settings.admin)
     problems += map(str, sharing_problems(settings, worker_count(settings)))
     for loop in loops(settings.listeners, settings.pools):
@@ -96,17 +97,23 @@ def tls_problems(listeners: Iterable[ListenerSettings]) -> Iterator[str]:
                 yield f"{shown_path(('listeners', index))}.{error}"
 
 
-def route_problems(listeners: Iterable[ListenerSettings]) -> Iterator[str]:
-    """Why the function that a `route` of `listeners` names cannot be used, with the key's path."""
+def function_problems(listeners: Iterable[ListenerSettings]) -> Iterator[str]:
+    """Why what a `route` or `filters` of `listeners` name cannot be used, with the key's path."""
     for index, listener in enumerate(listeners):
+        named: list[tuple[Path, str, Callable[[str], object]]] = [
+            (("filters", number), name, filter_maker_named)
+            for number, name in enumerate(listener.filters)
+        ]
         if listener.route:
-            # As `python -m` does; twistd and the command evproxy do not.
-            if (here := os.getcwd()) not in sys.path:
-                sys.path.insert(0, here)
+            named.append((("route",), listener.route, function_named))
+        # As `python -m` does; twistd and the command evproxy do not.
+        if named and (here := os.getcwd()) not in sys.path:
+            sys.path.insert(0, here)
+        for path, name, found in named:
             try:
-                function_named(listener.route)
+                found(name)
             except SettingsError as error:
-                yield f"{shown_path(('listeners', index, 'route'))}: {error}"
+                yield f"{shown_path(('listeners', index, *path))}: {error}"
 
 
 def admin_problems(admin: AdminSettings) -> Iterator[str]:

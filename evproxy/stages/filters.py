@@ -166,17 +166,22 @@ def filters_named(names: Sequence[str]) -> Callable[[SessionStatus], Sequence[St
     :param names: ``MODULE:NAME``, each of a function or a class.  Imports the modules.
     :raises SettingsError: if there is no such function or class.
     """
-    return filtered(*map(_maker_named, names))
+    return filtered(*map(filter_maker_named, names))
 
 
-def _maker_named(name: str) -> FilterMaker:
+def filter_maker_named(name: str) -> FilterMaker:
+    """
+    What ``MODULE:NAME`` names; imports the module.
+
+    :raises SettingsError: if there is no such function or class.
+    """
     module, _, attribute = name.partition(":")
     try:
-        found = getattr(import_module(module), attribute, None)
+        found = getattr(import_module(module), attribute)
     except Exception as error:
         # The module is the user's: it may raise anything.
-        raise SettingsError(f"filters: {module} cannot be imported: {error}") from error
+        raise SettingsError(f"{name}: {type(error).__name__}: {error}") from None
     if not callable(found):
-        raise SettingsError(f"filters: {name}: there is no such function or class")
+        raise SettingsError(f"{name} is neither a function nor a class")
     maker: FilterMaker = found
     return maker

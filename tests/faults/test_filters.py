@@ -261,9 +261,9 @@ async def test_a_maker_that_raises(proxied: Proxied, logged_errors: LoggedErrors
 @pytest.mark.parametrize(
     ("name", "why"),
     [
-        ("no_such_module:Filter", "no_such_module cannot be imported"),
-        ("examples.filters:Nothing", "there is no such function or class"),
-        ("examples.filters:log", "there is no such function or class"),
+        ("no_such_module:Filter", "^no_such_module:Filter: ModuleNotFoundError: "),
+        ("examples.filters:Nothing", "^examples.filters:Nothing: AttributeError: "),
+        ("examples.filters:log", "^examples.filters:log is neither a function nor a class$"),
     ],
 )
 async def test_names_of_filters(proxied: Proxied, name: str, why: str) -> None:

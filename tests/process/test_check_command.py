@@ -355,6 +355,17 @@ def test_a_route_that_cannot_be_imported(tmp_path: Path, route: str, fault: str)
     assert err.startswith(f"{file}: listeners[0].route: {fault}")
 
 
+def test_a_filter_that_cannot_be_imported(tmp_path: Path) -> None:
+    """Each filter of a listener is looked for when the file is checked."""
+    file = tmp_path / "filters.toml"
+    filters = '["examples.filters:Hexdump", "nowhere:Filter"]'
+    pool = '[pools.web]\nupstreams = ["127.0.0.1:9"]\n'
+    file.write_text(f"[[listeners]]\nfilters = {filters}\n{pool}")
+    status, out, err = run("check", str(file))
+    assert (status, out) == (1, "")
+    assert err.startswith(f"{file}: listeners[0].filters[1]: nowhere:Filter: ModuleNotFoundError")
+
+
 def test_pools_of_routes_are_used(tmp_path: Path) -> None:
     """A pool that only a route uses is used."""
     file = tmp_path / "evproxy.toml"
