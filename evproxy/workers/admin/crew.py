@@ -89,7 +89,8 @@ class Crew:
             if only in (None, each.number)
         }
         told = await self._ask(asked)
-        if not told and asked:
+        # Those that have ended meanwhile have nothing to say.
+        if not told and any(self._slots[number].serving is not None for number in asked):
             raise Problem(503, f"no worker has answered within {ANSWER_TIMEOUT:g} s")
         return told
 
