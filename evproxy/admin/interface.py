@@ -17,7 +17,7 @@ from twisted.internet.defer import Deferred
 from twisted.internet.error import CannotListenError
 
 from evproxy.admin import servers, sessions, waits, whole
-from evproxy.admin.access import token_of
+from evproxy.admin.access import metrics_can_be_read, token_of
 from evproxy.admin.api import Api
 from evproxy.admin.contract import Administered
 from evproxy.admin.errors import AdminCannotListen
@@ -129,7 +129,6 @@ class AdminInterface(AdminPort):
     :param reactor: Twisted's.
     :param proxy: what the operations work on.
     :param settings: where to listen, and who may change the proxy.
-    :param hub: notifies the interface of sessions that end.
     :param more: further operations.
     :param handed: listening sockets that may be taken over; ``None``: none.
     :raises SettingsError: if a setting is wrong.
@@ -140,20 +139,19 @@ class AdminInterface(AdminPort):
         reactor: Any,
         proxy: Administered,
         settings: AdminSettings,
-        hub: Hub,
         more: Sequence[Operation] = (),
         handed: HandedSockets | None = None,
     ) -> None:
         # Read now: the files may be out of reach later (twistd --chroot).
         context = Context(reactor, proxy, version("evproxy"))
-        feed = Feed(context, hub)
+        feed = Feed(context)
         live = (live_view(feed), *page_operations())
-        operations = (*OPERATIONS, *_metrics(context), *live, *more)
+        operations = (*OPERATIONS, *_metrics(context, settings), *live, *more)
         super().__init__(context, settings, operations, feed, handed)
 
 
-def _metrics(context: Context) -> tuple[Operation, ...]:
-    if context.proxy.tally is None:
+def _metrics(context: Context, settings: AdminSettings) -> tuple[Operation, ...]:
+    if context.proxy.tally is None or not (settings.metrics and metrics_can_be_read()):
         return ()
     # It is an extra, and takes a while to load.
     from evproxy.admin.metrics import metrics_of

@@ -14,7 +14,7 @@ from twisted.internet.defer import Deferred, DeferredList, succeed
 from twisted.internet.interfaces import IStreamClientEndpoint, IStreamServerEndpoint
 from twisted.logger import Logger
 
-from evproxy.admin.access import metrics_can_be_read, token_of
+from evproxy.admin.access import token_of
 from evproxy.config.changes import Changes
 from evproxy.config.loops import loops
 from evproxy.errors import SettingsError
@@ -199,7 +199,7 @@ class ProxyService(Service):
             for loop in loops(settings.listeners, settings.pools):
                 raise SettingsError(f"upstreams: {loop.reason}")
         self.tally: Tally | None = None
-        if settings.admin.listen and settings.admin.metrics and metrics_can_be_read():
+        if settings.admin.listen:
             self.tally = Tally()
         self.metric_sources: list[MetricSource] = []
         self._made = made = Composition(
@@ -302,7 +302,7 @@ class ProxyService(Service):
         from evproxy.admin.interface import AdminInterface
 
         handed = self.plane.listening.handed
-        return AdminInterface(self._made.reactor, self, admin, self._made.hub, handed=handed)
+        return AdminInterface(self._made.reactor, self, admin, handed=handed)
 
     @property
     def addresses(self) -> list[IPv4Address | IPv6Address | UNIXAddress]:

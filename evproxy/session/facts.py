@@ -10,12 +10,15 @@ from evproxy.model import CloseReason, ConnectionInfo, Phase
 from evproxy.records import SessionCounts, SessionRecord, SessionStatus, Waited
 from evproxy.relay.contract import Relay
 
-Ended = tuple[CloseReason, Server | None, int, float | None, float | None, float, int, int]
+Ended = tuple[
+    CloseReason, Server | None, int, float | None, float | None, float, int, int, int, float
+]
 """
 What metrics count of a session that has ended: `SessionRecord` costs more than counting it.
 
 The reason, the server, how many were tried, the times from accept to the connection, to the first
-byte and to the end, and the bytes to upstream and to downstream.
+byte and to the end, the bytes to upstream and to downstream, the number of the session, and when it
+started.
 """
 
 Totals = tuple[int, int, float | None]
@@ -103,6 +106,8 @@ class SessionFacts:
             now - self.started,
             totals[0],
             totals[1],
+            self.id,
+            self.started,
         )
 
     def record(

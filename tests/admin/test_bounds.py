@@ -16,7 +16,6 @@ from evproxy.admin.interface import AdminInterface
 from evproxy.admin.operations import Operation
 from evproxy.admin.site import MOST_BODY, MOST_CONNECTIONS, MOST_DISCARDED
 from evproxy.engine.slices import SLICE, in_slices
-from evproxy.hub import Hub
 from tests.support.admin import ANY_PORT, Admin, answer
 from tests.support.peers import END, RESET, Peer, connect
 from tests.support.services import Ground
@@ -113,7 +112,7 @@ async def test_a_client_that_does_not_read(ground: Ground, monkeypatch: pytest.M
         "GET", "/long", "long", "Long.", lambda context, asked: Answer(b"x" * 50_000_000)
     )
     service = ground.service()
-    interface = AdminInterface(ground.reactor, service, AdminSettings(ANY_PORT), Hub(), [long])
+    interface = AdminInterface(ground.reactor, service, AdminSettings(ANY_PORT), [long])
     interface.bind()
     address: Any = interface.address
     client = connect(ground.reactor, (address.host, address.port))

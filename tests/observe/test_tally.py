@@ -26,13 +26,16 @@ ENDED = st.builds(
     st.floats(0, 1e5),
     st.integers(0, 10**12),
     st.integers(0, 10**12),
+    st.integers(1, 10**9),
+    st.floats(0, 1e5),
 )
 
 
 @given(st.lists(ENDED), st.lists(st.integers(0, 20)))
 def test_batches(sessions: list[Ended], places: list[int]) -> None:
     """Counting after any session gives what counting each by itself gives."""
-    at_once, one_by_one = ListenerTotals(), ListenerTotals()
+    told: list[Ended] = []
+    at_once, one_by_one = ListenerTotals(counted=told.extend), ListenerTotals()
     for number, session in enumerate(sessions):
         at_once.ended(session)
         if number in places:
@@ -42,6 +45,7 @@ def test_batches(sessions: list[Ended], places: list[int]) -> None:
     at_once.count()
     assert at_once.ends == one_by_one.ends == Counter(session[0] for session in sessions)
     assert at_once.sessions == len(sessions)
+    assert told == sessions
     assert at_once.bytes == (sum(each[6] for each in sessions), sum(each[7] for each in sessions))
     assert at_once.attempts == sum(each[2] for each in sessions)
     assert at_once.connects.counts == one_by_one.connects.counts
@@ -54,7 +58,7 @@ def test_what_is_kept_is_bounded() -> None:
     totals = ListenerTotals()
     reason = close_reason(Side.DOWNSTREAM, Ending.FINISHED, Phase.RELAYING)
     for number in range(10 * BATCH):
-        totals.ended((reason, None, 1, 0.1, None, 0.2, 3, 4))
+        totals.ended((reason, None, 1, 0.1, None, 0.2, 3, 4, number, 0.0))
         assert len(totals.fresh) == (number + 1) % BATCH
     assert totals.ends == {reason: 10 * BATCH}
 
@@ -79,10 +83,10 @@ def test_a_copy_stays_as_it_is() -> None:
     """What is copied for a scrape does not change with the next session."""
     totals = ListenerTotals()
     reason = close_reason(Side.DOWNSTREAM, Ending.FINISHED, Phase.RELAYING)
-    totals.ended((reason, None, 1, 0.1, 0.1, 0.2, 3, 4))
+    totals.ended((reason, None, 1, 0.1, 0.1, 0.2, 3, 4, 1, 0.0))
     totals.count()
     copy = totals.copy()
-    totals.ended((reason, None, 1, 0.1, 0.1, 0.2, 3, 4))
+    totals.ended((reason, None, 1, 0.1, 0.1, 0.2, 3, 4, 1, 0.0))
     totals.count()
     assert (copy.sessions, copy.bytes, copy.durations.counts.total()) == (1, (3, 4), 1)
     assert (totals.sessions, totals.bytes) == (2, (6, 8))

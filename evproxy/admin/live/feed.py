@@ -26,7 +26,6 @@ from evproxy.admin.live.snapshot import Snapshot
 from evproxy.admin.live.stream import EventStream
 from evproxy.admin.live.traffic import Traffic
 from evproxy.admin.operations import Context
-from evproxy.hub import Hub
 
 INTERVAL = 1.0
 """Seconds between two looks at the proxy, up to `INTERVAL_SESSIONS` sessions."""
@@ -48,10 +47,9 @@ class Feed:
     Shows a proxy to viewers.
 
     :param context: the proxy that is shown, and the reactor.
-    :param hub: notifies the feed of sessions that end.
     """
 
-    def __init__(self, context: Context, hub: Hub) -> None:
+    def __init__(self, context: Context) -> None:
         self._reactor = reactor = context.reactor
         self._proxy = context.proxy
         self._history = History()
@@ -62,7 +60,9 @@ class Feed:
         self._running = False
         self._loop_lag = LoopLag()
         self._snapshot = Snapshot(context)
-        hub.add(self._traffic)
+        self._tally = context.proxy.tally
+        if self._tally is not None:
+            self._tally.tell(self._traffic.ended)
 
     def start(self) -> None:
         """Begin to look at the proxy, unless it is looked at already."""
@@ -127,6 +127,7 @@ class Feed:
         snapshot = self._snapshot
         snapshot.begin()
         now = reactor.seconds()
+        self._count_ended()
         traffic.begin(now)
         live = self._proxy.admission.sessions
         ids = iter(list(live.by_id))
@@ -142,10 +143,15 @@ class Feed:
                     for each in chosen.values():
                         each.session(status, up, down)
             await deferLater(reactor, 0)
+        self._count_ended()
         sample = traffic.end(len(live), self._lag())
         self._history.add(sample)
         if chosen:
             await self._show(sample, chosen, streams)
+
+    def _count_ended(self) -> None:
+        if self._tally is not None:
+            self._tally.count()
 
     def _lag(self) -> float | None:
         """The longest turn of the loop in this interval; ``None``: nothing measures it."""

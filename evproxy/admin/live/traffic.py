@@ -1,22 +1,23 @@
 """
 How many bytes sessions move now, and how fast they connect: the totals of each interval.
 
-An interval ends with a walk: `begin`, `visit` for each session, `end`.  Sessions that end report
-themselves (`session_ended`).  Each byte and each connect counts once.
+An interval ends with a walk: `begin`, `visit` for each session, `end`.  Sessions that have ended
+come in batches (`ended`), all of them before `begin` and again before `end`.  Each byte and each
+connect counts once.
 """
 
 from __future__ import annotations
 
-from math import inf
+from collections.abc import Sequence
 
 from evproxy.admin.live.history import Sample
-from evproxy.records import SessionRecord
+from evproxy.session.facts import Ended
 from evproxy.session.session import Session
 
 
 class Traffic:
     """
-    Sums up the traffic of all sessions; an `evproxy.observers.SessionObserver`.
+    Sums up the traffic of all sessions.
 
     :param now: when the first interval begins, in seconds on the reactor's clock.
     """
@@ -25,29 +26,36 @@ class Traffic:
         # The bytes of each session at its last visit, unless it had moved none.
         self._seen: dict[int, tuple[int, int]] = {}
         self._since = self._until = now
-        # The last session that the walk has visited; infinite between walks.
-        self._visited = inf
+        # The sessions whose connects this walk has counted; ``None`` between walks.
+        self._counted: set[int] | None = None
         self._last_id = self._started = 0
         self._up = self._down = 0
         self._connects = 0
         self._connect_sum = self._connect_most = 0.0
         self._interval = 1.0
 
-    def session_ended(self, record: SessionRecord) -> None:
-        """Count what a session has moved since its last visit."""
-        up, down = self._seen.pop(record.id, (0, 0))
-        self._up += record.bytes_to_upstream - up
-        self._down += record.bytes_to_downstream - down
-        self._note(record.id)
-        if record.connect_time is not None:
-            counted = self._until if record.id <= self._visited else self._since
-            self._connected(record.started, record.connect_time, counted, inf)
+    def ended(self, sessions: Sequence[Ended]) -> None:
+        """Count what sessions that have ended have moved since their last visit."""
+        seen, counted = self._seen, self._counted
+        since = self._until if counted is None else self._since
+        for _, _, _, took, _, _, up, down, number, started in sessions:
+            before_up, before_down = seen.pop(number, (0, 0))
+            self._up += up - before_up
+            self._down += down - before_down
+            if number > self._last_id:
+                self._note(number)
+            if (
+                took is not None
+                and started + took > since
+                and (counted is None or number not in counted)
+            ):
+                self._connected(took)
 
     def begin(self, now: float) -> None:
         """Begin the walk that ends the interval `now`."""
         self._interval = max(now - self._until, 1e-3)
         self._since, self._until = self._until, now
-        self._visited = 0
+        self._counted = set()
 
     def visit(self, session: Session) -> tuple[float, float]:
         """
@@ -55,7 +63,6 @@ class Traffic:
 
         :return: the bytes a second that it moved to upstream and to downstream in the interval.
         """
-        self._visited = session.id
         self._note(session.id)
         relay = session.relay
         if relay is None:
@@ -67,8 +74,11 @@ class Traffic:
             self._seen[session.id] = up, down
             self._up += more_up
             self._down += more_down
-        if session.connect_time is not None:
-            self._connected(session.started, session.connect_time, self._since, self._until)
+        took = session.connect_time
+        if took is not None and self._since < session.started + took <= self._until:
+            assert self._counted is not None
+            self._counted.add(session.id)
+            self._connected(took)
         return more_up / self._interval, more_down / self._interval
 
     def end(self, sessions: int, lag: float | None) -> Sample:
@@ -86,7 +96,7 @@ class Traffic:
         )
         self._started = self._up = self._down = self._connects = 0
         self._connect_sum = self._connect_most = 0.0
-        self._visited = inf
+        self._counted = None
         return sample
 
     def _note(self, number: int) -> None:
@@ -94,9 +104,7 @@ class Traffic:
             self._started += number - self._last_id
             self._last_id = number
 
-    def _connected(self, started: float, took: float, since: float, until: float) -> None:
-        """Count a session that connected after `since`, and not after `until`."""
-        if since < started + took <= until:
-            self._connects += 1
-            self._connect_sum += took
-            self._connect_most = max(self._connect_most, took)
+    def _connected(self, took: float) -> None:
+        self._connects += 1
+        self._connect_sum += took
+        self._connect_most = max(self._connect_most, took)

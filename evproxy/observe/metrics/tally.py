@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from bisect import bisect_left
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from itertools import repeat
 
 from attrs import define, field
@@ -63,7 +63,8 @@ class ListenerTotals:
     The sessions of one listener that have ended.
 
     `ends` counts them by `CloseReason`.  `bytes`: to upstream, and to downstream.  `attempts`: how
-    many servers were tried.  `fresh`: the sessions that are not counted yet.
+    many servers were tried.  `fresh`: the sessions that are not counted yet.  `counted` is called
+    with sessions once they are counted.
     """
 
     ends: dict[CloseReason, int] = field(factory=dict)
@@ -73,6 +74,7 @@ class ListenerTotals:
     connects: Histogram = field(factory=lambda: Histogram(LATENCIES))
     first_bytes: Histogram = field(factory=lambda: Histogram(LATENCIES))
     fresh: list[Ended] = field(factory=list)
+    counted: Callable[[Sequence[Ended]], None] | None = None
 
     @property
     def sessions(self) -> int:
@@ -90,10 +92,10 @@ class ListenerTotals:
         """Count the sessions that are kept, also on their servers."""
         if not self.fresh:
             return
-        reasons, servers, attempts, connects, firsts, durations, ups, downs = zip(
-            *self.fresh, strict=True
+        fresh, self.fresh = self.fresh, []
+        reasons, servers, attempts, connects, firsts, durations, ups, downs, _, _ = zip(
+            *fresh, strict=True
         )
-        self.fresh = []
         # Sessions share the values of reasons, and the hash of a reason costs more than its
         # address.
         by_address = dict(zip(map(id, reasons), reasons, strict=True))
@@ -110,6 +112,8 @@ class ListenerTotals:
             if isinstance(server, PoolServer):
                 server.bytes_to_upstream += sent
                 server.bytes_to_downstream += received
+        if self.counted is not None:
+            self.counted(fresh)
 
     def include(self, other: ListenerTotals) -> None:
         """Add what `other` has counted."""
@@ -152,10 +156,19 @@ class Tally:
         self.changes: Counter[tuple[str, str]] = Counter()
         self.exhausted: Counter[str] = Counter()
         self.discovery_failures: Counter[str] = Counter()
+        self._counted: Callable[[Sequence[Ended]], None] | None = None
 
     def listener(self, name: str) -> ListenerTotals:
         """The totals of the listener called `name`, from its beginning."""
-        return self.listeners.setdefault(name, ListenerTotals())
+        totals = self.listeners.setdefault(name, ListenerTotals())
+        totals.counted = self._counted
+        return totals
+
+    def tell(self, counted: Callable[[Sequence[Ended]], None]) -> None:
+        """From now on, call `counted` with the sessions that have ended, many at a time."""
+        self._counted = counted
+        for totals in self.listeners.values():
+            totals.counted = counted
 
     def count(self) -> None:
         """Count every session that has ended by now."""
