@@ -66,9 +66,9 @@ class Settings:
     )
     relay: str = setting(
         Choice(RELAYS),
-        "What moves the bytes. `auto`: the fast socket relay between plain sockets, the stream "
-        "relay for everything else. `socket`: the same, but evproxy does not start without epoll. "
-        "`stream`: the stream relay for everything.",
+        "What moves the bytes. `auto`: the fast socket relay between TCP and UNIX sockets, also "
+        "with evproxy's own TLS; the stream relay for everything else. `socket`: the same, but "
+        "evproxy does not start without epoll. `stream`: the stream relay for everything.",
         default="auto",
         option="relay",
     )
