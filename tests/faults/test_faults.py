@@ -55,28 +55,28 @@ async def still_silent(reactor: Any, peer: Peer) -> None:
 
 async def test_a_latency(proxied: Proxied) -> None:
     """Bytes of the stream take the latency, those of the other stream do not."""
-    await faulty(proxied, latency(0.1))
+    await faulty(proxied, latency(0.3))
     client, server = await proxied.pair()
     began = proxied.reactor.seconds()
     await client.send(b"?")
     await server.receive(1)
-    assert proxied.reactor.seconds() - began < 0.1
+    assert proxied.reactor.seconds() - began < 0.3
     sent = proxied.reactor.seconds()
     await server.send(b"!")
     await client.receive(1)
-    assert proxied.reactor.seconds() - sent >= 0.1
+    assert proxied.reactor.seconds() - sent >= 0.3
 
 
 async def test_a_reset_has_the_latency_too(proxied: Proxied) -> None:
     """A reset does not overtake the bytes before it."""
-    await faulty(proxied, latency(0.1))
+    await faulty(proxied, latency(0.3))
     client, server = await proxied.pair()
     await converse(client, server)
     sent = proxied.reactor.seconds()
     await server.send(BYTES)
     server.reset()
     assert await client.rest() == (BYTES, RESET)
-    assert proxied.reactor.seconds() - sent >= 0.1
+    assert proxied.reactor.seconds() - sent >= 0.3
     await proxied.observed.ended()
     reason = proxied.observed.records[0].reason
     assert (reason.by, reason.how) == (Side.UPSTREAM, Ending.RESET)
@@ -109,15 +109,15 @@ async def test_a_slicer(proxied: Proxied) -> None:
 
 async def test_a_slow_close(proxied: Proxied) -> None:
     """The bytes come at once, the end later."""
-    await faulty(proxied, slow_close(0.1))
+    await faulty(proxied, slow_close(0.3))
     client, server = await proxied.pair()
     began = proxied.reactor.seconds()
     await server.send(BYTES)
     server.end()
     assert await client.receive(1000) == BYTES
-    assert proxied.reactor.seconds() - began < 0.1
+    assert proxied.reactor.seconds() - began < 0.3
     assert await client.rest() == (b"", END)
-    assert proxied.reactor.seconds() - began >= 0.1
+    assert proxied.reactor.seconds() - began >= 0.3
 
 
 async def test_a_limit_ends_both_connections(proxied: Proxied) -> None:
@@ -223,9 +223,11 @@ async def test_a_receiver_that_leaves_with_bytes_to_come(
     await faulty(proxied, fault, listen=f"unix:{tmp_path}/socket")
     client, server = await proxied.pair()
     sending = Deferred.fromCoroutine(server.send(MANY))
-    while proxied.factory.sessions()[0].phase is not Phase.CLOSING:
-        await client.some(4096)
+    # The last 64 KiB fit into the socket's buffer, where they stay.
+    await client.receive(len(MANY) - 65536)
     await sending
+    while proxied.factory.sessions()[0].phase is not Phase.CLOSING:
+        await turn(proxied.reactor)
     began = proxied.reactor.seconds()
     client.close()
     if how == "reset":
@@ -233,7 +235,7 @@ async def test_a_receiver_that_leaves_with_bytes_to_come(
     else:
         await server.rest()
     await proxied.observed.ended()
-    assert proxied.reactor.seconds() - began < 5
+    assert proxied.reactor.seconds() - began < 20
 
 
 async def test_truncated_bytes(proxied: Proxied) -> None:
@@ -341,7 +343,7 @@ async def test_a_client_of_a_server_that_is_gone_may_reset(proxied: Proxied) -> 
     began = proxied.reactor.seconds()
     client.reset()
     await proxied.observed.ended()
-    assert proxied.reactor.seconds() - began < 5
+    assert proxied.reactor.seconds() - began < 20
     reason = proxied.observed.records[0].reason
     assert (reason.by, reason.how) == (Side.UPSTREAM, Ending.RESET)
 

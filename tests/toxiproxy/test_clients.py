@@ -76,9 +76,9 @@ def test_toxiproxy_python_with_redis(toxiproxy: Any, redis_port: int) -> None:
     proxy = toxiproxy.create(f"127.0.0.1:{redis_port}", "redis")
     assert list(toxiproxy.proxies()) == ["redis"]
     with client_of(proxy) as client:
-        assert seconds_of(client) < 0.1
+        client.ping()
         proxy.add_toxic(type="latency", attributes={"latency": 150, "jitter": 20})
-        assert 0.12 < seconds_of(client) < 1
+        assert 0.12 < seconds_of(client)
         assert proxy.get_toxic("latency_downstream").attributes == {"latency": 150, "jitter": 20}
         proxy.destroy_toxic("latency_downstream")
         assert proxy.toxics() == {}
@@ -87,7 +87,7 @@ def test_toxiproxy_python_with_redis(toxiproxy: Any, redis_port: int) -> None:
         proxy.add_toxic(type="bandwidth", attributes={"rate": 100})
         began = time.monotonic()
         assert client.get("long") == b"x" * 30_000
-        assert 0.25 < time.monotonic() - began < 1
+        assert 0.25 < time.monotonic() - began < 10
         proxy.destroy_toxic("bandwidth_downstream")
 
         proxy.add_toxic(
@@ -96,7 +96,7 @@ def test_toxiproxy_python_with_redis(toxiproxy: Any, redis_port: int) -> None:
         )
         began = time.monotonic()
         assert client.get("long") == b"x" * 30_000
-        assert 0.1 < time.monotonic() - began < 1
+        assert 0.1 < time.monotonic() - began < 10
         toxiproxy.reset()
         assert proxy.toxics() == {}
 
@@ -184,7 +184,7 @@ def test_toxiproxy_python_with_postgresql(toxiproxy: Any, real_servers: RealServ
         proxy.add_toxic(type="latency", stream="upstream", attributes={"latency": 100})
         began = time.monotonic()
         assert connection.execute("select 6 * 7").fetchone() == (42,)
-        assert 0.1 < time.monotonic() - began < 1
+        assert 0.1 < time.monotonic() - began < 10
         toxiproxy.reset()
         with proxy.down(), pytest.raises(psycopg.OperationalError):
             connection.execute("select 1")
