@@ -62,25 +62,34 @@ class FilteredSession:
         self.status = status
         self._outlets = {Side.DOWNSTREAM: upload, Side.UPSTREAM: download}
 
+    def is_over(self) -> None:
+        """The session is over: nothing has an effect any more.  Called by evproxy."""
+        self._outlets = {}
+
     def send_upload(self, data: bytes) -> None:
         """Send `data` to the server, as if the client had."""
-        self._outlets[Side.DOWNSTREAM].pass_on(data)
+        if self._outlets:
+            self._outlets[Side.DOWNSTREAM].pass_on(data)
 
     def send_download(self, data: bytes) -> None:
         """Send `data` to the client, as if the server had."""
-        self._outlets[Side.UPSTREAM].pass_on(data)
+        if self._outlets:
+            self._outlets[Side.UPSTREAM].pass_on(data)
 
     def end(self, side: Side) -> None:
         """End the stream of `side`: its receiver gets the end, and the rest is dropped."""
-        self._outlets[side].end()
+        if self._outlets:
+            self._outlets[side].end()
 
     def close(self) -> None:
         """End both connections in order, once the client has what was sent to it."""
-        self._outlets[Side.UPSTREAM].close(Ending.REQUESTED, False)
+        if self._outlets:
+            self._outlets[Side.UPSTREAM].close(Ending.REQUESTED, False)
 
     def reset(self) -> None:
         """Reset both connections, once the client has what was sent to it."""
-        self._outlets[Side.UPSTREAM].close(Ending.REQUESTED, True)
+        if self._outlets:
+            self._outlets[Side.UPSTREAM].close(Ending.REQUESTED, True)
 
 
 class FilterStage:
@@ -100,12 +109,14 @@ class FilterStage:
         self._download = getattr(given, "download", None)
         self._held = getattr(given, "held", None)
         self._outlets: dict[Side, Outlet] = {}
+        self._session: FilteredSession | None = None
 
     def start(self, upload: Outlet, download: Outlet) -> None:
         self._outlets = {Side.DOWNSTREAM: upload, Side.UPSTREAM: download}
         started = getattr(self._filter, "started", None)
         if started is not None:
-            started(FilteredSession(self._status, upload, download))
+            self._session = FilteredSession(self._status, upload, download)
+            started(self._session)
 
     def upload(self, data: bytes) -> None:
         self._pass(Side.DOWNSTREAM, data if self._upload is None else self._upload(data))
@@ -128,6 +139,10 @@ class FilterStage:
         return False
 
     def closed(self) -> None:
+        # The filter may keep its session, which must not keep the relay.
+        session, self._session, self._outlets = self._session, None, {}
+        if session is not None:
+            session.is_over()
         closed = getattr(self._filter, "closed", None)
         if closed is not None:
             closed()
