@@ -93,6 +93,19 @@ class ResetLink(CutLink):
             self._cut = True
             self.cut()
 
+    def take_lost(self) -> None:
+        # A transport that ends whole (TLS 1.2, a wrapper) is lost at the end of its stream.
+        if not self._left and not self._cut:
+            self._cut = True
+            self.cut()
+        else:
+            self.skip_lost()
+
+    def skip_lost(self) -> None:
+        # The reset that is to come is noticed in place of this loss.
+        if self._timer is None:
+            self.to.lost()
+
     def _reset(self) -> None:
         self._timer = None
         self.around.close(True)
