@@ -149,6 +149,7 @@ def test_a_service_has_the_defaults_of_its_settings() -> None:
     assert (given.pop("listen"), given.pop("upstreams")) == ((DEFAULT_LISTEN,), ())
     assert (given.pop("pool"), given.pop("observers"), given.pop("troubles")) == (None, (), ())
     assert (given.pop("settings"), given.pop("make_pool"), given.pop("stages")) == (None, None, ())
+    assert given.pop("make_admin") is None
     assert given.pop("handshake_timeout") == Timeouts().handshake
     assert given.pop("accept_proxy_protocol_from") == ()
     assert given.pop("keepalive") == Keepalive()
