@@ -95,7 +95,10 @@ def _measure(scenario: Scenario, key: str) -> Measure:
 
 def _machine(results: Mapping[str, Results], words: list[str]) -> str:
     facts = results["models"].machine
-    return f"{facts['cores']} cores ({facts['CPU']}) with Python {facts['Python']}"
+    return (
+        f"{facts['cores']} cores ({facts['CPU']}) with Python {facts['Python']}, where the load "
+        f"average was {facts['load before the run']} before"
+    )
 
 
 def _table(results: Mapping[str, Results], words: list[str]) -> str:

@@ -125,7 +125,9 @@ COMPUTING = Scenario(
     "Four times a second, code of the user computes for 50 ms of processor time for one client.",
     "A loop is held: others wait up to 55 ms. Threads share one interpreter lock: a short session "
     "needs it about four times, and waits 5 ms each time. Processes do not notice.",
-    "This is where the event loop loses. evproxy's watchdog names the callback, but cannot help.",
+    "This is where the event loop loses. evproxy's watchdog names the callback, but cannot help. "
+    "A process does not notice a neighbour that computes, but a fork for each request can cost "
+    "more than it saves.",
     _LATENCY,
     computing,
     needs_hook=True,

@@ -6,12 +6,14 @@ import csv
 import io
 import json
 import re
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 
 from study import predictions, report
-from study.catalogue import Model, models
+from study.catalogue import ALL, Model, models
 from study.load import Seen
 from study.load_generator import Stream
 from study.plot import Bar, bars, shown
@@ -26,6 +28,7 @@ from study.run import (
 from study.scenarios.catalogue import ALL as SCENARIOS
 from study.upstream_server import answer
 from study.verdict import verdict
+from tests.support.twistd import ROOT
 
 BY_NAME = {model.name: model for model in models()}
 
@@ -204,3 +207,20 @@ def test_every_scenario_predicts() -> None:
         assert each.lesson
         assert len({measure.key for measure in each.measures}) == len(each.measures)
     assert isinstance(BY_NAME["evproxy"], Model)
+
+
+def test_a_free_threaded_interpreter_joins(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where there is one, threads without the global lock are one model more."""
+    monkeypatch.setattr("shutil.which", lambda name: f"/opt/{name}")
+    *others, more = models()
+    assert (more.name, more.python) == ("thread-free", "/opt/python3.14t")
+    assert others == list(ALL)
+    monkeypatch.setattr("shutil.which", lambda name: None)
+    assert models() == ALL
+
+
+@pytest.mark.parametrize("model", ["thread_each", "thread_pool", "loop_epoll", "asyncio_streams"])
+def test_models_need_no_packages(model: str) -> None:
+    """An interpreter without any package installed can run a model."""
+    command = [sys.executable, "-S", "-c", f"import study.worker, study.models.{model}"]
+    assert subprocess.run(command, cwd=ROOT, check=False).returncode == 0
