@@ -65,7 +65,7 @@ def test_a_loop_turns(browser: Browser, port: int) -> None:
     browser.until(lambda: browser.text("#evproxy-p99").endswith("ms"))
     browser.until(lambda: browser.text("#pool-p99").endswith("ms"))
     assert len(browser.texts("#threads .thread")) == 16
-    assert browser.text("#evproxy-lost").startswith("0 of ")
+    browser.until(lambda: browser.text("#evproxy-lost").startswith("0 of "))
 
 
 def test_idle_clients_fill_the_pool(browser: Browser, port: int) -> None:
@@ -91,7 +91,7 @@ def test_a_callback_holds_the_loop(browser: Browser, port: int) -> None:
     browser.click(button("block"))
     browser.until(lambda: browser.script("return window.held"))
     browser.picture("live-held")
-    browser.until(lambda: "was held for 0.4" in browser.text("#report"))
+    browser.until(lambda: "was held for " in browser.text("#report"))
     assert "route (" in browser.text("#report")
     browser.until(lambda: browser.texts("#loop.held") == [])
     assert number(browser, "#longest") >= 400

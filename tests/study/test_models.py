@@ -19,8 +19,9 @@ from tests.support.peers import END
 from tests.support.twistd import PATIENCE
 
 BULK = 3_000_000
-MOST_BUFFERED = 40 << 20
-"""More than the buffers of the kernel and of every model hold together."""
+SMALL = 65536
+MOST_BUFFERED = 20 << 20
+"""More than the two sockets of a proxy hold in the kernel, and every model itself, together."""
 
 
 class Session:
@@ -37,13 +38,23 @@ class Proxied:
         self.model, self.server, self._listener = model, server, listener
 
     @contextmanager
-    def session(self, host: str = "127.0.0.1") -> Iterator[Session]:
-        """A session on which a byte has gone each way, in this order: server, client."""
+    def session(self, host: str = "127.0.0.1", small: bool = False) -> Iterator[Session]:
+        """
+        A session on which a byte has gone each way, in this order: server, client.
+
+        :param host: the address of the client.
+        :param small: the buffers of the client and the server in the kernel are small.
+        """
         with ExitStack() as stack:
-            to = ("127.0.0.1", self.server.port)
-            client = socket.create_connection(to, PATIENCE, source_address=(host, 0))
-            stack.enter_context(client)
+            client = stack.enter_context(socket.socket())
+            client.settimeout(PATIENCE)
+            if small:
+                client.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, SMALL)
+            client.bind((host, 0))
+            client.connect(("127.0.0.1", self.server.port))
             server = stack.enter_context(self._listener.accept()[0])
+            if small:
+                server.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, SMALL)
             server.settimeout(PATIENCE)
             server.sendall(b"!")
             assert client.recv(1) == b"!"
@@ -107,8 +118,8 @@ def test_the_server_ends_first(studied: Proxied) -> None:
 
 def test_a_slow_reader_gets_all(studied: Proxied) -> None:
     """What a client does not read in time waits for it, to the last byte and the end."""
-    with studied.session() as session:
-        session.server.settimeout(0.1)
+    with studied.session(small=True) as session:
+        session.server.settimeout(0.2)
         count = 0
         with suppress(TimeoutError):
             while count < MOST_BUFFERED:
