@@ -13,8 +13,8 @@ from typing import Any
 
 from attrs import asdict, frozen
 
-from .load_generator import Stream
 from .processes import ROOT, end_group, load_cores
+from .stream import Stream
 
 PERCENTILES = (50.0, 99.0, 99.9)
 

@@ -16,7 +16,6 @@ from __future__ import annotations
 
 import heapq
 import json
-import random
 import select
 import socket
 import sys
@@ -24,46 +23,14 @@ import time
 from collections import deque
 from typing import Any
 
-from attrs import define, field, frozen
+from attrs import define, field
 
+from .stream import Stream
 from .worker import LOOPBACK, raise_limit
 
-SEED = 12
 _RESETS = b"\1\0\0\0\0\0\0\0"  # struct linger: on, 0 seconds (socket(7))
 AT_ONCE = 100
 """Connections that ``open`` opens at a time."""
-
-
-@frozen
-class Stream:
-    """
-    Requests of one kind.
-
-    `name`: for the result.  `path`: of each request.  `rate`: requests a second, at random
-    (Poisson), the same ones for the same seed, or evenly if `even`.  `burst`: so many at once.
-    `seconds`: for how long.  `host`: the address of the clients.  `kept`: on so many connections
-    that stay, instead of a new connection for each.
-    """
-
-    name: str
-    path: str = "/"
-    rate: float = 0.0
-    seconds: float = 1.0
-    burst: int = 0
-    host: str = LOOPBACK
-    kept: int = 0
-    even: bool = False
-
-    def times(self) -> list[float]:
-        """When its requests are due, in seconds from the start."""
-        found = [0.0] * self.burst
-        chance, now = random.Random(SEED), 0.0
-        while self.rate:
-            now += 1 / self.rate if self.even else chance.expovariate(self.rate)
-            if now >= self.seconds:
-                break
-            found.append(now)
-        return found
 
 
 @define(eq=False)

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import argparse
+import os
+import socket
 import sys
 from collections.abc import Sequence
 from typing import Any
 
-from twisted.internet.error import CannotListenError
 from twisted.internet.task import LoopingCall
 
 from ..worker import LOOPBACK
@@ -32,13 +33,20 @@ def main(argv: Sequence[str]) -> int:
 
     reactor: Any = installed
     viewers = Viewers(reactor)
-    with staged(viewers.tell) as stage:
-        try:
-            port = reactor.listenTCP(asked.port, site(stage, viewers), interface=LOOPBACK)
-        except CannotListenError as error:
-            print(f"python -m study live: --port: {error.socketError.strerror}", file=sys.stderr)
-            return 1
-        print(f"http://{LOOPBACK}:{port.getHost().port}/ (Ctrl-C ends it)", flush=True)
+    try:
+        listener = socket.create_server((LOOPBACK, asked.port))
+    except OSError as error:
+        # Python adds the address to the text.
+        said = os.strerror(error.errno or 0)
+        print(f"python -m study live: --port: {said}", file=sys.stderr)
+        return 1
+    except OverflowError:
+        print(f"python -m study live: --port: there is no port {asked.port}", file=sys.stderr)
+        return 1
+    with listener, staged(viewers.tell) as stage:
+        listener.setblocking(False)
+        reactor.adoptStreamPort(listener.fileno(), socket.AF_INET, site(stage, viewers))
+        print(f"http://{LOOPBACK}:{listener.getsockname()[1]}/ (Ctrl-C ends it)", flush=True)
         look = LoopingCall(stage.look)
         look.clock = reactor
         look.start(LOOK)

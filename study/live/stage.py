@@ -16,8 +16,8 @@ from benchmarks.network import is_listening, wait_until
 from ..catalogue import ALL
 from ..computing import COMPUTING_HOST, LONG
 from ..load import Load, running_load
-from ..load_generator import Stream
 from ..processes import ROOT, end_group, free_port, running_model, running_upstream
+from ..stream import Stream
 from ..worker import LOOPBACK
 from . import threads
 

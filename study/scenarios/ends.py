@@ -10,9 +10,9 @@ from contextlib import ExitStack, contextmanager
 from .. import predictions, proc
 from ..catalogue import Model
 from ..load import running_load
-from ..load_generator import Stream
 from ..processes import running_model
 from ..results import Row
+from ..stream import Stream
 from ..worker import LOOPBACK
 from .contract import Bench, Measure, Scenario
 

@@ -8,9 +8,9 @@ from collections.abc import Iterator
 from .. import predictions, proc
 from ..catalogue import Model
 from ..load import Load, running_load
-from ..load_generator import Stream
 from ..processes import running_model
 from ..results import Row
+from ..stream import Stream
 from .contract import Bench, Measure, Scenario
 
 ACTIVE = 8

@@ -7,9 +7,9 @@ from collections.abc import Iterator
 from .. import predictions
 from ..catalogue import Model
 from ..load import running_load
-from ..load_generator import Stream
 from ..processes import running_model
 from ..results import Row
+from ..stream import Stream
 from .contract import Bench, Measure, Scenario
 
 HOPELESS = 0.5

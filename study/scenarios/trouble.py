@@ -8,10 +8,10 @@ from .. import predictions, proc
 from ..catalogue import Model
 from ..computing import COMPUTING_HOST, SECONDS
 from ..load import running_load
-from ..load_generator import Stream
 from ..models.thread_pool import THREADS
 from ..processes import running_model
 from ..results import Row
+from ..stream import Stream
 from .contract import Bench, Measure, Scenario
 
 SHORT = f"/?wait={predictions.SERVICE}"

@@ -15,7 +15,6 @@ import pytest
 from study import predictions, report
 from study.catalogue import ALL, Model, models
 from study.load import Seen
-from study.load_generator import Stream
 from study.plot import Bar, bars, shown
 from study.results import Results, Row, read
 from study.run import (
@@ -26,6 +25,7 @@ from study.run import (
     titles_of,
 )
 from study.scenarios.catalogue import ALL as SCENARIOS
+from study.stream import Stream
 from study.upstream_server import answer
 from study.verdict import verdict
 from tests.support.twistd import ROOT

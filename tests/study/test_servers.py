@@ -9,9 +9,9 @@ import pytest
 from study import servers
 from study.computing import COMPUTING_HOST
 from study.load import running_load
-from study.load_generator import Stream
 from study.processes import running_model, running_upstream
 from study.run import UsageError, chosen_models
+from study.stream import Stream
 
 
 @pytest.mark.peers("apache2", "nginx")
