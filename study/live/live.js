@@ -30,7 +30,17 @@ function heardOfLoop(event) {
   for (const [descriptor] of event.running) loop.batch.set(String(descriptor), event.now);
   show("turns", event.turns.toLocaleString("en"));
   show("sessions", event.sessions);
-  for (const report of event.reports) show("report", report.text);
+  for (const report of event.reports) heardOfHold(report.text);
+}
+
+function heardOfHold(text) {
+  const list = at("reports");
+  if (!list.dataset.begun) list.replaceChildren();
+  list.dataset.begun = "yes";
+  const item = document.createElement("li");
+  item.textContent = text;
+  list.prepend(item);
+  while (list.children.length > 5) list.lastChild.remove();
 }
 
 function heardOfThreads(event) {
