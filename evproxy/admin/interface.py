@@ -23,6 +23,7 @@ from evproxy.admin.contract import Administered
 from evproxy.admin.errors import AdminCannotListen
 from evproxy.admin.guard import Guard
 from evproxy.admin.live.feed import Feed
+from evproxy.admin.live.one_process import OneProcess
 from evproxy.admin.live.operation import live_view
 from evproxy.admin.operations import Context, Operation
 from evproxy.admin.page.files import page_operations
@@ -144,7 +145,7 @@ class AdminInterface(AdminPort):
     ) -> None:
         # Read now: the files may be out of reach later (twistd --chroot).
         context = Context(reactor, proxy, version("evproxy"))
-        feed = Feed(context)
+        feed = Feed(reactor, OneProcess(context))
         live = (live_view(feed), *page_operations())
         operations = (*OPERATIONS, *_metrics(context, settings), *live, *more)
         super().__init__(context, settings, operations, feed, handed)

@@ -39,7 +39,7 @@ async def measure(
     tally.count()
     # Before the live sessions are added up, so that no session counts twice.
     listeners = {name: totals.copy() for name, totals in tally.listeners.items()}
-    await in_slices(reactor, _servers(proxy), look)
+    await in_slices(reactor, servers_of(proxy), look)
     live = LiveTotals()
     sessions = proxy.admission.sessions
 
@@ -66,7 +66,8 @@ async def measure(
     )
 
 
-def _servers(proxy: Administered) -> Iterator[PoolServerStatus]:
+def servers_of(proxy: Administered) -> Iterator[PoolServerStatus]:
+    """Yield the servers of every pool that is evproxy's."""
     for name, pool in own_pools(proxy).items():
         for server in pool.each_server():
             yield name, server

@@ -73,6 +73,11 @@ class LiveSessions:
         """The number of the last session that has begun."""
         return self._last_id
 
+    @property
+    def step(self) -> int:
+        """The difference between the numbers of two sessions in a row."""
+        return self._step
+
     def number_as(self, worker: int, workers: int, after: int = 0) -> None:
         """
         Give sessions the numbers that no other worker gives: `worker` + 1, and every further one

@@ -44,18 +44,18 @@ class Story:
 
     def __init__(self) -> None:
         self.now = 100.0
-        self.traffic = Traffic(self.now)
+        # As the sessions of one of three workers are numbered.
+        self.traffic = Traffic(self.now, last_id=7, step=3)
         self.live: list[Moving] = []
         self.begun = self.up = self.down = 0
-        self.seen = [0.0, 0.0, 0.0]
-        self._last = self.now
+        self.seen = [0, 0, 0]
         self._waiting: list[Ended] = []
 
     def step(self, what: int) -> None:
         self.now += 0.01
         if what == 0 or not self.live:
             self.begun += 1
-            self.live.append(Moving(self.begun, self.now, None))
+            self.live.append(Moving(7 + 3 * self.begun, self.now, None))
             return
         session = self.live[what % len(self.live)]
         if session.connect_time is None:
@@ -73,7 +73,6 @@ class Story:
         """A walk with some steps after each session that it visits."""
         self._flush()
         self.now += 0.01
-        seconds, self._last = self.now - self._last, self.now
         self.traffic.begin(self.now)
         steps = iter(meanwhile)
         for session in tuple(self.live):
@@ -83,9 +82,9 @@ class Story:
             if what is not None:
                 self.step(what)
         self._flush()
-        sample = self.traffic.end(len(self.live), None)
-        rates = sample.started, sample.to_upstream, sample.to_downstream
-        self.seen = [sum_ + rate * seconds for sum_, rate in zip(self.seen, rates, strict=True)]
+        interval = self.traffic.end(len(self.live), None)
+        counts = interval.started, interval.to_upstream, interval.to_downstream
+        self.seen = [sum_ + count for sum_, count in zip(self.seen, counts, strict=True)]
 
     def _flush(self) -> None:
         waiting, self._waiting = self._waiting, []
@@ -97,7 +96,7 @@ STEPS = st.lists(st.integers(0, 50), max_size=30)
 
 @given(st.lists(st.tuples(STEPS, STEPS), max_size=8))
 def test_each_counts_once(walks: list[tuple[list[int], list[int]]]) -> None:
-    """All samples together have all sessions, and all their bytes."""
+    """All intervals together have all sessions, and all their bytes."""
     story = Story()
     for steps, meanwhile in walks:
         for what in steps:
@@ -106,7 +105,7 @@ def test_each_counts_once(walks: list[tuple[list[int], list[int]]]) -> None:
     # The last walks see what came during the one before.
     story.walk([])
     story.walk([])
-    assert [round(each) for each in story.seen] == [story.begun, story.up, story.down]
+    assert story.seen == [story.begun, story.up, story.down]
 
 
 def test_connects() -> None:
@@ -119,10 +118,11 @@ def test_connects() -> None:
     # Both end while the walk is under way: the first one's connect is counted, the other's is new.
     traffic.ended([early.ended, late.ended])
     first = traffic.end(0, None)
-    assert first.connect_mean == pytest.approx(0.3)
+    assert first.connects == 2
+    assert first.connect_sum == pytest.approx(0.6)
     assert first.connect_most == 0.4
     gone = Moving(3, 1.2, 0.3)
     traffic.ended([gone.ended])
     traffic.begin(2.0)
-    sample = traffic.end(0, None)
-    assert (sample.connect_mean, sample.connect_most) == (0.3, 0.3)
+    second = traffic.end(0, None)
+    assert (second.connects, second.connect_sum, second.connect_most) == (1, 0.3, 0.3)

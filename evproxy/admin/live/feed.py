@@ -1,31 +1,27 @@
 """
 The feed: looks at the proxy once an interval, and shows all viewers what they ask for.
 
-It runs while the admin interface listens.  Without viewers it only sums up the traffic.  Sessions
-and servers are looked at in slices, once for all viewers.
+It runs while the admin interface listens.  Without viewers it asks for the traffic only.  One look
+serves all viewers.
 """
 
 from __future__ import annotations
 
 import json
 from collections.abc import Iterator
-from itertools import islice
+from typing import Any
 
 from twisted.internet.defer import CancelledError, Deferred
 from twisted.internet.interfaces import IDelayedCall
-from twisted.internet.task import deferLater
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 from twisted.web.server import Request
 
 from evproxy.admin.answers import Problem
-from evproxy.admin.live.history import History, Sample
-from evproxy.admin.live.lag import LoopLag
-from evproxy.admin.live.question import Chosen, Question
-from evproxy.admin.live.snapshot import Snapshot
+from evproxy.admin.live.history import History
+from evproxy.admin.live.question import Question
+from evproxy.admin.live.source import Source
 from evproxy.admin.live.stream import EventStream
-from evproxy.admin.live.traffic import Traffic
-from evproxy.admin.operations import Context
 
 INTERVAL = 1.0
 """Seconds between two looks at the proxy, up to `INTERVAL_SESSIONS` sessions."""
@@ -36,9 +32,6 @@ INTERVAL_SESSIONS = 10_000
 MOST_VIEWERS = 16
 """The most viewers at once."""
 
-SLICE = 64
-"""How many sessions are looked at in one turn of the reactor: a few tenths of a millisecond."""
-
 _log = Logger()
 
 
@@ -46,23 +39,18 @@ class Feed:
     """
     Shows a proxy to viewers.
 
-    :param context: the proxy that is shown, and the reactor.
+    :param reactor: the time and the timers.
+    :param source: looks at the proxy.
     """
 
-    def __init__(self, context: Context) -> None:
-        self._reactor = reactor = context.reactor
-        self._proxy = context.proxy
+    def __init__(self, reactor: Any, source: Source) -> None:
+        self._reactor = reactor
+        self._source = source
         self._history = History()
-        self._traffic = Traffic(reactor.seconds())
         self._streams: set[EventStream] = set()
         self._timer: IDelayedCall | None = None
         self._looking: Deferred[None] | None = None
         self._running = False
-        self._loop_lag = LoopLag()
-        self._snapshot = Snapshot(context)
-        self._tally = context.proxy.tally
-        if self._tally is not None:
-            self._tally.tell(self._traffic.ended)
 
     def start(self) -> None:
         """Begin to look at the proxy, unless it is looked at already."""
@@ -105,7 +93,7 @@ class Feed:
 
     def _interval(self) -> float:
         """Seconds between two looks, with as many sessions as there are now."""
-        return INTERVAL * max(1.0, len(self._proxy.admission.sessions) / INTERVAL_SESSIONS)
+        return INTERVAL * max(1.0, self._source.sessions / INTERVAL_SESSIONS)
 
     def _look(self) -> None:
         self._timer = None
@@ -119,54 +107,14 @@ class Feed:
             self._schedule()
 
     async def _look_at_all(self) -> None:
-        reactor, traffic = self._reactor, self._traffic
         streams: dict[Question, list[EventStream]] = {}
         for stream in self._streams:
             streams.setdefault(stream.question, []).append(stream)
-        chosen = {question: Chosen(question) for question in streams}
-        snapshot = self._snapshot
-        snapshot.begin()
-        now = reactor.seconds()
-        self._count_ended()
-        traffic.begin(now)
-        live = self._proxy.admission.sessions
-        ids = iter(list(live.by_id))
-        while batch := list(islice(ids, SLICE)):
-            for number in batch:
-                session = live.by_id.get(number)
-                if session is None:
-                    continue
-                up, down = traffic.visit(session)
-                if chosen:
-                    status = session.status(now)
-                    snapshot.count(status, up, down)
-                    for each in chosen.values():
-                        each.session(status, up, down)
-            await deferLater(reactor, 0)
-        self._count_ended()
-        sample = traffic.end(len(live), self._lag())
-        self._history.add(sample)
-        if chosen:
-            await self._show(sample, chosen, streams)
-
-    def _count_ended(self) -> None:
-        if self._tally is not None:
-            self._tally.count()
-
-    def _lag(self) -> float | None:
-        """The longest turn of the loop in this interval; ``None``: nothing measures it."""
-        return self._loop_lag.read(self._proxy.overview().loop)
-
-    async def _show(
-        self,
-        sample: Sample,
-        chosen: dict[Question, Chosen],
-        streams: dict[Question, list[EventStream]],
-    ) -> None:
-        common = await self._snapshot.common(chosen.values())
-        for question, each in chosen.items():
-            data = await self._snapshot.event(sample, common, each)
-            for stream in self._watching(streams[question]):
+        look = await self._source.look(tuple(streams))
+        self._history.add(look.sample)
+        for question, viewers in streams.items():
+            data = await look.event(question)
+            for stream in self._watching(viewers):
                 stream.look(data)
 
     def _watching(self, streams: list[EventStream]) -> Iterator[EventStream]:

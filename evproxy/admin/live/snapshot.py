@@ -1,128 +1,123 @@
 """
-A look at the proxy as JSON: its state, its listeners and pools, and chosen servers and sessions.
+A look at a proxy as JSON: its state, its listeners and pools, and chosen servers and sessions.
 """
 
 from __future__ import annotations
 
 import os
-from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Callable, Collection, Iterator, Mapping
+from typing import Any
 
 from evproxy.admin.answers import encoded
 from evproxy.admin.fields import shown
+from evproxy.admin.live.chosen import ChosenServers, server_entry
 from evproxy.admin.live.history import Sample
-from evproxy.admin.live.question import Chosen, Seen
-from evproxy.admin.operations import Context
-from evproxy.admin.pools import own_pools, shown_pool
+from evproxy.admin.live.question import Question
+from evproxy.admin.live.walk import Seen
+from evproxy.admin.pools import PoolShown
 from evproxy.admin.servers import server_fields
-from evproxy.admin.sessions import SESSION
 from evproxy.admin.whole import CERTIFICATE, LISTENER
 from evproxy.engine.slices import in_slices
-from evproxy.records import SessionStatus
+from evproxy.service.status import Status
 from evproxy.settings import PoolSettings
 from evproxy.upstream.pool.status import ServerStatus
+
+NO_RATES = (0.0, 0.0)
 
 
 class Snapshot:
     """
-    Makes the events of one look at a proxy.
+    Makes the events of one look.
 
-    :param context: the proxy, the reactor, and the version of evproxy.
+    :param reactor: Twisted's; servers and sessions are looked at in slices.
+    :param sample: that of the interval.
+    :param seen: what viewers see of the sessions.
     """
 
-    def __init__(self, context: Context) -> None:
-        self._reactor = context.reactor
-        self._proxy = context.proxy
-        self._version = context.version
-        self.begin()
+    def __init__(self, reactor: Any, sample: Sample, seen: Seen) -> None:
+        self._reactor = reactor
+        self._sample = sample
+        self._seen = seen
+        self._common = b""
+        self._servers: dict[Question, ChosenServers] = {}
 
-    def begin(self) -> None:
-        """A new look begins."""
-        self._by_listener: Counter[str] = Counter()
-        self._rates: dict[tuple[str, str], tuple[float, float]] = {}
-
-    def count(self, session: SessionStatus, up: float, down: float) -> None:
-        """A session passes by, which moves `up` and `down` bytes a second."""
-        self._by_listener[session.listener] += 1
-        if up or down:
-            place = session.pool, session.upstream
-            more_up, more_down = self._rates.get(place, (0.0, 0.0))
-            self._rates[place] = more_up + up, more_down + down
-
-    async def common(self, chosen: Iterable[Chosen]) -> bytes:
+    async def show(
+        self,
+        version: str,
+        status: Status,
+        servers: Iterator[tuple[str, ServerStatus]],
+        settings_of: Callable[[str], PoolSettings | None],
+        questions: Collection[Question],
+        more: Mapping[str, Any] | None = None,
+    ) -> None:
         """
-        Return what all viewers see: a part of a JSON object.
+        Make what all viewers see, and choose the servers that each of the `questions` means.
 
-        Shows each of `chosen` every server on the way.
+        :param version: that of evproxy.
+        :param status: that of the proxy, without servers and sessions.
+        :param servers: every server, with the name of its pool.
+        :param settings_of: returns the settings of a pool; ``None``: it is the program's own.
+        :param more: further fields of the object.
         """
-        viewers = tuple(chosen)
-        overview = self._proxy.overview()
-        own = own_pools(self._proxy)
-        pools = []
-        for each in overview.pools:
-            pool = own.get(each.name)
+        chosen = self._servers = {question: ChosenServers(question) for question in questions}
+        pools = {each.name: PoolShown(each.name, each.waiting) for each in status.pools}
 
-            def look(server: ServerStatus, name: str = each.name) -> None:
-                for viewer in viewers:
-                    viewer.server(name, server.name, server.state, server.why, (name, server))
+        def look(item: tuple[str, ServerStatus]) -> None:
+            pool, server = item
+            # A reload may have taken the pool away meanwhile.
+            if pool in pools:
+                pools[pool].count(server)
+                for each in chosen.values():
+                    each.look(pool, server)
 
-            pools.append(
-                {
-                    **await shown_pool(self._reactor, each, pool, look),
-                    "balance": "" if pool is None else pool.settings.balance,
-                    "checks": "" if pool is None else _checks(pool.settings),
-                }
-            )
-        listeners = [
-            {**shown(LISTENER, each), "sessions": self._by_listener[each.name]}
-            for each in overview.listeners
-        ]
-        return encoded(
+        await in_slices(self._reactor, servers, look)
+        by_listener = self._seen.listeners
+        self._common = encoded(
             {
-                "version": self._version,
+                "version": version,
                 "pid": os.getpid(),
-                "state": overview.state,
-                "sessions_total": overview.session_count,
-                "max_sessions": overview.max_sessions,
-                "listeners": listeners,
-                "pools": pools,
-                "certificates": [shown(CERTIFICATE, each) for each in overview.certificates],
+                "state": status.state,
+                "sessions_total": status.session_count,
+                "max_sessions": status.max_sessions,
+                "listeners": [
+                    {**shown(LISTENER, each), "sessions": by_listener.get(each.name, 0)}
+                    for each in status.listeners
+                ],
+                "pools": [
+                    {**pool.shown(), **_about(settings_of(name))} for name, pool in pools.items()
+                ],
+                "certificates": [shown(CERTIFICATE, each) for each in status.certificates],
+                **(more or {}),
             }
         )[1:-1]
 
-    async def event(self, sample: Sample, common: bytes, chosen: Chosen) -> bytes:
-        """Return the event for the viewers that see `chosen`."""
+    async def event(self, question: Question) -> bytes:
+        """Return the event that answers `question`, which is one of those of `show`."""
+        chosen, found, rates = self._servers[question], self._seen.found[question], self._seen.rates
         fields = server_fields(self._reactor.seconds())
 
-        def server(entry: tuple[str, ServerStatus]) -> bytes:
-            pool, status = entry
-            up, down = self._rates.get((pool, status.name), (0.0, 0.0))
-            return encoded({"pool": pool, **shown(fields, status), **_rates(up, down)})
+        def entry(item: tuple[str, ServerStatus]) -> bytes:
+            pool, server = item
+            return server_entry(fields, pool, server, *rates.get((pool, server.name), NO_RATES))
 
-        def session(seen: Seen) -> bytes:
-            status, up, down = seen
-            return encoded({**shown(SESSION, status), **_rates(up, down)})
-
-        servers = await in_slices(self._reactor, iter(chosen.servers), server)
-        sessions = await in_slices(self._reactor, iter(chosen.sessions), session)
+        servers = await in_slices(self._reactor, iter(chosen.servers), entry)
         return (
             b'{%b,"sample":%b,"servers":[%b],"servers_matching":%d,"sessions":[%b],"matching":%d}'
             % (
-                common,
-                sample.text.encode(),
+                self._common,
+                self._sample.text.encode(),
                 b",".join(servers),
-                chosen.servers_matching,
-                b",".join(sessions),
                 chosen.matching,
+                b",".join(text for _, _, text in found.entries),
+                found.matching,
             )
         )
 
 
-def _rates(up: float, down: float) -> dict[str, float]:
-    return {"rate_to_upstream": round(up, 1), "rate_to_downstream": round(down, 1)}
-
-
-def _checks(settings: PoolSettings) -> str:
-    """What is checked, in a few words; empty: nothing is."""
+def _about(settings: PoolSettings | None) -> dict[str, str]:
+    """How a pool balances, and what it checks, in a few words; empty: nothing."""
+    if settings is None:
+        return {"balance": "", "checks": ""}
     check = settings.health_check
-    return "" if check is None else f"{check.kind} every {check.interval:g} s"
+    checks = "" if check is None else f"{check.kind} every {check.interval:g} s"
+    return {"balance": settings.balance, "checks": checks}

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from evproxy.admin.live.history import Sample
+from evproxy.admin.live.interval import Interval
 from evproxy.session.facts import Ended
 from evproxy.session.session import Session
 
@@ -20,15 +20,18 @@ class Traffic:
     Sums up the traffic of all sessions.
 
     :param now: when the first interval begins, in seconds on the reactor's clock.
+    :param last_id: the number of the last session that has begun before.
+    :param step: the difference between the numbers of two sessions in a row.
     """
 
-    def __init__(self, now: float) -> None:
+    def __init__(self, now: float, last_id: int = 0, step: int = 1) -> None:
         # The bytes of each session at its last visit, unless it had moved none.
         self._seen: dict[int, tuple[int, int]] = {}
         self._since = self._until = now
         # The sessions whose connects this walk has counted; ``None`` between walks.
         self._counted: set[int] | None = None
-        self._last_id = self._started = 0
+        self._last_id, self._step = last_id, step
+        self._started = 0
         self._up = self._down = 0
         self._connects = 0
         self._connect_sum = self._connect_most = 0.0
@@ -81,27 +84,33 @@ class Traffic:
             self._connected(took)
         return more_up / self._interval, more_down / self._interval
 
-    def end(self, sessions: int, lag: float | None) -> Sample:
-        """Return the sample of the interval, and begin the next one."""
-        seconds, connects = self._interval, self._connects
-        sample = Sample(
+    def end(self, sessions: int, lag: float | None) -> Interval:
+        """
+        Return what happened in the interval, and begin the next one.
+
+        :param sessions: how many there are.
+        :param lag: the longest turn of the loop, in seconds; ``None``: nothing measures it.
+        """
+        interval = Interval(
             self._until,
+            self._interval,
             sessions,
-            self._started / seconds,
-            self._up / seconds,
-            self._down / seconds,
-            self._connect_sum / connects if connects else None,
-            self._connect_most if connects else None,
+            self._started,
+            self._up,
+            self._down,
+            self._connects,
+            self._connect_sum,
+            self._connect_most,
             lag,
         )
         self._started = self._up = self._down = self._connects = 0
         self._connect_sum = self._connect_most = 0.0
         self._counted = None
-        return sample
+        return interval
 
     def _note(self, number: int) -> None:
         if number > self._last_id:
-            self._started += number - self._last_id
+            self._started += (number - self._last_id) // self._step
             self._last_id = number
 
     def _connected(self, took: float) -> None:
