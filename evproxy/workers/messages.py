@@ -12,9 +12,13 @@ from typing import Any
 
 from attrs import frozen
 
+from evproxy.admin.live.chosen import Entry
+from evproxy.admin.live.question import Question
+from evproxy.admin.live.walk import Rates
 from evproxy.config.changes import Changes
 from evproxy.model import UpstreamServer
 from evproxy.observe.metrics.families import Numbers
+from evproxy.observe.metrics.live import ServerKey
 from evproxy.policy.health import Verdict
 from evproxy.settings import PoolSettings, Settings
 from evproxy.sockets.handed import Place
@@ -74,6 +78,18 @@ class Measure:
 @frozen
 class MeasureProcess:
     """The answer: the metric families of the process, a tuple; empty: they cannot be had."""
+
+
+@frozen
+class Walk:
+    """
+    Look at every session.  The answer: the `evproxy.admin.live.interval.Interval` that ends now.
+
+    What the `questions` ask for comes before, as `Walked` with this `number`.
+    """
+
+    number: int
+    questions: tuple[Question, ...] = ()
 
 
 @frozen
@@ -195,6 +211,24 @@ class Measured:
     number: int
     servers: tuple[tuple[str, ServerStatus], ...] = ()
     bytes: tuple[tuple[tuple[str, str], int, int], ...] = ()
+
+
+@frozen
+class Walked:
+    """
+    A part of what is seen for the `Walk` with this `number`.
+
+    `listeners`: how many sessions each has.  `rates`: the bytes a second of servers.  `question`:
+    the place of a question in the walk, from 0 on; of that one are `entries`, which are the next
+    ones in its order, and `matching`, how many sessions more it means.
+    """
+
+    number: int
+    listeners: tuple[tuple[str, int], ...] = ()
+    rates: tuple[tuple[ServerKey, Rates], ...] = ()
+    question: int | None = None
+    entries: tuple[Entry, ...] = ()
+    matching: int = 0
 
 
 AT_THE_END = 0

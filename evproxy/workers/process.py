@@ -30,6 +30,9 @@ LONGEST_SAID = 1000
 MOST_UNANSWERED = 30
 """A worker that has answered none of so many looks, one each second, is killed: its loop hangs."""
 
+LATE = 2
+"""A worker that has answered none of more looks than this is late."""
+
 FIRST_INHERITED = 3
 """The first descriptor that systemd hands over (sd_listen_fds(3))."""
 
@@ -150,6 +153,11 @@ class WorkerProcess(ProcessProtocol):
             self.kill("killed, since its loop hangs")
         self._unanswered += 1
         self.channel.ask(Alive()).addCallbacks(self._answered, lambda _: None)
+
+    @property
+    def late(self) -> bool:
+        """Whether the loop of the process has answered no look for a while."""
+        return self._unanswered > LATE
 
     def _answered(self, answer: tuple[int, int]) -> None:
         self._unanswered = 0

@@ -42,6 +42,7 @@ from evproxy.workers.messages import (
     Start,
     Started,
     Uncheck,
+    Walked,
 )
 from evproxy.workers.polling import Polling
 from evproxy.workers.process import Command, WorkerProcess
@@ -318,7 +319,7 @@ class Supervisor(Service):
                 self._checks.add(number, message, process.channel.tell)
         elif isinstance(message, Uncheck):
             self._checks.remove(number, message.check)
-        elif isinstance(message, Measured | Drained):
+        elif isinstance(message, Measured | Walked | Drained):
             self._steering.received(number, message)
 
 

@@ -50,8 +50,10 @@ from evproxy.workers.messages import (
     ReopenLog,
     Start,
     Started,
+    Walk,
 )
 from evproxy.workers.told_checks import Verdicts
+from evproxy.workers.walking import Walking
 from evproxy.workers.worker_reload import WorkerReload
 
 _log = Logger(namespace="evproxy")
@@ -79,6 +81,7 @@ class Worker(Factory):
         self._number, self._count = 0, 1
         self._verdicts = Verdicts(self._tell)
         self._measuring = Measuring(reactor, self._tell)
+        self._walking = Walking(reactor, self._tell)
         self._reload: WorkerReload | None = None
         self._ending = False
         self._handlers: dict[type, Callable[[Any, Sequence[int]], Any]] = {
@@ -90,6 +93,7 @@ class Worker(Factory):
                 self._measuring.measure(self._service, message.number)
             ),
             MeasureProcess: lambda message, _: self._measuring.process(self._service),
+            Walk: lambda message, _: self._walking.walk(message),
             Alive: lambda message, _: (
                 self._service.session_count,
                 self._service.admission.sessions.last_id,
@@ -128,6 +132,7 @@ class Worker(Factory):
             self._reactor, start.settings, make_pool=self._make_pool, make_admin=lambda _: None
         )
         proxy.admission.sessions.number_as(start.worker, start.workers, start.after)
+        self._walking.begin(proxy)
         handed = proxy.plane.listening.handed
         for place, descriptor in zip(start.places, descriptors, strict=True):
             handed.offer_at(place, descriptor)

@@ -6,11 +6,14 @@ import contextlib
 import json
 import os
 import signal
+import socket
 import subprocess
+import time
 import urllib.error
 import urllib.request
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from importlib.resources import files
 from typing import Any
 
 import pytest
@@ -19,8 +22,11 @@ from prometheus_client.openmetrics.parser import (
 )
 from prometheus_client.parser import text_string_to_metric_families
 
+from evproxy.admin.page.files import TYPES
 from evproxy.observe.metrics.declared import DECLARED, OF_WORKERS
+from evproxy.workers.admin.crew import ANSWER_TIMEOUT
 from tests.process.test_ctl import ctl
+from tests.process.test_top import top
 from tests.support.admin_process import ADMIN, LISTEN, port_of
 from tests.support.blocking_clients import Upstream, rest
 from tests.support.peers import RESET
@@ -57,6 +63,13 @@ class Whole:
         code, answer = self.ask(path)
         assert code == 200, answer
         return answer
+
+    def looks(self, query: str) -> list[Any]:
+        """Return the looks of `/live`, which the `query` bounds."""
+        with urllib.request.urlopen(self.url(f"/live?{query}"), timeout=PATIENCE) as found:
+            blocks = found.read().decode().split("\n\n")
+        start = "event: look\ndata: "
+        return [json.loads(each.removeprefix(start)) for each in blocks if each.startswith(start)]
 
     def post(self, path: str, body: Any = None) -> Any:
         code, answer = self.ask(path, "POST", body)
@@ -272,7 +285,8 @@ def test_ends_sessions_of_a_server(whole: Whole) -> None:
 
 def test_hung_worker(whole: Whole) -> None:
     """An answer does not wait for a worker that hangs for long, and says which one does."""
-    hung = whole.running.workers()[1]
+    other, hung = pids = whole.running.workers()
+    mine = owners([each for each, _ in whole.sessions_in_both()], pids)
     os.kill(hung, signal.SIGSTOP)
     try:
         with ThreadPoolExecutor() as threads:
@@ -285,17 +299,89 @@ def test_hung_worker(whole: Whole) -> None:
             assert metrics.result()("evproxy_worker_up", worker="1") == 1
             code, answer = drain.result()
             assert (code, answer["error"]) == (504, "no answer within 5 s from worker 2")
+            # By now, the live view does not wait for it.
+            started = time.monotonic()
+            shown = threads.submit(top, "--once", f"--admin=127.0.0.1:{whole.admin}")
+            last = whole.looks("events=2")[-1]
+            assert time.monotonic() - started < ANSWER_TIMEOUT
+            assert [each["answered"] for each in last["workers"]] == [True, False]
+            assert last["sessions_total"] == mine.count(other)
+            assert "2 workers, no answer from worker 2" in shown.result().out
     finally:
         os.kill(hung, signal.SIGCONT)
     # No worker has made the change.
     assert whole.get(whole.server)["state"] == "up"
 
 
-def test_live_is_not_there_yet(whole: Whole) -> None:
-    """What works in one process only is refused with one line."""
-    code, answer = whole.ask("/live")
-    assert (code, list(answer)) == (501, ["error"])
-    assert "with more than one worker" in answer["error"]
+def test_live(whole: Whole) -> None:
+    """A look has the sums of all workers; filter, order and limit hold for all of them."""
+    client, _ = whole.sessions_in_both()[0]
+    count = len(whole.pairs)
+    numbers = sorted(each["id"] for each in whole.get("/sessions?limit=500")["sessions"])
+    port = client.getsockname()[1]
+    with ThreadPoolExecutor() as threads:
+        last, first, filtered = threads.map(
+            lambda query: whole.looks(query)[-1],
+            (
+                "events=2&sort=id",
+                "events=1&sort=id&order=reversed&limit=3",
+                f"events=1&filter=:{port}",
+            ),
+        )
+    assert [each["id"] for each in last["sessions"]] == numbers[::-1]
+    assert [each["id"] for each in first["sessions"]] == numbers[:3]
+    assert [each["peer"] for each in filtered["sessions"]] == [f"127.0.0.1:{port}"]
+    assert (last["matching"], first["matching"], filtered["matching"]) == (count, count, 1)
+    assert (last["state"], last["sessions_total"], last["pid"]) == (
+        "running",
+        count,
+        whole.running.pid,
+    )
+    assert [each["sessions"] for each in last["listeners"]] == [count]
+    [pool] = last["pools"]
+    assert (pool["balance"], pool["servers"]["up"], pool["sessions"]) == ("round-robin", 1, count)
+    assert [(each["name"], each["sessions"]) for each in last["servers"]] == [(whole.name, count)]
+    assert [(each["pid"], each["answered"]) for each in last["workers"]] == [
+        (pid, True) for pid in whole.running.workers()
+    ]
+    _, sessions, *_, lag = last["sample"]
+    assert (sessions, lag is not None) == (count, True)
+
+
+def test_rates(whole: Whole) -> None:
+    """The rates of sessions are those of their server, and of the sample."""
+    pairs = whole.sessions_in_both()
+    size = 1000
+    with ThreadPoolExecutor() as threads:
+        asked = threads.submit(whole.looks, "events=2")
+        while not asked.done():
+            for client, server in pairs:
+                server.sendall(b"x" * size)
+                assert len(client.recv(size, socket.MSG_WAITALL)) == size
+        found = asked.result()[-1]
+    [server] = found["servers"]
+    rates = [each["rate_to_downstream"] for each in found["sessions"]]
+    assert min(rates) > 0
+    assert sum(rates) == pytest.approx(server["rate_to_downstream"], rel=0.01)
+    assert sum(rates) == pytest.approx(found["sample"][4], rel=0.01)
+
+
+def test_top(whole: Whole) -> None:
+    """``evproxy top`` shows the sessions of all workers."""
+    pairs = whole.sessions_in_both()
+    shown = top("--once", f"--admin=127.0.0.1:{whole.admin}", "--limit=100")
+    assert (shown.status, shown.err) == (0, "")
+    assert f"running, {len(pairs)} of" in shown.out
+    assert ", 2 workers\n" in shown.out
+    assert all(f" 127.0.0.1:{each.getsockname()[1]} " in shown.out for each, _ in pairs)
+
+
+def test_the_page(whole: Whole) -> None:
+    """The status page and its files are those of one process."""
+    for name in TYPES:
+        place = "/" if name == "page.html" else f"/{name}"
+        with urllib.request.urlopen(whole.url(place), timeout=PATIENCE) as found:
+            assert found.read() == files("evproxy.admin.page").joinpath(name).read_bytes()
 
 
 def test_drains(whole: Whole) -> None:

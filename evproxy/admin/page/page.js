@@ -160,13 +160,26 @@ function showSessions(look) {
 function show(look) {
   setText(find("state"), look.state);
   find("state").className = `pill ${look.state === "running" ? "up" : "draining"}`;
-  setText(find("about"), `${look.version} · process ${look.pid}`);
+  setText(find("about"), [
+    look.version,
+    `process ${look.pid}`,
+    look.workers ? plural(look.workers.length, "worker") : "",
+  ].filter(Boolean).join(" · "));
   const bad = look.pools.reduce((sum, pool) => sum + pool.servers.down + pool.servers.ejected || sum, 0);
   document.title = `${bad ? `(${bad}) ` : ""}evproxy · ${plural(look.sessions_total, "session")}`;
   showPools(look);
   listeners.show(look.listeners);
   showSessions(look);
   plots.add(look.sample, look);
+}
+
+// What a look lacks, because workers have not answered; empty: nothing.
+function silence(look) {
+  if (look.state !== "running") return "";
+  const silent = (look.workers ?? []).filter((each) => !each.answered).map((each) => each.number);
+  if (!silent.length) return "";
+  return silent.length > 1 ? `Workers ${silent.join(", ")} do not answer. Their sessions are not shown.`
+    : `Worker ${silent[0]} does not answer. Its sessions are not shown.`;
 }
 
 // The stream.
@@ -193,8 +206,9 @@ function connect() {
   });
   stream.addEventListener("look", (event) => {
     lastLook = Date.now();
-    problem("");
-    show(JSON.parse(event.data));
+    const look = JSON.parse(event.data);
+    problem(silence(look));
+    show(look);
     tell();
   });
   stream.addEventListener("error", () => {

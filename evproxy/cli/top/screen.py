@@ -155,6 +155,7 @@ def _top(view: View, width: int) -> list[Text]:
         (state, STYLES["up" if state == "running" else "draining"]),
         f", {look['sessions_total']} of {look['max_sessions']} sessions, ",
         f"{sample[2]:.4g} new/s",
+        *_workers(look),
     )
     plots = (
         [each[3] + each[4] for each in view.samples],
@@ -177,6 +178,18 @@ def _top(view: View, width: int) -> list[Text]:
     for line in lines:
         _fit(line, width)
     return lines
+
+
+def _workers(look: Any) -> list[Any]:
+    """How many workers there are, and which of them have not answered."""
+    workers = look.get("workers", ())
+    if not workers:
+        return []
+    parts: list[Any] = [f", {len(workers)} workers"]
+    silent = [str(each["number"]) for each in workers if not each["answered"]]
+    if silent and look["state"] == "running":
+        parts.append((f", no answer from worker {', '.join(silent)}", "bold red"))
+    return parts
 
 
 def _pool(pool: Any) -> list[Any]:

@@ -13,6 +13,9 @@ from attrs import evolve
 from twisted.internet.defer import Deferred, DeferredList
 
 from evproxy.admin.answers import Answer, Problem
+from evproxy.admin.live.interval import Interval
+from evproxy.admin.live.question import Question
+from evproxy.admin.live.walk import Seen
 from evproxy.config.sharing import whole_part
 from evproxy.model import UpstreamServer
 from evproxy.observe.metrics.families import Numbers
@@ -22,6 +25,7 @@ from evproxy.workers.messages import MeasureProcess, Operate
 from evproxy.workers.process import WorkerProcess
 from evproxy.workers.slot import Slot
 from evproxy.workers.totals import Totals
+from evproxy.workers.walks import Walks
 
 ANSWER_TIMEOUT = 5.0
 """Seconds within which a worker must have answered; then the answer of the whole leaves it out."""
@@ -37,16 +41,23 @@ class Crew:
     :param reactor: the timers.
     :param slots: the places of the workers.
     :param totals: keeps what they count.
-    :param measures: puts together what they tell.
+    :param measures: puts together what they count.
+    :param walks: puts together what they see of their sessions.
     """
 
     def __init__(
-        self, reactor: Any, slots: Sequence[Slot], totals: Totals, measures: Measures
+        self,
+        reactor: Any,
+        slots: Sequence[Slot],
+        totals: Totals,
+        measures: Measures,
+        walks: Walks,
     ) -> None:
         self._reactor = reactor
         self._slots = slots
         self.totals = totals
         self._measures = measures
+        self._walks = walks
 
     async def look(self) -> set[int]:
         """
@@ -72,6 +83,20 @@ class Crew:
         last = [numbers for _, numbers in self.totals.each()]
         servers = max((len(each.servers) for each in last), default=0)
         return servers, sum(each.status.session_count for each in last)
+
+    async def walk(self, questions: tuple[Question, ...]) -> dict[int, tuple[Interval, Seen]]:
+        """
+        Have every worker look at its sessions, except for those that are late already.
+
+        :return: what each has seen, by their numbers from 0 on.
+        """
+
+        def ask(process: WorkerProcess) -> Deferred[Any]:
+            return self._walks.ask(process, questions)
+
+        serving = (slot.serving for slot in self._slots)
+        wanted = [each.number for each in serving if each is not None and not each.late]
+        return await self._answers(dict.fromkeys(wanted, ask))
 
     async def processes(self, workers: Iterable[int]) -> dict[int, tuple[Family, ...]]:
         """Return the metric families of the processes of `workers`, by their numbers from 0 on."""

@@ -9,23 +9,17 @@ from typing import Any, cast
 
 from evproxy.admin.access import metrics_can_be_read
 from evproxy.admin.interface import AdminPort
+from evproxy.admin.live.feed import Feed
+from evproxy.admin.live.operation import live_view
 from evproxy.admin.operations import Context, Operation
+from evproxy.admin.page.files import page_operations
 from evproxy.settings import AdminSettings
 from evproxy.sockets.handed import HandedSockets
 from evproxy.workers.admin.changes import MadeChanges
 from evproxy.workers.admin.crew import Crew
-from evproxy.workers.admin.operations import WholeOperations, missing
+from evproxy.workers.admin.live import LiveWorkers
+from evproxy.workers.admin.operations import WholeOperations
 from evproxy.workers.admin.whole import Whole
-
-
-class _NoFeed:
-    """Nothing runs while the interface listens."""
-
-    def start(self) -> None:
-        """Nothing to do."""
-
-    def stop(self) -> None:
-        """Nothing to do."""
 
 
 def admin_of_workers(
@@ -44,10 +38,14 @@ def admin_of_workers(
     """
     # The operations that use this proxy ask only for its settings and a reload.
     context = Context(reactor, cast(Any, proxy), version("evproxy"))
-    live = missing("/live", "watch", "the live view")
-    own = (*WholeOperations(proxy, crew, made).all, live)
-    operations = (*own, *_metrics(context, proxy, settings, crew))
-    return AdminPort(context, settings, operations, _NoFeed(), handed)
+    feed = Feed(reactor, LiveWorkers(context, proxy, crew))
+    operations = (
+        *WholeOperations(proxy, crew, made).all,
+        *_metrics(context, proxy, settings, crew),
+        live_view(feed),
+        *page_operations(),
+    )
+    return AdminPort(context, settings, operations, feed, handed)
 
 
 def _metrics(

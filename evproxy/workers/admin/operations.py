@@ -8,13 +8,13 @@ import json
 import os
 from collections.abc import Awaitable, Callable
 
-from attrs import asdict, evolve
+from attrs import evolve
 from twisted.internet.task import deferLater
 
 from evproxy.admin import servers, sessions, waits, whole
 from evproxy.admin.answers import Answer, Problem, as_json
-from evproxy.admin.fields import FLAG, MAYBE_WHOLE, TEXT, WHOLE, array_of, of_object, shown
-from evproxy.admin.operations import Asked, Context, Operation
+from evproxy.admin.fields import FLAG, MAYBE_WHOLE, WHOLE, array_of, of_object, shown
+from evproxy.admin.operations import Asked, Context
 from evproxy.admin.pools import PoolShown
 from evproxy.config.canonical import server_name
 from evproxy.config.problems import quoted
@@ -23,7 +23,7 @@ from evproxy.observe.metrics.families import Numbers
 from evproxy.upstream.pool.status import ServerStatus
 from evproxy.workers.admin.changes import MadeChanges
 from evproxy.workers.admin.crew import Crew, bodies, refuse
-from evproxy.workers.admin.whole import Whole, numbers_of, state_of
+from evproxy.workers.admin.whole import Whole, numbers_of, shown_workers, state_of
 from evproxy.workers.messages import Operate
 
 WORKER = of_object(
@@ -101,10 +101,7 @@ class WholeOperations:
                 "listeners": [shown(whole.LISTENER, each) for each in status.listeners],
                 "pools": [each.shown() for each in pools.values()],
                 "certificates": [shown(whole.CERTIFICATE, each) for each in status.certificates],
-                "workers": [
-                    {**asdict(each), "answered": each.number - 1 in answered}
-                    for each in self._crew.totals.workers(self._proxy.slots)
-                ],
+                "workers": shown_workers(self._proxy, self._crew, answered),
             }
         )
 
@@ -237,12 +234,3 @@ class WholeOperations:
 def _exists(pool: str, numbers: Numbers) -> None:
     if all(each.name != pool for each in numbers.status.pools):
         raise Problem(404, f"there is no pool {quoted(pool)}")
-
-
-def missing(path: str, name: str, what: str) -> Operation:
-    """An operation that says that workers do not have it yet."""
-
-    def run(context: Context, asked: Asked) -> Answer:
-        raise Problem(501, f"{what} with more than one worker is not there yet")
-
-    return Operation("GET", path, name, f"{what.capitalize()}: not with workers.", run, TEXT)

@@ -12,9 +12,10 @@ from evproxy.workers.admin.changes import MadeChanges
 from evproxy.workers.admin.crew import Crew
 from evproxy.workers.admin.whole import Whole
 from evproxy.workers.measures import Measures
-from evproxy.workers.messages import Drained, Measured
+from evproxy.workers.messages import Drained, Measured, Walked
 from evproxy.workers.process import WorkerProcess
 from evproxy.workers.totals import Totals
+from evproxy.workers.walks import Walks
 
 if TYPE_CHECKING:
     from evproxy.admin.interface import AdminPort
@@ -43,8 +44,9 @@ class Steering:
         self.made = MadeChanges()
         self.admin: AdminPort | None = None
         self._measures = Measures()
+        self._walks = Walks()
         self._totals = Totals(reactor, len(proxy.slots), checks)
-        self._crew = Crew(reactor, proxy.slots, self._totals, self._measures)
+        self._crew = Crew(reactor, proxy.slots, self._totals, self._measures, self._walks)
         settings = proxy.settings.admin
         if settings.listen:
             # An HTTP server is loaded only where it is wanted.
@@ -61,10 +63,12 @@ class Steering:
         """Have `process`, which has been told to start, make the changes of operators."""
         self._crew.repeat(process, self.made)
 
-    def received(self, worker: int, message: Measured | Drained) -> None:
-        """`worker` has told a part of its numbers, or its last ones."""
+    def received(self, worker: int, message: Measured | Walked | Drained) -> None:
+        """`worker` has told a part of what it was asked for, or its last numbers."""
         if isinstance(message, Measured):
             self._measures.received(worker, message)
+        elif isinstance(message, Walked):
+            self._walks.received(worker, message)
         elif message.numbers is not None:
             self._totals.told(worker, self._measures.at_the_end(worker, message.numbers))
 

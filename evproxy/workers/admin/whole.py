@@ -4,10 +4,10 @@ The proxy of all workers, as the operations of the admin interface see it.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Protocol
+from collections.abc import Container, Sequence
+from typing import Any, Protocol
 
-from attrs import evolve
+from attrs import asdict, evolve
 from twisted.internet.defer import Deferred
 
 from evproxy.observe.metrics.families import Numbers
@@ -57,7 +57,20 @@ async def numbers_of(proxy: Whole, crew: Crew) -> tuple[Numbers, set[int]]:
     Of a worker that has not, they have the last ones that it told.
     """
     answered = await crew.look()
+    return await known_numbers(proxy, crew), answered
+
+
+async def known_numbers(proxy: Whole, crew: Crew) -> Numbers:
+    """Return the numbers of the whole, as the workers have told them last."""
     numbers = await crew.totals.whole()
     drained = proxy.has_drained
     status = evolve(numbers.status, draining=proxy.stops and not drained, drained=drained)
-    return evolve(numbers, status=status), answered
+    return evolve(numbers, status=status)
+
+
+def shown_workers(proxy: Whole, crew: Crew, answered: Container[int]) -> list[dict[str, Any]]:
+    """Return the objects that show the workers; `answered`: those that have, from 0 on."""
+    return [
+        {**asdict(each), "answered": each.number - 1 in answered}
+        for each in crew.totals.workers(proxy.slots)
+    ]

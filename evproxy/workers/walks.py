@@ -1,0 +1,100 @@
+"""
+The walks of workers as the supervisor gets them: in parts, which it puts together.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from itertools import count
+from typing import Any
+
+from attrs import define, field
+from twisted.internet.defer import Deferred
+
+from evproxy.admin.live.chosen import Entry, Found, in_order
+from evproxy.admin.live.interval import Interval
+from evproxy.admin.live.question import Question
+from evproxy.admin.live.walk import Rates, Seen, add_rates
+from evproxy.engine.slices import in_slices
+from evproxy.observe.metrics.live import ServerKey
+from evproxy.workers.messages import Walk, Walked
+from evproxy.workers.process import WorkerProcess
+
+
+@define
+class _Parts:
+    questions: tuple[Question, ...]
+    listeners: dict[str, int] = field(factory=dict)
+    rates: dict[ServerKey, Rates] = field(factory=dict)
+    entries: dict[int, list[Entry]] = field(factory=dict)
+    matching: dict[int, int] = field(factory=dict)
+
+    def add(self, part: Walked) -> None:
+        self.listeners.update(part.listeners)
+        self.rates.update(part.rates)
+        if part.question is not None:
+            place = part.question
+            self.entries.setdefault(place, []).extend(part.entries)
+            self.matching[place] = self.matching.get(place, 0) + part.matching
+
+    @property
+    def seen(self) -> Seen:
+        found = {
+            question: Found(self.entries.get(place, ()), self.matching.get(place, 0))
+            for place, question in enumerate(self.questions)
+        }
+        return Seen(self.listeners, self.rates, found)
+
+
+class Walks:
+    """The walks under way."""
+
+    def __init__(self) -> None:
+        self._numbers = count(1)
+        self._parts: dict[tuple[int, int], _Parts] = {}
+
+    def ask(
+        self, process: WorkerProcess, questions: tuple[Question, ...]
+    ) -> Deferred[tuple[Interval, Seen]]:
+        """Have `process` look at its sessions; the Deferred fires with all that it has told."""
+        key = process.number, next(self._numbers)
+        self._parts[key] = _Parts(questions)
+        asked: Deferred[Any] = process.channel.ask(Walk(key[1], questions))
+        return asked.addBoth(self._ended, key)
+
+    def received(self, worker: int, part: Walked) -> None:
+        """`worker` has told a part; it is ignored if nobody waits for it any more."""
+        parts = self._parts.get((worker, part.number))
+        if parts is not None:
+            parts.add(part)
+
+    def _ended(self, result: object, key: tuple[int, int]) -> object:
+        parts = self._parts.pop(key)
+        return (result, parts.seen) if isinstance(result, Interval) else result
+
+
+async def merged(reactor: Any, questions: Iterable[Question], seen: Sequence[Seen]) -> Seen:
+    """
+    Return what several workers have seen as one: sums, and the first sessions of all.
+
+    :param reactor: Twisted's; rates and sessions are merged in slices.
+    :param questions: what viewers want to see.
+    :param seen: what each worker has seen.
+    """
+    listeners: dict[str, int] = {}
+    rates: dict[ServerKey, Rates] = {}
+
+    def add(item: tuple[ServerKey, Rates]) -> None:
+        add_rates(rates, item[0], *item[1])
+
+    for each in seen:
+        for name, sessions in each.listeners.items():
+            listeners[name] = listeners.get(name, 0) + sessions
+        await in_slices(reactor, iter(each.rates.items()), add)
+    found = {}
+    for question in questions:
+        parts = [each.found[question] for each in seen]
+        entries = in_order(question, [part.entries for part in parts])
+        first = await in_slices(reactor, entries, lambda entry: entry)
+        found[question] = Found(first, sum(part.matching for part in parts))
+    return Seen(listeners, rates, found)
