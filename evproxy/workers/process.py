@@ -155,6 +155,11 @@ class WorkerProcess(ProcessProtocol):
         self.channel.ask(Alive()).addCallbacks(self._answered, lambda _: None)
 
     @property
+    def gone(self) -> bool:
+        """Whether the process has closed its end of the channel: it ends, or has ended."""
+        return self._channel_over
+
+    @property
     def late(self) -> bool:
         """Whether the loop of the process has answered no look for a while."""
         return self._unanswered > LATE

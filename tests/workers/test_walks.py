@@ -193,8 +193,9 @@ async def test_parts_become_a_whole_again(ground: Ground) -> None:
     assert [number for _, number, _ in seen.found[many].entries] == [*range(1, SLICE + 4)]
     assert {each.matching for each in seen.found.values()} == {SLICE + 3}
     assert joined.most == SLICE
-    told, seen = await second
-    assert (told.started, told.to_upstream, seen) == (0, 0, Seen())
+    next_one, seen = await second
+    assert (next_one.started, next_one.to_upstream, seen) == (0, 0, Seen())
+    assert told.until < next_one.until
 
 
 async def test_a_worker_without_an_admin_interface(ground: Ground) -> None:

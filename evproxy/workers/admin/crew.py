@@ -115,7 +115,8 @@ class Crew:
         }
         told = await self._ask(asked)
         # Those that have ended meanwhile have nothing to say.
-        if not told and any(self._slots[number].serving is not None for number in asked):
+        left = [self._slots[number].serving for number in asked]
+        if not told and any(each is not None and not each.gone for each in left):
             raise Problem(503, f"no worker has answered within {ANSWER_TIMEOUT:g} s")
         return told
 
