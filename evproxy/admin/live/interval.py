@@ -35,19 +35,23 @@ class Interval(NamedTuple):
     lag: float | None
 
 
-def sample_of(intervals: Sequence[Interval], at: float) -> Sample:
+def sample_of(intervals: Sequence[Interval], at: float, seconds: float) -> Sample:
     """
     Return the sample of processes with these `intervals`, one of each.
 
+    An interval of a process may be shorter or longer, for example if the process is new.  Each of
+    its bytes and sessions counts once nevertheless.
+
     :param at: the time of the sample, in seconds on the reactor's clock.
+    :param seconds: since the sample before.
     """
     connects = sum(each.connects for each in intervals)
     return Sample(
         at=at,
         sessions=sum(each.sessions for each in intervals),
-        started=sum(each.started / each.seconds for each in intervals),
-        to_upstream=sum(each.to_upstream / each.seconds for each in intervals),
-        to_downstream=sum(each.to_downstream / each.seconds for each in intervals),
+        started=sum(each.started for each in intervals) / seconds,
+        to_upstream=sum(each.to_upstream for each in intervals) / seconds,
+        to_downstream=sum(each.to_downstream for each in intervals) / seconds,
         connect_mean=sum(each.connect_sum for each in intervals) / connects if connects else None,
         connect_most=max(each.connect_most for each in intervals) if connects else None,
         lag=max((each.lag for each in intervals if each.lag is not None), default=None),

@@ -35,7 +35,7 @@ class OneProcess:
     async def look(self, questions: Collection[Question]) -> Look:
         proxy = self._context.proxy
         interval, seen = await self._walker.walk(questions)
-        sample = sample_of([interval], interval.until)
+        sample = sample_of([interval], interval.until, interval.seconds)
         snapshot = Snapshot(self._context.reactor, sample, seen)
         if questions:
             own = own_pools(proxy)

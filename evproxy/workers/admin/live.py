@@ -17,6 +17,9 @@ from evproxy.workers.admin.crew import Crew
 from evproxy.workers.admin.whole import Whole, known_numbers, shown_workers
 from evproxy.workers.walks import merged
 
+SHORTEST = 1e-3
+"""The least seconds that an interval counts as, whatever the clock says."""
+
 
 class LiveWorkers:
     """
@@ -34,6 +37,7 @@ class LiveWorkers:
         self._version = context.version
         self._proxy = proxy
         self._crew = crew
+        self._since = context.reactor.seconds()
 
     @property
     def sessions(self) -> int:
@@ -41,8 +45,10 @@ class LiveWorkers:
         return max((each.sessions for each in processes if each is not None), default=0)
 
     async def look(self, questions: Collection[Question]) -> Look:
+        now = self._reactor.seconds()
+        seconds, self._since = max(now - self._since, SHORTEST), now
         told = await self._crew.walk(tuple(questions))
-        sample = sample_of([interval for interval, _ in told.values()], self._reactor.seconds())
+        sample = sample_of([interval for interval, _ in told.values()], now, seconds)
         seen = await merged(self._reactor, questions, [each for _, each in told.values()])
         snapshot = Snapshot(self._reactor, sample, seen)
         if questions:
