@@ -22,7 +22,7 @@ LAYERS = [
     {"upstream"},
     {"session"},
     {"observe", "service", "admin"},
-    {"workers", "testing", "toxiproxy"},
+    {"workers", "testing", "toxiproxy", "endpoints"},
     {"cli", "__main__"},
 ]
 ENTRY = len(LAYERS) - 1
