@@ -15,6 +15,7 @@ from twisted.internet.interfaces import IStreamClientEndpoint
 from zope.interface import implementer
 
 from evproxy.config.descriptions import ClientDescription
+from evproxy.config.problems import shown
 from evproxy.config.rules import Many
 from evproxy.endpoints.connection import Connection
 from evproxy.endpoints.keys import read_keys, rules_of
@@ -50,9 +51,9 @@ def client_endpoint(reactor: Any, *words: str, **keys: str) -> PoolEndpoint:
     :param keys: ``pool``, and settings of the pool, as text.
     :raises SettingsError: if anything is wrong.
     """
-    if words:
+    for word in filter(None, words):
         raise SettingsError(
-            f"evproxy: expected KEY=VALUE, got {words[0]!r}; a colon inside a value needs a "
+            f"evproxy: expected KEY=VALUE, got {shown(word)}; a colon inside a value needs a "
             "backslash, such as evproxy:pool=10.0.0.1\\:80"
         )
     given = read_keys({"pool": _SERVERS} | rules_of(PoolSettings, POOL_KEYS), keys)

@@ -11,7 +11,7 @@ from __future__ import annotations
 from typing import Any
 
 from twisted.internet.defer import Deferred
-from twisted.internet.error import ConnectError
+from twisted.internet.error import ConnectError, ConnectionDone
 from twisted.internet.interfaces import IHalfCloseableProtocol
 from twisted.internet.protocol import Factory, Protocol, connectionDone
 from twisted.logger import Logger
@@ -203,7 +203,7 @@ class _Program:
             program.readConnectionLost()
         else:
             # As Twisted's transports do for such a protocol.
-            program.transport.connectionLost(Failure(connectionDone.value))
+            program.transport.connectionLost(Failure(ConnectionDone()))
 
     def peer_reset(self) -> None:
         """The loss of the connection follows."""
@@ -215,10 +215,9 @@ class _Program:
         """The transport resets the connection."""
 
     def connection_lost(self, reason: Failure) -> None:
-        try:
-            self._program.connectionLost(reason)
-        finally:
-            self._over(reason.check(type(connectionDone.value)) is not None, self._answered)
+        # First, so that a program that connects again finds the slot free.
+        self._over(reason.check(ConnectionDone) is not None, self._answered)
+        self._program.connectionLost(reason)
 
 
 @implementer(IHalfCloseableProtocol)

@@ -1,0 +1,188 @@
+"""The client endpoint ``evproxy:``: a program that connects to the servers of a pool."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import pytest
+from twisted.internet import reactor
+from twisted.internet.defer import CancelledError
+from twisted.internet.endpoints import clientFromString
+from twisted.internet.error import ConnectError, ConnectionDone, ConnectionLost
+
+from evproxy.errors import SettingsError
+from evproxy.wire.proxy_protocol import ProxyHeaderReader
+from tests.support.endpoint_programs import HalfCloseable, Program, Recorder
+from tests.support.peers import END, RESET, Listening
+
+FAULTS = pytest.mark.parametrize("faults", ["", ":faults=slicer,average_size=1000"])
+
+
+async def connected(keys: str, program: Program | None = None) -> Recorder:
+    protocol = await clientFromString(reactor, f"evproxy:{keys}").connect(program or Program())
+    assert isinstance(protocol, Recorder)
+    return protocol
+
+
+@pytest.fixture
+def server() -> Iterator[Listening]:
+    listening = Listening.tcp(reactor)
+    yield listening
+    listening.close()
+
+
+def at(*servers: Listening) -> str:
+    return "pool=" + ",".join(rf"127.0.0.1\:{each.port}" for each in servers)
+
+
+@FAULTS
+async def test_a_program_talks_with_a_server(server: Listening, faults: str) -> None:
+    """Bytes pass both ways, each stream ends alone, and the end is in order."""
+    its = await connected(at(server) + faults)
+    peer = await server.accept()
+    data = bytes(range(256)) * 2000
+    await peer.send(data)
+    assert await its.read(len(data)) == data
+    peer.end()
+    await its.until(lambda: its.ends > 0)
+    its.transport.write(data[::-1])
+    its.transport.loseConnection()
+    assert await peer.rest() == (data[::-1], END)
+    assert (await its.over()).check(ConnectionDone)
+
+
+@FAULTS
+async def test_an_end_closes_a_protocol_that_knows_no_half_close(
+    server: Listening, faults: str
+) -> None:
+    """As with Twisted's own transports, the end of the server's stream closes the connection."""
+    its = await connected(at(server) + faults, Program(Recorder))
+    peer = await server.accept()
+    await peer.send(b"bye")
+    peer.end()
+    assert (await its.over()).check(ConnectionDone)
+    assert its.received == b"bye"
+    assert await peer.rest() == (b"", END)
+
+
+@FAULTS
+async def test_a_reset_is_a_reset(server: Listening, faults: str) -> None:
+    """A reset of either side reaches the other one as a reset."""
+    its = await connected(at(server) + faults)
+    (await server.accept()).reset()
+    assert (await its.over()).check(ConnectionLost)
+    its = await connected(at(server) + faults)
+    peer = await server.accept()
+    its.transport.abortConnection()
+    assert (await peer.rest())[1] == RESET
+    await its.over()
+
+
+async def test_the_next_server_gets_the_connection(server: Listening) -> None:
+    """If a connect is refused, the endpoint tries the next server of the pool."""
+    gone = Listening.tcp(reactor)
+    servers = at(gone, server)
+    gone.close()
+    endpoint = clientFromString(reactor, f"evproxy:{servers}:balance=round-robin")
+    for _ in range(3):
+        its = await endpoint.connect(Program())
+        assert its.transport.getPeer().port == server.port
+        its.transport.abortConnection()
+        await its.over()
+
+
+async def test_servers_are_balanced() -> None:
+    """Connections that last count: the server with the fewest gets the next one."""
+    servers = [Listening.tcp(reactor) for _ in range(3)]
+    endpoint = clientFromString(reactor, f"evproxy:{at(*servers)}:balance=least-sessions")
+    made = [await endpoint.connect(Program()) for _ in range(3)]
+    assert {its.transport.getPeer().port for its in made} == {each.port for each in servers}
+    freed = made[1].transport.getPeer().port
+    made[1].transport.abortConnection()
+    await made[1].over()
+    made[1] = await endpoint.connect(Program())
+    assert made[1].transport.getPeer().port == freed
+    for its in made:
+        its.transport.abortConnection()
+        await its.over()
+    for each in servers:
+        each.close()
+
+
+@FAULTS
+@pytest.mark.parametrize("version", [1, 2])
+async def test_a_server_gets_a_header_first(server: Listening, version: int, faults: str) -> None:
+    """The header says that the program connects for itself, and comes before its first byte."""
+    its = await connected(f"{at(server)}:send_proxy_protocol={version}{faults}")
+    its.transport.write(b"hello")
+    its.transport.loseConnection()
+    peer = await server.accept()
+    received, how = await peer.rest()
+    assert how == END
+    reader = ProxyHeaderReader()
+    header = reader.feed(received)
+    assert header is not None
+    assert (header.version, header.source) == (version, None)
+    assert header.local == (version == 2)
+    assert received[reader.size :] == b"hello"
+    peer.close()
+    await its.over()
+
+
+async def test_a_fault_resets_at_a_byte(server: Listening) -> None:
+    """A fault of the string is injected into what the server sends."""
+    its = await connected(at(server) + ":faults=reset,bytes=3")
+    peer = await server.accept()
+    await peer.send(b"hello")
+    assert (await its.over()).check(ConnectionLost)
+    assert its.received == b"hel"
+
+
+async def test_a_connect_that_fails_says_why() -> None:
+    """The error has the server and the reason of the last attempt."""
+    gone = Listening.tcp(reactor)
+    servers, port = at(gone), gone.port
+    gone.close()
+    with pytest.raises(ConnectError, match=f"127.0.0.1:{port}: .*refused"):
+        await connected(servers)
+
+
+async def test_a_connect_that_is_cancelled(server: Listening) -> None:
+    """A Deferred that is cancelled leaves no connection behind."""
+    connecting = clientFromString(reactor, f"evproxy:{at(server)}").connect(Program())
+    connecting.cancel()
+    with pytest.raises(CancelledError):
+        await connecting
+
+
+async def test_a_factory_that_refuses(server: Listening) -> None:
+    """A factory that makes no protocol fails the connect, and the server is reset."""
+
+    class Refuses(Program):
+        def buildProtocol(self, addr: object) -> HalfCloseable:
+            return None  # type: ignore[return-value]
+
+    with pytest.raises(ConnectError, match="makes no protocol"):
+        await connected(at(server), Refuses())
+
+
+@pytest.mark.parametrize(
+    ("text", "problem"),
+    [
+        ("evproxy:", "pool: expected at least one server"),
+        ("evproxy:pool=", "pool: expected at least one server"),
+        ("evproxy:pool=a:80", 'expected KEY=VALUE, got "80"; a colon inside a value needs'),
+        (r"evproxy:pool=a\:x", "'a:x' is not an upstream server"),
+        (r"evproxy:pool=a\:1:balanse=x", 'unknown key "balanse", did you mean "balance"?'),
+        (r"evproxy:pool=a\:1:balance=least", "balance: expected one of"),
+        (r"evproxy:pool=a\:1:balance=source-hash", "balance: source-hash needs the address"),
+        (r"evproxy:pool=a\:1:max_sessions=1", 'unknown key "max_sessions"'),
+        (r"evproxy:pool=a\:1,a\:1", "a:1"),
+    ],
+)
+def test_a_wrong_string_is_one_clear_error(text: str, problem: str) -> None:
+    """The error is one line, and names the key."""
+    with pytest.raises(SettingsError) as caught:
+        clientFromString(reactor, text)
+    assert problem in str(caught.value)
+    assert "\n" not in str(caught.value)

@@ -1,0 +1,249 @@
+"""The server endpoint ``evproxy:``: a program behind a listener of evproxy."""
+
+from __future__ import annotations
+
+import errno
+import socket
+from typing import Any
+
+import pytest
+from twisted.internet import reactor
+from twisted.internet.endpoints import quoteStringArgument, serverFromString
+from twisted.internet.error import CannotListenError, ConnectionDone, ConnectionLost
+from twisted.internet.protocol import Factory
+
+from evproxy.errors import SettingsError
+from tests.support.endpoint_programs import HalfCloseable, Program, Recorder, listening
+from tests.support.peers import END, RESET, Peer, connect, turn
+
+
+def client_of(port: Any) -> Peer:
+    return connect(reactor, ("127.0.0.1", port.getHost().port))
+
+
+@pytest.mark.parametrize("faults", ["", ":faults=slicer,average_size=1000"])
+async def test_a_program_talks_with_its_clients(faults: str) -> None:
+    """Bytes pass both ways, and each end of a stream arrives behind all of its bytes."""
+    async with listening(reactor, faults, program := Program()) as port:
+        client = client_of(port)
+        data = bytes(range(256)) * 2000
+        await client.send(data)
+        client.end()
+        its = await program.client()
+        assert await its.read(len(data)) == data
+        await its.until(lambda: its.ends > 0)
+        its.transport.write(data[::-1])
+        its.transport.loseConnection()
+        assert await client.rest() == (data[::-1], END)
+        assert (await its.over()).check(ConnectionDone)
+        client.close()
+
+
+async def test_a_program_knows_the_addresses() -> None:
+    """A program sees the addresses of the real client and of its own port."""
+    async with listening(reactor, "", program := Program()) as port:
+        client = client_of(port)
+        its = await program.client()
+        peer, host = its.transport.getPeer(), its.transport.getHost()
+        assert (peer.host, peer.port) == client.socket.getsockname()
+        assert (host.host, host.port) == client.socket.getpeername()
+        client.close()
+
+
+async def test_a_program_learns_the_client_of_a_proxy() -> None:
+    """A PROXY header gives the program its client's address; the header is none of its bytes."""
+    keys = ":accept_proxy_protocol_from=127.0.0.0/8"
+    async with listening(reactor, keys, program := Program()) as port:
+        client = client_of(port)
+        for byte in b"PROXY TCP6 2001:db8::1 2001:db8::2 5555 443\r\nhello":
+            await client.send(bytes([byte]))
+            await turn(reactor)
+        its = await program.client()
+        assert await its.read(5) == b"hello"
+        assert (its.transport.getPeer().host, its.transport.getPeer().port) == ("2001:db8::1", 5555)
+        client.close()
+
+
+async def test_who_must_send_a_header_and_does_not_is_reset() -> None:
+    """The program notices nothing of a proxy that sends something else."""
+    keys = ":accept_proxy_protocol_from=127.0.0.0/8"
+    async with listening(reactor, keys, program := Program()) as port:
+        client = client_of(port)
+        await client.send(b"GET / HTTP/1.1\r\n")
+        assert await client.rest() == (b"", RESET)
+        assert not program.protocols
+        client.close()
+
+
+@pytest.mark.parametrize("keys", [":deny=10.0.0.0/8,127.0.0.1", ":allow=10.0.0.0/8"])
+async def test_clients_of_other_networks_are_refused(keys: str) -> None:
+    """The program notices nothing of a client that may not connect."""
+    async with listening(reactor, keys, program := Program()) as port:
+        client = client_of(port)
+        assert await client.rest() == (b"", RESET)
+        assert not program.protocols
+        client.close()
+
+
+async def test_sessions_are_limited() -> None:
+    """A client beyond the limit is reset, and once a session has ended another client gets in."""
+    async with listening(reactor, ":max_sessions=1", program := Program()) as port:
+        first = client_of(port)
+        its = await program.client()
+        second = client_of(port)
+        assert (await second.rest())[1] == RESET
+        first.reset()
+        assert (await its.over()).check(ConnectionLost)
+        third = client_of(port)
+        await third.send(b"x")
+        assert await (await program.client(1)).read(1) == b"x"
+        third.close()
+        second.close()
+
+
+async def test_a_reset_is_a_reset_behind_what_came_before() -> None:
+    """What the client sent before its reset arrives, and the loss is no end in order."""
+    async with listening(reactor, "", program := Program()) as port:
+        client = client_of(port)
+        await client.send(b"hello")
+        its = await program.client()
+        await its.read(5)
+        client.reset()
+        assert (await its.over()).check(ConnectionLost)
+        assert its.ends == 0
+
+
+async def test_a_program_resets_its_client() -> None:
+    """``abortConnection`` of the program resets the client."""
+    async with listening(reactor, "", program := Program()) as port:
+        client = client_of(port)
+        its = await program.client()
+        its.transport.abortConnection()
+        assert (await client.rest())[1] == RESET
+        client.close()
+
+
+async def test_a_fault_resets_at_a_byte() -> None:
+    """A fault of the string is injected into what the program sends."""
+    async with listening(reactor, ":faults=reset,bytes=3", program := Program()) as port:
+        client = client_of(port)
+        its = await program.client()
+        its.transport.write(b"hello")
+        assert await client.rest() == (b"hel", RESET)
+        client.close()
+
+
+async def test_a_slow_client_makes_the_program_wait() -> None:
+    """A producer of the program is paused while the client reads nothing."""
+
+    class Producer:
+        def __init__(self, its: Recorder) -> None:
+            self.its, self.sent, self.paused = its, 0, False
+
+        def resumeProducing(self) -> None:
+            self.paused = False
+            reactor.callLater(0, self.produce)  # type: ignore[attr-defined]
+
+        def produce(self) -> None:
+            if not self.paused and self.its.lost is None:
+                self.its.transport.write(bytes(65536))
+                self.sent += 65536
+                reactor.callLater(0, self.produce)  # type: ignore[attr-defined]
+
+        def pauseProducing(self) -> None:
+            self.paused = True
+
+        def stopProducing(self) -> None:
+            self.paused = True
+
+    async with listening(reactor, "", program := Program()) as port:
+        client = client_of(port)
+        its = await program.client()
+        producer = Producer(its)
+        its.transport.registerProducer(producer, True)
+        producer.produce()
+        while not producer.paused:
+            await turn(reactor)
+        before = producer.sent
+        await client.receive(before)
+        while producer.sent == before:
+            await client.some()
+        client.reset()
+        await its.over()
+
+
+@pytest.mark.parametrize("protocol", [Recorder, HalfCloseable])
+async def test_a_program_that_refuses(protocol: type[Recorder]) -> None:
+    """A factory that makes no protocol refuses the client."""
+
+    class Refuses(Program):
+        def buildProtocol(self, addr: Any) -> Any:
+            return None
+
+    async with listening(reactor, "", Refuses(protocol)) as port:
+        client = client_of(port)
+        assert await client.rest() == (b"", RESET)
+        client.close()
+
+
+async def test_sessions_go_on_after_the_port_is_closed() -> None:
+    """As with Twisted's ports, the factory stops with its port and connections go on."""
+    program = Program()
+    async with listening(reactor, "", program) as port:
+        assert program.started == 1
+        client = client_of(port)
+        its = await program.client()
+        await port.stopListening()
+        assert program.started == 0
+        with socket.socket() as late:
+            assert late.connect_ex(client.socket.getpeername()) == errno.ECONNREFUSED
+        its.transport.write(b"still here")
+        assert await client.receive(10) == b"still here"
+        client.close()
+        await its.until(lambda: its.ends > 0)
+
+
+async def test_a_description_is_quoted_by_twisted() -> None:
+    """`quoteStringArgument` quotes whole descriptions, with their own keys and backslashes."""
+    inner = quoteStringArgument(r"tcp:0:interface=\:\:1" if socket.has_ipv6 else "tcp:0")
+    async with listening(reactor, ":max_sessions=3", program := Program(), inner) as port:
+        client = connect(reactor, (port.getHost().host, port.getHost().port))
+        await client.send(b"x")
+        assert await (await program.client()).read(1) == b"x"
+        client.close()
+
+
+async def test_a_port_that_is_taken() -> None:
+    """Listening fails as Twisted's own endpoints do."""
+    async with listening(reactor, "", Program()) as port:
+        taken = rf"evproxy:tcp\:{port.getHost().port}\:interface=127.0.0.1"
+        with pytest.raises(CannotListenError):
+            await serverFromString(reactor, taken).listen(Factory())
+
+
+@pytest.mark.parametrize(
+    ("text", "problem"),
+    [
+        ("evproxy:", "expected one server endpoint description with backslashes"),
+        ("evproxy:tcp:8080", 'such as evproxy:tcp\\:8080, got "tcp:8080"'),
+        (r"evproxy:tcp\:x", "cannot be listened on"),
+        (
+            r"evproxy:tcp\:0:max_session=3",
+            'unknown key "max_session", did you mean "max_sessions"?',
+        ),
+        (r"evproxy:tcp\:0:max_sessions=many", "max_sessions: expected a whole number"),
+        (r"evproxy:tcp\:0:deny=nobody", "deny[0]: expected an IP address or a network"),
+        (r"evproxy:tcp\:0:idle_timeout=-1", "idle_timeout: expected a number of seconds"),
+        (r"evproxy:tcp\:0:faults=latence", 'did you mean "latency"?'),
+        (r"evproxy:tcp\:0:faults=latency,slow", 'faults: expected KEY=VALUE, got "slow"'),
+        (r"evproxy:tcp\:0:faults=latency,latency=x", "faults[0].latency: expected a number"),
+        (r"evproxy:tcp\:0:faults=reset,latency=1", "faults[0].latency"),
+        (r"evproxy:tcp\:0:faults=reset;reset", "faults[1].name"),
+    ],
+)
+def test_a_wrong_string_is_one_clear_error(text: str, problem: str) -> None:
+    """The error is one line, and names the key."""
+    with pytest.raises(SettingsError) as caught:
+        serverFromString(reactor, text)
+    assert problem in str(caught.value)
+    assert "\n" not in str(caught.value)
