@@ -142,13 +142,13 @@ async def test_a_slow_client_makes_the_program_wait() -> None:
 
         def resumeProducing(self) -> None:
             self.paused = False
-            reactor.callLater(0, self.produce)  # type: ignore[attr-defined]
+            reactor.callLater(0, self.produce)
 
         def produce(self) -> None:
             if not self.paused and self.its.lost is None:
                 self.its.transport.write(bytes(65536))
                 self.sent += 65536
-                reactor.callLater(0, self.produce)  # type: ignore[attr-defined]
+                reactor.callLater(0, self.produce)
 
         def pauseProducing(self) -> None:
             self.paused = True

@@ -23,7 +23,7 @@ from tests.support.peers import turn
 
 
 def pair(first: Recorder, second: Recorder) -> None:
-    here, there = connected_pair(reactor, UNIXAddress("here"), UNIXAddress("there"))  # type: ignore[arg-type]
+    here, there = connected_pair(reactor, UNIXAddress("here"), UNIXAddress("there"))
     here.start(first)
     there.start(second)
 
