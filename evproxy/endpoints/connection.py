@@ -121,6 +121,7 @@ class Connection:
         except Exception:
             failure = Failure()
             upstream.transport.abortConnection()
+            self._ended(Side.PROXY, Ending.ERROR, False)
             self._fail(failure)
         else:
             self._done.callback(program)

@@ -130,8 +130,8 @@ class GuardedEndpoint:
             service.drain(None)
             return fail()
         protocolFactory.doStart()
-        port = GuardedPort(service, protocolFactory)
-        return service.when_listening().addCallback(lambda _: port)
+        listening = service.when_listening()
+        return listening.addCallback(lambda _: GuardedPort(service, protocolFactory))
 
 
 _POOL = PoolSettings(
@@ -149,7 +149,7 @@ class GuardedPort:
     def __init__(self, service: ProxyService, factory: Factory) -> None:
         self._service = service
         self._factory = factory
-        self._host = service.addresses[0] if service.addresses else None
+        (self._host,) = service.addresses
 
     def startListening(self) -> None:
         """Nothing to do: the endpoint has begun to listen."""

@@ -10,6 +10,7 @@ from twisted.internet.defer import CancelledError
 from twisted.internet.endpoints import clientFromString
 from twisted.internet.error import ConnectError, ConnectionDone, ConnectionLost
 
+from evproxy.endpoints import PoolEndpoint
 from evproxy.errors import SettingsError
 from evproxy.wire.proxy_protocol import ProxyHeaderReader
 from tests.support.endpoint_programs import HalfCloseable, Program, Recorder
@@ -162,8 +163,12 @@ async def test_a_factory_that_refuses(server: Listening) -> None:
         def buildProtocol(self, addr: object) -> HalfCloseable:
             return None  # type: ignore[return-value]
 
+    endpoint = clientFromString(reactor, f"evproxy:{at(server)}")
+    assert isinstance(endpoint, PoolEndpoint)
     with pytest.raises(ConnectError, match="makes no protocol"):
-        await connected(at(server), Refuses())
+        await endpoint.connect(Refuses())
+    assert (await (await server.accept()).rest())[1] == RESET
+    assert endpoint.pool.load == 0
 
 
 @pytest.mark.parametrize(
