@@ -50,6 +50,7 @@ pytest_plugins = [
     "tests.support.certificates",
     "tests.support.collector",
     "tests.support.configured",
+    "tests.support.full_disk",
     "tests.support.inherited",
     "tests.support.logged",
     "tests.support.pages",

@@ -23,6 +23,7 @@ from evproxy.config.reading import Fault, Surroundings
 from evproxy.config.sharing import sharing_problems
 from evproxy.engine.files import UnusableFile, read_whole
 from evproxy.errors import SettingsError
+from evproxy.recording.recordings import check_directory
 from evproxy.service.certificates import load
 from evproxy.service.listener import listener_permissions, server_endpoint
 from evproxy.session.routes import function_named
@@ -68,6 +69,7 @@ def read_settings(path: str, closer_look: Fault = listen_fault) -> Settings:
     problems = [*permission_problems(settings.listeners), *tls_problems(settings.listeners)]
     problems += [problem for pool in settings.pools for problem in pool_problems(pool)]
     problems += function_problems(settings.listeners)
+    problems += record_problems(settings.listeners)
     problems += admin_problems(settings.admin)
     problems += map(str, sharing_problems(settings, worker_count(settings)))
     for loop in loops(settings.listeners, settings.pools):
@@ -93,6 +95,16 @@ def tls_problems(listeners: Iterable[ListenerSettings]) -> Iterator[str]:
         if listener.tls is not None:
             try:
                 load(listener.tls)
+            except SettingsError as error:
+                yield f"{shown_path(('listeners', index))}.{error}"
+
+
+def record_problems(listeners: Iterable[ListenerSettings]) -> Iterator[str]:
+    """Why a listener cannot record to its directory, each with the path of its key."""
+    for index, listener in enumerate(listeners):
+        if listener.record:
+            try:
+                check_directory(listener.record)
             except SettingsError as error:
                 yield f"{shown_path(('listeners', index))}.{error}"
 

@@ -16,6 +16,7 @@ from evproxy.observe.log import SessionLog, TroubleLog
 from evproxy.observe.metrics.tally import Tally
 from evproxy.observe.sessions_under_way import IntervalLines, StartLines
 from evproxy.observers import Observer
+from evproxy.recording.recordings import Recordings
 from evproxy.relay.stages import StagesOfSession
 from evproxy.service.certificates import Certificates
 from evproxy.service.limits import open_file_limit, pipes_for, sessions_for
@@ -99,6 +100,7 @@ class Composition:
         if isinstance(pool, OwnPool):
             pool.hear_if_nobody_does(trouble)
         self.certificates = Certificates(reactor, hub)
+        self.recordings = Recordings(reactor)
         self.maker = PartsMaker(
             reactor,
             hub,
@@ -108,6 +110,7 @@ class Composition:
             self.certificates,
             tally,
             stages,
+            self.recordings,
         )
         self.parts: tuple[ListenerParts, ...] = tuple(
             self.maker.make(each, settings.timeouts, self.maker.read(each))

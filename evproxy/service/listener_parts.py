@@ -16,6 +16,7 @@ from evproxy.hub import Hub
 from evproxy.interfaces import Pool
 from evproxy.observe.metrics.tally import Tally
 from evproxy.policy.access import Access
+from evproxy.recording.recordings import Recordings, check_directory
 from evproxy.relay.stages import StagesOfSession
 from evproxy.service.certificates import Certificates, Loaded, load
 from evproxy.service.network_files import (
@@ -120,6 +121,7 @@ class PartsMaker:
     :param certificates: keeps the certificates up to date.
     :param tally: counts sessions that have ended, for metrics; ``None``: nothing does.
     :param stages: make stages of the sessions of all listeners.
+    :param recordings: records sessions.
     """
 
     def __init__(
@@ -132,8 +134,10 @@ class PartsMaker:
         certificates: Certificates,
         tally: Tally | None = None,
         stages: Sequence[StagesOfSession] = (),
+        recordings: Recordings | None = None,
     ) -> None:
         self._stages = stages
+        self._recordings = Recordings(reactor) if recordings is None else recordings
         self._reactor = reactor
         self._hub = hub
         self._admission = admission
@@ -152,6 +156,8 @@ class PartsMaker:
         :param before: the parts that the listener has; what is known of its files is not read.
         :raises SettingsError: if a file cannot be used.
         """
+        if listener.record:
+            check_directory(listener.record)
         loaded, tls = None, tls_of(listener)
         if tls is not None:
             if not isinstance(self._plane.sockets, EngineSockets):
@@ -202,12 +208,24 @@ class PartsMaker:
 
     def _stages_of(self, listener: ListenerSettings) -> list[StagesOfSession]:
         made = list(self._stages)
+        if listener.record:
+            # The first stage: a recording has what the client sent and what the client got.
+            made.insert(0, self._recorder(listener))
         if listener.filters:
             made.append(filters_named(listener.filters))
         if listener.faults:
             seed, name = listener.faults_seed or None, f"listener {name_of(listener)}"
             made.append(Faults(self._reactor, listener.faults, seed=seed, name=name))
         return made
+
+    def _recorder(self, listener: ListenerSettings) -> StagesOfSession:
+        self._hub.add(self._recordings)
+        return self._recordings.into(
+            listener.record,
+            listener.record_format,
+            listener.record_max_files,
+            listener.record_max_bytes,
+        )
 
     def _tls(
         self, listener: ListenerSettings, files: ListenerFiles, before: ServerTLS | None

@@ -537,5 +537,7 @@ class ProxyService(Service):
         drained, log = self._drained, self._made.access_log
         assert drained is not None
         # Close the log last: by now it has a record of every session.
-        written = succeed(None) if log is None else log.close()
-        written.addCallback(drained.callback)
+        written = [self._made.recordings.close()]
+        if log is not None:
+            written.append(log.close())
+        DeferredList(written).addCallback(lambda _: drained.callback(None))

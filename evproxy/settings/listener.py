@@ -24,6 +24,7 @@ from evproxy.config.tables import Table
 from evproxy.policy.networks import network_fault
 from evproxy.settings.fault import FAULTS, SEED, SEED_MEANING, FaultSettings
 from evproxy.settings.pool import POOL_NAME
+from evproxy.settings.record import FORMATS, MAX_BYTES, MAX_FILES, MOST_BYTES, MOST_FILES
 from evproxy.settings.route import RouteSettings
 from evproxy.settings.tls import ListenerTLS
 
@@ -170,6 +171,29 @@ class ListenerSettings:
         "[Filters in Python](faults.md#filters-in-python): each a function or a class that makes "
         "the filter of a session.",
         default=(),
+    )
+    record: str = setting(
+        FilePath("a path", r".*"),
+        "The directory to which each session is [recorded](recording.md), in a file of its own. "
+        "Empty: nothing is recorded.",
+        default="",
+    )
+    record_format: str = setting(
+        Choice(FORMATS),
+        "The [format](recording.md#the-formats) of the recordings.",
+        default="json",
+    )
+    record_max_files: int = setting(
+        Whole(1, MOST_FILES),
+        "How many recordings the directory may have: further sessions are not recorded. evproxy "
+        "deletes none.",
+        default=MAX_FILES,
+    )
+    record_max_bytes: int = setting(
+        Whole(1, MOST_BYTES),
+        "How many bytes all recordings in the directory may have: recordings stop there, and "
+        "sessions go on.",
+        default=MAX_BYTES,
     )
     faults: tuple[FaultSettings, ...] = setting(
         FAULTS,

@@ -5,8 +5,6 @@ from __future__ import annotations
 import errno
 import os
 import socket
-import subprocess
-import tempfile
 import threading
 from collections.abc import Callable, Iterator
 from io import FileIO
@@ -238,21 +236,6 @@ async def test_a_disk_that_stays_full_does_not_hold_up_the_end(
     assert bench.reactor.seconds() - before < FLUSH_TIMEOUT
     written = path.read_bytes().count(b"\n")
     assert bench.told.all[1:] == [("lost", 4000 - written)]
-
-
-@pytest.fixture
-def full_disk() -> Iterator[Path]:
-    """An empty file system with room for 200 KiB."""
-    if os.geteuid() != 0:
-        pytest.skip("only root may mount a file system")
-    with tempfile.TemporaryDirectory() as directory:
-        mount = ["mount", "-t", "tmpfs", "-o", "size=200k", "tmpfs", directory]
-        if subprocess.run(mount, capture_output=True).returncode:
-            pytest.skip("no file system can be mounted here")
-        try:
-            yield Path(directory)
-        finally:
-            subprocess.run(["umount", directory], check=True)
 
 
 async def test_a_file_is_renamed_and_opened_again(bench: Bench, tmp_path: Path) -> None:

@@ -18,11 +18,11 @@ LAYERS = [
     {"interfaces", "observers", "hub", "pressure"},
     {"engine"},
     {"relay"},
-    {"sockets", "stages", "faults"},
+    {"sockets", "stages", "faults", "recording"},
     {"upstream"},
     {"session"},
     {"observe", "service", "admin"},
-    {"workers", "testing", "toxiproxy", "endpoints"},
+    {"workers", "testing", "toxiproxy", "endpoints", "replay"},
     {"cli", "__main__"},
 ]
 ENTRY = len(LAYERS) - 1

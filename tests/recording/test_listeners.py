@@ -1,0 +1,68 @@
+"""The recordings of the listeners of a service."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from attrs import evolve
+
+from evproxy import ListenerSettings, PoolSettings, ProxyService, Settings
+from evproxy.model import UpstreamServer
+from tests.recording.test_recordings import read, shown
+from tests.support.peers import END
+from tests.support.services import ANY_PORT, Ground
+
+
+def settings_with(ground: Ground, **listener: object) -> Settings:
+    """The settings of a service in front of the server of `ground`."""
+    server = UpstreamServer(f"127.0.0.1:{ground.upstream.port}")
+    return Settings(
+        listeners=(
+            ListenerSettings(ANY_PORT, name="web", **listener),  # type: ignore[arg-type]
+        ),
+        pools=(PoolSettings(upstreams=(server,)),),
+    )
+
+
+async def test_a_reload_begins_and_ends_recording(ground: Ground, tmp_path: Path) -> None:
+    """New sessions are recorded, or not, as the reload says; a running recording goes on."""
+    settings = settings_with(ground)
+    service = ProxyService.from_settings(ground.reactor, settings)
+    ground.services.append(service)
+    service.startService()
+    await ground.session(service)
+    assert service.status().sessions[-1].relay == "socket"
+    listener = evolve(settings.listeners[0], record=str(tmp_path))
+    await service.reload(evolve(settings, listeners=(listener,)))
+    client, server = await ground.session(service)
+    await service.reload(settings)
+    await ground.session(service)
+    assert service.status().sessions[-1].relay == "socket"
+    client.end()
+    assert await server.rest() == (b"", END)
+    server.end()
+    assert await client.rest() == (b"", END)
+    await service.drain(0)
+    (file,) = tmp_path.iterdir()
+    session, events = read(file)
+    assert (session.listener, session.pool) == ("web", "default")
+    assert shown(events) == [
+        ("data", "downstream", "?"),
+        ("data", "upstream", "!"),
+        ("end", "downstream", ""),
+        ("end", "upstream", ""),
+        ("closed", "", "downstream finished relaying"),
+    ]
+
+
+async def test_a_drain_ends_recordings(ground: Ground, tmp_path: Path) -> None:
+    """When the service has drained, the recordings of the last sessions are whole."""
+    service = ProxyService.from_settings(
+        ground.reactor, settings_with(ground, record=str(tmp_path))
+    )
+    ground.services.append(service)
+    service.startService()
+    await ground.session(service)
+    await service.drain(0)
+    (file,) = tmp_path.iterdir()
+    assert shown(read(file)[1])[-1] == ("closed", "", "proxy drain relaying")
