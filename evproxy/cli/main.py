@@ -11,7 +11,7 @@ import sys
 from collections.abc import Sequence
 from importlib.metadata import version
 
-from evproxy.cli import toxiproxy
+from evproxy.cli import replay, toxiproxy
 from evproxy.cli.check import check_files, check_reload
 from evproxy.cli.ctl import command_line
 from evproxy.cli.ctl.completion import complete
@@ -69,6 +69,8 @@ def _run(options: argparse.Namespace) -> int:
         return top.run(options, sys.stdin, sys.stdout, sys.stderr)
     if options.command == "toxiproxy":
         return toxiproxy.main(options)
+    if options.command == "replay":
+        return replay.main(options)
     if options.against is not None:
         return _check_against(options)
     return check_files(options.files, sys.stdout, sys.stderr)
@@ -108,6 +110,7 @@ def _parser() -> argparse.ArgumentParser:
     command_line.add_to(commands)
     top.add_to(commands)
     toxiproxy.add_to(commands)
+    replay.add_to(commands)
     commands.add_parser(
         "schema",
         help="print a JSON Schema of the configuration file",

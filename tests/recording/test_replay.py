@@ -1,0 +1,220 @@
+"""Replays of recordings, on real connections."""
+
+from __future__ import annotations
+
+from io import BytesIO
+from pathlib import Path
+from typing import Any
+
+import pytest
+from twisted.internet.defer import Deferred
+
+from evproxy.errors import SettingsError
+from evproxy.replay import Dialogue, Player, Result, recorded_events
+from evproxy.replay.connection import accepted, connected
+from evproxy.wire.recording import Event, Kind, LinesEncoder, MalformedRecording, RecordedSession
+from tests.recording.test_recordings import Recorded
+from tests.support.peers import END, RESET, Peer, connect
+from tests.support.proxies import Proxied
+
+SESSION = RecordedSession("a1-7", 7, "web", "127.0.0.1:5", "default", "127.0.0.1:80", 1.0)
+
+TALK = [
+    Event(0.00, Kind.DATA, "upstream", b"220 ready\r\n"),
+    Event(0.01, Kind.DATA, "downstream", b"HELO me\r\n"),
+    Event(0.02, Kind.DATA, "upstream", b"250 ok\r\n"),
+    Event(0.03, Kind.END, "downstream"),
+    Event(0.04, Kind.END, "upstream"),
+    Event(0.05, Kind.CLOSED, text="upstream finished relaying"),
+]
+
+
+def recording(*events: Event) -> bytes:
+    """The file of a session."""
+    encoder = LinesEncoder(SESSION)
+    return encoder.begin() + b"".join(map(encoder.encode, events))
+
+
+def player(
+    reactor: Any, file: bytes, side: str, fast: bool = True, timeout: float = 10.0
+) -> Player:
+    """A player of `side`."""
+    _, events = recorded_events(BytesIO(file))
+    return Player(reactor, Dialogue(events, side), fast, timeout)
+
+
+async def address(reactor: Any, server: Player) -> tuple[str, int]:
+    """Where `server` waits for its client."""
+    listens: Deferred[str] = Deferred()
+    waiting = Deferred.fromCoroutine(
+        accepted(reactor, "tcp:0:interface=127.0.0.1", server, listens.callback)
+    )
+    waiting.addErrback(listens.errback)
+    host, _, port = (await listens).rpartition(":")
+    return host, int(port)
+
+
+async def both(reactor: Any, file: bytes, fast: bool = True) -> list[Result]:
+    """The results of the server's player and of the client's, which play with each other."""
+    server = player(reactor, file, "upstream", fast)
+    client = player(reactor, file, "downstream", fast)
+    host, port = await address(reactor, server)
+    await connected(reactor, f"{host}:{port}", client, 10)
+    return [await server.result, await client.result]
+
+
+@pytest.mark.parametrize("fast", [True, False])
+async def test_both_sides_play_with_each_other(reactor: Any, fast: bool) -> None:
+    """The two sides of one recording find no difference, and take the recorded time or none."""
+    before = reactor.seconds()
+    server, client = await both(reactor, recording(*TALK), fast)
+    assert server == Result("", "", sent=19, received=9)
+    assert client == Result("", "", sent=9, received=19)
+    if not fast:
+        assert reactor.seconds() - before >= 0.04
+
+
+@pytest.mark.parametrize("side", ["downstream", "upstream"])
+async def test_a_reset_is_played(reactor: Any, side: str) -> None:
+    """The peer gets all bytes before the reset."""
+    other = "upstream" if side == "downstream" else "downstream"
+    events = [
+        Event(0, Kind.DATA, other, b"?"),
+        Event(0, Kind.DATA, side, b"x" * 100_000),
+        Event(0, Kind.RESET, side),
+        Event(0, Kind.CLOSED, text=f"{side} reset relaying"),
+    ]
+    results = await both(reactor, recording(*events))
+    assert [result.difference for result in results] == ["", ""]
+    assert sorted(result.received for result in results) == [1, 100_000]
+
+
+async def test_bulk_both_ways(reactor: Any) -> None:
+    """Both sides send more than the buffers take before they read what the other one sends."""
+    chunk = bytes(range(256)) * 256
+    events = [Event(0, Kind.DATA, "downstream", chunk) for _ in range(20)]
+    events += [Event(0, Kind.DATA, "upstream", chunk) for _ in range(20)]
+    events += [*TALK[3:]]
+    results = await both(reactor, recording(*events))
+    assert [result.difference for result in results] == ["", ""]
+    assert {result.received for result in results} == {20 * len(chunk)}
+
+
+async def test_the_first_difference(reactor: Any) -> None:
+    """A client that says something else is reset, and the difference has its offset."""
+    server = player(reactor, recording(*TALK), "upstream")
+    client = connect(reactor, await address(reactor, server))
+    assert await client.receive(11) == b"220 ready\r\n"
+    await client.send(b"HELO you\r\n")
+    assert (await client.rest())[1] == RESET
+    client.close()
+    result = await server.result
+    where = "the stream of the client differs at offset 5"
+    assert result.difference == rf"{where}: expected b'me\r\n', got b'you\r\n'"
+
+
+async def test_a_client_that_says_nothing(reactor: Any) -> None:
+    """The player waits no longer than its timeout."""
+    server = player(reactor, recording(*TALK), "upstream", timeout=0.05)
+    client = connect(reactor, await address(reactor, server))
+    result = await server.result
+    client.close()
+    assert result.difference.endswith(r"at offset 0: expected b'HELO me\r\n', got nothing")
+
+
+async def test_a_client_that_leaves(reactor: Any) -> None:
+    """An end that comes too early is a difference."""
+    server = player(reactor, recording(*TALK), "upstream", fast=False)
+    client = connect(reactor, await address(reactor, server))
+    await client.receive(11)
+    client.end()
+    result = await server.result
+    client.close()
+    assert result.difference.endswith(r"expected b'HELO me\r\n', got the end of the stream")
+
+
+@pytest.mark.parametrize(
+    ("file", "why"),
+    [
+        (b"", "line 1: this is not JSON"),
+        (
+            b"\n\r\r\n....",
+            'line 1: only recordings with record_format = "json" can be played',
+        ),
+    ],
+)
+def test_files_without_a_recording(reactor: Any, file: bytes, why: str) -> None:
+    """They are refused before there is a connection."""
+    with pytest.raises(MalformedRecording) as error:
+        player(reactor, file, "upstream")
+    assert str(error.value) == why
+
+
+@pytest.mark.parametrize(
+    ("file", "why"),
+    [
+        (recording(TALK[1]) + b"{}\n", "line 3: time: expected a number"),
+        (recording(*TALK[1:2])[:-1], "line 2: the line is cut, or too long"),
+    ],
+)
+async def test_malformed_recordings(reactor: Any, file: bytes, why: str) -> None:
+    """The error has the number of the line, and the connection is reset."""
+    server = player(reactor, file, "upstream")
+    client = connect(reactor, await address(reactor, server))
+    await client.send(b"HELO me\r\n")
+    with pytest.raises(MalformedRecording) as error:
+        await server.result
+    client.close()
+    assert str(error.value) == why
+
+
+async def test_wrong_endpoints(reactor: Any) -> None:
+    """The error names the option."""
+    with pytest.raises(SettingsError, match=r"^--listen: 'what:ever': "):
+        await accepted(reactor, "what:ever", player(reactor, recording(), "upstream"), print)
+    with pytest.raises(SettingsError, match=r"^--connect: 'what:ever': "):
+        await connected(reactor, "what:ever", player(reactor, recording(), "downstream"), 1)
+
+
+@pytest.mark.parametrize("proxied", ["socket"], indirect=True)
+async def test_a_recorded_session_is_played(proxied: Proxied, tmp_path: Path) -> None:
+    """What evproxy has recorded can be played to a client that does the same again."""
+    recorded = Recorded(proxied, tmp_path)
+    await recorded.start()
+
+    async def talk(client: Peer) -> None:
+        await client.send(b"question")
+        assert await client.receive(6) == b"answer"
+        client.end()
+        assert await client.rest() == (b"bye", END)
+
+    client = proxied.client()
+    talking = Deferred.fromCoroutine(talk(client))
+    server = await proxied.upstream.accept()
+    assert await server.receive(8) == b"question"
+    await server.send(b"answer")
+    assert await server.rest() == (b"", END)
+    await server.send(b"bye")
+    server.end()
+    await talking
+    (file,) = await recorded.written()
+    played = player(proxied.reactor, file.read_bytes(), "upstream")
+    again = connect(proxied.reactor, await address(proxied.reactor, played))
+    await talk(again)
+    assert await played.result == Result("", "", sent=9, received=8)
+    again.close()
+
+
+async def test_another_client_is_refused(reactor: Any) -> None:
+    """The player plays once."""
+    server = player(reactor, recording(*TALK), "upstream")
+    where = await address(reactor, server)
+    first, second = connect(reactor, where), connect(reactor, where)
+    assert await first.receive(11) == b"220 ready\r\n"
+    await first.send(b"HELO me\r\n")
+    first.end()
+    assert await first.rest() == (b"250 ok\r\n", END)
+    await second.rest()
+    assert (await server.result).difference == ""
+    first.close()
+    second.close()
