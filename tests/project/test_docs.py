@@ -473,7 +473,8 @@ def test_a_library_leaves_the_process_alone() -> None:
         if changes_to_the_process(path.read_text())
     }
     watchdog = {"observe/watchdog/garbage.py", "observe/watchdog/watchdog.py"}
-    process = {"cli/process.py", "cli/toxiproxy.py", "engine/threads.py", "service/signals.py"}
+    process = {"cli/process.py", "cli/replay.py", "cli/toxiproxy.py"}
+    process |= {"engine/threads.py", "service/signals.py"}
     workers = {"cli/worker.py", "workers/process.py", "workers/supervisor.py"}
     assert changing == process | watchdog | workers | {"testing/thread.py"}
 
