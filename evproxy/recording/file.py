@@ -44,9 +44,8 @@ class RecordingFile:
         if self.stopped:
             return ""
         new = not self._size
-        data = b"".join(map(self._encoder.encode, events))
-        if new:
-            data = self._encoder.begin() + data
+        data = self._encoder.begin() if new else b""
+        data += b"".join(map(self._encoder.encode, events))
         try:
             why = self._room.take(len(data), new)
             if not why:

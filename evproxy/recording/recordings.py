@@ -20,13 +20,16 @@ from evproxy.recording.writer import RecordingWriter
 from evproxy.records import SessionRecord, SessionStatus
 from evproxy.relay.stages import Stage, StagesOfSession
 from evproxy.settings.record import MAX_BYTES, MAX_FILES
-from evproxy.wire.recording import LinesEncoder, RecordedSession
+from evproxy.wire.recording import LinesEncoder, PcapngEncoder, RecordedSession
 from evproxy.wire.recording.events import Encoder
 
 QUIET = 10.0
 """Seconds from a line about recordings that stopped to the next such line."""
 
-ENCODERS: dict[str, Callable[[RecordedSession], Encoder]] = {"json": LinesEncoder}
+ENCODERS: dict[str, Callable[[RecordedSession], Encoder]] = {
+    "json": LinesEncoder,
+    "pcapng": PcapngEncoder,
+}
 """What makes the bytes of a recording, by the format."""
 
 _log = Logger()

@@ -4,7 +4,7 @@ The bounds on recordings of sessions.
 
 from __future__ import annotations
 
-FORMATS = ("json",)
+FORMATS = ("json", "pcapng")
 """The formats of recordings."""
 
 MAX_FILES = 1000

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 from twisted.internet.defer import Deferred
@@ -29,9 +30,9 @@ class Recorded:
         self.directory = directory
         self.recordings = Recordings(proxied.reactor)
 
-    async def start(self, *more: Faults, **bounds: int) -> None:
+    async def start(self, *more: Faults, **how: Any) -> None:
         """Start the proxy; `more` are faults behind the recording."""
-        recorder = self.recordings.into(str(self.directory), **bounds)  # type: ignore[arg-type]
+        recorder = self.recordings.into(str(self.directory), **how)
         await self.proxied.start(stages=[recorder, *more], observers=[self.recordings])
 
     async def written(self, sessions: int = 1) -> list[Path]:

@@ -8,6 +8,7 @@ from evproxy.wire.recording.lines import (
     event_of,
     session_of,
 )
+from evproxy.wire.recording.pcapng import PcapngEncoder
 
 __all__ = [
     "LONGEST_LINE",
@@ -15,6 +16,7 @@ __all__ = [
     "Kind",
     "LinesEncoder",
     "MalformedRecording",
+    "PcapngEncoder",
     "RecordedSession",
     "event_of",
     "session_of",
