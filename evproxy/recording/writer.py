@@ -22,7 +22,7 @@ from evproxy.engine.threads import NoThread, Threads
 from evproxy.recording.file import RecordingFile
 from evproxy.wire.recording import Event
 
-MOST_WAITING = 8 * 1024 * 1024
+MOST_WAITING = 64 * 1024 * 1024
 """The most bytes of all sessions that wait for the thread; a recording that adds more stops."""
 
 EVENT = 256
@@ -45,9 +45,11 @@ class RecordingWriter:
 
     :param reactor: the timers, and calls from the thread.
     :param stopped: is called when a recording stops, with the reason.
+    :param most_waiting: the most bytes that wait for the thread.
     """
 
-    def __init__(self, reactor: Any, stopped: Stopped) -> None:
+    def __init__(self, reactor: Any, stopped: Stopped, most_waiting: int = MOST_WAITING) -> None:
+        self._most_waiting = most_waiting
         self._reactor = reactor
         self._stopped = stopped
         self._threads = Threads(reactor, "evproxy recordings", 1)
@@ -67,7 +69,7 @@ class RecordingWriter:
     def write(self, file: RecordingFile, event: Event) -> bool:
         """Write `event` soon; return whether there is room for it.  There is if it has no bytes."""
         size = len(event.data) + EVENT
-        if event.data and self.waiting + size > MOST_WAITING:
+        if event.data and self.waiting + size > self._most_waiting:
             return False
         self._handed += size
         self._queue.append((file, event))

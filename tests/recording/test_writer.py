@@ -14,7 +14,7 @@ from evproxy.model import Ending
 from evproxy.recording.file import RecordingFile
 from evproxy.recording.room import LOOK, Room
 from evproxy.recording.stage import RecordingStage
-from evproxy.recording.writer import FLUSH_TIMEOUT, MOST_WAITING, RecordingWriter
+from evproxy.recording.writer import FLUSH_TIMEOUT, RecordingWriter
 from evproxy.wire.recording import Event, Kind, LinesEncoder, RecordedSession, event_of
 from tests.support.logged import logged_lines
 from tests.support.peers import turn
@@ -57,23 +57,24 @@ class Sink:
 async def test_a_stuck_disk_stops_the_recording_whole(reactor: Any, tmp_path: Path) -> None:
     """The session goes on; the file has every byte up to where it says that it stops."""
     stopped: list[tuple[RecordingFile, str]] = []
-    writer = RecordingWriter(reactor, lambda file, why: stopped.append((file, why)))
+    most = 1024 * 1024
+    writer = RecordingWriter(reactor, lambda file, why: stopped.append((file, why)), most)
     encoder = Stuck(SESSION)
     file = RecordingFile(7, "one.jsonl", Room(str(tmp_path), 10, 10**9), encoder)
     stage = RecordingStage(reactor, writer, file, lambda file, why: stopped.append((file, why)))
     sink = Sink()
     stage.start(sink, sink)
-    chunks = 2 * MOST_WAITING // len(CHUNK)
+    chunks = 2 * most // len(CHUNK)
     for _ in range(chunks):
         stage.upload(CHUNK)
-        assert writer.waiting <= MOST_WAITING + 1024
+        assert writer.waiting <= most + 1024
     assert sink.count == chunks * len(CHUNK)
     assert stopped == [(file, "the disk is too slow")]
     encoder.free.set()
     await writer.close()
     events = [event_of(line) for line in (tmp_path / "one.jsonl").read_bytes().splitlines()[1:]]
     assert {event.kind for event in events[:-1]} == {Kind.DATA}
-    assert len(events) - 1 == MOST_WAITING // (len(CHUNK) + 256)
+    assert len(events) - 1 == most // (len(CHUNK) + 256)
     assert events[-1].kind is Kind.STOPPED
     assert writer.waiting == 0
 
