@@ -158,7 +158,8 @@ def test_wheel_contents(built: Path) -> None:
     [wheel] = built.glob("*.whl")
     with zipfile.ZipFile(wheel) as archive:
         names = set(archive.namelist())
-    assert {"evproxy/py.typed", "twisted/plugins/evproxy_service.py"} <= names
+    plugins = {f"twisted/plugins/evproxy_{name}.py" for name in ("service", "endpoints")}
+    assert {"evproxy/py.typed", *plugins} <= names
     assert {f"evproxy/admin/page/{name}" for name in TYPES} <= names
     tops = {name.split("/")[0] for name in names}
     assert {top for top in tops if not top.endswith(".dist-info")} == {
