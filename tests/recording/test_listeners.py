@@ -4,9 +4,12 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import pytest
 from attrs import evolve
 
 from evproxy import ListenerSettings, PoolSettings, ProxyService, Settings
+from evproxy.cli.settings_file import read_settings
+from evproxy.config.document import ConfigErrors
 from evproxy.model import UpstreamServer
 from tests.recording.test_recordings import read, shown
 from tests.support.peers import END
@@ -66,3 +69,17 @@ async def test_a_drain_ends_recordings(ground: Ground, tmp_path: Path) -> None:
     await service.drain(0)
     (file,) = tmp_path.iterdir()
     assert shown(read(file)[1])[-1] == ("closed", "", "proxy drain relaying")
+
+
+def test_the_check_looks_at_the_directory(tmp_path: Path) -> None:
+    """The problem has the path of the key; the path is relative to the file."""
+    file = tmp_path / "evproxy.toml"
+    file.write_text(
+        '[[listeners]]\nrecord = "none"\n[pools.default]\nupstreams = ["127.0.0.1:9"]\n'
+    )
+    with pytest.raises(ConfigErrors) as error:
+        read_settings(str(file))
+    where = tmp_path / "none"
+    assert f"listeners[0].record: {where}: there is no such directory" in str(error.value)
+    where.mkdir()
+    assert read_settings(str(file)).listeners[0].record == str(where)
