@@ -112,3 +112,6 @@ class _Tail:
         self.noticed = True
         if not self.asked:
             self._outlet.reveal()
+
+    def close_session(self, reset: bool) -> None:
+        self._outlet.close(Ending.FAULT, reset)

@@ -30,6 +30,13 @@ class Taker(Protocol):
     def lost(self) -> None:
         """The connection of the stream's source is lost; nothing more follows."""
 
+    def close_session(self, reset: bool) -> None:
+        """
+        A link before this one ends the session, behind the bytes that it has passed on.
+
+        :param reset: whether both connections are reset, and not ended in order.
+        """
+
 
 @define
 class Surroundings:
@@ -37,13 +44,11 @@ class Surroundings:
     What a link knows of its session.
 
     `clock` tells the time, and calls later.  `random` is the link's own source of chance.
-    `close` ends the session, with a reset or in order, once the receiver has what was passed on.
     `answer` sends bytes to the source of the stream.
     """
 
     clock: IReactorTime
     random: Random
-    close: Callable[[bool], None]
     answer: Callable[[bytes], None]
 
 
@@ -101,6 +106,12 @@ class Link:
         else:
             self.skip_lost()
 
+    def close_session(self, reset: bool) -> None:
+        if self.active:
+            self.take_close(reset)
+        else:
+            self.skip_close(reset)
+
     # What a fault does; subclasses change these.
 
     held = 0
@@ -117,6 +128,14 @@ class Link:
     def take_lost(self) -> None:
         """The connection was lost while the fault is active."""
         self.to.lost()
+
+    def take_close(self, reset: bool) -> None:
+        """A link before this one ends the session while the fault is active."""
+        self.to.close_session(reset)
+
+    def skip_close(self, reset: bool) -> None:
+        """A link before this one ends the session while the fault is not active."""
+        self.to.close_session(reset)
 
     def skip(self, data: bytes) -> None:
         """Bytes came while the fault is not active."""

@@ -58,7 +58,7 @@ class LimitLink(CutLink):
     """Both connections end in order."""
 
     def cut(self) -> None:
-        self.around.close(False)
+        self.to.close_session(False)
 
 
 class EndLink(CutLink):
@@ -108,7 +108,7 @@ class ResetLink(CutLink):
 
     def _reset(self) -> None:
         self._timer = None
-        self.around.close(True)
+        self.to.close_session(True)
 
     def close(self) -> None:
         super().close()
@@ -162,15 +162,15 @@ class TimeoutLink(Link):
 
     def _reached(self) -> None:
         self._timer = None
-        self.around.close(False)
+        self.to.close_session(False)
 
     def release(self) -> None:
         # What comes next would follow a gap.
         if self._dropped:
-            self.around.close(False)
+            self.to.close_session(False)
 
     def removed(self) -> None:
-        self.around.close(False)
+        self.to.close_session(False)
 
     def close(self) -> None:
         super().close()
@@ -210,7 +210,7 @@ class TLSFailureLink(Link):
         looked, self._looked = self._looked, True
         if not looked and data[0] == HANDSHAKE:
             self.around.answer(HANDSHAKE_FAILURE)
-            self.around.close(False)
+            self.to.close_session(False)
         else:
             self.to.feed(data)
 

@@ -23,6 +23,8 @@ class Mark(Enum):
 
     END = "end"
     LOST = "lost"
+    CLOSE = "close"
+    RESET = "reset"
 
 
 class QueueLink(Link):
@@ -50,6 +52,12 @@ class QueueLink(Link):
 
     def take_lost(self) -> None:
         self._add(Mark.LOST, True)
+
+    def take_close(self, reset: bool) -> None:
+        self._add(Mark.RESET if reset else Mark.CLOSE, True)
+
+    def skip_close(self, reset: bool) -> None:
+        self._add(Mark.RESET if reset else Mark.CLOSE, False)
 
     def skip(self, data: bytes) -> None:
         self._add(data, False)
@@ -121,6 +129,8 @@ class QueueLink(Link):
             self.to.end()
         elif what is Mark.LOST:
             self.to.lost()
+        elif isinstance(what, Mark):
+            self.to.close_session(what is Mark.RESET)
         else:
             assert isinstance(what, bytes)
             piece, rest = what[:size], what[size:]

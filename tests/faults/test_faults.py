@@ -136,6 +136,31 @@ async def test_a_limit_ends_both_connections(proxied: Proxied) -> None:
     assert (reason.by, reason.how) == (Side.PROXY, Ending.FAULT)
 
 
+HOLDING = [latency(0.1), bandwidth(4000), slicer(200, delay=0.01), stall(lasts=0.1)]
+
+
+@pytest.mark.parametrize("holding", HOLDING, ids=lambda fault: fault.kind)
+@pytest.mark.parametrize(("cut", "how"), [(limit(600), END), (reset(600), RESET)])
+@pytest.mark.parametrize("half_closed", [False, True])
+async def test_a_cut_waits_for_what_others_hold(
+    proxied: Proxied, holding: FaultSettings, cut: FaultSettings, how: str, half_closed: bool
+) -> None:
+    """In either order, the client gets exactly the bytes before the cut, and they take time."""
+    for faults in ((cut, holding), (holding, cut)):
+        await faulty(proxied, *faults)
+        client, server = await proxied.pair()
+        began = proxied.reactor.seconds()
+        if half_closed:
+            client.end()
+        await server.send(BYTES)
+        server.end()
+        assert await client.rest() == (BYTES[:600], how), faults
+        assert proxied.reactor.seconds() - began > 0.015
+        client.close()
+        await server.rest()
+        server.close()
+
+
 async def test_a_limit_delivers_to_a_slow_reader(proxied: Proxied) -> None:
     """A client that reads late gets all bytes up to the limit, while the server goes on sending."""
     await faulty(proxied, limit(len(MANY)))
