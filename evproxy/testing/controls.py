@@ -52,9 +52,9 @@ class Controlled(Protocol):
 
     def inject_reset_next(self, count: int, bytes: int) -> None: ...
 
-    def close_door(self, how: str, reset: bool) -> Any: ...
+    def close_door(self, key: object, how: str, reset: bool) -> Any: ...
 
-    def open_door(self) -> Any: ...
+    def open_door(self, key: object | None = None) -> Any: ...
 
 
 class Controls:
@@ -145,18 +145,20 @@ class Controls:
 
     def cut(self) -> Injection:
         """Reset the running sessions, and refuse connections until that is removed."""
-        self._do(lambda proxy: proxy.close_door("refuse", True))
-        return Injection(lambda: self._do(lambda proxy: proxy.open_door()))
+        return self._close_door("refuse", True)
 
     def refuse(self) -> Injection:
         """Refuse connections until that is removed; running sessions go on."""
-        self._do(lambda proxy: proxy.close_door("refuse", False))
-        return Injection(lambda: self._do(lambda proxy: proxy.open_door()))
+        return self._close_door("refuse", False)
 
     def hang(self) -> Injection:
         """Let attempts to connect hang until that is removed; running sessions go on.  Linux."""
-        self._do(lambda proxy: proxy.close_door("hang", False))
-        return Injection(lambda: self._do(lambda proxy: proxy.open_door()))
+        return self._close_door("hang", False)
+
+    def _close_door(self, how: str, reset: bool) -> Injection:
+        key = object()
+        self._do(lambda proxy: proxy.close_door(key, how, reset))
+        return Injection(lambda: self._do(lambda proxy: proxy.open_door(key)))
 
     def heal(self) -> None:
         """Remove every fault, and accept connections."""

@@ -10,6 +10,7 @@ from typing import Any, TypeVar
 
 from attrs import evolve
 from twisted.internet.defer import Deferred
+from twisted.python.failure import Failure
 
 from evproxy.faults import Faults, reset
 from evproxy.faults.faults import Predicate
@@ -64,6 +65,8 @@ class FaultyProxy(Controls):
             stages=[self._seen],
             observers=[self._seen],
         )
+        self._shut: dict[object, str] = {}
+        self._to_reset: set[int] = set()
         self._door = self._proxy.door
         self.host, self.port = host, self._door.port
 
@@ -83,7 +86,8 @@ class FaultyProxy(Controls):
 
         `condition` is called now, and whenever bytes pass, or a session begins or ends.
 
-        :param timeout: seconds, after which the Deferred fails with `TimeoutError`.
+        :param timeout: seconds, after which the Deferred fails with `TimeoutError`.  If `condition`
+            raises an exception, the Deferred fails with that.
         """
         deferred: Deferred[None] = Deferred(lambda _: self._forget(deferred))
         self._waiting.append((condition, deferred))
@@ -91,9 +95,10 @@ class FaultyProxy(Controls):
         self._happened()
         return deferred
 
-    def until_sessions(self, count: int, timeout: float = TIMEOUT) -> Deferred[None]:
-        """Return a Deferred that fires once there were `count` sessions."""
-        return self.until(lambda: self._seen.count >= count, timeout)
+    def until_sessions(self, count: int, timeout: float = TIMEOUT) -> Deferred[list[SeenSession]]:
+        """Return a Deferred that fires with `sessions` once there were `count` of them."""
+        enough = self.until(lambda: self._seen.count >= count, timeout)
+        return enough.addCallback(lambda _: self.sessions)
 
     def stop(self) -> Deferred[None]:
         """Reset all sessions and stop; the Deferred fires when nothing is left."""
@@ -128,26 +133,54 @@ class FaultyProxy(Controls):
         chosen: set[int] = set()
 
         def where(status: SessionStatus) -> bool:
-            if status.id not in running and len(chosen) < count:
+            fresh = status.id not in running and status.id not in self._to_reset
+            if fresh and len(chosen) < count:
                 chosen.add(status.id)
+                self._to_reset.add(status.id)
             return status.id in chosen
 
         self.faults.add(reset(bytes, name=f"reset_next_{next(self._numbers)}"), where=where)
 
-    def close_door(self, how: str, reset: bool) -> Deferred[None]:
-        """Refuse connections, or let them ``hang``; `reset`: reset the running sessions."""
-        closed = self._door.hang() if how == "hang" else self._door.refuse()
+    def close_door(self, key: object, how: str, reset: bool) -> Deferred[None]:
+        """
+        Refuse connections, or let them ``hang``; `reset`: reset the running sessions.
+
+        :param key: what `open_door` gets later.
+        """
+        self._shut[key] = how
+        closed = self._shut_door(how)
         if reset:
             self.faults.reset_sessions()
         return closed
 
-    def open_door(self) -> Deferred[None]:
-        """Accept connections."""
+    def open_door(self, key: object | None = None) -> Deferred[None]:
+        """
+        Accept connections, unless others keep the door closed.
+
+        :param key: of `close_door`; ``None``: of all.
+        """
+        if key is None:
+            self._shut.clear()
+        self._shut.pop(key, None)
+        if self._shut:
+            return self._shut_door(next(reversed(self._shut.values())))
         return self._door.listen()
+
+    def _shut_door(self, how: str) -> Deferred[None]:
+        return self._door.hang() if how == "hang" else self._door.refuse()
 
     def _happened(self) -> None:
         for condition, deferred in tuple(self._waiting):
-            if not deferred.called and condition():
+            if deferred.called:
+                continue
+            try:
+                holds = condition()
+            except Exception:
+                # It is the test's, and must not end a session.
+                self._forget(deferred)
+                deferred.errback(Failure())
+                continue
+            if holds:
                 self._forget(deferred)
                 deferred.callback(None)
 

@@ -12,6 +12,7 @@ import concurrent.futures
 import select
 import threading
 from collections.abc import Callable
+from contextlib import suppress
 from typing import Any, TypeVar
 
 from twisted.internet.defer import Deferred, maybeDeferred
@@ -60,13 +61,24 @@ class ReactorThread:
         """
         future: concurrent.futures.Future[Any] = concurrent.futures.Future()
 
+        def succeeded(result: Any) -> None:
+            # Who waited may have gone.
+            with suppress(concurrent.futures.InvalidStateError):
+                future.set_result(result)
+
         def failed(failure: Failure) -> None:
             if failure.value is not None:
-                future.set_exception(failure.value)
+                with suppress(concurrent.futures.InvalidStateError):
+                    future.set_exception(failure.value)
 
         def call() -> None:
+            if future.cancelled():
+                return
             deferred: Deferred[Any] = maybeDeferred(function)
-            deferred.addCallbacks(future.set_result, failed)
+            deferred.addCallbacks(succeeded, failed)
+            future.add_done_callback(
+                lambda _: future.cancelled() and self.reactor.callFromThread(deferred.cancel)
+            )
 
         self.reactor.callFromThread(call)
         return future

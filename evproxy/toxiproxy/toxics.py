@@ -23,8 +23,11 @@ MICROSECONDS = 1_000_000
 KILOBYTE = 1000
 """Bytes in a kilobyte, as the bandwidth counts."""
 
-LARGEST = 2**40
+LARGEST = 10**12
 """The largest value of an attribute that has an effect; larger ones have that of this one."""
+
+INT64 = 2**63
+"""Attributes are whole numbers of 64 bits with a sign, as in Go."""
 
 LONGEST_TIME = 31_536_000
 """The longest time of a fault, in seconds: a year."""
@@ -156,7 +159,7 @@ def changed_toxic(toxic: Toxic, given: dict[str, Any]) -> Toxic:
         value = attributes.get(key)
         if value is None:
             continue
-        if type(value) is not int:
+        if type(value) is not int or not -INT64 <= value < INT64:
             raise bad_body(f"attributes.{key} is not a whole number")
         merged[key] = value
     return evolve(toxic, toxicity=toxicity, attributes=merged)

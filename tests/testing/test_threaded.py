@@ -229,3 +229,56 @@ def test_a_fault_for_some_sessions(proxy: ThreadedProxy) -> None:
             second.sendall(b"hello")
             second.shutdown(socket.SHUT_WR)
             assert second.recv(5) == b"h"
+
+
+def test_a_condition_that_raises(proxy: ThreadedProxy) -> None:
+    """Who waits gets the exception, now or later; no session is touched, and no later wait."""
+    with pytest.raises(ZeroDivisionError):
+        proxy.wait_for(lambda: 1 / 0)
+
+    async def wait() -> None:
+        waiting = asyncio.ensure_future(proxy.until(lambda: proxy.sessions and 1 / 0))
+        await asyncio.sleep(0)
+        with client_of(proxy) as client:
+            assert await asyncio.to_thread(echoes, client)
+            with pytest.raises(ZeroDivisionError):
+                await waiting
+            assert await asyncio.to_thread(echoes, client)
+
+    asyncio.run(wait())
+    proxy.wait_for_sessions(1)
+
+
+def test_a_wait_that_is_cancelled(proxy: ThreadedProxy) -> None:
+    """It is forgotten: what makes its condition true later disturbs nobody."""
+
+    async def wait() -> None:
+        with pytest.raises(asyncio.TimeoutError):
+            await asyncio.wait_for(proxy.until_sessions(1), 0.05)
+        with client_of(proxy) as client:
+            assert await asyncio.to_thread(echoes, client)
+        assert await proxy.until_sessions(1) == proxy.sessions
+
+    asyncio.run(wait())
+
+
+def test_doors_are_closed_more_than_once(proxy: ThreadedProxy) -> None:
+    """Connections are accepted once nothing refuses them any more."""
+    first, second = proxy.cut(), proxy.refuse()
+    for injection in (first, second):
+        with pytest.raises(ConnectionRefusedError), client_of(proxy):
+            pass
+        injection.remove()
+    with client_of(proxy) as client:
+        assert echoes(client)
+
+
+def test_resets_of_next_sessions_add_up(proxy: ThreadedProxy) -> None:
+    """Two calls reset two sessions."""
+    proxy.reset_next()
+    proxy.reset_next()
+    for _ in range(2):
+        with client_of(proxy) as client, pytest.raises(ConnectionResetError):
+            echoes(client)
+    with client_of(proxy) as client:
+        assert echoes(client)

@@ -98,3 +98,10 @@ async def test_a_proxy_on_ipv6(reactor: Any, evproxy_twisted: ProxyMaker) -> Non
     assert await client.receive(1) == b"x"
     client.close()
     server.close()
+
+
+async def test_sessions_are_returned(proxy: FaultyProxy, client: Peer, server: Listening) -> None:
+    """The wait for sessions has them as its result."""
+    (await server.accept()).close()
+    (session,) = await proxy.until_sessions(1)
+    assert session is proxy.sessions[0]

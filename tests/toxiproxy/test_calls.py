@@ -13,6 +13,7 @@ from twisted.internet.defer import Deferred
 from evproxy.toxiproxy.api import VERSION, answer
 from evproxy.toxiproxy.errors import ApiError
 from evproxy.toxiproxy.proxies import Proxies, place_of
+from evproxy.toxiproxy.toxics import ATTRIBUTES, new_toxic
 from tests.support.peers import Listening
 
 
@@ -306,3 +307,13 @@ def test_where_no_proxy_listens(listen: str) -> None:
     """The error names the address."""
     with pytest.raises(ApiError, match=f"listen tcp: address {listen}"):
         place_of(listen)
+
+
+@pytest.mark.parametrize("kind", sorted(ATTRIBUTES))
+def test_the_largest_attributes(kind: str) -> None:
+    """Any whole number of 64 bits makes a fault, and a larger one is refused, as in Go."""
+    for value in (-(2**63), 2**63 - 1):
+        attributes = dict.fromkeys(ATTRIBUTES[kind], value)
+        assert new_toxic({"type": kind, "attributes": attributes}).fault
+    with pytest.raises(ApiError):
+        new_toxic({"type": kind, "attributes": dict.fromkeys(ATTRIBUTES[kind], 2**63)})
