@@ -162,6 +162,7 @@ def test_a_tac_file(configured: ConfigFile, upstream: Upstream, tmp_path: Path) 
         assert proxy.ended() == 0
 
 
+@pytest.mark.slow
 @pytest.mark.deadline(180)
 @pytest.mark.many_descriptors
 @pytest.mark.peers("wrk", "haproxy")

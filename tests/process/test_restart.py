@@ -152,6 +152,7 @@ def test_a_new_process_with_other_listeners(line: Line, upstream: Upstream) -> N
         assert not line.unix.exists()
 
 
+@pytest.mark.slow
 def test_too_many_generations(line: Line, upstream: Upstream) -> None:
     """Only so many processes drain at a time; the oldest one resets its sessions."""
     proxies = []
@@ -172,6 +173,7 @@ def test_too_many_generations(line: Line, upstream: Upstream) -> None:
         assert proxy.ended() == 0
 
 
+@pytest.mark.slow
 def test_a_process_between_that_ends_first(line: Line, upstream: Upstream) -> None:
     """The bound on processes that drain also holds if one between them has ended."""
     oldest = line.start("--drain-timeout=3600")
@@ -361,6 +363,7 @@ def test_a_new_process_that_is_stopped_before_it_serves(
     assert old.ended() == 0
 
 
+@pytest.mark.slow
 @pytest.mark.deadline(180)
 @pytest.mark.many_descriptors
 @pytest.mark.peers("wrk", "haproxy")

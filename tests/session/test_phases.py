@@ -12,6 +12,7 @@ from twisted.internet.defer import Deferred
 from evproxy import Client
 from evproxy.model import ConnectionInfo, Phase
 from evproxy.session import session as session_module
+from evproxy.session.facts import SessionFacts
 from evproxy.session.phases import TRANSITIONS
 from evproxy.session.session import Session
 from tests.support.peers import END, RESET, converse, turn
@@ -26,7 +27,7 @@ Steps = set[tuple[Phase, Phase]]
 def steps(monkeypatch: pytest.MonkeyPatch) -> Steps:
     """Records every change of a session's phase."""
     seen: Steps = set()
-    slot: Any = vars(Session)["phase"]
+    slot: Any = vars(SessionFacts)["phase"]
 
     class Watched:
         def __get__(self, session: Session, owner: type[Session]) -> Phase:
@@ -38,7 +39,7 @@ def steps(monkeypatch: pytest.MonkeyPatch) -> Steps:
                 seen.add((slot.__get__(session), phase))
             slot.__set__(session, phase)
 
-    monkeypatch.setattr(Session, "phase", Watched())
+    monkeypatch.setattr(SessionFacts, "phase", Watched())
     return seen
 
 
