@@ -138,6 +138,9 @@ class ReservedSockets:
         for reservation in self.all():
             reservation.permit()
         for reservation in plan.gone:
+            if reservation.port is not None:
+                # Also if systemd stores the socket.
+                reservation.port.handed_over = False
             reservation.close()
 
     def all(self) -> list[Reservation]:
