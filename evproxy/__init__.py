@@ -8,132 +8,16 @@ What these do can be replaced by plain objects: a `Router`, a `Balancer`, a `Pro
 and a `PoolObserver` of your own satisfy the protocols of these names, and inherit nothing.
 """
 
-from evproxy.causes import Cause
-from evproxy.config.changes import Change, Changes
-from evproxy.config.document import ConfigErrors
-from evproxy.errors import EvproxyError, Refused, SettingsError, Shortage
-from evproxy.interfaces import Balancer, Client, Discovery, Probe, Router
-from evproxy.loop_report import Doing, LoopReport, LoopTrouble
-from evproxy.model import CloseReason, ConnectionInfo, Ending, Phase, Side, UpstreamServer
-from evproxy.observe.log import SessionLog, TroubleLog
-from evproxy.observe.watchdog.status import LoopStatus
-from evproxy.observe.watchdog.watchdog import Watchdog
-from evproxy.observers import (
-    CertificateObserver,
-    DiscoveryObserver,
-    LogWriterObserver,
-    LoopObserver,
-    Observer,
-    PoolObserver,
-    PressureObserver,
-    RefusalObserver,
-    ReloadObserver,
-    SessionConnectedObserver,
-    SessionObserver,
-    SessionStartObserver,
-    TroubleObserver,
-)
-from evproxy.policy.balance.by_name import (
-    Candidate,
-    LeastSessions,
-    LeastTime,
-    RandomTwo,
-    RoundRobin,
-    SourceHash,
-)
-from evproxy.records import SessionCounts, SessionRecord, SessionStatus, Waited
-from evproxy.service.listener import ListenerStatus
-from evproxy.service.restart import Restarts
-from evproxy.service.service import ProxyService
-from evproxy.service.signals import Signals
-from evproxy.service.status import Status
-from evproxy.service.systemd import Systemd
-from evproxy.session.factory import ProxyFactory
-from evproxy.settings import (
-    AccessLogSettings,
-    AdminSettings,
-    Discover,
-    Ejection,
-    HealthCheck,
-    Keepalive,
-    ListenerSettings,
-    PoolSettings,
-    Settings,
-    Timeouts,
-    WatchdogSettings,
-)
-from evproxy.upstream.pool.pool import Pool
-from evproxy.upstream.pool.status import PoolStatus, ServerStatus
+from typing import TYPE_CHECKING, Any
 
-__all__ = [
-    "AccessLogSettings",
-    "AdminSettings",
-    "Balancer",
-    "Candidate",
-    "Cause",
-    "CertificateObserver",
-    "Change",
-    "Changes",
-    "Client",
-    "CloseReason",
-    "ConfigErrors",
-    "ConnectionInfo",
-    "Discover",
-    "Discovery",
-    "DiscoveryObserver",
-    "Doing",
-    "Ejection",
-    "Ending",
-    "EvproxyError",
-    "HealthCheck",
-    "Keepalive",
-    "LeastSessions",
-    "LeastTime",
-    "ListenerSettings",
-    "ListenerStatus",
-    "LogWriterObserver",
-    "LoopObserver",
-    "LoopReport",
-    "LoopStatus",
-    "LoopTrouble",
-    "Observer",
-    "Phase",
-    "Pool",
-    "PoolObserver",
-    "PoolSettings",
-    "PoolStatus",
-    "PressureObserver",
-    "Probe",
-    "ProxyFactory",
-    "ProxyService",
-    "RandomTwo",
-    "RefusalObserver",
-    "Refused",
-    "ReloadObserver",
-    "Restarts",
-    "RoundRobin",
-    "Router",
-    "ServerStatus",
-    "SessionConnectedObserver",
-    "SessionCounts",
-    "SessionLog",
-    "SessionObserver",
-    "SessionRecord",
-    "SessionStartObserver",
-    "SessionStatus",
-    "Settings",
-    "SettingsError",
-    "Shortage",
-    "Side",
-    "Signals",
-    "SourceHash",
-    "Status",
-    "Systemd",
-    "Timeouts",
-    "TroubleLog",
-    "TroubleObserver",
-    "UpstreamServer",
-    "Waited",
-    "Watchdog",
-    "WatchdogSettings",
-]
+if TYPE_CHECKING:
+    from evproxy.public import *  # noqa: F403
+
+
+def __getattr__(name: str) -> Any:
+    """Import the public names (PEP 562) when the first is used: commands start faster without."""
+    if name.startswith("__") and name != "__all__":
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    import evproxy.public
+
+    return getattr(evproxy.public, name)

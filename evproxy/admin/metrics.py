@@ -16,9 +16,9 @@ from evproxy.admin.exposition import text_of
 from evproxy.admin.measure import PoolServerStatus, measure
 from evproxy.admin.operations import Asked, Context, Operation
 from evproxy.admin.process_metrics import ProcessMetrics
+from evproxy.admin.scopes import SCOPES
 from evproxy.config.declare import setting
 from evproxy.config.rules import Choice, Many
-from evproxy.observe.metrics.declared import SCOPES
 from evproxy.observe.metrics.families import (
     Growing,
     Numbers,

@@ -1,5 +1,8 @@
 """
 The command ``evproxy``: the tools around the proxy; the proxy itself is ``twistd evproxy``.
+
+What only one command needs is imported by that command, so that the others start at once: a shell
+that completes a command line runs this program at each press of a key.
 """
 
 from __future__ import annotations
@@ -12,11 +15,9 @@ from collections.abc import Sequence
 from importlib.metadata import version
 
 from evproxy.cli import replay, toxiproxy
-from evproxy.cli.check import check_files, check_reload
 from evproxy.cli.ctl import command_line
 from evproxy.cli.ctl.completion import complete
 from evproxy.cli.top import command as top
-from evproxy.config.schema import file_schema
 
 UNREAD = 1
 """The exit status if the reader of standard output closed the pipe before the end."""
@@ -61,6 +62,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def _run(options: argparse.Namespace) -> int:
     if options.command == "schema":
+        from evproxy.config.schema import file_schema
+
         print(json.dumps(file_schema(), indent=2, ensure_ascii=False))
         return GOOD
     if options.command == "ctl":
@@ -71,12 +74,14 @@ def _run(options: argparse.Namespace) -> int:
         return toxiproxy.main(options)
     if options.command == "replay":
         return replay.main(options)
-    if options.against is not None:
-        return _check_against(options)
-    return check_files(options.files, sys.stdout, sys.stderr)
+    return _check(options)
 
 
-def _check_against(options: argparse.Namespace) -> int:
+def _check(options: argparse.Namespace) -> int:
+    from evproxy.cli.check import check_files, check_reload
+
+    if options.against is None:
+        return check_files(options.files, sys.stdout, sys.stderr)
     if len(options.files) > 1:
         print("evproxy check: --against: expected one FILE", file=sys.stderr)
         return WRONG_COMMAND

@@ -27,7 +27,8 @@ from evproxy import (
     UpstreamServer,
 )
 from evproxy.admin import metrics as metrics_module
-from evproxy.observe.metrics.declared import DECLARED, SCOPES
+from evproxy.admin.scopes import SCOPES
+from evproxy.observe.metrics.declared import DECLARED
 from evproxy.observe.metrics.family import Family
 from tests.support.admin import ANY_PORT, Admin, Response
 from tests.support.peers import RESET, Listening

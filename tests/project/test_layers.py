@@ -236,12 +236,29 @@ def test_unsound_module(module: str, source: str, expected: str) -> None:
 
 
 def test_a_package_has_no_code_in_its_init() -> None:
-    """An ``__init__`` says in one line what its package holds, and at most exports names."""
+    """
+    An ``__init__`` says in one line what its package holds, and at most exports names.
+
+    That of `evproxy` itself exports them when they are used, which another test is about.
+    """
     [directory] = evproxy.__path__
-    for path in Path(directory).rglob("__init__.py"):
+    for path in Path(directory).rglob("*/__init__.py"):
         tree = ast.parse(path.read_text())
         docstring = ast.get_docstring(tree)
         assert docstring, path
         for node in tree.body[1:]:
             exports = isinstance(node, ast.Assign) and ast.unparse(node.targets[0]) == "__all__"
             assert isinstance(node, ast.ImportFrom) or exports, f"{path}: {ast.unparse(node)}"
+
+
+def test_public_names_are_imported_when_they_are_used() -> None:
+    """A module of evproxy brings nothing of Twisted with it; a public name brings what it needs."""
+    probe = """
+import sys, evproxy.cli.main
+assert not [name for name in sys.modules if name.split(".")[0] == "twisted"]
+import evproxy
+assert not hasattr(evproxy, "Missing") and not hasattr(evproxy, "__missing__")
+from evproxy import *
+assert ProxyService is evproxy.ProxyService and "ProxyService" in evproxy.__all__
+"""
+    subprocess.run([sys.executable, "-c", probe], check=True, timeout=60)

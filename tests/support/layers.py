@@ -26,13 +26,13 @@ LAYERS = [
     {"cli", "__main__"},
 ]
 ENTRY = len(LAYERS) - 1
-FACE = "evproxy"
-"""The package of the public names, in the layer below the entry points."""
+FACE = ("evproxy", "evproxy.public")
+"""The public names, in the layer below the entry points."""
 
 
 def layer_of(module: str) -> float | None:
     """The layer of a module of evproxy by its dotted name, ``None`` if the map lacks it."""
-    if module == FACE:
+    if module in FACE:
         return ENTRY - 0.5
     if module.startswith("twisted.plugins."):
         return ENTRY

@@ -10,6 +10,7 @@ from collections.abc import Callable
 from typing import Any
 
 from evproxy.admin.conditions import CONDITIONS
+from evproxy.admin.scopes import SCOPES
 from evproxy.cli.ctl import commands, completion
 from evproxy.cli.ctl.client import Failed, Unreachable
 from evproxy.cli.ctl.completion import nothing, pools, server_names, session_ids
@@ -21,7 +22,6 @@ from evproxy.cli.ctl.reaching import (
 )
 from evproxy.escape import printable
 from evproxy.model import Phase
-from evproxy.observe.metrics.declared import SCOPES
 from evproxy.upstream.pool.status import STATES
 
 UNREACHABLE = 3

@@ -9,9 +9,6 @@ from __future__ import annotations
 
 from evproxy.observe.metrics.family import Declared
 
-SCOPES = ("proxy", "sessions", "pools", "servers", "relay", "loop", "process")
-"""The parts of the metrics, of which a scrape can leave some out."""
-
 _SERVER = ("pool", "server")
 
 DECLARED = (
