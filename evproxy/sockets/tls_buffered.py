@@ -72,7 +72,7 @@ class BufferedTLSChannel(TLSChannel):
         if owed:
             # The first bytes of `data`, which the caller was not told about.
             return owed
-        count = super().send(data)
+        count = self._send(data)
         try:
             self._flush()
         except BlockingIOError:

@@ -105,6 +105,16 @@ class TLSChannel:
 
     def send(self, data: bytes | bytearray | memoryview) -> int:
         """Send `data`, one record after the other; see `Channel`."""
+        if len(data) <= RECORD or self._sock.family == socket.AF_UNIX:
+            return self._send(data)
+        # OpenSSL writes each record by itself: corked, TCP sends them in fewer segments.
+        self._sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_CORK, 1)
+        try:
+            return self._send(data)
+        finally:
+            self._sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_CORK, 0)
+
+    def _send(self, data: bytes | bytearray | memoryview) -> int:
         send = self.connection.send
         try:
             sent = send(data)

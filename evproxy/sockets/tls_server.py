@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterable, Sequence
+from functools import lru_cache
 from sys import intern
 
 from cryptography import x509
@@ -180,6 +181,10 @@ class ServerTLS:
         return error.strerror or "it was reset"
 
 
+_shared_facts = lru_cache(maxsize=256)(TLSFacts)
+"""Few sessions differ in their facts: those of equal facts share one object."""
+
+
 def facts_of(connection: SSL.Connection, asks_certificate: bool) -> TLSFacts:
     """What the handshake of `connection` has agreed on, and who its peer is."""
     subject = name = ""
@@ -190,8 +195,7 @@ def facts_of(connection: SSL.Connection, asks_certificate: bool) -> TLSFacts:
         subject = escaped(certificate.subject.rfc4514_string())
         for each in certificate.subject.get_attributes_for_oid(x509.NameOID.COMMON_NAME)[:1]:
             name = escaped(str(each.value))
-    return TLSFacts(
-        # Few sessions differ in these.
+    return _shared_facts(
         intern(connection.get_protocol_version_name()),
         intern(connection.get_cipher_name() or ""),
         escaped((connection.get_servername() or b"").decode("ascii", "replace")),
