@@ -7,14 +7,14 @@ slices.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 
 from attrs import define, field, frozen
 
 from evproxy.model import Phase
 from evproxy.observe.metrics.declared import BY_NAME
 from evproxy.observe.metrics.family import Family, Values
-from evproxy.observe.metrics.live import LiveTotals, ServerKey
+from evproxy.observe.metrics.live import LiveTotals
 from evproxy.observe.metrics.tally import ListenerTotals, Tally
 from evproxy.service.status import Status
 from evproxy.upstream.pool.status import STATES, ServerStatus
@@ -59,28 +59,19 @@ class Growing:
     Keeps counters from going back.
 
     A session that ends while the live sessions are added up may be missing until the next time.
-    Prometheus would take the smaller value for a restart.
+    Prometheus would take the smaller value for a restart.  A server or listener that is left out
+    once begins anew.
     """
 
-    _highest: dict[tuple[str, ...], float] = field(factory=dict)
+    _highest: dict[str, dict[tuple[str, ...], float]] = field(factory=dict)
 
     def never_less(self, family: str, values: Values) -> Iterator[tuple[tuple[str, ...], float]]:
-        """Yield `values` of `family`, none below what it was before."""
-        highest = self._highest
+        """Yield all `values` of `family`, none below what it was the last time."""
+        before, highest = self._highest.get(family, {}), {}
         for labels, value in values:
-            key = (family, *labels)
-            highest[key] = value = max(value, highest.get(key, 0))
+            highest[labels] = value = max(value, before.get(labels, 0))
             yield labels, value
-
-    def forget_servers(self, but: Iterable[ServerKey]) -> None:
-        """Forget the servers that are none of `but`, once there are many of them."""
-        kept = set(but)
-        if len(self._highest) > 4 * len(kept) + 1024:
-            self._highest = {
-                key: value
-                for key, value in self._highest.items()
-                if not key[0].startswith("evproxy_server_") or key[1:] in kept
-            }
+        self._highest[family] = highest
 
 
 def proxy_families(numbers: Numbers) -> Iterator[Family]:
@@ -170,7 +161,6 @@ def pool_families(numbers: Numbers) -> Iterator[Family]:
 def server_families(numbers: Numbers, growing: Growing) -> Iterator[Family]:
     """The scope ``servers``."""
     servers = numbers.servers
-    growing.forget_servers((pool, each.name) for pool, each in servers)
     yield BY_NAME["evproxy_servers_left_out"].of(numbers.left_out)
     yield BY_NAME["evproxy_server_state"].of_each(
         ((pool, each.name, state), each.state == state)
