@@ -16,12 +16,13 @@ from evproxy.config.changes import Changes
 from evproxy.errors import SettingsError
 from evproxy.loop_report import LoopReport
 from evproxy.observers import Observer
-from evproxy.records import SessionRecord, SessionStatus
+from evproxy.records import MirrorRecord, SessionRecord, SessionStatus
 
 EVENTS = (
     "session_started",
     "session_connected",
     "session_ended",
+    "mirror_ended",
     "connect_failed",
     "accepting_paused",
     "accepting_resumed",
@@ -122,6 +123,10 @@ class Hub:
     def session_ended(self, record: SessionRecord) -> None:
         """See `evproxy.observers.SessionObserver`."""
         self._tell("session_ended", record)
+
+    def mirror_ended(self, record: MirrorRecord) -> None:
+        """See `evproxy.observers.MirrorObserver`."""
+        self._tell("mirror_ended", record)
 
     def connect_failed(self, upstream: str, error: str) -> None:
         """See `evproxy.observers.TroubleObserver`."""

@@ -12,7 +12,7 @@ from typing import Protocol, TypeAlias, runtime_checkable
 
 from evproxy.config.changes import Changes
 from evproxy.loop_report import LoopReport
-from evproxy.records import SessionRecord, SessionStatus
+from evproxy.records import MirrorRecord, SessionRecord, SessionStatus
 
 
 class SessionStartObserver(Protocol):
@@ -39,6 +39,13 @@ class SessionObserver(Protocol):
 
     def session_ended(self, record: SessionRecord) -> None:
         """A session is over; once for each session."""
+
+
+class MirrorObserver(Protocol):
+    """Is notified of the copies of sessions that mirrors send to a second pool."""
+
+    def mirror_ended(self, record: MirrorRecord) -> None:
+        """A copy is over; once for each session that was to be copied."""
 
 
 class TroubleObserver(Protocol):
@@ -196,6 +203,7 @@ Observer: TypeAlias = (
     SessionObserver
     | SessionStartObserver
     | SessionConnectedObserver
+    | MirrorObserver
     | TroubleObserver
     | PressureObserver
     | RefusalObserver

@@ -15,6 +15,7 @@ from evproxy.observers import (
     DiscoveryObserver,
     LogWriterObserver,
     LoopObserver,
+    MirrorObserver,
     Observer,
     PoolObserver,
     PressureObserver,
@@ -33,7 +34,7 @@ from evproxy.policy.balance.by_name import (
     RoundRobin,
     SourceHash,
 )
-from evproxy.records import SessionCounts, SessionRecord, SessionStatus, Waited
+from evproxy.records import MirrorRecord, SessionCounts, SessionRecord, SessionStatus, Waited
 from evproxy.service.listener import ListenerStatus
 from evproxy.service.restart import Restarts
 from evproxy.service.service import ProxyService
@@ -49,6 +50,7 @@ from evproxy.settings import (
     HealthCheck,
     Keepalive,
     ListenerSettings,
+    Mirror,
     PoolSettings,
     Settings,
     Timeouts,
@@ -88,6 +90,9 @@ __all__ = [
     "LoopReport",
     "LoopStatus",
     "LoopTrouble",
+    "Mirror",
+    "MirrorObserver",
+    "MirrorRecord",
     "Observer",
     "Phase",
     "Pool",

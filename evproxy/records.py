@@ -1,5 +1,5 @@
 """
-What observers are told of a session: its record at the end, and snapshots before.
+What observers are told of a session: its record at the end, and snapshots before; and of its copy.
 """
 
 from __future__ import annotations
@@ -140,3 +140,35 @@ class SessionStatus(NamedTuple):
     cause: str = ""
     unique_id: str = ""
     counts: SessionCounts | None = None
+
+
+class MirrorRecord(NamedTuple):
+    """
+    The facts about a copy that has ended: what a mirror has sent to the second pool for a session.
+
+    `session`, `unique_id`, `listener` and `peer` are those of the session, `pool` is its pool, and
+    `upstream` its server.  `mirror` is the name of the second pool, and `server` the server of the
+    copy, empty if no connect succeeded.
+    `outcome`: ``whole`` if this server has got all that the client sent, or else why the copy was
+    dropped: see ``docs/mirror.md``.  `error` says more, or is empty.
+    `bytes_sent` is how much was written for the server, `bytes_answered` how much came back.
+    `answers`: how the answers of both servers compare: ``equal``, ``different``, ``given-up``, or
+    empty if they were not compared.  `difference` is the offset of the first byte that differs.
+    `duration` is in seconds.
+    """
+
+    session: int
+    unique_id: str
+    listener: str
+    peer: str
+    pool: str
+    upstream: str
+    mirror: str
+    server: str
+    outcome: str
+    error: str
+    bytes_sent: int
+    bytes_answered: int
+    answers: str
+    difference: int | None
+    duration: float

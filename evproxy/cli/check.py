@@ -9,7 +9,7 @@ from typing import TextIO
 from evproxy.cli.settings_file import listen_fault, read_settings
 from evproxy.config.changes import changes, needs_restart
 from evproxy.config.document import ConfigErrors
-from evproxy.config.loops import pools_of
+from evproxy.config.loops import copied_to
 from evproxy.config.problems import listed
 from evproxy.escape import escaped
 from evproxy.settings import Settings
@@ -79,7 +79,8 @@ def _listen_fault(description: str) -> str | None:
 def _summary(settings: Settings) -> str:
     servers = sum(len(pool.upstreams) for pool in settings.pools)
     discovered = sum(pool.discover is not None for pool in settings.pools)
-    used = {pool for listener in settings.listeners for pool in pools_of(listener)}
+    by_name = {pool.name: pool for pool in settings.pools}
+    used = {pool for listener in settings.listeners for pool in copied_to(listener, by_name)}
     unused = [pool.name for pool in settings.pools if pool.name not in used]
     if any(listener.route for listener in settings.listeners):
         # The function may choose any pool.

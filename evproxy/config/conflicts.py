@@ -22,6 +22,7 @@ from evproxy.config.declare import keys_of
 from evproxy.config.faults import fault_conflicts
 from evproxy.config.impossible import impossible
 from evproxy.config.kinds import misplaced
+from evproxy.config.mirrors import mirror_conflicts
 from evproxy.config.problems import Path, Problem, did_you_mean, listed, quoted, shown_path
 from evproxy.config.reading import Reading
 from evproxy.config.tls import pool_tls_conflicts, tls_conflicts, tls_within_tls
@@ -53,6 +54,8 @@ def conflicts(document: Table, directory: str = "") -> Iterator[Problem]:
     if isinstance(pools, dict):
         for name, pool in pools.items():
             yield from _pool_conflicts(("pools", name), name, pool, directory)
+            mirror = pool.get("mirror") if isinstance(pool, dict) else None
+            yield from mirror_conflicts(("pools", name, "mirror"), name, mirror, list(pools))
 
 
 def _listener_conflicts(document: Table, directory: str) -> Iterator[Problem]:

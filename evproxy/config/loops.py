@@ -8,7 +8,7 @@ it misses a loop through another name or address of this host.
 from __future__ import annotations
 
 import posixpath
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from ipaddress import ip_address
 
 from attrs import frozen
@@ -42,6 +42,14 @@ def pools_of(listener: ListenerSettings) -> list[str]:
     return list(dict.fromkeys([*(route.pool for route in listener.routes), listener.pool]))
 
 
+def copied_to(listener: ListenerSettings, pools: Mapping[str, PoolSettings]) -> list[str]:
+    """The names of `pools_of` and of the second pools of their mirrors; a copy has no copy."""
+    first = pools_of(listener)
+    mirrors = [pools[name].mirror for name in first if name in pools]
+    second = [mirror.pool for mirror in mirrors if mirror is not None and mirror.to is None]
+    return list(dict.fromkeys([*first, *second]))
+
+
 def loops(listeners: Sequence[ListenerSettings], pools: Sequence[PoolSettings]) -> Iterator[Loop]:
     """Each server that leads the sessions of a listener back to that listener."""
     by_name = {pool.name: pool for pool in pools}
@@ -66,12 +74,14 @@ def loops(listeners: Sequence[ListenerSettings], pools: Sequence[PoolSettings]) 
             if here not in seen:
                 seen.append(here)
                 waiting += [
-                    listener for pool in pools_of(here) for _, listener in reached.get(pool, ())
+                    listener
+                    for pool in copied_to(here, by_name)
+                    for _, listener in reached.get(pool, ())
                 ]
         return False
 
     for listener in listeners:
-        for pool in pools_of(listener):
+        for pool in copied_to(listener, by_name):
             for index, next_listener in reached.get(pool, ()):
                 if comes_to(listener, next_listener):
                     yield Loop(by_name[pool], index, listener)

@@ -11,7 +11,7 @@ from attrs import evolve
 
 from evproxy.config.problems import Path, Problem
 from evproxy.model import UpstreamServer
-from evproxy.settings import ListenerSettings, PoolSettings, Settings
+from evproxy.settings import ListenerSettings, Mirror, PoolSettings, Settings
 
 OF_ALL = ("max_sessions",)
 """The fields of `Settings` that are shared out."""
@@ -62,6 +62,7 @@ def share(settings: Settings, worker: int, workers: int) -> Settings:
         pools=tuple(
             evolve(
                 _share(pool, OF_POOL, worker, workers),
+                mirror=None if pool.mirror is None else _share_mirror(pool.mirror, worker, workers),
                 upstreams=tuple(
                     _share(each, OF_SERVER, worker, workers) for each in pool.upstreams
                 ),
@@ -80,6 +81,10 @@ def share_discovered(server: UpstreamServer, worker: int, workers: int) -> Upstr
     if not server.max_sessions:
         return server
     return evolve(server, max_sessions=max(1, whole_part(server.max_sessions, worker, workers)))
+
+
+def _share_mirror(mirror: Mirror, worker: int, workers: int) -> Mirror:
+    return evolve(mirror, max_copies=max(1, whole_part(mirror.max_copies, worker, workers)))
 
 
 def _share(value: T, fields: Sequence[str], worker: int, workers: int) -> T:

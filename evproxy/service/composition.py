@@ -9,8 +9,11 @@ from typing import Any, cast
 
 from twisted.internet.interfaces import IStreamServerEndpoint
 
+from evproxy.config.mirrors import mirror_problems
+from evproxy.errors import SettingsError
 from evproxy.hub import Hub
 from evproxy.interfaces import Pool
+from evproxy.mirror.mirrors import Mirrors
 from evproxy.observe.access_log import AccessLog, access_log_for
 from evproxy.observe.log import SessionLog, TroubleLog
 from evproxy.observe.metrics.tally import Tally
@@ -24,6 +27,7 @@ from evproxy.service.listener import Listener, listener_permissions, server_endp
 from evproxy.service.listener_parts import ListenerParts, PartsMaker
 from evproxy.service.retiring import Retiring
 from evproxy.session.admission import Admission
+from evproxy.session.factory import refuse_unknown_mirror
 from evproxy.settings import AccessLogSettings, ListenerSettings, PoolSettings, Settings
 from evproxy.sockets.plane import DataPlane
 from evproxy.upstream.names import Names
@@ -101,6 +105,12 @@ class Composition:
             pool.hear_if_nobody_does(trouble)
         self.certificates = Certificates(reactor, hub)
         self.recordings = Recordings(reactor)
+        self.mirrors = Mirrors(reactor, hub, self.plane, self.pools)
+        if pool is not None:
+            refuse_unknown_mirror(pool)
+        else:
+            for problem in mirror_problems(settings.pools):
+                raise SettingsError(str(problem))
         self.maker = PartsMaker(
             reactor,
             hub,
@@ -111,6 +121,7 @@ class Composition:
             tally,
             stages,
             self.recordings,
+            self.mirrors,
         )
         self.parts: tuple[ListenerParts, ...] = tuple(
             self.maker.make(each, settings.timeouts, self.maker.read(each))
@@ -124,7 +135,8 @@ class Composition:
 
     def most_sessions(self, settings: Settings) -> int:
         """The bound on sessions of `settings`, in numbers."""
-        return settings.max_sessions or sessions_for(self._open_files)
+        copies = sum(each.mirror.max_copies for each in settings.pools if each.mirror is not None)
+        return settings.max_sessions or sessions_for(self._open_files, copies)
 
     def pool(self, settings: PoolSettings) -> OwnPool:
         """Make the pool of `settings`.  Reads files."""

@@ -19,9 +19,15 @@ def open_file_limit() -> int:
     return sys.maxsize if limit == resource.RLIM_INFINITY else limit
 
 
-def sessions_for(open_files: int) -> int:
-    """Return the bound on sessions for a limit of `open_files` descriptors, two for each."""
-    return max(1, (open_files - RESERVED_FILES - 2 * pipes_for(open_files)) // 2)
+def sessions_for(open_files: int, copies: int = 0) -> int:
+    """
+    Return the bound on sessions for a limit of `open_files` descriptors, two for each.
+
+    :param copies: how many copies mirrors may make at once, with a descriptor each; they get at
+        most a quarter of the descriptors.
+    """
+    copies = min(copies, open_files // 4)
+    return max(1, (open_files - RESERVED_FILES - copies - 2 * pipes_for(open_files)) // 2)
 
 
 def pipes_for(open_files: int) -> int:

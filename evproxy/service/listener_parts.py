@@ -14,6 +14,7 @@ from evproxy.escape import printable
 from evproxy.faults.faults import Faults
 from evproxy.hub import Hub
 from evproxy.interfaces import Pool
+from evproxy.mirror.mirrors import Mirrors
 from evproxy.observe.metrics.tally import Tally
 from evproxy.policy.access import Access
 from evproxy.recording.recordings import Recordings, check_directory
@@ -122,6 +123,7 @@ class PartsMaker:
     :param tally: counts sessions that have ended, for metrics; ``None``: nothing does.
     :param stages: make stages of the sessions of all listeners.
     :param recordings: records sessions.
+    :param mirrors: copies sessions.
     """
 
     def __init__(
@@ -135,7 +137,9 @@ class PartsMaker:
         tally: Tally | None = None,
         stages: Sequence[StagesOfSession] = (),
         recordings: Recordings | None = None,
+        mirrors: Mirrors | None = None,
     ) -> None:
+        self._mirrors = Mirrors(reactor, hub, plane, pools) if mirrors is None else mirrors
         self._stages = stages
         self._recordings = Recordings(reactor) if recordings is None else recordings
         self._reactor = reactor
@@ -200,6 +204,7 @@ class PartsMaker:
             hub=self._hub,
             entry=None if guard is None else guard.entry,
             stages=self._stages_of(listener),
+            mirrors=self._mirrors,
             measure=None
             if self._tally is None
             else self._tally.listener(printable(name_of(listener))).ended,

@@ -84,8 +84,9 @@ class Application:
         for name in plan.removed:
             composition.retiring.add(self._pools.retire(name))
         self._replace_log(listening)
-        if plan.settings.max_sessions != composition.settings.max_sessions:
-            composition.admission.change_limit(composition.most_sessions(plan.settings))
+        most_sessions = composition.most_sessions(plan.settings)
+        if most_sessions != composition.most_sessions(composition.settings):
+            composition.admission.change_limit(most_sessions)
         composition.settings = plan.settings
         return plan.changes
 

@@ -22,6 +22,7 @@ from evproxy.config.changes import (
 )
 from evproxy.config.document import ConfigErrors
 from evproxy.config.loops import loops
+from evproxy.config.mirrors import mirror_problems
 from evproxy.config.problems import shown_path
 from evproxy.errors import CannotOpenLog, SettingsError
 from evproxy.observe.access_log import AccessLog, access_log_for
@@ -204,6 +205,8 @@ def _contradictions(composition: Composition, settings: Settings) -> Iterable[st
             if pool not in names:
                 yield f"listeners[{number}].pool: there is no pool {pool!r}"
     if composition.given_pool is None:
+        for problem in mirror_problems(settings.pools):
+            yield str(problem)
         for loop in loops(settings.listeners, settings.pools):
             where = shown_path(("pools", loop.pool.name, "upstreams", loop.index))
             yield f"{where}: {loop.reason}"

@@ -516,6 +516,9 @@ class ProxyService(Service):
         self.admission.sessions.abort()
 
     def _gone(self, _: object) -> None:
+        self._made.mirrors.close().addCallback(self._close)
+
+    def _close(self, _: object) -> None:
         made = self._made
         self._pools.stop(self._bound_once)
         self._bound_once = False

@@ -12,9 +12,11 @@ from twisted.internet.defer import Deferred, succeed
 from twisted.internet.protocol import ClientFactory, Factory, Protocol
 
 from evproxy.config.canonical import MAPPED, canonical_address
+from evproxy.errors import SettingsError
 from evproxy.escape import printable
 from evproxy.hub import Hub
 from evproxy.interfaces import Client, Pool, Router
+from evproxy.mirror.mirrors import Mirrors
 from evproxy.model import ConnectionInfo
 from evproxy.observers import Observer
 from evproxy.records import SessionStatus
@@ -87,9 +89,12 @@ class ProxyFactory(Factory):
     :param hub: calls the observers; used in place of `observers` and `troubles`.
     :param stages: each makes the stages of a session, from its `SessionStatus`: a
         `evproxy.faults.Faults`, or what `evproxy.stages.filtered` returns.
+    :param mirrors: copies the sessions of pools with a `evproxy.Mirror`; by default, each of these
+        names its second pool as `to`.
     :param entry: decides which clients get a session; ``None``: all of them.
     :param measure: is called with the facts about each session that has ended, for metrics.
     :raises TypeError: if there is no reactor.
+    :raises SettingsError: if it is not known what the second pool of a mirror is.
     """
 
     noisy = False
@@ -116,6 +121,7 @@ class ProxyFactory(Factory):
         hub: Hub | None = None,
         entry: Entry | None = None,
         stages: Sequence[StagesOfSession] = (),
+        mirrors: Mirrors | None = None,
         measure: Callable[[Ended], None] | None = None,
     ) -> None:
         if reactor is None:
@@ -131,6 +137,11 @@ class ProxyFactory(Factory):
         if plane is None:
             plane = DataPlane(reactor, relay, admission, Keepalive())
             self._owned.append(plane)
+        self._owns_mirrors = mirrors is None
+        if mirrors is None:
+            refuse_unknown_mirror(pool)
+            mirrors = Mirrors(reactor, hub, plane)
+        self.mirrors = mirrors
         self.admission = admission
         self._draining = False
         router = router_of(pool)
@@ -163,6 +174,7 @@ class ProxyFactory(Factory):
             all_sessions=admission.sessions.__len__,
             measure=measure,
             stages=tuple(stages),
+            mirrors=mirrors,
         )
 
     def buildProtocol(self, addr: Any) -> Any:
@@ -206,13 +218,17 @@ class ProxyFactory(Factory):
         factories share an `admission`, each waits for the sessions of all of them.
 
         :param deadline: seconds after which the remaining sessions are reset; ``None``: never.
-        :return: fires when no session is left.
+        :return: fires when no session is left, and no copy of one.
         """
         self._draining = True
         drained = self.admission.sessions.drain(deadline, succeed(None))
         return drained.addCallback(self._close)
 
-    def _close(self, _: object) -> None:
+    def _close(self, _: object) -> Deferred[None]:
+        copied = self.mirrors.close() if self._owns_mirrors else succeed(None)
+        return copied.addCallback(self._close_owned)
+
+    def _close_owned(self, _: object) -> None:
         for owned in self._owned:
             owned.close()
 
@@ -247,6 +263,19 @@ class ProxyFactory(Factory):
         hear(downstream)
         session.start()
         return session
+
+
+def refuse_unknown_mirror(pool: object) -> None:
+    """
+    Refuse `pool` if it has a mirror that names its second pool, where there is no pool by name.
+
+    :raises SettingsError: says how to give the second pool.
+    """
+    mirror = getattr(pool, "mirror", None)
+    if mirror is not None and mirror.to is None:
+        raise SettingsError(
+            f"mirror: which pool is {mirror.pool!r}? Pass the pool itself, as Mirror(..., to=POOL)"
+        )
 
 
 def _path(address: UNIXAddress) -> str:

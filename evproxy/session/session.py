@@ -10,7 +10,7 @@ moves the bytes.  The session drops the first two once the relay runs.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Protocol
+from typing import Any, Protocol
 
 from attrs import define, field
 from twisted.internet.interfaces import IReactorTime
@@ -38,7 +38,7 @@ from evproxy.session.intake import Intake
 from evproxy.session.opening import Opening
 from evproxy.session.phases import before
 from evproxy.session.proxy_header import header_for
-from evproxy.settings import Timeouts
+from evproxy.settings import Mirror, Timeouts
 from evproxy.sockets.plane import DataPlane
 
 # Module names, because Python looks up a member in its class at each use.
@@ -50,6 +50,15 @@ _BEFORE_RELAYING, _BEFORE_CLOSING, _BEFORE_CLOSED = map(before, (_RELAYING, _CLO
 _UNCONNECTED = (_INSPECTING, _CONNECTING)
 
 _log = Logger()
+
+
+class Mirroring(Protocol):
+    """Copies sessions; an `evproxy.mirror.mirrors.Mirrors`."""
+
+    def stages_of(
+        self, mirror: Any, session: Any, connects: ConnectContext, linger: float
+    ) -> Sequence[Stage]:
+        """Return the stages that copy `session` as `mirror`, of its pool, says."""
 
 
 class Count(Protocol):
@@ -66,9 +75,10 @@ class SessionContext:
     `clock` gives the time.  `arrival` says what clients are asked before their pool is chosen.
     `connects` is the context of its `Connecting`; `plane` joins the two halves; `ended` is called
     with each session that is over; `hub` calls the observers; `prefix` is the beginning of each
-    `unique_id`.  `stages` make the stages of each session.  `count` has the number of
-    sessions of the listener, and `all_sessions` returns that of the whole service.  `measure`, if
-    there is one, is called with what metrics count of a session that is over.
+    `unique_id`.  `stages` make the stages of each session, and `mirrors` that of a
+    session whose pool has a mirror.  `count` has the number of sessions of the listener, and
+    `all_sessions` returns that of the whole service.  `measure`, if there is one, is called with
+    what metrics count of a session that is over.
 
     `first_look`: seconds until the first idle check of a session.  It is not longer than the
     half-close timeout, so a half-close before the first check needs no new deadline.  Most
@@ -87,6 +97,7 @@ class SessionContext:
     prefix: str = ""
     measure: Callable[[Ended], None] | None = None
     stages: Sequence[StagesOfSession] = ()
+    mirrors: Mirroring | None = None
     count: Count = field(kw_only=True)
     all_sessions: Callable[[], int] = field(kw_only=True)
     first_look: float = field(init=False)
@@ -223,13 +234,11 @@ class Session(SessionFacts):
             if self.stages:
                 stages = [make(pool, server.name) for make in self.stages]
             # A user's own pool may have no stages: `isinstance` would cost some microseconds.
-            makers = (*context.stages, *getattr(pool, "stages", ()))
-            if makers:
-                status = self.status(now)
-                more = [stage for make in makers for stage in make(status)]
-                stages = [*stages, *more]
+            of_pool, mirror = getattr(pool, "stages", ()), getattr(pool, "mirror", None)
+            if context.stages or of_pool or mirror is not None:
+                stages = [*stages, *self._stages(now, of_pool, mirror)]
             if server.proxy_version and self.opening is None and not connecting.header_sent:
-                if makers:
+                if stages:
                     # The header is none of the client's bytes.
                     upstream.transport.write(self.preamble())
                 else:
@@ -244,6 +253,18 @@ class Session(SessionFacts):
             return
         if context.hub.connects and self.phase is not _CLOSED:
             context.hub.session_connected(self.status(now))
+
+    def _stages(
+        self, now: float, of_pool: Sequence[StagesOfSession], mirror: Mirror | None
+    ) -> list[Stage]:
+        """The stages of the listener, the mirror, and those of the pool, which has the server."""
+        context = self._context
+        status = self.status(now)
+        stages = [stage for make in context.stages for stage in make(status)]
+        if mirror is not None and context.mirrors is not None:
+            linger = context.timeouts.half_close
+            stages += context.mirrors.stages_of(mirror, self, context.connects, linger)
+        return [*stages, *(stage for make in of_pool for stage in make(status))]
 
     def preamble(self) -> bytes:
         """What `server` gets before everything else: a PROXY header, or nothing."""

@@ -32,6 +32,7 @@ from evproxy.settings.listener import (
     UNIX_CLIENTS,
     ListenerSettings,
 )
+from evproxy.settings.mirror import Mirror
 from evproxy.settings.pool import POOL_NAME, PoolSettings, too_many_sources
 from evproxy.settings.proxy import RELAYS, Settings
 from evproxy.settings.route import RouteSettings
@@ -66,6 +67,7 @@ __all__ = [
     "Keepalive",
     "ListenerSettings",
     "ListenerTLS",
+    "Mirror",
     "PoolSettings",
     "PoolTLS",
     "RouteSettings",

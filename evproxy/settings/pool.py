@@ -29,6 +29,7 @@ from evproxy.settings.arguments import in_a_tuple
 from evproxy.settings.discover import SERVER, Discover
 from evproxy.settings.fault import FAULTS, SEED, SEED_MEANING, FaultSettings
 from evproxy.settings.health import MOST_IN_A_ROW, Ejection, HealthCheck
+from evproxy.settings.mirror import Mirror
 from evproxy.settings.timeouts import MILLISECOND
 from evproxy.settings.tls import PoolTLS
 
@@ -119,6 +120,11 @@ class PoolSettings:
     tls: PoolTLS | None = setting(
         Table(PoolTLS),
         "[TLS](#tls-of-a-pool) that evproxy starts to the servers, and health checks too.",
+        default=None,
+    )
+    mirror: Mirror | None = setting(
+        Table(Mirror),
+        "A [mirror](#mirror): a copy of what clients send, for a second pool.",
         default=None,
     )
     faults: tuple[FaultSettings, ...] = setting(

@@ -117,17 +117,21 @@ class DataPlane:
                 client.not_joined()
                 server.not_joined()
         for half in (downstream, upstream):
-            if not isinstance(innermost(half.transport), SocketTransport):
-                # evproxy's own transports have these options, or get them from the relay.
-                set_transport_options(half.transport, self._options)
-            # TLS has timers, which would wait for an engine that lingers.
-            if not isinstance(ending_layer(half.transport), SocketTransport):
-                self._not_alone()
+            self.adopt(half)
         streams = StreamRelay(
             self.reactor, downstream, upstream, listener, stages, paces, self._flow
         )
         streams.start(received, ended)
         return streams
+
+    def adopt(self, half: Half) -> None:
+        """Set the options of the transport of `half`, which the socket relay does not drive."""
+        if not isinstance(innermost(half.transport), SocketTransport):
+            # evproxy's own transports have these options, or get them from the relay.
+            set_transport_options(half.transport, self._options)
+        # TLS has timers, which would wait for an engine that lingers.
+        if not isinstance(ending_layer(half.transport), SocketTransport):
+            self._not_alone()
 
     @property
     def pauses(self) -> int:

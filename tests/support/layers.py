@@ -20,7 +20,7 @@ LAYERS = [
     {"relay"},
     {"sockets", "stages", "faults", "recording"},
     {"upstream"},
-    {"session"},
+    {"session", "mirror"},
     {"observe", "service", "admin"},
     {"workers", "testing", "toxiproxy", "endpoints", "replay"},
     {"cli", "__main__"},

@@ -265,6 +265,7 @@ class Proxied:
             await maybeDeferred(port.stopListening)
         if self._ports:
             await self.admission.sessions.when_empty()
+            await self.factory.mirrors.close()
             self.pool.stop()
             self.admission.close()
             self.plane.close()

@@ -11,6 +11,7 @@ from evproxy import (
     DiscoveryObserver,
     LogWriterObserver,
     LoopObserver,
+    MirrorObserver,
     Observer,
     PoolObserver,
     PressureObserver,
@@ -28,6 +29,7 @@ from tests.support.leaks import LoggedErrors
 CONTRACTS = (
     SessionObserver,
     SessionStartObserver,
+    MirrorObserver,
     SessionConnectedObserver,
     TroubleObserver,
     PressureObserver,

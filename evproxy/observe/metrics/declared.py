@@ -150,6 +150,20 @@ DECLARED = (
         "Failures of discovery; each reason counts once until discovery works again.",
     ),
     Declared(
+        "evproxy_mirror_copies_total",
+        "counter",
+        "pools",
+        ("pool", "outcome"),
+        "Copies of sessions of the pool that have ended: whole, or why they were dropped.",
+    ),
+    Declared(
+        "evproxy_mirror_answers_total",
+        "counter",
+        "pools",
+        ("pool", "result"),
+        "Comparisons of the answers of two servers: equal, different or given up.",
+    ),
+    Declared(
         "evproxy_servers_left_out",
         "gauge",
         "servers",

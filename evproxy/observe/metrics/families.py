@@ -156,6 +156,13 @@ def pool_families(numbers: Numbers) -> Iterator[Family]:
     yield BY_NAME["evproxy_pool_discovery_failures_total"].of_each(
         ((pool,), tally.discovery_failures[pool]) for pool in pools
     )
+    for name, counted in (
+        ("evproxy_mirror_copies_total", tally.copies),
+        ("evproxy_mirror_answers_total", tally.answers),
+    ):
+        yield BY_NAME[name].of_each(
+            (key, number) for key, number in counted.items() if key[0] in pools
+        )
 
 
 def server_families(numbers: Numbers, growing: Growing) -> Iterator[Family]:

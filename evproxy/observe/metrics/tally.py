@@ -16,6 +16,7 @@ from itertools import repeat
 from attrs import define, field
 
 from evproxy.model import CloseReason
+from evproxy.records import MirrorRecord
 from evproxy.session.facts import Ended
 from evproxy.upstream.pool.server import PoolServer
 
@@ -146,7 +147,8 @@ class Tally:
     `listeners`: the sessions that have ended, by the name of their listener.  `pauses` and
     `shortages`: the periods in which accepting was paused, and in which evproxy lacked something.
     `changes`: how often servers entered a state, by pool and state.  `exhausted` and
-    `discovery_failures`: by pool.
+    `discovery_failures`: by pool.  `copies`: by pool and outcome.  `answers`: how the answers of
+    two servers compared, by pool and verdict.
     """
 
     def __init__(self) -> None:
@@ -156,6 +158,8 @@ class Tally:
         self.changes: Counter[tuple[str, str]] = Counter()
         self.exhausted: Counter[str] = Counter()
         self.discovery_failures: Counter[str] = Counter()
+        self.copies: Counter[tuple[str, str]] = Counter()
+        self.answers: Counter[tuple[str, str]] = Counter()
         self._counted: Callable[[Sequence[Ended]], None] | None = None
 
     def listener(self, name: str) -> ListenerTotals:
@@ -182,6 +186,8 @@ class Tally:
         self.changes.update(other.changes)
         self.exhausted.update(other.exhausted)
         self.discovery_failures.update(other.discovery_failures)
+        self.copies.update(other.copies)
+        self.answers.update(other.answers)
 
     def events(self) -> Tally:
         """Return a tally of the events so far, without listeners, which stays as it is."""
@@ -197,6 +203,11 @@ class Tally:
 
     def server_changed(self, pool: str, server: str, state: str, why: str) -> None:
         self.changes[pool, state] += 1
+
+    def mirror_ended(self, record: MirrorRecord) -> None:
+        self.copies[record.pool, record.outcome] += 1
+        if record.answers:
+            self.answers[record.pool, record.answers] += 1
 
     def pool_exhausted(self, pool: str, why: str) -> None:
         self.exhausted[pool] += 1

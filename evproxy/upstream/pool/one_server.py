@@ -9,6 +9,7 @@ from evproxy.errors import NoServerAvailable
 from evproxy.interfaces import Pool, Server
 from evproxy.model import ConnectionInfo
 from evproxy.relay.stages import StagesOfSession
+from evproxy.settings import Mirror
 from evproxy.upstream.pool.server import PoolServer
 
 
@@ -22,6 +23,10 @@ class _Whole(Pool, Protocol):
     @property
     def stages(self) -> Sequence[StagesOfSession]:
         """The stages of its sessions."""
+
+    @property
+    def mirror(self) -> Mirror | None:
+        """The mirror of its sessions."""
 
     def server_named(self, name: str) -> PoolServer:
         """The server called `name`.  Raises `LookupError` if it is not in the pool."""
@@ -56,6 +61,11 @@ class OneServer:
     def stages(self) -> Sequence[StagesOfSession]:
         """Those of the whole pool."""
         return self._pool.stages
+
+    @property
+    def mirror(self) -> Mirror | None:
+        """That of the whole pool."""
+        return self._pool.mirror
 
     def candidates(self, info: ConnectionInfo) -> Iterator[Server]:
         """The server, if it can take a session now."""

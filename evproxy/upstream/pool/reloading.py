@@ -117,6 +117,7 @@ class ReloadablePool(RunningPool):
         self.connect_attempts = after.connect_attempts
         self._queue.bound(after.queue_timeout, after.queue_size)
         self._members.slow_start = after.slow_start
+        self.mirror = after.mirror
         if (after.faults, after.faults_seed) != (before.faults, before.faults_seed):
             self.stages = faults_of(self.reactor, after)
         self._dialers = prepared.dialers

@@ -63,6 +63,7 @@ class RunningPool:
         self.connect_timeout = settings.connect_timeout
         self.connect_attempts = settings.connect_attempts
         self.stages: Sequence[StagesOfSession] = faults_of(reactor, settings)
+        self.mirror = settings.mirror
         self._given = given
         self._users = Users()
         self._stopped = False

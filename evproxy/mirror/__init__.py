@@ -1,0 +1,1 @@
+"""Mirrors: a copy of what clients send, for the servers of a second pool."""

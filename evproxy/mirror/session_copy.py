@@ -1,0 +1,373 @@
+"""
+The copy of one session: its connection to a server of the second pool, and what waits for it.
+
+To the second pool, a copy is a session: it takes a slot of a server, and connects as sessions do.
+The session never waits for its copy: what the second server does not take now is kept, and if too
+much is kept, the whole copy is dropped.  A copy that is dropped ends with a reset, so that the
+second server never takes a part for the whole.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable
+from typing import Any
+
+from attrs import frozen
+from twisted.internet.error import ConnectionDone
+from twisted.internet.interfaces import IDelayedCall, IPushProducer, IReactorTime
+from twisted.logger import Logger
+from twisted.python.failure import Failure
+from zope.interface import implementer
+
+from evproxy.interfaces import Pool, Server
+from evproxy.mirror.answers import Answers
+from evproxy.mirror.outcome import Outcome
+from evproxy.mirror.room import Room
+from evproxy.model import CloseReason, ConnectionInfo, Ending, Phase, Side, close_reason
+from evproxy.records import MirrorRecord, Waited
+from evproxy.relay.contract import Half
+from evproxy.relay.delivery import Delivery, descriptor_of, is_reset, unsent
+from evproxy.relay.stream_relay import half_closeable
+from evproxy.relay.wrappers import guard
+from evproxy.session.connecting import ConnectContext, Connecting
+from evproxy.session.discarding import NOBODY
+from evproxy.session.opening import Opening
+from evproxy.session.proxy_header import header_for
+from evproxy.settings import Mirror
+from evproxy.upstream.pool.server import PoolServer
+
+_log = Logger()
+
+
+@frozen(kw_only=True)
+class CopyContext:
+    """
+    What the copies of one listener share.
+
+    `clock`: the time and the timers.  `connects`: what a `Connecting` needs.  `adopt` is called
+    with each half that is connected.  `linger`: seconds that a copy has after the end of its
+    session.  `room`: for the bytes of all copies.  `over` is called with each copy that is over.
+    """
+
+    clock: IReactorTime
+    connects: ConnectContext
+    adopt: Callable[[Half], None]
+    linger: float
+    room: Room
+    over: Callable[[MirrorRecord], None]
+
+
+@frozen(kw_only=True)
+class CopiedSession:
+    """The facts about the session that is copied; `host` is evproxy's address for its client."""
+
+    id: int
+    unique_id: str
+    peer: str
+    pool: str
+    upstream: str
+    info: ConnectionInfo
+    opening: Opening | None
+    host: Any
+
+
+@implementer(IPushProducer)
+class SessionCopy:
+    """
+    Sends what a client sends to a server of a second pool.
+
+    It is an `evproxy.session.connecting.Connectable` and an `evproxy.interfaces.PoolSession`, the
+    receiver of the second server's half, and the producer of its transport.
+
+    :param context: what the copies of the listener share.
+    :param copied: the session.
+    :param pool: the second pool.
+    :param mirror: the settings.
+    """
+
+    def __init__(
+        self, context: CopyContext, copied: CopiedSession, pool: Pool, mirror: Mirror
+    ) -> None:
+        self._context = context
+        self._copied = copied
+        self._pool = pool
+        self._mirror = mirror
+        self.info = copied.info
+        self.opening = copied.opening
+        self.server: Server | None = None
+        self.phase = Phase.CONNECTING
+        self.tried = self.error = self.cause = ""
+        self.attempts = 0
+        self.waited: Waited | None = None
+        self._began = context.clock.seconds()
+        self._connecting: Connecting | None = None
+        self._half: Half | None = None
+        self._queue: deque[bytes] = deque()
+        self._queued = self._sent = self._answered = 0
+        self._paused = self._producing = False
+        self._client_ended = self._session_over = self._end_sent = self._server_ended = False
+        self._delivery: Delivery | None = None
+        self._deadline: IDelayedCall | None = None
+        self._outcome: Outcome | None = None
+        self.answers = Answers(mirror, context.room)
+
+    def start(self) -> None:
+        """Connect to a server of the second pool."""
+        self._connecting = connecting = Connecting(self._context.connects, self, self._pool)
+        connecting.find()
+
+    # What happens to the session.
+
+    def upload(self, data: bytes) -> None:
+        """The client sent `data`."""
+        if self._outcome is not None:
+            return
+        if self._half is not None and not self._paused and not self._queue:
+            self._write(data)
+        elif self._queued + len(data) > self._mirror.buffer:
+            self.drop(Outcome.FELL_BEHIND, f"it is more than {self._mirror.buffer} bytes behind")
+        elif not self._context.room.take(len(data)):
+            self.drop(Outcome.NO_ROOM, "all copies together keep too many bytes")
+        else:
+            self._queue.append(data)
+            self._queued += len(data)
+
+    def client_ended(self) -> None:
+        """The client ended its stream in order."""
+        self._client_ended = True
+        self._go_on()
+
+    def session_over(self) -> None:
+        """The session is over: the second server gets what is left, within a bounded time."""
+        if self._outcome is None:
+            self._session_over = True
+            self.answers.session_over()
+            linger = self._context.linger
+            self._deadline = self._context.clock.callLater(
+                linger, self.cut, Outcome.TOO_LATE, f"not done {linger:g} s after the session's end"
+            )
+            self._go_on()
+
+    # What a `Connecting` and a pool call.
+
+    def connected(self, upstream: Half, now: float, seconds: float) -> None:
+        """`server` is connected: send it what waits."""
+        connecting, self._connecting = self._connecting, None
+        server = self.server
+        assert connecting is not None
+        assert server is not None
+        self.phase = Phase.RELAYING
+        self._half = upstream
+        self.error = self.cause = ""
+        upstream.receiver = self
+        try:
+            self._pool.connected(server, seconds)
+            self._context.adopt(upstream)
+            guard(upstream.transport)
+            if self.opening is None and not connecting.header_sent:
+                upstream.transport.write(self.preamble())
+            self._producing = True
+            upstream.transport.registerProducer(self, True)
+            self.resumeProducing()
+        except Exception:
+            self.broke()
+
+    def preamble(self) -> bytes:
+        """What `server` gets before everything else: a PROXY header, or nothing."""
+        version = 0 if self.server is None else self.server.proxy_version
+        copied = self._copied
+        return header_for(version, self.info, copied.host, copied.unique_id) if version else b""
+
+    def close_unconnected(self, by: Side, how: Ending) -> None:
+        """There is no server for the copy."""
+        self.drop(Outcome.UNREACHABLE, self.error)
+
+    def end(self, by: Side, how: Ending) -> None:
+        """The second pool resets the sessions of a server that went down."""
+        self.drop(Outcome.SERVER_DOWN, "its server went down")
+
+    def broke(self) -> None:
+        """Log the current exception, and drop the copy; call this in an ``except`` clause."""
+        failure = Failure()
+        _log.failure("The copy of session {id} broke", failure, id=self._copied.id)
+        self.drop(Outcome.ERROR, failure.getErrorMessage())
+
+    # The producer of the second server's transport.
+
+    def pauseProducing(self) -> None:
+        """The second server takes no more bytes now."""
+        self._paused = True
+
+    def resumeProducing(self) -> None:
+        """Send what waits, as long as the second server takes it."""
+        self._paused = False
+        while self._queue and not self._paused:
+            data = self._queue.popleft()
+            self._queued -= len(data)
+            self._context.room.give_back(len(data))
+            self._write(data)
+        self._go_on()
+
+    def stopProducing(self) -> None:
+        """The connection is lost, which the half reports itself."""
+        self._producing = False
+
+    # The receiver of the second server's half.
+
+    def received(self, data: bytes) -> None:
+        """The second server sent `data`."""
+        self._answered += len(data)
+        self.answers.add_second(data)
+
+    def stream_ended(self) -> None:
+        """The second server ended its stream in order."""
+        self._server_ended = True
+        self.answers.second_ended()
+        if self._end_sent and self._half is not None:
+            self._half.transport.loseConnection()
+
+    def peer_reset(self) -> None:
+        """The second server reset the connection."""
+        self.drop(Outcome.RESET, "its server reset the connection")
+
+    def closing_here(self, ended: bool) -> bool:
+        """Code on the second server's side closes the connection: its loss follows."""
+        return False
+
+    def half_broke(self) -> None:
+        """The half raised an exception, which is logged."""
+        self.drop(Outcome.ERROR, "the protocol of its server's connection broke")
+
+    def connection_lost(self, reason: Failure) -> None:
+        """The connection to the second server is gone."""
+        if self._outcome is None:
+            in_order = reason.check(ConnectionDone) is not None
+            if in_order and not self._server_ended:
+                # Twisted's own TLS ends both streams at once.
+                self.answers.second_ended()
+            if in_order and self._end_sent:
+                self._outcome = Outcome.WHOLE
+            else:
+                self._outcome = Outcome.RESET
+                self.error = "its server broke off, before it had got all"
+        self._finish()
+
+    # The end.
+
+    def cut(self, outcome: Outcome, why: str) -> None:
+        """The time is over: the copy is whole, if the second server has got all, or dropped."""
+        half = self._half if self._end_sent else None
+        if half is not None and not unsent(descriptor_of(half.transport)):
+            self.answers.give_up(f"the second server has not ended its answer: {why}")
+            outcome, why = Outcome.WHOLE, ""
+        self.drop(outcome, why)
+
+    def drop(self, outcome: Outcome, why: str) -> None:
+        """End the copy now, with a reset."""
+        if self._outcome is not None:
+            return
+        self._outcome, self.error = outcome, why
+        self.answers.give_up(f"the copy was dropped: {why}")
+        connecting, self._connecting = self._connecting, None
+        half = self._half
+        if half is not None:
+            self._unregister()
+            half.transport.abortConnection()
+            return
+        if connecting is not None:
+            connecting.stop()
+        self._finish()
+
+    def _write(self, data: bytes) -> None:
+        assert self._half is not None
+        self._sent += len(data)
+        self._half.transport.write(data)
+
+    def _go_on(self) -> None:
+        """End the stream to the second server, or its connection, once all is written."""
+        half = self._half
+        if half is None or self._queue or self._end_sent or self._outcome is not None:
+            return
+        transport = half.transport
+        if self._client_ended:
+            self._end_sent = True
+            self._unregister()
+            if half_closeable(transport) and not self._server_ended:
+                transport.loseWriteConnection()
+            else:
+                transport.loseConnection()
+        elif self._session_over and self._delivery is None:
+            self._unregister()
+            self._delivery = Delivery(self._context.clock, transport, self._delivered)
+
+    def _delivered(self) -> None:
+        self._delivery = None
+        assert self._half is not None
+        if is_reset(descriptor_of(self._half.transport)):
+            self.drop(Outcome.RESET, "its server reset the connection")
+        else:
+            self.drop(Outcome.WHOLE, "")
+
+    def _unregister(self) -> None:
+        if self._delivery is not None:
+            self._delivery.cancel()
+            self._delivery = None
+        if self._producing and self._half is not None:
+            self._producing = False
+            self._half.transport.unregisterProducer()
+
+    def _finish(self) -> None:
+        if self.phase is Phase.CLOSED:
+            return
+        connected = self.phase is Phase.RELAYING
+        self.phase = Phase.CLOSED
+        if self._half is not None:
+            self._half.receiver = NOBODY
+        if self._delivery is not None:
+            self._delivery.cancel()
+        if self._deadline is not None and self._deadline.active():
+            self._deadline.cancel()
+        self._context.room.give_back(self._queued)
+        self._queue.clear()
+        self.answers.close()
+        if connected:
+            self._leave_the_pool()
+        self._context.over(self._record())
+
+    def _leave_the_pool(self) -> None:
+        server = self.server
+        assert server is not None
+        if isinstance(server, PoolServer):
+            server.bytes_to_upstream += self._sent
+            server.bytes_to_downstream += self._answered
+        with _log.failuresHandled("The pool broke at the end of a copy"):
+            self._pool.ended(server, self, self._reason(), self._answered > 0)
+
+    def _reason(self) -> CloseReason:
+        if self._outcome is Outcome.RESET:
+            return close_reason(Side.UPSTREAM, Ending.RESET, Phase.RELAYING)
+        if self._outcome is Outcome.WHOLE:
+            return close_reason(Side.DOWNSTREAM, Ending.FINISHED, Phase.RELAYING)
+        return close_reason(Side.PROXY, Ending.REQUESTED, Phase.RELAYING)
+
+    def _record(self) -> MirrorRecord:
+        copied, outcome, answers = self._copied, self._outcome, self.answers
+        assert outcome is not None
+        return MirrorRecord(
+            session=copied.id,
+            unique_id=copied.unique_id,
+            listener=copied.info.listener,
+            peer=copied.peer,
+            pool=copied.pool,
+            upstream=copied.upstream,
+            mirror=self._pool.name,
+            server=self.tried if self.server is None else self.server.name,
+            outcome=outcome.value,
+            error=self.error or answers.why,
+            bytes_sent=self._sent,
+            bytes_answered=self._answered,
+            answers=answers.verdict,
+            difference=answers.difference,
+            duration=self._context.clock.seconds() - self._began,
+        )
