@@ -5,7 +5,9 @@ The mirrors of a service: which sessions are copied, and what becomes of their c
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from itertools import islice
+from operator import length_hint
 from typing import Any, Protocol
 
 from attrs import define
@@ -26,6 +28,7 @@ from evproxy.records import MirrorRecord
 from evproxy.relay.contract import Half
 from evproxy.relay.stages import Stage
 from evproxy.session.connecting import ConnectContext
+from evproxy.session.live import RESET_BATCH
 from evproxy.session.opening import Opening
 from evproxy.settings import Mirror
 from evproxy.sockets.plane import DataPlane
@@ -176,16 +179,20 @@ class Mirrors:
             return succeed(None)
         if self._closed is None:
             self._closed = Deferred()
-            self._deadline = self._reactor.callLater(CLOSE_TIMEOUT, self._cut)
+            copies = iter(tuple(self._copies.values()))
+            self._deadline = self._reactor.callLater(CLOSE_TIMEOUT, self._cut, copies)
         closed: Deferred[None] = Deferred()
         self._closed.addCallback(lambda _: closed.callback(None))
         return closed
 
-    def _cut(self) -> None:
+    def _cut(self, copies: Iterator[SessionCopy]) -> None:
+        """End `copies`, `RESET_BATCH` of them in each turn of the reactor."""
         self._deadline = None
-        for copy in tuple(self._copies.values()):
+        for copy in islice(copies, RESET_BATCH):
             with _log.failuresHandled("Could not end a copy"):
                 copy.cut(Outcome.STOPPED, "the proxy stops")
+        if length_hint(copies):
+            self._deadline = self._reactor.callLater(0, self._cut, copies)
 
     def _over(self, record: MirrorRecord) -> None:
         if self._copies.pop(record.unique_id, None) is not None:

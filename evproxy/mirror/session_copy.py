@@ -322,10 +322,10 @@ class SessionCopy:
             return
         connected = self.phase is Phase.RELAYING
         self.phase = Phase.CLOSED
-        if self._half is not None:
-            self._half.receiver = NOBODY
-        if self._delivery is not None:
-            self._delivery.cancel()
+        self._unregister()
+        half, self._half = self._half, None
+        if half is not None:
+            half.receiver = NOBODY
         if self._deadline is not None and self._deadline.active():
             self._deadline.cancel()
         self._context.room.give_back(self._queued)

@@ -31,6 +31,10 @@ class Copies:
         self.records.append(record)
         self._waiting.look()
 
+    async def count(self, count: int) -> None:
+        """Wait for `count` records."""
+        await self._waiting.until(lambda: len(self.records) >= count)
+
     async def only(self) -> MirrorRecord:
         """The first record, once it is there."""
         await self._waiting.until(lambda: bool(self.records))

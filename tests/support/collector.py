@@ -11,7 +11,13 @@ import pytest
 from evproxy.engine.pipes import Pipe
 from evproxy.sockets.destination import Destination
 
-OF_SESSIONS = ("evproxy.session", "evproxy.relay", "evproxy.sockets", "evproxy.upstream")
+OF_SESSIONS = (
+    "evproxy.session",
+    "evproxy.mirror",
+    "evproxy.relay",
+    "evproxy.sockets",
+    "evproxy.upstream",
+)
 KEPT = (Destination, Pipe)
 
 
