@@ -18,9 +18,10 @@ from twisted.logger import Logger
 from evproxy.escape import printable
 from evproxy.hub import Hub
 from evproxy.interfaces import Pool, Server
+from evproxy.mirror.context import BeginningCopy, CopiedSession, CopyContext
 from evproxy.mirror.outcome import Outcome
 from evproxy.mirror.room import Room
-from evproxy.mirror.session_copy import CopiedSession, CopyContext, SessionCopy
+from evproxy.mirror.session_copy import SessionCopy
 from evproxy.mirror.stage import MirrorStage
 from evproxy.model import CloseReason, ConnectionInfo
 from evproxy.policy.sampling import is_sampled
@@ -107,7 +108,7 @@ class Mirrors:
         self._plane = plane
         self._pools = {} if pools is None else pools
         self._room = Room(MOST_WAITING)
-        self._copies: dict[str, SessionCopy] = {}
+        self._copies: dict[str, BeginningCopy] = {}
         self._of_pool: Counter[str] = Counter()
         self._lines: dict[tuple[str, str], _Line] = {}
         self._closed: Deferred[None] | None = None
@@ -116,6 +117,11 @@ class Mirrors:
     def __len__(self) -> int:
         """How many copies there are."""
         return len(self._copies)
+
+    @property
+    def kept(self) -> int:
+        """How many bytes all copies keep."""
+        return self._room.used
 
     def stages_of(
         self, mirror: Mirror, session: Copyable, connects: ConnectContext, linger: float
@@ -127,6 +133,15 @@ class Mirrors:
         :param connects: what the listener's sessions need to connect.
         :param linger: seconds that the copy has after the end of the session.
         """
+        try:
+            return self._stages_of(mirror, session, connects, linger)
+        except Exception:
+            _log.failure("Could not copy session {id}", id=session.id)
+            return ()
+
+    def _stages_of(
+        self, mirror: Mirror, session: Copyable, connects: ConnectContext, linger: float
+    ) -> Sequence[Stage]:
         name = session.unique_id if mirror.hash == "session" else session.info.peer_host
         if not is_sampled(name, mirror.fraction, KEY):
             return ()
@@ -162,12 +177,10 @@ class Mirrors:
             adopt=self._plane.adopt,
             linger=linger,
             room=self._room,
+            begun=self._begun,
             over=self._over,
         )
-        copy = SessionCopy(context, copied, pool, mirror)
-        self._copies[copied.unique_id] = copy
-        self._of_pool[copied.pool] += 1
-        return (MirrorStage(copy, session),)
+        return (MirrorStage(SessionCopy(context, copied, pool, mirror), session),)
 
     def close(self) -> Deferred[None]:
         """
@@ -185,7 +198,7 @@ class Mirrors:
         self._closed.addCallback(lambda _: closed.callback(None))
         return closed
 
-    def _cut(self, copies: Iterator[SessionCopy]) -> None:
+    def _cut(self, copies: Iterator[BeginningCopy]) -> None:
         """End `copies`, `RESET_BATCH` of them in each turn of the reactor."""
         self._deadline = None
         for copy in islice(copies, RESET_BATCH):
@@ -193,6 +206,10 @@ class Mirrors:
                 copy.cut(Outcome.STOPPED, "the proxy stops")
         if length_hint(copies):
             self._deadline = self._reactor.callLater(0, self._cut, copies)
+
+    def _begun(self, copy: BeginningCopy) -> None:
+        self._copies[copy.copied.unique_id] = copy
+        self._of_pool[copy.copied.pool] += 1
 
     def _over(self, record: MirrorRecord) -> None:
         if self._copies.pop(record.unique_id, None) is not None:

@@ -10,66 +10,30 @@ second server never takes a part for the whole.
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable
-from typing import Any
 
-from attrs import frozen
 from twisted.internet.error import ConnectionDone
-from twisted.internet.interfaces import IDelayedCall, IPushProducer, IReactorTime
+from twisted.internet.interfaces import IDelayedCall, IPushProducer
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
 from evproxy.interfaces import Pool, Server
 from evproxy.mirror.answers import Answers
+from evproxy.mirror.context import CopiedSession, CopyContext
 from evproxy.mirror.outcome import Outcome
-from evproxy.mirror.room import Room
-from evproxy.model import CloseReason, ConnectionInfo, Ending, Phase, Side, close_reason
+from evproxy.model import CloseReason, Ending, Phase, Side, close_reason
 from evproxy.records import MirrorRecord, Waited
 from evproxy.relay.contract import Half
 from evproxy.relay.delivery import Delivery, descriptor_of, is_reset, unsent
 from evproxy.relay.stream_relay import half_closeable
 from evproxy.relay.wrappers import guard
-from evproxy.session.connecting import ConnectContext, Connecting
+from evproxy.session.connecting import Connecting
 from evproxy.session.discarding import NOBODY
-from evproxy.session.opening import Opening
 from evproxy.session.proxy_header import header_for
 from evproxy.settings import Mirror
 from evproxy.upstream.pool.server import PoolServer
 
 _log = Logger()
-
-
-@frozen(kw_only=True)
-class CopyContext:
-    """
-    What the copies of one listener share.
-
-    `clock`: the time and the timers.  `connects`: what a `Connecting` needs.  `adopt` is called
-    with each half that is connected.  `linger`: seconds that a copy has after the end of its
-    session.  `room`: for the bytes of all copies.  `over` is called with each copy that is over.
-    """
-
-    clock: IReactorTime
-    connects: ConnectContext
-    adopt: Callable[[Half], None]
-    linger: float
-    room: Room
-    over: Callable[[MirrorRecord], None]
-
-
-@frozen(kw_only=True)
-class CopiedSession:
-    """The facts about the session that is copied; `host` is evproxy's address for its client."""
-
-    id: int
-    unique_id: str
-    peer: str
-    pool: str
-    upstream: str
-    info: ConnectionInfo
-    opening: Opening | None
-    host: Any
 
 
 @implementer(IPushProducer)
@@ -80,8 +44,10 @@ class SessionCopy:
     It is an `evproxy.session.connecting.Connectable` and an `evproxy.interfaces.PoolSession`, the
     receiver of the second server's half, and the producer of its transport.
 
+    `copied` is the session that is copied, `answers` has what both servers answer.
+
     :param context: what the copies of the listener share.
-    :param copied: the session.
+    :param copied: the session that is copied.
     :param pool: the second pool.
     :param mirror: the settings.
     """
@@ -90,7 +56,7 @@ class SessionCopy:
         self, context: CopyContext, copied: CopiedSession, pool: Pool, mirror: Mirror
     ) -> None:
         self._context = context
-        self._copied = copied
+        self.copied = copied
         self._pool = pool
         self._mirror = mirror
         self.info = copied.info
@@ -114,6 +80,7 @@ class SessionCopy:
 
     def start(self) -> None:
         """Connect to a server of the second pool."""
+        self._context.begun(self)
         self._connecting = connecting = Connecting(self._context.connects, self, self._pool)
         connecting.find()
 
@@ -176,7 +143,7 @@ class SessionCopy:
     def preamble(self) -> bytes:
         """What `server` gets before everything else: a PROXY header, or nothing."""
         version = 0 if self.server is None else self.server.proxy_version
-        copied = self._copied
+        copied = self.copied
         return header_for(version, self.info, copied.host, copied.unique_id) if version else b""
 
     def close_unconnected(self, by: Side, how: Ending) -> None:
@@ -190,7 +157,7 @@ class SessionCopy:
     def broke(self) -> None:
         """Log the current exception, and drop the copy; call this in an ``except`` clause."""
         failure = Failure()
-        _log.failure("The copy of session {id} broke", failure, id=self._copied.id)
+        _log.failure("The copy of session {id} broke", failure, id=self.copied.id)
         self.drop(Outcome.ERROR, failure.getErrorMessage())
 
     # The producer of the second server's transport.
@@ -352,7 +319,7 @@ class SessionCopy:
         return close_reason(Side.PROXY, Ending.REQUESTED, Phase.RELAYING)
 
     def _record(self) -> MirrorRecord:
-        copied, outcome, answers = self._copied, self._outcome, self.answers
+        copied, outcome, answers = self.copied, self._outcome, self.answers
         assert outcome is not None
         return MirrorRecord(
             session=copied.id,

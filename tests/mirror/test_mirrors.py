@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 from twisted.internet.defer import Deferred
 
-from evproxy import Mirror, MirrorRecord, Pool, Timeouts
+from evproxy import Mirror, MirrorRecord, Pool, Timeouts, UpstreamServer
 from evproxy.errors import SettingsError
 from tests.support.logged import logged_lines
 from tests.support.peers import END, RESET, Listening, Peer
@@ -52,7 +52,7 @@ class Mirrored:
         self.mirror = mirror
         self.shadow: Pool
 
-    async def start(self, *servers: str, shadow: Any = None, **how: Any) -> None:
+    async def start(self, *servers: str | UpstreamServer, shadow: Any = None, **how: Any) -> None:
         """Start the proxy; `shadow` are options of the second pool."""
         reactor = self.proxied.reactor
         upstreams = servers or (f"127.0.0.1:{self.second.port}",)

@@ -24,7 +24,9 @@ from evproxy.config.reading import Surroundings
 from evproxy.config.sharing import share
 from evproxy.errors import SettingsError
 from evproxy.model import UpstreamServer
+from evproxy.wire.postgres import SSL_REQUEST
 from tests.mirror.test_mirrors import Copies
+from tests.session.test_declared_routes import hello
 from tests.support.configs import SOUND, problems
 from tests.support.peers import END, RESET, Listening, Peer
 from tests.support.services import ANY_PORT, Ground, until
@@ -60,10 +62,12 @@ class Shadowed:
         servers = (UpstreamServer(f"127.0.0.1:{port}"),)
         return PoolSettings(name=name, upstreams=servers, mirror=mirror)
 
-    def start(self) -> None:
+    def start(self, **settings: Any) -> None:
         """Start the service, which ends with the test."""
         reactor = self.ground.reactor
-        self.service = ProxyService.from_settings(reactor, self.settings, observers=[self.copies])
+        self.service = ProxyService.from_settings(
+            reactor, evolve(self.settings, **settings), observers=[self.copies]
+        )
         self.ground.services.append(self.service)
         self.service.startService()
 
@@ -130,6 +134,31 @@ async def test_a_unix_listener(shadow: Make, tmp_path: Path) -> None:
     client, _, second = await shadowed.trio()
     client.end()
     assert await second.rest() == (b"", END)
+
+
+@pytest.mark.parametrize("answer", [b"S", b"N"])
+async def test_postgres_that_asks_for_tls(shadow: Make, answer: bytes) -> None:
+    """evproxy asks the second server for TLS as it asks the first one."""
+    shadowed = shadow()
+    (web,) = shadowed.settings.listeners
+    listeners = (evolve(web, preread="postgres"),)
+    shadowed.start(listeners=listeners)
+    client = shadowed.ground.client(shadowed.service)
+    await client.send(SSL_REQUEST)
+    assert await client.receive(1) == b"S"
+    await client.send(hello("db.example.org"))
+    server = await shadowed.ground.upstream.accept()
+    assert await server.receive(8) == SSL_REQUEST
+    await server.send(b"S")
+    second = await shadowed.second.accept()
+    assert await second.receive(8) == SSL_REQUEST
+    await second.send(answer)
+    first = await server.receive(100)
+    if answer == b"S":
+        assert await second.receive(100) == first
+    else:
+        assert await second.rest() == (b"", RESET)
+        assert (await shadowed.copies.only()).outcome == "unreachable"
 
 
 async def test_reloads(shadow: Make) -> None:

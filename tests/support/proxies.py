@@ -266,6 +266,7 @@ class Proxied:
         if self._ports:
             await self.admission.sessions.when_empty()
             await self.factory.mirrors.close()
+            assert self.factory.mirrors.kept == 0
             self.pool.stop()
             self.admission.close()
             self.plane.close()
