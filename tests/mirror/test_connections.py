@@ -7,7 +7,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from twisted.internet.endpoints import TCP4ClientEndpoint
+from twisted.internet.interfaces import IStreamClientEndpoint
 from twisted.internet.task import deferLater
+from twisted.protocols.policies import WrappingFactory
+from zope.interface import implementer
 
 from evproxy import Mirror, Pool
 from evproxy.faults import truncate
@@ -128,7 +132,7 @@ async def test_twisted_tls_with_the_second_server(
     proxied: Proxied, certificates: Certificates
 ) -> None:
     """A ``tls:`` endpoint cannot end one direction alone: the client's end ends the copy whole."""
-    mirrored = Mirrored(proxied)
+    mirrored = Mirrored(proxied, answers="compare")
     port, trusted = mirrored.second.port, certificates.authorities
     await mirrored.start(f"tls:127.0.0.1:{port}:trustRoots={trusted}")
     client, server = await proxied.pair()
@@ -137,10 +141,41 @@ async def test_twisted_tls_with_the_second_server(
     await client.send(b"question")
     client.end()
     assert await server.rest() == (b"question", END)
+    server.end()
+    assert await client.rest() == (b"", END)
     assert await copy.rest() == (b"question", CLOSED)
     await copy.close()
     record = await mirrored.copies.only()
-    assert (record.outcome, record.bytes_sent) == ("whole", 8)
+    assert (record.outcome, record.answers, record.bytes_sent) == ("whole", "equal", 8)
+
+
+@implementer(IStreamClientEndpoint)
+class Wrapping:
+    """A client endpoint that wraps each connection, and so cannot end one direction alone."""
+
+    def __init__(self, endpoint: Any) -> None:
+        self._endpoint = endpoint
+
+    def connect(self, factory: Any) -> Any:
+        return self._endpoint.connect(WrappingFactory(factory))
+
+
+@one_kind
+@pytest.mark.parametrize("ends_first", ["client", "second server"])
+async def test_a_wrapped_second_server(proxied: Proxied, ends_first: str) -> None:
+    """The client's end ends the copy whole; an end of the second server is no end for the rest."""
+    mirrored = Mirrored(proxied)
+    port = mirrored.second.port
+    endpoint = Wrapping(TCP4ClientEndpoint(proxied.reactor, "127.0.0.1", port))
+    await mirrored.start(endpoint)
+    client, _, copy = await mirrored.trio()
+    await client.send(b"question")
+    assert await copy.receive(8) == b"question"
+    (client if ends_first == "client" else copy).end()
+    assert await copy.rest() == (b"", END if ends_first == "client" else RESET)
+    copy.close()
+    record = await mirrored.copies.only()
+    assert record.outcome == ("whole" if ends_first == "client" else "reset")
 
 
 @one_kind

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import socket
 from typing import Any
 
 import pytest
 from twisted.internet.defer import Deferred
+from twisted.internet.task import deferLater
 
-from evproxy import Mirror, MirrorRecord, Pool, Timeouts, UpstreamServer
+from evproxy import Mirror, MirrorRecord, Pool, Timeouts
 from evproxy.errors import SettingsError
 from tests.support.logged import logged_lines
 from tests.support.peers import END, RESET, Listening, Peer
@@ -52,7 +54,7 @@ class Mirrored:
         self.mirror = mirror
         self.shadow: Pool
 
-    async def start(self, *servers: str | UpstreamServer, shadow: Any = None, **how: Any) -> None:
+    async def start(self, *servers: Any, shadow: Any = None, **how: Any) -> None:
         """Start the proxy; `shadow` are options of the second pool."""
         reactor = self.proxied.reactor
         upstreams = servers or (f"127.0.0.1:{self.second.port}",)
@@ -262,6 +264,58 @@ async def test_a_proxy_header_for_the_copy(proxied: Proxied) -> None:
     ours = client.socket.getpeername()[1]
     header = f"PROXY TCP4 127.0.0.1 127.0.0.1 {port} {ours}\r\n?".encode()
     assert await second.receive(len(header)) == header
+
+
+@one_kind
+async def test_a_proxy_header_of_the_session(proxied: Proxied) -> None:
+    """The header for the session's own server is none of the client's bytes."""
+    mirrored = Mirrored(proxied)
+    await mirrored.start(send_proxy_protocol=1)
+    client, server, second = await mirrored.trio()
+    await client.send(b"?")
+    client.end()
+    assert await second.rest() == (b"?", END)
+    assert (await server.rest())[0].startswith(b"PROXY TCP4 127.0.0.1 127.0.0.1 ")
+
+
+@every_kind
+async def test_a_copy_catches_up(proxied: Proxied) -> None:
+    """What a slow server does not take at once, it gets later, whole and in order."""
+    mirrored = Mirrored(proxied, buffer=16 * 1024 * 1024)
+    await mirrored.start()
+    client, server, second = await mirrored.trio()
+    sent = bytes(range(256)) * 32768
+    sending = Deferred.fromCoroutine(client.send(sent))
+    assert await server.receive(len(sent)) == sent
+    await sending
+    kept = proxied.factory.mirrors.kept
+    assert 0 < kept < len(sent)
+    client.end()
+    assert await second.rest() == (sent, END)
+    assert proxied.factory.mirrors.kept == 0
+    second.close()
+    assert (await mirrored.copies.only()).outcome == "whole"
+
+
+@every_kind
+@pytest.mark.parametrize("size", [300_000, 8_000_000])
+async def test_a_reset_while_the_rest_is_delivered(proxied: Proxied, size: int) -> None:
+    """The session is over; the second server resets while the kernel, or evproxy, has the rest."""
+    mirrored = Mirrored(proxied, buffer=16 * 1024 * 1024)
+    mirrored.second.socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+    await mirrored.start()
+    client, server, second = await mirrored.trio()
+    sent = b"x" * size
+    sending = Deferred.fromCoroutine(client.send(sent))
+    assert await server.receive(len(sent)) == sent
+    await sending
+    server.reset()
+    await proxied.observed.ended()
+    for _ in range(20):
+        # It looks how much the kernel has left, and will look again.
+        await deferLater(proxied.reactor, 0)
+    second.reset()
+    assert (await mirrored.copies.only()).outcome == "reset"
 
 
 @one_kind
