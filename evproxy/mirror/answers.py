@@ -37,6 +37,11 @@ class Answers:
         return "" if verdict is None else verdict.value
 
     @property
+    def decided(self) -> bool:
+        """Whether the verdict is known, or there is no comparison."""
+        return self._comparison is None or self._comparison.verdict is not None
+
+    @property
     def difference(self) -> int | None:
         """The offset of the first byte that differs; ``None`` if none does."""
         comparison = self._comparison

@@ -44,7 +44,7 @@ class SessionCopy:
     It is an `evproxy.session.connecting.Connectable` and an `evproxy.interfaces.PoolSession`, the
     receiver of the second server's half, and the producer of its transport.
 
-    `copied` is the session that is copied, `answers` has what both servers answer.
+    `copied` is the session that is copied.
 
     :param context: what the copies of the listener share.
     :param copied: the session that is copied.
@@ -76,7 +76,8 @@ class SessionCopy:
         self._delivery: Delivery | None = None
         self._deadline: IDelayedCall | None = None
         self._outcome: Outcome | None = None
-        self.answers = Answers(mirror, context.room)
+        self._told = False
+        self._answers = Answers(mirror, context.room)
 
     def start(self) -> None:
         """Connect to a server of the second pool."""
@@ -100,6 +101,16 @@ class SessionCopy:
             self._queue.append(data)
             self._queued += len(data)
 
+    def download(self, data: bytes) -> None:
+        """The session's own server sent `data`."""
+        self._answers.add_first(data)
+        self._tell()
+
+    def server_ended(self) -> None:
+        """The session's own server ended its stream in order."""
+        self._answers.first_ended()
+        self._tell()
+
     def client_ended(self) -> None:
         """The client ended its stream in order."""
         self._client_ended = True
@@ -107,9 +118,10 @@ class SessionCopy:
 
     def session_over(self) -> None:
         """The session is over: the second server gets what is left, within a bounded time."""
+        self._answers.session_over()
+        self._tell()
         if self._outcome is None:
             self._session_over = True
-            self.answers.session_over()
             linger = self._context.linger
             self._deadline = self._context.clock.callLater(
                 linger, self.cut, Outcome.TOO_LATE, f"not done {linger:g} s after the session's end"
@@ -185,12 +197,12 @@ class SessionCopy:
     def received(self, data: bytes) -> None:
         """The second server sent `data`."""
         self._answered += len(data)
-        self.answers.add_second(data)
+        self._answers.add_second(data)
 
     def stream_ended(self) -> None:
         """The second server ended its stream in order."""
         self._server_ended = True
-        self.answers.second_ended()
+        self._answers.second_ended()
         if self._end_sent and self._half is not None:
             self._half.transport.loseConnection()
 
@@ -212,7 +224,7 @@ class SessionCopy:
             in_order = reason.check(ConnectionDone) is not None
             if in_order and not self._server_ended:
                 # Twisted's own TLS ends both streams at once.
-                self.answers.second_ended()
+                self._answers.second_ended()
             if in_order and self._end_sent:
                 self._outcome = Outcome.WHOLE
             else:
@@ -226,7 +238,7 @@ class SessionCopy:
         """The time is over: the copy is whole, if the second server has got all, or dropped."""
         half = self._half if self._end_sent else None
         if half is not None and not unsent(descriptor_of(half.transport)):
-            self.answers.give_up(f"the second server has not ended its answer: {why}")
+            self._answers.give_up(f"the second server has not ended its answer: {why}")
             outcome, why = Outcome.WHOLE, ""
         self.drop(outcome, why)
 
@@ -235,7 +247,7 @@ class SessionCopy:
         if self._outcome is not None:
             return
         self._outcome, self.error = outcome, why
-        self.answers.give_up(f"the copy was dropped: {why}")
+        self._answers.give_up(f"the copy was dropped: {why}")
         connecting, self._connecting = self._connecting, None
         half = self._half
         if half is not None:
@@ -297,10 +309,17 @@ class SessionCopy:
             self._deadline.cancel()
         self._context.room.give_back(self._queued)
         self._queue.clear()
-        self.answers.close()
+        if self._outcome is not Outcome.WHOLE:
+            self._answers.close()
         if connected:
             self._leave_the_pool()
-        self._context.over(self._record())
+        self._tell()
+
+    def _tell(self) -> None:
+        """Tell that the copy is over, once it is known how the answers compare."""
+        if self.phase is Phase.CLOSED and self._answers.decided and not self._told:
+            self._told = True
+            self._context.over(self._record())
 
     def _leave_the_pool(self) -> None:
         server = self.server
@@ -319,7 +338,7 @@ class SessionCopy:
         return close_reason(Side.PROXY, Ending.REQUESTED, Phase.RELAYING)
 
     def _record(self) -> MirrorRecord:
-        copied, outcome, answers = self.copied, self._outcome, self.answers
+        copied, outcome, answers = self.copied, self._outcome, self._answers
         assert outcome is not None
         return MirrorRecord(
             session=copied.id,

@@ -41,7 +41,7 @@ class MirrorStage(PassThrough):
 
     def download(self, data: bytes) -> None:
         super().download(data)
-        self._safely(self._copy.answers.add_first, data)
+        self._safely(self._copy.download, data)
 
     def ended(self, side: Side) -> None:
         super().ended(side)
@@ -63,7 +63,7 @@ class MirrorStage(PassThrough):
         if side is Side.DOWNSTREAM:
             self._safely(self._copy.client_ended)
         elif side is Side.UPSTREAM:
-            self._safely(self._copy.answers.first_ended)
+            self._safely(self._copy.server_ended)
 
     def _safely(self, what: Callable[..., object], *arguments: object) -> None:
         """The session goes on, whatever happens to its copy."""

@@ -14,6 +14,7 @@ from evproxy.errors import SettingsError
 from tests.support.logged import logged_lines
 from tests.support.peers import END, RESET, Listening, Peer
 from tests.support.proxies import Proxied
+from tests.support.services import until
 from tests.support.waiting import Waiting
 
 KINDS = ["socket", "socket-twisted", "stream", "tls-client-1.3"]
@@ -185,6 +186,27 @@ async def test_answers_are_compared(
     if told:
         name = f"127.0.0.1:{mirrored.second.port}"
         assert told[0].endswith(f"for pool shadow got another answer from {name}, at byte {offset}")
+
+
+@pytest.mark.parametrize("last", [b"er", b"ER"])
+@one_kind
+async def test_the_second_server_is_faster(proxied: Proxied, last: bytes) -> None:
+    """Its answer is kept until the session's own server has ended, too."""
+    mirrored = Mirrored(proxied, answers="compare")
+    await mirrored.start()
+    client, server, second = await mirrored.trio()
+    client.end()
+    assert await second.rest() == (b"", END)
+    await second.send(b"answer")
+    second.close()
+    await until(proxied.reactor, lambda: mirrored.shadow.load == 0)
+    assert mirrored.copies.records == []
+    await server.send(b"answ" + last)
+    server.end()
+    assert await client.rest() == (b"answ" + last, END)
+    record = await mirrored.copies.only()
+    verdict = ("equal", None) if last == b"er" else ("different", 4)
+    assert (record.outcome, (record.answers, record.difference)) == ("whole", verdict)
 
 
 @one_kind
