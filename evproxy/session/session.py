@@ -261,7 +261,8 @@ class Session(SessionFacts):
         context = self._context
         status = self.status(now)
         stages = [stage for make in context.stages for stage in make(status)]
-        if mirror is not None and context.mirrors is not None:
+        # A pool of a user's own may have an attribute of that name.
+        if isinstance(mirror, Mirror) and context.mirrors is not None:
             linger = context.timeouts.half_close
             stages += context.mirrors.stages_of(mirror, self, context.connects, linger)
         return [*stages, *(stage for make in of_pool for stage in make(status))]
