@@ -17,7 +17,7 @@ from tests.support.proxies import Proxied
 from tests.support.services import until
 from tests.support.waiting import Waiting
 
-KINDS = ["socket", "socket-twisted", "stream", "tls-client-1.3"]
+KINDS = ["socket", "socket-twisted", "stream", "lingering", "tls-client-1.3"]
 
 every_kind = pytest.mark.parametrize("proxied", KINDS, indirect=True)
 one_kind = pytest.mark.parametrize("proxied", ["socket"], indirect=True)
