@@ -12,13 +12,16 @@ from attrs import frozen
 from twisted.internet.defer import Deferred
 from twisted.logger import Logger
 
+from evproxy.config.canonical import host_and_port
 from evproxy.errors import SettingsError
 from evproxy.recording.file import RecordingFile
+from evproxy.recording.recording import Recording
 from evproxy.recording.room import SUFFIXES, Room
 from evproxy.recording.stage import RecordingStage
+from evproxy.recording.tap import RecordingTap
 from evproxy.recording.writer import RecordingWriter
 from evproxy.records import SessionRecord, SessionStatus
-from evproxy.relay.stages import Stage, StagesOfSession
+from evproxy.relay.stages import Stage
 from evproxy.settings.record import MAX_BYTES, MAX_FILES
 from evproxy.wire.recording import LinesEncoder, PcapngEncoder, RecordedSession
 from evproxy.wire.recording.events import Encoder
@@ -48,7 +51,9 @@ class Recordings:
     def __init__(self, reactor: Any) -> None:
         self._reactor = reactor
         self._writer = RecordingWriter(reactor, self._stopped)
-        self._stages: dict[int, RecordingStage] = {}
+        self._recorded: dict[int, RecordingStage | RecordingTap] = {}
+        # Of clients whose session has no server yet, too.
+        self._taps: dict[int, RecordingTap] = {}
         self._said = -QUIET
         self._unsaid = 0
 
@@ -58,7 +63,7 @@ class Recordings:
         format: str = "json",
         max_files: int = MAX_FILES,
         max_bytes: int = MAX_BYTES,
-    ) -> StagesOfSession:
+    ) -> Recorder:
         """
         Return what records sessions in `directory`, each in a file of its own.
 
@@ -71,19 +76,33 @@ class Recordings:
         :raises SettingsError: if `directory` cannot be written to.
         """
         check_directory(directory)
-        return _Recorder(self._record, Room(directory, max_files, max_bytes), format)
+        return Recorder(self, Room(directory, max_files, max_bytes), format)
 
     def session_ended(self, record: SessionRecord) -> None:
         """Write the end of the recording, if there is one."""
-        stage = self._stages.pop(record.id, None)
-        if stage is not None:
-            stage.finish(record.reason)
+        self._taps.pop(record.id, None)
+        recorded = self._recorded.pop(record.id, None)
+        if recorded is not None:
+            recorded.finish(record.reason)
 
     def close(self) -> Deferred[None]:
         """Return a Deferred that fires when all is written, or after two seconds."""
         return self._writer.close()
 
-    def _record(self, room: Room, format: str, status: SessionStatus) -> Stage:
+    def tap(self, session: int, host: Any) -> RecordingTap:
+        """
+        Return what the TLS of a client tells what passes, for a recording as pcapng.
+
+        :param session: the number of its session.
+        :param host: the address of evproxy to which it has connected.
+        """
+        address = host_and_port(host.host, host.port) if hasattr(host, "host") else ""
+        tap = self._taps[session] = RecordingTap(self._reactor, address)
+        return tap
+
+    def record(self, room: Room, format: str, status: SessionStatus) -> Sequence[Stage]:
+        """Begin the recording of a session that has got its server; return its stages."""
+        tap = self._taps.pop(status.id, None)
         session = RecordedSession(
             unique_id=status.unique_id,
             id=status.id,
@@ -91,18 +110,23 @@ class Recordings:
             peer=status.peer,
             pool=status.pool,
             upstream=status.upstream,
-            started=round(self._reactor.seconds(), 6),
+            started=round(self._reactor.seconds() if tap is None else tap.began, 6),
         )
-        name = status.unique_id + SUFFIXES[format]
-        file = RecordingFile(status.id, name, room, ENCODERS[format](session))
-        stage = RecordingStage(self._reactor, self._writer, file, self._stopped)
-        self._stages[status.id] = stage
-        return stage
+        encoder = ENCODERS[format](session) if tap is None else PcapngEncoder(session, tap.host)
+        file = RecordingFile(status.id, status.unique_id + SUFFIXES[format], room, encoder)
+        began = None if tap is None else tap.began
+        recording = Recording(self._reactor, self._writer, file, self._stopped, began)
+        if tap is not None:
+            self._recorded[status.id] = tap
+            tap.begin(recording)
+            return ()
+        stage = self._recorded[status.id] = RecordingStage(recording)
+        return (stage,)
 
     def _stopped(self, file: RecordingFile, why: str) -> None:
-        stage = self._stages.get(file.session)
-        if stage is not None:
-            stage.stop()
+        recorded = self._recorded.get(file.session)
+        if recorded is not None:
+            recorded.stop()
         now = self._reactor.seconds()
         if now - self._said < QUIET:
             self._unsaid += 1
@@ -119,15 +143,28 @@ class Recordings:
 
 
 @frozen
-class _Recorder:
-    """Makes the stage of each session of one listener."""
+class Recorder:
+    """
+    Records the sessions of one listener.
 
-    record: Callable[[Room, str, SessionStatus], Stage]
+    Called with a session that has got its server, it returns the stage that records it.
+    """
+
+    recordings: Recordings
     room: Room
     format: str
 
     def __call__(self, status: SessionStatus) -> Sequence[Stage]:
-        return (self.record(self.room, self.format, status),)
+        return self.recordings.record(self.room, self.format, status)
+
+    @property
+    def tap(self) -> Callable[[int, Any], RecordingTap] | None:
+        """
+        Makes what records TLS as the network has it, where evproxy ends it.
+
+        ``None``: the recordings have what is inside of TLS.
+        """
+        return self.recordings.tap if self.format == "pcapng" else None
 
 
 def check_directory(directory: str) -> None:

@@ -17,7 +17,7 @@ from evproxy.interfaces import Pool
 from evproxy.mirror.mirrors import Mirrors
 from evproxy.observe.metrics.tally import Tally
 from evproxy.policy.access import Access
-from evproxy.recording.recordings import Recordings, check_directory
+from evproxy.recording.recordings import Recorder, Recordings, check_directory
 from evproxy.relay.stages import StagesOfSession
 from evproxy.service.certificates import Certificates, Loaded, load
 from evproxy.service.network_files import (
@@ -190,6 +190,7 @@ class PartsMaker:
         router = self._router(listener)
         guard = self._guard(listener, files, None if before is None else before.guard)
         tls = self._tls(listener, files, None if before is None else before.tls)
+        recorder = self._recorder(listener)
         factory = ProxyFactory(
             router,
             reactor=self._reactor,
@@ -197,13 +198,14 @@ class PartsMaker:
             timeouts=timeouts,
             accept_proxy_protocol_from=listener.accept_proxy_protocol_from,
             tls=tls,
+            tap=None if recorder is None else recorder.tap,
             tls_by_router=bool(listener.preread),
             inside_tls=listener.inside_tls,
             admission=self._admission,
             plane=self._plane,
             hub=self._hub,
             entry=None if guard is None else guard.entry,
-            stages=self._stages_of(listener),
+            stages=self._stages_of(listener, recorder),
             mirrors=self._mirrors,
             measure=None
             if self._tally is None
@@ -211,11 +213,13 @@ class PartsMaker:
         )
         return ListenerParts(listener, factory, guard, tls)
 
-    def _stages_of(self, listener: ListenerSettings) -> list[StagesOfSession]:
+    def _stages_of(
+        self, listener: ListenerSettings, recorder: Recorder | None
+    ) -> list[StagesOfSession]:
         made = list(self._stages)
-        if listener.record:
+        if recorder is not None:
             # The first stage: a recording has what the client sent and what the client got.
-            made.insert(0, self._recorder(listener))
+            made.insert(0, recorder)
         if listener.filters:
             made.append(filters_named(listener.filters))
         if listener.faults:
@@ -223,7 +227,9 @@ class PartsMaker:
             made.append(Faults(self._reactor, listener.faults, seed=seed, name=name))
         return made
 
-    def _recorder(self, listener: ListenerSettings) -> StagesOfSession:
+    def _recorder(self, listener: ListenerSettings) -> Recorder | None:
+        if not listener.record:
+            return None
         self._hub.add(self._recordings)
         return self._recordings.into(
             listener.record,

@@ -30,6 +30,7 @@ from evproxy.session.opening import Opening
 from evproxy.session.proxy_header import HeaderReader, behind
 from evproxy.sockets.tls_channel import TLSFault
 from evproxy.sockets.tls_server import ServerTLS
+from evproxy.sockets.tls_tap import Tap
 from evproxy.sockets.tls_transport import TLSTransport
 from evproxy.sockets.transport import SocketTransport
 from evproxy.wire.proxy_protocol import ProxyHeader
@@ -41,9 +42,11 @@ class Arriving(Protocol):
     """
     The session of the client.
 
-    `info`, `admitted`, `route`, `opening`, `stages`, `error` and `cause` are kept up to date here.
+    `id` is its number.  `info`, `admitted`, `route`, `opening`, `stages`, `error` and `cause` are
+    kept up to date here.
     """
 
+    id: int
     info: ConnectionInfo
     admitted: Admitted | None
     route: str
@@ -75,7 +78,9 @@ class ArrivalContext:
     `is_proxy` says whether the client with an address must send a PROXY header; ``None``: nobody.
     `entry` decides who gets a session; ``None``: everyone.
     `tls` begins TLS with clients; ``None``: evproxy ends none.  `tls_by_router`: the router says
-    when.  `header_inside_tls`: the PROXY header comes after the handshake.
+    when.  `header_inside_tls`: the PROXY header comes after the handshake.  `tap` makes what sees
+    the TLS records of a client, from the number of its session and from the address (a Twisted
+    address) of evproxy to which it has connected; ``None``: nobody sees them.
     """
 
     pool: Pool | None = None
@@ -85,6 +90,7 @@ class ArrivalContext:
     tls: ServerTLS | None = None
     tls_by_router: bool = False
     header_inside_tls: bool = False
+    tap: Callable[[int, Any], Tap] | None = None
 
     @property
     def asks_nothing(self) -> bool:
@@ -205,7 +211,10 @@ class Arrival:
         session.wait_for_client()
         transport, received = session.downstream.transport, self._intake.take_all()
         if isinstance(transport, SocketTransport) and transport.speaks_to(session.downstream):
-            tls.begin(transport, received, partial(self._tls_begun, tls, then))
+            tap = None
+            if self._context.tap is not None:
+                tap = self._context.tap(session.id, transport.getHost())
+            tls.begin(transport, received, partial(self._tls_begun, tls, then), tap)
         else:
             why = "there is no TLS on this transport"
             self._refuse(why, Cause.TLS.value, Ending.HANDSHAKE)

@@ -36,6 +36,7 @@ from evproxy.sockets.closings import hear
 from evproxy.sockets.plane import DataPlane
 from evproxy.sockets.refusing import Refusing
 from evproxy.sockets.tls_server import ServerTLS
+from evproxy.sockets.tls_tap import Tap
 
 DEFAULT_MAX_SESSIONS = 4096
 """The bound on sessions of a `ProxyFactory` that is used without a `ProxyService`."""
@@ -84,6 +85,8 @@ class ProxyFactory(Factory):
     :param tls: begins TLS with clients; ``None``: evproxy ends none.
     :param tls_by_router: whether the router says when TLS begins.
     :param inside_tls: whether PROXY headers come inside TLS.
+    :param tap: makes what sees the TLS records of a client: `evproxy.recording.recordings.Recorder`
+        has one.  ``None``: nobody sees them.
     :param admission: counts sessions; the factories of a service share it, as they do `plane`.
     :param plane: makes sockets and joins them.
     :param hub: calls the observers; used in place of `observers` and `troubles`.
@@ -123,6 +126,7 @@ class ProxyFactory(Factory):
         stages: Sequence[StagesOfSession] = (),
         mirrors: Mirrors | None = None,
         measure: Callable[[Ended], None] | None = None,
+        tap: Callable[[int, Any], Tap] | None = None,
     ) -> None:
         if reactor is None:
             reactor = getattr(pool if plane is None else plane, "reactor", None)
@@ -155,6 +159,7 @@ class ProxyFactory(Factory):
                 tls=tls,
                 tls_by_router=tls_by_router,
                 header_inside_tls=inside_tls,
+                tap=tap,
             ),
             connects=ConnectContext(
                 clock=reactor,

@@ -10,13 +10,12 @@ from __future__ import annotations
 import socket
 from collections.abc import Callable
 from contextlib import suppress
-from socket import SocketType
 from typing import TypeVar
 
 from OpenSSL import SSL
 
 from evproxy.engine.loop import CHUNK
-from evproxy.sockets.tls_channel import TLSChannel, fault_of
+from evproxy.sockets.tls_channel import StreamSocket, TLSChannel, fault_of
 
 MOST_UNSENT = 2 * CHUNK
 """The most bytes of records that are taken from OpenSSL at once; one call to send makes fewer."""
@@ -35,7 +34,7 @@ class BufferedTLSChannel(TLSChannel):
 
     __slots__ = ("_owed", "_unsent")
 
-    def __init__(self, sock: SocketType, connection: SSL.Connection, received: bytes) -> None:
+    def __init__(self, sock: StreamSocket, connection: SSL.Connection, received: bytes) -> None:
         super().__init__(sock, connection)
         # Records that the kernel has not taken, and how many bytes of the caller's are in them.
         self._unsent = b""

@@ -16,8 +16,7 @@ import errno
 import os
 import socket
 from collections.abc import Callable
-from socket import SocketType
-from typing import TypeVar
+from typing import Protocol, TypeVar
 
 from OpenSSL import SSL
 
@@ -27,6 +26,19 @@ RECORD = 16 * 1024
 _CUT_OFF = "the stream was cut off: there was no close_notify"
 
 T = TypeVar("T")
+
+
+class StreamSocket(Protocol):
+    """What a channel needs of its socket."""
+
+    def recv(self, size: int, /) -> bytes:
+        """Receive at most `size` bytes."""
+
+    def send(self, data: bytes, /) -> int:
+        """Send of `data` what there is room for; return how many bytes."""
+
+    def shutdown(self, how: int, /) -> None:
+        """End the stream."""
 
 
 class TLSFault(OSError):
@@ -49,7 +61,7 @@ class TLSChannel:
 
     __slots__ = ("_ended", "_more", "_sock", "connection", "waits_to_write")
 
-    def __init__(self, sock: SocketType, connection: SSL.Connection) -> None:
+    def __init__(self, sock: StreamSocket, connection: SSL.Connection) -> None:
         self._sock = sock
         self.connection = connection
         self.waits_to_write = False

@@ -23,6 +23,7 @@ from evproxy.sockets.tls_buffered import BufferedTLSChannel
 from evproxy.sockets.tls_certificates import Certificate, read_certificate, read_pem, why
 from evproxy.sockets.tls_channel import TLSChannel, TLSFault
 from evproxy.sockets.tls_profile import profiled
+from evproxy.sockets.tls_tap import Tap, TappedSocket
 from evproxy.sockets.tls_transport import Shaken, TLSTransport
 from evproxy.sockets.transport import SocketTransport
 
@@ -66,14 +67,23 @@ class ServerContexts:
         # Sessions and tickets belong to the context that a connection begins with.
         self._first = self._context(() if settings.strict_sni else default_of(self.certificates))
         self._first.set_tlsext_servername_callback(self._choose)
+        self._logs_keys = False
 
-    def connection(self, sock: object) -> SSL.Connection:
-        """A connection on `sock`, or on none, that waits for a client."""
+    def connection(self, sock: object, tap: Tap | None = None) -> SSL.Connection:
+        """A connection on `sock`, or on none, that waits for a client; `tap` gets its keys."""
+        if tap is not None and not self._logs_keys:
+            self._log_keys()
         connection = SSL.Connection(self._first, sock)  # type: ignore[arg-type]
         connection.set_accept_state()
         # Its callbacks must live as long as the connection.
-        connection.set_app_data(self)
+        connection.set_app_data((self, tap))
         return connection
+
+    def _log_keys(self) -> None:
+        """Have OpenSSL tell keys; only once one connection wants its own, for it costs calls."""
+        self._logs_keys = True
+        for context in (self._first, *self._by_name.values()):
+            context.set_keylog_callback(_tell_tap)
 
     def knows(self, name: str) -> bool:
         """Whether a certificate is for `name`."""
@@ -116,6 +126,12 @@ class ServerContexts:
         raise NoCommonProtocol([("", "", "the client speaks none of the protocols (ALPN)")])
 
 
+def _tell_tap(connection: SSL.Connection, line: bytes) -> None:
+    tap = connection.get_app_data()[1]
+    if tap is not None:
+        tap.secret(line)
+
+
 def by_name(certificates: Sequence[Certificate]) -> dict[str, tuple[Certificate, ...]]:
     """The certificates for each name: the first of each kind of key, in their order."""
     found: dict[str, tuple[Certificate, ...]] = {}
@@ -145,15 +161,28 @@ class ServerTLS:
         self.contexts = contexts
         self.settings = settings
 
-    def begin(self, transport: SocketTransport, received: bytes, shaken: Shaken) -> None:
+    def begin(
+        self,
+        transport: SocketTransport,
+        received: bytes,
+        shaken: Shaken,
+        tap: Tap | None = None,
+    ) -> None:
         """
         Begin TLS on the socket of `transport`, which a `TLSTransport` takes over.
 
         :param received: what was read from the socket and belongs to TLS.
         :param shaken: see `TLSTransport`.
+        :param tap: sees what passes; ``None``: nobody does.
         """
         sock = transport.socket
-        if received:
+        if tap is not None:
+            if received:
+                tap.received(received)
+            connection = self.contexts.connection(None, tap)
+            tapped = BufferedTLSChannel(TappedSocket(sock, tap), connection, received)
+            TLSTransport(transport, tapped, shaken).start()
+        elif received:
             connection = self.contexts.connection(None)
             channel: TLSChannel = BufferedTLSChannel(sock, connection, received)
             TLSTransport(transport, channel, shaken).start()

@@ -33,7 +33,9 @@ class Recorded:
     async def start(self, *more: Faults, **how: Any) -> None:
         """Start the proxy; `more` are faults behind the recording."""
         recorder = self.recordings.into(str(self.directory), **how)
-        await self.proxied.start(stages=[recorder, *more], observers=[self.recordings])
+        await self.proxied.start(
+            stages=[recorder, *more], observers=[self.recordings], tap=recorder.tap
+        )
 
     async def written(self, sessions: int = 1) -> list[Path]:
         """The files, once `sessions` have ended and all is written."""

@@ -12,6 +12,7 @@ from twisted.internet.task import Clock
 
 from evproxy.model import Ending
 from evproxy.recording.file import RecordingFile
+from evproxy.recording.recording import Recording
 from evproxy.recording.room import LOOK, Room
 from evproxy.recording.stage import RecordingStage
 from evproxy.recording.writer import FLUSH_TIMEOUT, RecordingWriter
@@ -61,7 +62,9 @@ async def test_a_stuck_disk_stops_the_recording_whole(reactor: Any, tmp_path: Pa
     writer = RecordingWriter(reactor, lambda file, why: stopped.append((file, why)), most)
     encoder = Stuck(SESSION)
     file = RecordingFile(7, "one.jsonl", Room(str(tmp_path), 10, 10**9), encoder)
-    stage = RecordingStage(reactor, writer, file, lambda file, why: stopped.append((file, why)))
+    stage = RecordingStage(
+        Recording(reactor, writer, file, lambda file, why: stopped.append((file, why)))
+    )
     sink = Sink()
     stage.start(sink, sink)
     chunks = 2 * most // len(CHUNK)

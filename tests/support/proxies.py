@@ -31,6 +31,7 @@ from evproxy.session.factory import ProxyFactory
 from evproxy.settings import Keepalive, PoolTLS, Timeouts
 from evproxy.sockets.plane import DataPlane
 from evproxy.sockets.tls_server import ServerTLS
+from evproxy.sockets.tls_tap import Tap
 from evproxy.upstream.pool.pool import Pool
 from tests.support.certificates import Certificates
 from tests.support.harmless_faults import HARMLESS
@@ -172,6 +173,7 @@ class Proxied:
         accept_proxy_protocol_from: Sequence[str] = (),
         listener_tls: Mapping[str, Any] | None = None,
         inside_tls: bool = False,
+        tap: Callable[[int, Any], Tap] | None = None,
         wrap: Callable[[ProxyFactory], Any] = lambda factory: factory,
         **pool: Any,
     ) -> None:
@@ -209,6 +211,7 @@ class Proxied:
             accept_proxy_protocol_from=accept_proxy_protocol_from,
             tls=self._tls_with_clients(listener_tls or {}),
             inside_tls=inside_tls,
+            tap=tap,
             hub=hub,
             admission=self.admission,
             plane=self.plane,

@@ -51,6 +51,7 @@ class TLSPeer(Peer):
     :param name: the name that it asks for (SNI).
     :param before: what it sends before TLS, together with its first bytes.
     :param piece: the most bytes that it sends at once in the handshake; 0: any number.
+    :param session: of an earlier connection, which a client resumes.
     """
 
     def __init__(
@@ -62,6 +63,7 @@ class TLSPeer(Peer):
         name: str = "",
         before: bytes = b"",
         piece: int = 0,
+        session: SSL.Session | None = None,
     ) -> None:
         super().__init__(reactor, sock)
         # What waits in the kernel for an acknowledgment is lost with a reset.
@@ -72,6 +74,8 @@ class TLSPeer(Peer):
         self._unsent = before
         self._piece = piece
         self._over = False
+        if session is not None:
+            self.connection.set_session(session)
         if serves:
             self.connection.set_accept_state()
         else:

@@ -24,6 +24,8 @@ class Kind(enum.Enum):
     """`side` reset its connection."""
     CLOSED = "closed"
     """The session is over; `text` is the code of its `CloseReason`, or empty."""
+    SECRETS = "secrets"
+    """TLS has keys: `data` are lines of a key log file.  Only in recordings as pcapng."""
     STOPPED = "stopped"
     """The recording stops before the session is over; `text` says why."""
 
@@ -33,7 +35,7 @@ class Event(NamedTuple):
     One event of a session.
 
     `time` is in seconds since the session began to relay.  `side` is ``downstream`` or
-    ``upstream``, and empty for `Kind.CLOSED` and `Kind.STOPPED`.
+    ``upstream``, and empty for `Kind.CLOSED`, `Kind.SECRETS` and `Kind.STOPPED`.
     """
 
     time: float

@@ -23,6 +23,9 @@ LONGEST_LINE = 1024 * 1024
 """The most bytes of a line: several times as many as an event of one read needs."""
 
 
+_KINDS = {kind.value: kind for kind in Kind if kind is not Kind.SECRETS}
+
+
 class MalformedRecording(ValueError):
     """A line is not one of a recording."""
 
@@ -88,8 +91,8 @@ def event_of(line: bytes) -> Event:
     value = _object(line)
     time = _number(value.get("time"), "time")
     try:
-        kind = Kind(value.get("event"))
-    except ValueError:
+        kind = _KINDS[value["event"]]
+    except (KeyError, TypeError):
         raise MalformedRecording("event: unknown") from None
     if kind in (Kind.CLOSED, Kind.STOPPED):
         return Event(time, kind, text=_text(value.get("reason", ""), "reason"))

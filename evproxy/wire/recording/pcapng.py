@@ -4,7 +4,7 @@ Recordings as pcapng, which Wireshark and tshark open.
 The bytes of a session are in TCP packets that are made up: with a handshake, the sequence numbers
 that fit the bytes, an acknowledgement after each packet with bytes, FIN and RST.  Sources:
 draft-ietf-opsawg-pcapng (the blocks), RFC 9293 (TCP), RFC 791 and RFC 8200 (IP), RFC 1071 (the
-checksum).
+checksum), RFC 9850 (the lines with the keys of TLS).
 """
 
 from __future__ import annotations
@@ -24,6 +24,7 @@ UNKNOWN = {"downstream": ("192.0.2.1", 1024), "upstream": ("192.0.2.2", 1025)}
 _FIN, _SYN, _RST, _PSH, _ACK = 1, 2, 4, 8, 16
 _RAW_IP = 101
 _COMMENT = 1
+_TLS_KEY_LOG = 0x544C534B
 _TCP = 6
 _OTHER = {"downstream": "upstream", "upstream": "downstream"}
 
@@ -35,14 +36,17 @@ class PcapngEncoder:
     Encodes one recording as pcapng.
 
     :param session: which session the recording is of.
+    :param host: the address of evproxy to which the client has connected, if the packets are those
+        between the two; ``None``: they are those between the client and the server.
     """
 
-    def __init__(self, session: RecordedSession) -> None:
+    def __init__(self, session: RecordedSession, host: str | None = None) -> None:
         self._session = session
         self._at = session.started
         hosts: dict[str, Address] = {}
         self._ports: dict[str, int] = {}
-        for side, peer in (("downstream", session.peer), ("upstream", session.upstream)):
+        other = session.upstream if host is None else host
+        for side, peer in (("downstream", session.peer), ("upstream", other)):
             hosts[side], self._ports[side] = _address(peer, UNKNOWN[side])
         if len({host.version for host in hosts.values()}) > 1:
             hosts = {side: _as_ipv6(host) for side, host in hosts.items()}
@@ -82,6 +86,9 @@ class PcapngEncoder:
         if event.kind is Kind.RESET:
             self._ended.update(_OTHER)
             return self._packet(side, _RST | _ACK, time)
+        if event.kind is Kind.SECRETS:
+            keys = struct.pack("=II", _TLS_KEY_LOG, len(event.data)) + _padded(event.data)
+            return _block(0x0A, keys)
         if event.kind is Kind.STOPPED:
             comment = f"the recording stops: {event.text}"
             return self._packet("upstream", _ACK, time, comment=comment)
