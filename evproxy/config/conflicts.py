@@ -148,13 +148,13 @@ def _pool_conflicts(path: Path, name: str, pool: object, directory: str) -> Iter
         yield Problem(path, "there is no server: upstreams or discover is required")
     if isinstance(upstreams, list):
         yield from _repeated((*path, "upstreams"), _server_names(upstreams, directory), ())
-        yield from _useless_keys(path, pool)
+        yield from useless_keys(path, pool)
         yield from _source_conflicts(path, pool.get("source"), upstreams)
     yield from fault_conflicts((*path, "faults"), pool.get("faults"))
     yield from pool_tls_conflicts((*path, "tls"), pool)
-    yield from _health_check_conflicts((*path, "health_check"), pool.get("health_check"))
+    yield from health_check_conflicts((*path, "health_check"), pool.get("health_check"))
     yield from _discover_conflicts((*path, "discover"), pool.get("discover"))
-    yield from _ejection_conflicts((*path, "ejection"), pool.get("ejection"))
+    yield from ejection_conflicts((*path, "ejection"), pool.get("ejection"))
 
 
 def _source_conflicts(path: Path, source: object, upstreams: list[Any]) -> Iterator[Problem]:
@@ -192,7 +192,7 @@ def _server_names(upstreams: list[Any], directory: str) -> dict[int, Any]:
     }
 
 
-def _health_check_conflicts(path: Path, check: object) -> Iterator[Problem]:
+def health_check_conflicts(path: Path, check: object) -> Iterator[Problem]:
     """The contradictions in the table `check`, which is at `path`."""
     if not isinstance(check, dict):
         return
@@ -236,7 +236,7 @@ def _useless_queue(path: Path, pool: Table) -> Iterator[Problem]:
             yield Problem((*path, key), "has no effect: no server has max_sessions")
 
 
-def _useless_keys(path: Path, pool: Table) -> Iterator[Problem]:
+def useless_keys(path: Path, pool: Table) -> Iterator[Problem]:
     """A `Problem` for each key of `pool`, at `path`, that other keys leave without effect."""
     weights = [
         entry.get("weight", 1) if isinstance(entry, dict) else 1
@@ -282,7 +282,7 @@ def _discover_conflicts(path: Path, discover: object) -> Iterator[Problem]:
         )
 
 
-def _ejection_conflicts(path: Path, ejection: object) -> Iterator[Problem]:
+def ejection_conflicts(path: Path, ejection: object) -> Iterator[Problem]:
     """The contradictions in the table `ejection`, which is at `path`."""
     if isinstance(ejection, dict):
         yield from _not_above(path, ejection, "base_time", "max_time", Ejection())

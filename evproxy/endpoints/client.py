@@ -8,12 +8,14 @@ fails, and hands the connection to the program.  Only faults put a relay in betw
 from __future__ import annotations
 
 from typing import Any
+from weakref import finalize
 
 from attrs import evolve
 from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IStreamClientEndpoint
 from zope.interface import implementer
 
+from evproxy.config.conflicts import useless_keys
 from evproxy.config.descriptions import ClientDescription
 from evproxy.config.problems import shown
 from evproxy.config.rules import Many
@@ -34,6 +36,10 @@ POOL_KEYS = (
     "connect_timeout",
     "connect_attempts",
     "send_proxy_protocol",
+    "health_check",
+    "ejection",
+    "on_down",
+    "all_down",
     "faults",
     "faults_seed",
 )
@@ -60,6 +66,8 @@ def client_endpoint(reactor: Any, *words: str, **keys: str) -> PoolEndpoint:
     servers = given.pop("pool", ())
     if not servers:
         raise SettingsError("evproxy: pool: expected at least one server, such as 10.0.0.1\\:80")
+    for problem in useless_keys((), {"upstreams": [], **given}):
+        raise SettingsError(f"evproxy: {problem}")
     settings = PoolSettings(upstreams=tuple(map(UpstreamServer, servers)))
     return PoolEndpoint(reactor, evolve(settings, **given))
 
@@ -69,12 +77,17 @@ class PoolEndpoint:
     """
     Connects to the servers of a pool.
 
-    `pool` is the pool.  It keeps its counts from one connect to the next.
+    `pool` is the pool.  It keeps its counts from one connect to the next.  Its health checks begin
+    with the first connect, and end once nothing refers to the endpoint any more, or with
+    ``pool.stop(endpoint.USER)``.
 
     :param reactor: Twisted's.
     :param settings: the pool.
     :raises SettingsError: if a setting is wrong.
     """
+
+    USER = "endpoint"
+    """The user of the pool, as the pool knows it."""
 
     def __init__(self, reactor: Any, settings: PoolSettings) -> None:
         if settings.balance == "source-hash":
@@ -82,6 +95,8 @@ class PoolEndpoint:
                 "evproxy: balance: source-hash needs the address of a client, and there is none"
             )
         self.pool = Pool(reactor, settings=settings)
+        self._watches = settings.health_check is not None or settings.ejection is not None
+        self._started = False
         self._reactor = reactor
         self._context = ConnectContext(
             clock=reactor,
@@ -98,8 +113,21 @@ class PoolEndpoint:
         :return: fires with the protocol; fails with a `twisted.internet.error.ConnectError` that
             says what the last attempt met.  To cancel it ends the attempt.
         """
+        if self._watches and not self._started:
+            self._start()
         connection = Connection(self._reactor, self.pool, self._context, protocolFactory)
-        return connection.connect()
+        # The connect needs the pool, and so this object, until it is over.
+        return connection.connect().addBoth(self._result)
+
+    def _start(self) -> None:
+        self._started = True
+        self.pool.start(self.USER)
+        # An endpoint has no end of its own.  This may be called in any thread.
+        ended = finalize(self, self._reactor.callFromThread, self.pool.stop, self.USER)
+        ended.atexit = False
+
+    def _result(self, result: Any) -> Any:
+        return result
 
 
 class _NoGate:

@@ -13,6 +13,7 @@ from typing import Any
 from twisted.internet.defer import Deferred, fail, maybeDeferred
 from twisted.internet.interfaces import IListeningPort, IStreamServerEndpoint
 from twisted.internet.protocol import Factory
+from twisted.python.failure import Failure
 from zope.interface import implementer
 
 from evproxy.config.declare import declared
@@ -44,6 +45,11 @@ LISTENER_KEYS = (
     "bytes_per_second",
     "bytes_per_second_per_peer",
     "bytes_per_second_per_session",
+    "filters",
+    "record",
+    "record_format",
+    "record_max_files",
+    "record_max_bytes",
     "faults",
     "faults_seed",
     "name",
@@ -116,7 +122,12 @@ class GuardedEndpoint:
         )
 
     def listen(self, protocolFactory: Any) -> Deferred[IListeningPort]:
-        """Listen; each client that gets a session gets a protocol of `protocolFactory`."""
+        """
+        Listen; each client that gets a session gets a protocol of `protocolFactory`.
+
+        :return: fires with the port, or fails as the endpoint behind ``evproxy:`` does, now or
+            later.
+        """
         dialer = ProgramDialer(self._reactor, protocolFactory)
 
         def make_pool(reactor: Any, settings: PoolSettings, **more: Any) -> Pool:
@@ -130,8 +141,14 @@ class GuardedEndpoint:
             service.drain(None)
             return fail()
         protocolFactory.doStart()
-        listening = service.when_listening()
-        return listening.addCallback(lambda _: GuardedPort(service, protocolFactory))
+
+        def failed(failure: Failure) -> Failure:
+            service.drain(None)
+            protocolFactory.doStop()
+            return failure
+
+        listening: Deferred[Any] = service.listeners[0].outcome()
+        return listening.addCallbacks(lambda _: GuardedPort(service, protocolFactory), failed)
 
 
 _POOL = PoolSettings(

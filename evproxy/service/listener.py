@@ -67,6 +67,7 @@ class Listener:
         self.factory = factory
         self.port: IListeningPort | None = None
         self._waiting: list[Deferred[None]] = []
+        self._asking: list[Deferred[None]] = []
         self._endpoint = endpoint
         # A token of the last call of `bind`; ``None`` if the listener should not listen.
         self._wanted: object | None = None
@@ -87,7 +88,7 @@ class Listener:
         if listening.called:
             listening.addErrback(failures.append)
         else:
-            listening.addErrback(self._log_error)
+            listening.addErrback(self._failed)
         if failures:
             self._wanted = None
             _raise(self.listen, failures[0])
@@ -100,17 +101,34 @@ class Listener:
         self._waiting.append(listening)
         return listening
 
+    def outcome(self) -> Deferred[None]:
+        """
+        Return a Deferred that fires when the listener listens, or fails if its endpoint does.
+
+        Then the error is not logged.
+        """
+        listening = self.when_listening()
+        if not listening.called:
+            self._asking.append(listening)
+        return listening
+
     def _bound(self, port: IListeningPort, wanted: object) -> None:
         if self._wanted is wanted:
             self.port = port
-            waiting, self._waiting = self._waiting, []
+            waiting, self._waiting, self._asking = self._waiting, [], []
             for deferred in waiting:
                 deferred.callback(None)
         else:
             # The service stopped before the endpoint listened.
             _close(port)
 
-    def _log_error(self, failure: Failure) -> None:
+    def _failed(self, failure: Failure) -> None:
+        asking, self._asking = self._asking, []
+        for deferred in asking:
+            self._waiting.remove(deferred)
+            deferred.errback(failure)
+        if asking:
+            return
         _log.failure("Cannot listen on {description}", failure, description=self.listen)
 
     @property

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from contextlib import suppress
 
 import pytest
 from twisted.internet import reactor
@@ -14,7 +15,8 @@ from evproxy.endpoints import PoolEndpoint
 from evproxy.errors import SettingsError
 from evproxy.wire.proxy_protocol import ProxyHeaderReader
 from tests.support.endpoint_programs import HalfCloseable, Program, Recorder
-from tests.support.peers import END, RESET, Listening
+from tests.support.peers import END, RESET, Listening, turn
+from tests.support.services import until
 
 FAULTS = pytest.mark.parametrize("faults", ["", ":faults=slicer,average_size=1000"])
 
@@ -148,6 +150,49 @@ async def test_a_connect_that_fails_says_why() -> None:
         await connected(servers)
 
 
+async def test_health_checks(server: Listening) -> None:
+    """They begin with the first connect, and end with the endpoint."""
+    gone = Listening.tcp(reactor)
+    servers = at(gone, server)
+    gone.close()
+    # The timeout of the test itself is among the timers after this.
+    await turn(reactor)
+    before = set(reactor.getDelayedCalls())
+    text = f"evproxy:{servers}:health_check=tcp,interval=0.05,fall=1:connect_attempts=1"
+    endpoint = clientFromString(reactor, text)
+    assert isinstance(endpoint, PoolEndpoint)
+    pool = endpoint.pool
+    assert set(reactor.getDelayedCalls()) == before
+    with suppress(ConnectError):
+        (await endpoint.connect(Program())).transport.abortConnection()
+    await until(reactor, lambda: [each.state for each in pool.status().servers] == ["down", "up"])
+    for _ in range(3):
+        its = await endpoint.connect(Program())
+        assert its.transport.getPeer().port == server.port
+        its.transport.abortConnection()
+        await its.over()
+    del endpoint
+    await until(reactor, lambda: set(reactor.getDelayedCalls()) <= before)
+
+
+async def test_ejection(server: Listening) -> None:
+    """A server that refuses is ejected, and gets no further connect."""
+    gone = Listening.tcp(reactor)
+    servers = at(gone, server)
+    gone.close()
+    endpoint = clientFromString(reactor, f"evproxy:{servers}:ejection=failures=1,base_time=60")
+    assert isinstance(endpoint, PoolEndpoint)
+    for _ in range(4):
+        its = await endpoint.connect(Program())
+        its.transport.abortConnection()
+        await its.over()
+    first, second = endpoint.pool.status().servers
+    assert (first.state, first.connect_failures, second.state) == ("ejected", 1, "up")
+    before = len(reactor.getDelayedCalls())
+    del endpoint
+    await until(reactor, lambda: len(reactor.getDelayedCalls()) < before)
+
+
 async def test_a_connect_that_is_cancelled(server: Listening) -> None:
     """A Deferred that is cancelled leaves no connection behind."""
     connecting = clientFromString(reactor, f"evproxy:{at(server)}").connect(Program())
@@ -183,6 +228,15 @@ async def test_a_factory_that_refuses(server: Listening) -> None:
         (r"evproxy:pool=a\:1:balance=source-hash", "balance: source-hash needs the address"),
         (r"evproxy:pool=a\:1:max_sessions=1", 'unknown key "max_sessions"'),
         (r"evproxy:pool=a\:1,a\:1", "a:1"),
+        (r"evproxy:pool=a\:1:health_check=ping", "health_check.kind: expected one of"),
+        (r"evproxy:pool=a\:1:health_check=tcp,path=/", "health_check.path: "),
+        (r"evproxy:pool=a\:1:health_check=tcp,interval=x", "health_check.interval: expected"),
+        (r"evproxy:pool=a\:1:health_check=http,expect_status=200 9", "health_check.expect_status"),
+        (r"evproxy:pool=a\:1:health_check=tcp,rice=1", "health_check.rice: unknown key"),
+        (r"evproxy:pool=a\:1:ejection=base_time=9,max_time=1", "ejection.base_time"),
+        (r"evproxy:pool=a\:1:ejection=3", 'ejection: expected KEY=VALUE, got "3"'),
+        (r"evproxy:pool=a\:1:on_down=reset", "on_down: has no effect without health_check"),
+        (r"evproxy:pool=a\:1:all_down=try", "all_down: has no effect without health_check"),
     ],
 )
 def test_a_wrong_string_is_one_clear_error(text: str, problem: str) -> None:

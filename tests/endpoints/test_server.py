@@ -4,17 +4,25 @@ from __future__ import annotations
 
 import errno
 import socket
+from pathlib import Path
 from typing import Any
 
 import pytest
 from twisted.internet import reactor
-from twisted.internet.endpoints import quoteStringArgument, serverFromString
+from twisted.internet.defer import Deferred
+from twisted.internet.endpoints import clientFromString, quoteStringArgument, serverFromString
 from twisted.internet.error import CannotListenError, ConnectionDone, ConnectionLost
+from twisted.internet.interfaces import IStreamServerEndpoint
 from twisted.internet.protocol import Factory
+from twisted.python.failure import Failure
+from zope.interface import implementer
 
+from evproxy.endpoints import server_endpoint
 from evproxy.errors import SettingsError
+from tests.recording.test_recordings import read, shown
 from tests.support.endpoint_programs import HalfCloseable, Program, Recorder, listening
 from tests.support.peers import END, RESET, Peer, connect, turn
+from tests.support.services import until
 
 
 def client_of(port: Any) -> Peer:
@@ -211,6 +219,89 @@ async def test_a_description_is_quoted_by_twisted() -> None:
         await client.send(b"x")
         assert await (await program.client()).read(1) == b"x"
         client.close()
+
+
+@implementer(IStreamServerEndpoint)
+class Late:
+    """An endpoint that listens or fails when the test says so."""
+
+    def __init__(self) -> None:
+        self.listening: Deferred[Any] = Deferred()
+
+    def listen(self, factory: object) -> Deferred[Any]:
+        return self.listening
+
+
+async def test_an_endpoint_that_fails_late(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The error reaches the caller of `listen`, the factory is stopped, and nothing is logged."""
+    late = Late()
+    monkeypatch.setattr("evproxy.service.listener.serverFromString", lambda *given: late)
+    endpoint = server_endpoint(reactor, "late:")
+    program = Program()
+    outcome: list[object] = []
+    endpoint.listen(program).addBoth(outcome.append)
+    assert (outcome, program.started) == ([], 1)
+    late.listening.errback(CannotListenError("", 80, OSError(errno.EACCES, "Permission denied")))
+    (failure,) = outcome
+    assert isinstance(failure, Failure)
+    assert failure.check(CannotListenError)
+    assert program.started == 0
+
+
+async def test_a_recording(tmp_path: Path) -> None:
+    """A string may have its sessions recorded; the header of a proxy is in no recording."""
+    where = quoteStringArgument(str(tmp_path))
+    keys = f":accept_proxy_protocol_from=127.0.0.0/8:record={where}:faults=slicer,average_size=2"
+    async with listening(reactor, keys, program := Program()) as port:
+        client = client_of(port)
+        await client.send(b"PROXY TCP4 10.1.2.3 10.3.2.1 5555 443\r\nhello")
+        assert await (await program.client()).read(5) == b"hello"
+        client.reset()
+        await (await program.client()).over()
+    # A thread writes the recording.
+    await until(reactor, lambda: any(b"closed" in each.read_bytes() for each in tmp_path.iterdir()))
+    (file,) = tmp_path.iterdir()
+    session, events = read(file)
+    assert session.peer == "10.1.2.3:5555"
+    assert shown(events)[:2] == [("data", "downstream", "hello"), ("reset", "downstream", "")]
+
+
+@pytest.mark.every_reactor
+@pytest.mark.parametrize("format", ["json", "pcapng"])
+async def test_strings_on_both_sides_of_a_unix_socket(tmp_path: Path, format: str) -> None:
+    """A header, faults and a recording work where no side has an IP address."""
+    path = tmp_path / "socket"
+    (tmp_path / "recordings").mkdir()
+    keys = (
+        f":accept_proxy_protocol_from=unix:record={tmp_path}/recordings:record_format={format}"
+        ":faults=slicer,average_size=3"
+    )
+    async with listening(reactor, keys, program := Program(), rf"unix\:{path}") as port:
+        assert port.getHost().name == bytes(path)
+        text = rf"evproxy:pool=unix\:{path}:send_proxy_protocol=2:faults=slicer,average_size=2"
+        client = Program()
+        its = await clientFromString(reactor, text).connect(client)
+        assert isinstance(its, Recorder)
+        served = await program.client()
+        its.transport.write(b"question")
+        assert await served.read(8) == b"question"
+        served.transport.write(b"answer")
+        assert await its.read(6) == b"answer"
+        its.transport.loseConnection()
+        await served.until(lambda: served.ends > 0)
+        served.transport.loseConnection()
+        await its.over()
+        await served.over()
+    found = tmp_path / "recordings"
+    # Such peers get these addresses in packets.
+    mark = b"closed" if format == "json" else bytes([192, 0, 2, 1, 192, 0, 2, 2])
+    await until(reactor, lambda: any(mark in each.read_bytes() for each in found.iterdir()))
+    (file,) = found.iterdir()
+    if format == "json":
+        assert shown(read(file)[1])[:2] == [
+            ("data", "downstream", "question"),
+            ("data", "upstream", "answer"),
+        ]
 
 
 async def test_a_port_that_is_taken() -> None:
