@@ -283,6 +283,8 @@ class PartsMaker:
 def tls_of(listener: ListenerSettings) -> ListenerTLS | None:
     """The TLS that evproxy ends at `listener`; ``None``: none."""
     tls = listener.tls
+    if tls is not None and listener.record and listener.record_format == "pcapng":
+        tls = evolve(tls, keeps_keys=True)
     if tls is not None and listener.preread and not tls.alpn:
         # Clients that begin with TLS at once require it (PostgreSQL manual, "SSL Session
         # Encryption").

@@ -6,7 +6,7 @@ from __future__ import annotations
 
 from typing import ClassVar
 
-from attrs import frozen
+from attrs import field, frozen
 
 from evproxy.config import addresses
 from evproxy.config.declare import setting
@@ -60,7 +60,11 @@ class PoolTLS:
 
 @frozen
 class ListenerTLS:
-    """TLS that evproxy ends at a listener."""
+    """
+    TLS that evproxy ends at a listener.
+
+    `keeps_keys` is no setting of a user: whether recordings of the listener have the keys.
+    """
 
     BELOW: ClassVar[str] = "tls"
 
@@ -98,3 +102,4 @@ class ListenerTLS:
         "certificate for. False: they get the first certificate.",
         default=False,
     )
+    keeps_keys: bool = field(default=False, kw_only=True)

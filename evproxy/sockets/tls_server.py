@@ -67,23 +67,18 @@ class ServerContexts:
         # Sessions and tickets belong to the context that a connection begins with.
         self._first = self._context(() if settings.strict_sni else default_of(self.certificates))
         self._first.set_tlsext_servername_callback(self._choose)
-        self._logs_keys = False
 
     def connection(self, sock: object, tap: Tap | None = None) -> SSL.Connection:
-        """A connection on `sock`, or on none, that waits for a client; `tap` gets its keys."""
-        if tap is not None and not self._logs_keys:
-            self._log_keys()
+        """
+        A connection on `sock`, or on none, that waits for a client.
+
+        :param tap: gets its keys, if the settings have `keeps_keys`.
+        """
         connection = SSL.Connection(self._first, sock)  # type: ignore[arg-type]
         connection.set_accept_state()
         # Its callbacks must live as long as the connection.
         connection.set_app_data((self, tap))
         return connection
-
-    def _log_keys(self) -> None:
-        """Have OpenSSL tell keys; only once one connection wants its own, for it costs calls."""
-        self._logs_keys = True
-        for context in (self._first, *self._by_name.values()):
-            context.set_keylog_callback(_tell_tap)
 
     def knows(self, name: str) -> bool:
         """Whether a certificate is for `name`."""
@@ -96,6 +91,8 @@ class ServerContexts:
             certificate.use(context)
         context.set_session_cache_mode(SSL.SESS_CACHE_SERVER)
         context.set_session_id(hashlib.sha256(repr(settings).encode()).digest())
+        if settings.keeps_keys:
+            context.set_keylog_callback(_tell_tap)
         if self._protocols:
             context.set_alpn_select_callback(self._select)
         if settings.client_ca:

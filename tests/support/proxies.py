@@ -209,7 +209,7 @@ class Proxied:
             listener="test",
             timeouts=timeouts or Timeouts(),
             accept_proxy_protocol_from=accept_proxy_protocol_from,
-            tls=self._tls_with_clients(listener_tls or {}),
+            tls=self._tls_with_clients({"keeps_keys": tap is not None, **(listener_tls or {})}),
             inside_tls=inside_tls,
             tap=tap,
             hub=hub,
