@@ -6,7 +6,7 @@ from __future__ import annotations
 
 from typing import ClassVar
 
-from attrs import field, frozen
+from attrs import frozen
 
 from evproxy.config import addresses
 from evproxy.config.declare import setting
@@ -60,11 +60,7 @@ class PoolTLS:
 
 @frozen
 class ListenerTLS:
-    """
-    TLS that evproxy ends at a listener.
-
-    `keeps_keys` is no setting of a user: whether recordings of the listener have the keys.
-    """
+    """TLS that evproxy ends at a listener."""
 
     BELOW: ClassVar[str] = "tls"
 
@@ -102,4 +98,9 @@ class ListenerTLS:
         "certificate for. False: they get the first certificate.",
         default=False,
     )
-    keeps_keys: bool = field(default=False, kw_only=True)
+    keeps_keys: bool = setting(
+        Flag(),
+        "Whether recordings have its keys, which the format of the recordings says.",
+        default=False,
+        in_file=False,
+    )
