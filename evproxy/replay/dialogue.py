@@ -16,6 +16,9 @@ from evproxy.wire.recording import Event, Kind
 SHOWN = 16
 """How many bytes of a difference are shown."""
 
+TLS_SPOKEN = ", which is TLS: the recording has what is inside, so give an endpoint with TLS"
+"""What is said to a peer that speaks TLS with a player that does not."""
+
 NAMES = {"downstream": "client", "upstream": "server"}
 
 
@@ -64,7 +67,7 @@ class Dialogue:
         self._rest = b""
         self._time = 0.0
         self._buffer = bytearray()
-        self._ended = self._reset = False
+        self._ended = self._reset = self._vague = False
         self.sent = self.received = 0
 
     @property
@@ -83,6 +86,10 @@ class Dialogue:
     def reset(self) -> None:
         """The peer reset its connection."""
         self._reset = True
+
+    def lose(self) -> None:
+        """The connection is lost, and nobody can tell whether the peer ended or reset it."""
+        self._ended = self._vague = True
 
     def step(self) -> Play | Wait | Over:
         """
@@ -134,7 +141,9 @@ class Dialogue:
         if expected != got:
             at = next(place for place in range(count) if expected[place] != got[place])
             self.received += at
-            return self._differs(shown(self._rest[at:]), shown(bytes(self._buffer[at:])))
+            speaks = not self.received and _is_tls(got) and not _is_tls(expected)
+            found = shown(bytes(self._buffer[at:])) + (TLS_SPOKEN if speaks else "")
+            return self._differs(shown(self._rest[at:]), found)
         self.received += count
         self._rest = self._rest[count:]
         del self._buffer[:count]
@@ -150,6 +159,8 @@ class Dialogue:
             return self._differs(expected, shown(bytes(self._buffer)))
         if not self._ended and not self._reset:
             return Wait()
+        if self._vague:
+            return None
         got = self._how_it_ended()
         # A reset may follow the end of the stream.
         return None if got == expected else self._differs(expected, got)
@@ -165,6 +176,11 @@ class Dialogue:
     def _differs(self, expected: str, got: str) -> Over:
         where = f"the stream of the {self._peer} differs at offset {self.received}"
         return Over(difference=f"{where}: expected {expected}, got {got}")
+
+
+def _is_tls(data: bytes) -> bool:
+    """Whether `data` begin as a handshake or an alert (RFC 8446, 5.1)."""
+    return data[:1] in (b"\x15", b"\x16") and data[1:2] in (b"\x03", b"")
 
 
 def shown(data: bytes) -> str:

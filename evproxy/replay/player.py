@@ -9,7 +9,12 @@ from typing import Any
 from attrs import frozen
 from twisted.internet.defer import Deferred
 from twisted.internet.error import ConnectionDone
-from twisted.internet.interfaces import IDelayedCall, IHalfCloseableProtocol, IPushProducer
+from twisted.internet.interfaces import (
+    IDelayedCall,
+    IHalfCloseableProtocol,
+    IPushProducer,
+    ISSLTransport,
+)
 from twisted.internet.protocol import Protocol
 from twisted.python.failure import Failure
 from zope.interface import implementer
@@ -89,7 +94,10 @@ class Player(Protocol):
         self._lost, self._paused = True, False
         if self._delivery is not None:
             self._delivery.cancel()
-        if reason.check(ConnectionDone):
+        if ISSLTransport.providedBy(self.transport):
+            # TLS of Twisted's own reports an end as a reset, or a reset as an end.
+            self._dialogue.lose()
+        elif reason.check(ConnectionDone):
             self._dialogue.end()
         else:
             self._dialogue.reset()

@@ -109,6 +109,38 @@ def test_ends(event: Event | None, act: str, over: Over) -> None:
     assert dialogue.step() == over
 
 
+@pytest.mark.parametrize(
+    ("recorded", "got", "says"),
+    [
+        (b"HELO", b"\x16\x03\x01\x02\x00", True),
+        (b"HELO", b"\x15\x03\x01", True),
+        (b"HELO", b"\x16", True),
+        (b"HELO", b"\x16\x04\x01", False),
+        (b"\x16\x03\x01\x00", b"\x16\x03\x01\x02", False),
+    ],
+)
+def test_a_peer_that_speaks_tls(recorded: bytes, got: bytes, says: bool) -> None:
+    """The difference says so where the recording has none: a recording has what is inside."""
+    dialogue = server(Event(0.0, Kind.DATA, "downstream", recorded))
+    dialogue.receive(got)
+    over = dialogue.step()
+    assert isinstance(over, Over)
+    assert ("give an endpoint with TLS" in over.difference) == says
+
+
+@pytest.mark.parametrize("kind", [Kind.END, Kind.RESET])
+def test_a_connection_that_is_lost(kind: Kind) -> None:
+    """It is an end and a reset; bytes that are missing are missing."""
+    dialogue = server(Event(0.0, kind, "downstream"))
+    dialogue.lose()
+    assert dialogue.step() == Over(note="the recording has been cut off")
+    dialogue = server(Event(0.0, Kind.DATA, "downstream", b"x"), Event(0.0, kind, "downstream"))
+    dialogue.lose()
+    over = dialogue.step()
+    assert isinstance(over, Over)
+    assert over.difference.endswith("expected b'x', got the end of the stream")
+
+
 def test_more_than_recorded() -> None:
     """Bytes after the last event are a difference."""
     dialogue = Dialogue(iter([Event(0, Kind.CLOSED, text="proxy idle relaying")]), "upstream")

@@ -14,6 +14,7 @@ from evproxy.replay import Dialogue, Player, Result, recorded_events
 from evproxy.replay.connection import accepted, connected
 from evproxy.wire.recording import Event, Kind, LinesEncoder, MalformedRecording, RecordedSession
 from tests.recording.test_recordings import Recorded
+from tests.support.certificates import Certificates
 from tests.support.peers import END, RESET, Peer, connect
 from tests.support.proxies import Proxied
 
@@ -45,13 +46,16 @@ def player(
 
 async def address(reactor: Any, server: Player) -> tuple[str, int]:
     """Where `server` waits for its client."""
-    listens: Deferred[str] = Deferred()
-    waiting = Deferred.fromCoroutine(
-        accepted(reactor, "tcp:0:interface=127.0.0.1", server, listens.callback)
-    )
-    waiting.addErrback(listens.errback)
-    host, _, port = (await listens).rpartition(":")
+    host, _, port = (await waits(reactor, server, "tcp:0:interface=127.0.0.1")).rpartition(":")
     return host, int(port)
+
+
+async def waits(reactor: Any, server: Player, listen: str) -> str:
+    """Where `server` waits at the endpoint `listen`, as text."""
+    listens: Deferred[str] = Deferred()
+    waiting = Deferred.fromCoroutine(accepted(reactor, listen, server, listens.callback))
+    waiting.addErrback(listens.errback)
+    return await listens
 
 
 async def both(reactor: Any, file: bytes, fast: bool = True) -> list[Result]:
@@ -72,6 +76,28 @@ async def test_both_sides_play_with_each_other(reactor: Any, fast: bool) -> None
     assert client == Result("", "", sent=9, received=19)
     if not fast:
         assert reactor.seconds() - before >= 0.04
+
+
+@pytest.mark.parametrize("kind", ["unix", "ssl"])
+async def test_other_endpoints(
+    reactor: Any, certificates: Certificates, tmp_path: Path, kind: str
+) -> None:
+    """A recording of a UNIX listener or of TLS is played at such endpoints."""
+    pem = certificates.pem
+    listen = {
+        "unix": f"unix:{tmp_path}/socket",
+        "ssl": f"ssl:0:interface=127.0.0.1:privateKey={pem}:certKey={pem}",
+    }[kind]
+    server = player(reactor, recording(*TALK), "upstream")
+    client = player(reactor, recording(*TALK), "downstream")
+    where = await waits(reactor, server, listen)
+    if kind == "unix":
+        assert where == listen
+    else:
+        where = f"tls:{where}:trustRoots={certificates.authorities}"
+    await connected(reactor, where, client, 10)
+    assert await server.result == Result("", "", sent=19, received=9)
+    assert await client.result == Result("", "", sent=9, received=19)
 
 
 @pytest.mark.parametrize("side", ["downstream", "upstream"])
