@@ -31,6 +31,13 @@ T = TypeVar("T")
 class StreamSocket(Protocol):
     """What a channel needs of its socket."""
 
+    @property
+    def family(self) -> int:
+        """The kind of its addresses."""
+
+    def setsockopt(self, level: int, option: int, value: int, /) -> None:
+        """Set an option."""
+
     def recv(self, size: int, /) -> bytes:
         """Receive at most `size` bytes."""
 

@@ -43,6 +43,15 @@ class TappedSocket:
         self._sock = sock
         self._tap = tap
 
+    @property
+    def family(self) -> int:
+        """The kind of its addresses."""
+        return self._sock.family
+
+    def setsockopt(self, level: int, option: int, value: int, /) -> None:
+        """Set an option."""
+        self._sock.setsockopt(level, option, value)
+
     def recv(self, size: int, /) -> bytes:
         """Receive at most `size` bytes."""
         try:
