@@ -11,6 +11,7 @@ from attrs import evolve, frozen
 
 from evproxy import ProxyService, Settings
 from evproxy.settings import ListenerTLS
+from evproxy.wire.postgres import SSL_REQUEST
 from tests.recording.test_listeners import settings_with
 from tests.recording.test_recordings import read, shown
 from tests.session.test_postgres import start_up
@@ -34,13 +35,15 @@ class Kind:
     A kind of listener.
 
     `listen` and `settings`: of the listener; ``DIR`` and ``PEM`` are replaced.  `before`: what the
-    client sends first, of which `kept` is in the recording.  `secured`: whether the client speaks
+    client sends first, and `answered` what evproxy answers.  `kept` is in the recording: what was
+    sent before, or inside of TLS.  `secured`: whether the client speaks
     TLS.  `wire`: whether a recording as pcapng has TLS itself.
     """
 
     listen: str = "tcp:0:interface=127.0.0.1"
     settings: Mapping[str, Any] = {}
     before: bytes = b""
+    answered: bytes = b""
     kept: bytes = b""
     secured: bool = False
     wire: bool = False
@@ -58,6 +61,14 @@ KINDS = {
     "tls-proxy": Kind(
         settings={"tls": "PEM", "accept_proxy_protocol_from": ("127.0.0.0/8",)},
         before=PROXY,
+        secured=True,
+        wire=True,
+    ),
+    "tls-preread": Kind(
+        settings={"tls": "PEM", "preread": "postgres"},
+        before=SSL_REQUEST,
+        answered=b"S",
+        kept=start_up("alice"),
         secured=True,
         wire=True,
     ),
@@ -84,11 +95,13 @@ async def recorded(
     service.startService()
     plain = ground.client(service)
     await plain.send(kind.before)
+    assert await plain.receive(len(kind.answered)) == kind.answered
     client: Any = plain
     if kind.secured:
         client = SecuredPeer(plain, pem.client)
         await client.handshake()
-    await client.send(b"question")
+    inside = kind.kept if kind.secured else b""
+    await client.send(inside + b"question")
     server = await ground.upstream.accept()
     expected = kind.kept + b"question"
     assert await server.receive(len(expected)) == expected
