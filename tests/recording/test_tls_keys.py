@@ -5,12 +5,19 @@ from __future__ import annotations
 import re
 import struct
 from pathlib import Path
+from typing import Any
 
 import pytest
 from cryptography.hazmat.bindings.openssl.binding import Binding
 from OpenSSL import SSL
 
 from evproxy.faults import Faults, reset
+from evproxy.recording.file import RecordingFile
+from evproxy.recording.recording import Recording
+from evproxy.recording.room import Room
+from evproxy.recording.tap import MOST_EARLY, TOO_MUCH, RecordingTap
+from evproxy.recording.writer import RecordingWriter
+from evproxy.wire.recording import PcapngEncoder, RecordedSession
 from tests.recording.test_recordings import Recorded
 from tests.recording.test_tshark import WARNING, fields, tshark
 from tests.support.peers import RESET, Peer, connect
@@ -169,3 +176,22 @@ async def test_a_reset_by_the_client(proxied: Proxied, tmp_path: Path) -> None:
     (file,) = await recorded.written()
     last = fields(file, "tcp.dstport", "tcp.flags.reset")[-1]
     assert last == [str(proxied.address[1]), "1"]
+
+
+async def test_too_much_before_the_session_has_a_server(reactor: Any, tmp_path: Path) -> None:
+    """What a client may send early is bounded; then its recording says so, and has no bytes."""
+    stopped: list[str] = []
+    tap = RecordingTap(reactor, "")
+    for _ in range(MOST_EARLY // 65536 + 1):
+        tap.received(bytes(65536))
+    session = RecordedSession("a1-7", 7, "web", "", "default", "", 1700000000.5)
+    room = Room(str(tmp_path), 10, 10**9)
+    file = RecordingFile(7, "one.pcapng", room, PcapngEncoder(session, ""))
+    writer = RecordingWriter(reactor, lambda file, why: stopped.append(why))
+    tap.begin(Recording(reactor, writer, file, lambda file, why: stopped.append(why)))
+    tap.received(b"more")
+    await writer.close()
+    assert stopped == [TOO_MUCH]
+    content = (tmp_path / "one.pcapng").read_bytes()
+    assert len(content) < 1000
+    assert b"the recording stops: the client sent too much" in content
