@@ -7,10 +7,15 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
+from attrs import evolve
 from twisted.application.service import Service
 from twisted.internet.interfaces import IListeningPort
 from twisted.web.resource import Resource
 from twisted.web.server import Request, Site
+
+from evproxy.model import UpstreamServer
+from evproxy.service.service import ProxyService
+from evproxy.workers.supervisor import Supervisor
 
 _PAGE = """<!doctype html>
 <html lang="en">
@@ -19,8 +24,8 @@ _PAGE = """<!doctype html>
 <style>body {{ font: 1.1em/1.6 sans-serif; max-width: 38em; margin: 4em auto }}</style>
 <h1>This page came through evproxy</h1>
 <p>Your browser is connected to evproxy.  evproxy is connected, from
-<code>{peer}</code>, to a small web server in the same process, and moves the
-bytes both ways.</p>
+<code>{peer}</code>, to a small web server that it runs for this page, and moves
+the bytes both ways.</p>
 <p>Put it in front of a server of yours:</p>
 <pre>twistd -n evproxy --listen=tcp:8080 --upstream=127.0.0.1:8000</pre>
 </html>
@@ -69,3 +74,24 @@ class DemoService(Service):
         super().stopService()
         port, self._port = self._port, None
         return None if port is None else port.stopListening()
+
+
+def demo_behind(reactor: Any, proxy: ProxyService | Supervisor) -> DemoService:
+    """
+    Return the demo, as the only server of `proxy`; it has to start before `proxy`.
+
+    With workers, it is in the process of the supervisor.
+
+    :param reactor: Twisted's.
+    """
+
+    def listening(port: int) -> None:
+        server = UpstreamServer(f"127.0.0.1:{port}")
+        if isinstance(proxy, ProxyService):
+            proxy.pools["default"].add(server)
+        else:
+            [pool] = proxy.settings.pools
+            # No worker has started yet; each begins with these settings.
+            proxy.settings = evolve(proxy.settings, pools=(evolve(pool, upstreams=(server,)),))
+
+    return DemoService(reactor, listening)

@@ -19,7 +19,7 @@ from twisted.logger import globalLogPublisher
 from twisted.python import usage
 
 from evproxy.admin.access import token_of
-from evproxy.cli.demo import DemoService
+from evproxy.cli.demo import demo_behind
 from evproxy.cli.process import Process, cannot_start, raise_open_file_limit
 from evproxy.cli.settings_file import listen_fault, read_settings, upstream_fault
 from evproxy.cli.workers import worker_command, worker_count
@@ -229,8 +229,6 @@ class Options(usage.Options):
 
     def _settings(self, values: Values) -> Settings:
         upstreams, listen = self["upstream"], self["listen"] or [DEFAULT_LISTEN]
-        if self["demo"] and values[Settings]["workers"] != 1:
-            raise usage.UsageError("--demo: cannot be used with --workers")
         if self["demo"] and upstreams:
             raise usage.UsageError("--demo: has its own server, leave --upstream out")
         if not self["demo"] and not upstreams:
@@ -379,10 +377,8 @@ def makeService(options: Options) -> IService:
     proxy.settings_from = settings_source(options)
     if proxy.settings.watchdog.threshold:
         proxy.watch_loop(proxy.settings.watchdog.threshold)
-    if options["demo"] and isinstance(proxy, ProxyService):
-        pool: Any = proxy.pools["default"]
-        demo = DemoService(reactor, lambda port: pool.add(UpstreamServer(f"127.0.0.1:{port}")))
-        demo.setServiceParent(services)
+    if options["demo"]:
+        demo_behind(reactor, proxy).setServiceParent(services)
     path = options.settings.restart_socket
     if path:
         # First: it takes over the sockets that the listeners of the proxy would bind.

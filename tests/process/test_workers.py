@@ -13,7 +13,7 @@ from contextlib import ExitStack
 import pytest
 from twisted.logger import formatEvent
 
-from tests.support.blocking_clients import Upstream, rest
+from tests.support.blocking_clients import Upstream, page, rest
 from tests.support.peers import END, RESET
 from tests.support.supervised import (
     Supervised,
@@ -269,18 +269,24 @@ def test_address_in_use(upstream: Upstream) -> None:
             assert (outcome.status, outcome.err) == (1, line)
 
 
+def test_demo() -> None:
+    """``--demo`` shows its page through the workers."""
+    with Supervised(ANY_PORT, "--demo") as proxy:
+        assert b"This page came through evproxy" in page(proxy.serves())
+        proxy.signal(signal.SIGTERM)
+        assert proxy.ended() == 0
+
+
 @pytest.mark.parametrize(
     ("options", "problem"),
     [
         (["--workers=0"], 'a whole number from 1 to 256, or "auto", got "0"'),
-        (["--workers=2", "--demo"], "--demo: cannot be used with --workers"),
         (["--workers=4", "--max-sessions=3"], "max_sessions: expected at least the number of"),
     ],
 )
 def test_wrong_options(upstream: Upstream, options: list[str], problem: str) -> None:
     """A wrong number of workers is refused with one line."""
-    others = [] if "--demo" in options else [upstream.option]
-    outcome = run("-n", "--pidfile=", "evproxy", *options, *others)
+    outcome = run("-n", "--pidfile=", "evproxy", *options, upstream.option)
     assert outcome.status == 1
     assert problem in outcome.err
     assert outcome.err.count("\n") == 1
