@@ -33,6 +33,10 @@ from evproxy.workers.supervisor import Supervisor
 GARBAGE_THRESHOLDS = (50_000, 20, 100)
 """When Python collects garbage: the arguments of `gc.set_threshold`."""
 
+SUPERVISOR_THRESHOLDS = (700, 10, 1_000)
+"""The same for a supervisor.  It carries no session, but holds many numbers for long, so that
+collections are short, and full ones rare."""
+
 _log = Logger()
 
 
@@ -103,7 +107,8 @@ class Process(Service):
             self._serves(self._proxy.admission.limit)
             settle(self._proxy)
         else:
-            self._proxy.when_listening().addCallback(self._serves)
+            serves = self._proxy.when_listening().addCallback(self._serves)
+            serves.addCallback(lambda _: freeze(SUPERVISOR_THRESHOLDS))
 
     def _serves(self, most_sessions: int) -> None:
         by = ""
@@ -145,10 +150,15 @@ def settle(proxy: ProxyService) -> None:
     """`proxy` serves, and nothing else runs in this process."""
     proxy.plane.linger()
     show_stacks_on_abort()
-    # Collect garbage rarely: the objects of now stay, and most sessions leave no cycles.
+    # Rarely: most sessions leave no cycles.
+    freeze(GARBAGE_THRESHOLDS)
+
+
+def freeze(thresholds: tuple[int, int, int]) -> None:
+    """Collect garbage at `thresholds`; the objects of now stay, and are not looked at again."""
     gc.collect()
     gc.freeze()
-    gc.set_threshold(*GARBAGE_THRESHOLDS)
+    gc.set_threshold(*thresholds)
 
 
 def show_stacks_on_abort() -> None:

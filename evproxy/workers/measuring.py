@@ -13,6 +13,7 @@ from attrs import evolve
 from twisted.internet.defer import Deferred, succeed
 from twisted.internet.task import deferLater
 
+from evproxy.admin.access import metrics_can_be_read
 from evproxy.admin.contract import Administered
 from evproxy.admin.measure import PoolServerStatus, measure
 from evproxy.engine.slices import SLICE
@@ -37,6 +38,11 @@ class Measuring:
         self._tell = tell
         self._process: ProcessMetrics | None = None
         self._version = version("evproxy")
+
+    def begin(self, proxy: Administered) -> None:
+        """Load now what `process` will need."""
+        if proxy.tally is not None and proxy.settings.admin.metrics and metrics_can_be_read():
+            self._of_process()
 
     async def measure(self, proxy: Administered, number: int) -> Numbers:
         """Return the numbers of `proxy`; its servers go before, as the measurement `number`."""
@@ -72,9 +78,12 @@ class Measuring:
         """Return the metric families of this process; none if `proxy` has no metrics."""
         if proxy.tally is None:
             return succeed(())
+        return self._of_process().collect()
+
+    def _of_process(self) -> ProcessMetrics:
         if self._process is None:
             # It is an extra, and takes a while to load.
             from evproxy.admin.process_metrics import ProcessMetrics
 
             self._process = ProcessMetrics(self._reactor)
-        return self._process.collect()
+        return self._process

@@ -104,7 +104,7 @@ class WorkerProcess(ProcessProtocol):
         self._end: str | None = None
         self._channel_over = False
         mine, other = socket.socketpair(socket.AF_UNIX, socket.SOCK_STREAM)
-        self.channel = Channel(handle, self._lost)
+        self.channel = Channel(handle, self._lost, reactor=reactor)
         with mine, other, open(os.devnull, "rb") as nothing:
             mine.setblocking(False)
             reactor.adoptStreamConnection(

@@ -66,6 +66,8 @@ class SharedChecks:
         self._random = Random()
         self._pools: dict[Hashable, _Pool] = {}
         self._wanted: dict[tuple[int, int], tuple[Hashable, _Server]] = {}
+        # By pool and server: a server may be checked in several ways while a reload goes on.
+        self._named: dict[tuple[str, str], list[_Server]] = {}
 
     def add(self, worker: int, wanted: Check, tell: Teller) -> None:
         """`worker` wants to be told about a server; the server is checked if it is not yet."""
@@ -82,6 +84,7 @@ class SharedChecks:
         server = pool.servers.get(spec)
         if server is None:
             server = pool.servers[spec] = _Server(spec, wanted.down)
+            self._named.setdefault((pool.name, server.name), []).append(server)
             pool.checks.add(server, wanted.within)
         elif server.down != wanted.down:
             why = "as checked before" if server.told is None else server.told.why
@@ -100,6 +103,10 @@ class SharedChecks:
             pool = self._pools[key]
             pool.checks.remove(server)
             del pool.servers[server.spec]
+            named = self._named[pool.name, server.name]
+            named.remove(server)
+            if not named:
+                del self._named[pool.name, server.name]
             if not pool.servers:
                 del self._pools[key]
 
@@ -110,13 +117,8 @@ class SharedChecks:
 
     def counts(self, pool: str, server: str) -> tuple[int, int]:
         """How many checks of `server` have passed, and how many have failed."""
-        passed = failed = 0
-        for each in self._pools.values():
-            for checked in each.servers.values() if each.name == pool else ():
-                if checked.name == server:
-                    passed += checked.checks_passed
-                    failed += checked.checks_failed
-        return passed, failed
+        found = self._named.get((pool, server), ())
+        return sum(each.checks_passed for each in found), sum(each.checks_failed for each in found)
 
     def stop(self) -> None:
         """End all checks."""
@@ -124,6 +126,7 @@ class SharedChecks:
             pool.checks.stop()
         self._pools.clear()
         self._wanted.clear()
+        self._named.clear()
         self._names.stop()
 
     def _pool(self, settings: PoolSettings) -> _Pool:

@@ -133,6 +133,7 @@ class Worker(Factory):
         )
         proxy.admission.sessions.number_as(start.worker, start.workers, start.after)
         self._walking.begin(proxy)
+        self._measuring.begin(proxy)
         handed = proxy.plane.listening.handed
         for place, descriptor in zip(start.places, descriptors, strict=True):
             handed.offer_at(place, descriptor)

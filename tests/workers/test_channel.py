@@ -6,6 +6,7 @@ import os
 import socket
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
+from itertools import pairwise
 from typing import Any
 
 import pytest
@@ -15,17 +16,26 @@ from twisted.internet.protocol import Factory
 
 from evproxy.config.document import ConfigErrors
 from evproxy.errors import SettingsError
-from evproxy.workers.channel import Channel, WorkerFailed
+from evproxy.workers.channel import AT_ONCE, Channel, WorkerFailed
 from evproxy.workers.messages import Abort, Apply, Drain
 
 
 class Ends:
-    """Both ends of a channel; `handle` answers at the far end."""
+    """
+    Both ends of a channel; `handle` answers at the far end.
+
+    `arrived`: the messages at the near end.
+    """
 
     def __init__(self, reactor: Any, handle: Callable[[Any, Sequence[int]], Any]) -> None:
+        self.arrived: list[Any] = []
         self.lost: Deferred[None] = Deferred()
         self.far_lost: Deferred[None] = Deferred()
-        self.near = Channel(lambda message, _: None, lambda: self.lost.callback(None))
+        self.near = Channel(
+            lambda message, _: self.arrived.append(message),
+            lambda: self.lost.callback(None),
+            reactor=reactor,
+        )
         self.far = Channel(handle, lambda: self.far_lost.callback(None))
         with ExitStack() as opened:
             for sock, end in zip(socket.socketpair(), (self.near, self.far), strict=True):
@@ -83,6 +93,27 @@ async def test_descriptors(reactor: Any) -> None:
         for descriptor in pipe:
             os.close(descriptor)
     await ends.close()
+
+
+async def test_many_messages(reactor: Any) -> None:
+    """Many messages are read in several turns; all arrive, in order, also if the end follows."""
+    ends = Ends(reactor, lambda message, _: None)
+    messages = [bytes([number]) * (AT_ONCE // 2) for number in range(40)]
+    seen = [0]
+
+    def look() -> None:
+        seen.append(len(ends.arrived))
+        if not ends.lost.called:
+            reactor.callLater(0, look)
+
+    look()
+    for message in messages:
+        ends.far.tell(message)
+    ends.far.close()
+    await ends.lost
+    await ends.far_lost
+    assert ends.arrived == messages
+    assert max(after - before for before, after in pairwise(seen)) <= 4
 
 
 @pytest.mark.parametrize(
