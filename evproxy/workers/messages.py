@@ -193,6 +193,15 @@ class Uncheck:
 
 
 @frozen
+class ServerChanged:
+    """A server of a pool has entered a state; see `evproxy.observers.PoolObserver`."""
+
+    pool: str
+    server: str
+    state: str
+
+
+@frozen
 class Event:
     """A log event, as JSON (`twisted.logger.eventAsJSON`)."""
 

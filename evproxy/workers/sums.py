@@ -18,6 +18,7 @@ from evproxy.observe.metrics.tally import ListenerTotals, Tally
 from evproxy.service.listener import ListenerStatus
 from evproxy.service.status import Status
 from evproxy.upstream.pool.status import PoolStatus, ServerStatus
+from evproxy.workers.server_changes import STATES
 
 COUNTED = (
     "sessions_total",
@@ -30,13 +31,10 @@ COUNTED = (
 
 _NO_COUNTS: dict[str, Any] = dict.fromkeys(COUNTED, 0)
 
-_STATES = ("up", "ejected", "down", "draining")
-"""The state of a server in all workers: the first one that it has in one of them."""
-
 
 def add_servers(one: ServerStatus, other: ServerStatus) -> ServerStatus:
     """One server in two workers."""
-    leads = one if _STATES.index(one.state) <= _STATES.index(other.state) else other
+    leads = one if STATES.index(one.state) <= STATES.index(other.state) else other
     return ServerStatus(
         spec=evolve(one.spec, max_sessions=one.spec.max_sessions + other.spec.max_sessions),
         name=one.name,

@@ -39,6 +39,7 @@ from evproxy.workers.messages import (
     Event,
     Measured,
     ReopenLog,
+    ServerChanged,
     Start,
     Started,
     Uncheck,
@@ -319,7 +320,7 @@ class Supervisor(Service):
                 self._checks.add(number, message, process.channel.tell)
         elif isinstance(message, Uncheck):
             self._checks.remove(number, message.check)
-        elif isinstance(message, Measured | Walked | Drained):
+        elif isinstance(message, Measured | Walked | Drained | ServerChanged):
             self._steering.received(number, message)
 
 

@@ -17,6 +17,7 @@ from evproxy.observe.metrics.families import Numbers
 from evproxy.observe.metrics.live import ServerKey
 from evproxy.upstream.pool.status import ServerStatus
 from evproxy.workers.gone import Gone
+from evproxy.workers.server_changes import ServerChanges
 from evproxy.workers.slot import Slot
 from evproxy.workers.sums import (
     add_numbers,
@@ -51,6 +52,8 @@ class Totals:
     :param reactor: Twisted's; servers are summed up in slices.
     :param workers: how many there are.
     :param checks: returns how many checks of a server of a pool have passed, and failed.
+
+    `changes`: those of servers.
     """
 
     def __init__(
@@ -66,6 +69,7 @@ class Totals:
         # The last numbers of workers that have died: they show the whole if there is no other.
         self._before: dict[int, Numbers] = {}
         self._gone = Gone()
+        self.changes = ServerChanges(workers)
         self._died: deque[Numbers] = deque()
         self._lock = DeferredLock()
 
@@ -75,6 +79,7 @@ class Totals:
 
     def died(self, worker: int) -> None:
         """The process of `worker` has ended: keep what it had counted."""
+        self.changes.died(worker)
         last, self._last[worker] = self._last[worker], None
         if last is not None:
             self._died.append(last)
@@ -108,6 +113,7 @@ class Totals:
         if not parts:
             return nothing(self._version)
         numbers = self._gone.beside(add_numbers(parts))
+        numbers.tally.changes = self.changes.counts.copy()
         found: dict[ServerKey, ServerStatus] = {}
 
         def add(item: tuple[str, ServerStatus]) -> None:

@@ -48,6 +48,7 @@ from evproxy.workers.messages import (
     Prepared,
     Prevented,
     ReopenLog,
+    ServerChanged,
     Start,
     Started,
     Walk,
@@ -132,6 +133,8 @@ class Worker(Factory):
             self._reactor, start.settings, make_pool=self._make_pool, make_admin=lambda _: None
         )
         proxy.admission.sessions.number_as(start.worker, start.workers, start.after)
+        if proxy.tally is not None:
+            proxy.observe(_ServerChanges(self._tell))
         self._walking.begin(proxy)
         self._measuring.begin(proxy)
         handed = proxy.plane.listening.handed
@@ -220,6 +223,25 @@ class Worker(Factory):
         else:
             # The drain in progress may have no deadline.
             self._reactor.callLater(timeout, proxy.abort)
+
+
+class _ServerChanges:
+    """Passes the changes of servers to the supervisor with `tell`; a `PoolObserver`."""
+
+    def __init__(self, tell: Callable[[object], None]) -> None:
+        self._tell = tell
+
+    def server_changed(self, pool: str, server: str, state: str, why: str) -> None:
+        self._tell(ServerChanged(pool, server, state))
+
+    def pool_exhausted(self, pool: str, why: str) -> None:
+        """Nothing to do: the numbers have it, as they have what follows."""
+
+    def discovery_failed(self, pool: str, why: str) -> None:
+        """Nothing to do."""
+
+    def discovery_recovered(self, pool: str) -> None:
+        """Nothing to do."""
 
 
 def _cannot_measure(failure: Failure) -> None:

@@ -249,12 +249,15 @@ def test_servers(whole: Whole) -> None:
     [server] = whole.get("/servers")["servers"]
     assert (server["name"], server["state"]) == (whole.name, "up")
     assert whole.post(f"{whole.server}/weight", {"weight": 7})["weight"] == 7
+    changes = "evproxy_pool_server_changes_total"
+    before = whole.metrics()(changes, state="draining")
     assert whole.post(f"{whole.server}/drain")["state"] == "draining"
     os.kill(whole.get("/status")["workers"][1]["pid"], signal.SIGKILL)
     whole.running.says(r"worker 2 serves again")
     assert all(each["answered"] for each in whole.get("/status")["workers"])
     [server] = whole.get("/servers")["servers"]
     assert server["state"] == "draining"
+    assert whole.metrics()(changes, state="draining") - before == 1
     drained = f"/wait?until=server-drained&pool=default&server={whole.name}"
     assert whole.get(drained)["met"]
     resumed = whole.post(f"{whole.server}/resume")

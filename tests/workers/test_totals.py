@@ -97,7 +97,9 @@ def summed() -> Summed:
 
 
 def test_sums(summed: Summed) -> None:
-    """Counts and bounds are added; checks are counted where they are done."""
+    """Counts and bounds are added; checks are counted where they are done, and changes once."""
+    for worker in range(2):
+        summed.totals.changes.changed(worker, *KEY, "down")
     summed.totals.told(0, numbers(total=5, sessions=2))
     summed.totals.told(1, numbers(total=6, sessions=3))
     found, server = summed.whole()
@@ -107,7 +109,8 @@ def test_sums(summed: Summed) -> None:
     assert (server.sessions, server.sessions_total, server.connect_failures) == (5, 11, 2)
     assert server.spec.max_sessions == 4
     assert (server.checks_passed, server.checks_failed) == (7, 3)
-    assert (found.tally.pauses, found.tally.changes["default", "up"]) == (2, 2)
+    # Both have noticed the same changes.
+    assert (found.tally.pauses, found.tally.changes) == (2, {("default", "down"): 1})
     assert (found.log_lines_dropped, found.pauses, found.pipes) == (2, 4, (2, 4, 6))
     assert (found.live.kept, found.live.server_bytes[KEY]) == (5, [5, 5])
     totals = found.listeners["web"]
