@@ -93,6 +93,8 @@ class UNIXPort(PlainPort, unix.Port):
         """
         Bind and listen.  Clean up after a failure.
 
+        A socket that is taken over is used only if there is something at its path.
+
         :raises CannotListenError: if the path is in use or cannot be taken.
         """
         if self._handed is not None and self._handed.borrowed:
@@ -103,6 +105,10 @@ class UNIXPort(PlainPort, unix.Port):
             super().startListening()
             return
         try:
+            if self._handed is not None and mark(self._path) is None:
+                # Somebody has removed the path: no client finds the socket that was there.
+                self._handed.close()
+                self._handed = None
             if self._handed is not None:
                 # The path is there, and so is the socket that listens: this port takes both.
                 self._listen()

@@ -218,6 +218,23 @@ async def test_a_restart_in_the_same_place(ground: Ground, tmp_path: Path) -> No
     await ground.session(second)
 
 
+@pytest.mark.parametrize("shared", [False, True], ids=["stored", "from a process"])
+async def test_a_path_that_somebody_removed(ground: Ground, tmp_path: Path, shared: bool) -> None:
+    """A socket that is taken over without its path is replaced by a new one at the path."""
+    path = tmp_path / "socket"
+    with listening(path) as other:
+        path.unlink()
+        service = ground.service(f"unix:{path}")
+        service.plane.listening.handed.offer([os.dup(other.fileno())], shared)
+        service.startService()
+        client, server = await ground.session(service)
+        client.close()
+        await server.rest()
+        server.close()
+    await service.drain(0)
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_a_claim_is_one_process_at_a_time(ground: Ground, tmp_path: Path) -> None:
     """While one process has bound and does not listen yet, another fails and removes nothing."""
     path = tmp_path / "socket"
