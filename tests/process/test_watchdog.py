@@ -13,6 +13,7 @@ from twisted.logger import LogEvent
 
 from tests.support.blocking_clients import Upstream
 from tests.support.containers import isolated
+from tests.support.reactors import REACTORS
 from tests.support.twistd import JSON_LOG, PATIENCE, TWISTD, Running, run, wait_until
 
 pytestmark = pytest.mark.oldest_twisted
@@ -49,18 +50,32 @@ def held(
     )
 
 
-@pytest.mark.parametrize("name", ["epoll", "poll", "select", "asyncio"])
+@pytest.mark.peers("unshare", "mount", "ip")
+@pytest.mark.parametrize("name", REACTORS)
 def test_each_way_to_hold_a_loop(name: str, tmp_path: Path) -> None:
-    """Each way is reported as what it is, with the place, under each reactor."""
-    ways = "sleep slow_pattern python builtin short_calls collection"
-    with held(tmp_path, ways, name) as process:
+    """
+    Each way is reported as what it is, with the place, under each reactor.
+
+    One way is to look up a name while the name server does not answer.
+    """
+    servers = tmp_path / "resolv.conf"
+    servers.write_text("nameserver 127.0.0.1\noptions timeout:1 attempts:1\n")
+    script = f'ip link set lo up && mount --bind {servers} /etc/resolv.conf && exec "$@"'
+    before = tuple(isolated(["sh", "-c", script, "sh"]))
+    ways = "sleep slow_pattern python look_up builtin short_calls collection"
+    with held(tmp_path, ways, name, before) as process:
         assert process.ended() == 0
     found = reports(process)
     by_trouble = {
         name: [e for e in found if e["trouble"] == name] for name in ("callback", "calls")
     }
     module = re.escape("tests.support.held_loop")
-    for function, doing in (("sleep", "waits"), ("slow_pattern", "locks"), ("python", "runs")):
+    for function, doing in (
+        ("sleep", "waits"),
+        ("slow_pattern", "locks"),
+        ("python", "runs"),
+        ("look_up", "waits"),
+    ):
         begun = next(
             each
             for each in by_trouble["callback"]
@@ -77,26 +92,13 @@ def test_each_way_to_hold_a_loop(name: str, tmp_path: Path) -> None:
             if each["place"] == begun["place"] and each["over"] and not begun["over"]
         ]
         assert over["seconds"] >= begun["seconds"]
+        if function == "look_up":
+            assert "getaddrinfo" in begun["stack"]
+            assert over["seconds"] >= 0.7
     assert any(each["place"] == "time.sleep" for each in by_trouble["callback"])
     assert any("tests.support.held_loop.short" in each["detail"] for each in by_trouble["calls"])
     [collection] = [each for each in found if each["trouble"] == "collection"]
     assert "generation 2" in collection["text"]
-
-
-@pytest.mark.peers("unshare", "mount", "ip")
-def test_a_blocking_look_up_of_a_name(tmp_path: Path) -> None:
-    """A look-up in the loop, while the name server does not answer, is reported as a wait."""
-    servers = tmp_path / "resolv.conf"
-    servers.write_text("nameserver 127.0.0.1\noptions timeout:1 attempts:1\n")
-    script = f'ip link set lo up && mount --bind {servers} /etc/resolv.conf && exec "$@"'
-    before = tuple(isolated(["sh", "-c", script, "sh"]))
-    with held(tmp_path, "look_up", before=before) as process:
-        assert process.ended() == 0
-    [begun, over] = callbacks(process)
-    assert begun["called"] == "tests.support.held_loop.look_up"
-    assert begun["doing"] == "waits"
-    assert "getaddrinfo" in begun["stack"]
-    assert over["seconds"] >= 0.7
 
 
 def test_another_thread(tmp_path: Path) -> None:
