@@ -83,6 +83,11 @@ class Channel(Int32StringReceiver):
         self._descriptors: deque[int] = deque()
         self._gone = False
 
+    @property
+    def gone(self) -> bool:
+        """Whether the other process has gone; also while what was asked fails for that."""
+        return self._gone
+
     def tell(self, message: object) -> None:
         """Send `message`, which has no answer.  If the other process has gone, do nothing."""
         if not self._gone:

@@ -157,7 +157,7 @@ class WorkerProcess(ProcessProtocol):
     @property
     def gone(self) -> bool:
         """Whether the process has closed its end of the channel: it ends, or has ended."""
-        return self._channel_over
+        return self.channel.gone
 
     @property
     def late(self) -> bool:

@@ -13,6 +13,7 @@ import pytest
 from twisted.internet.defer import Deferred, succeed
 from twisted.internet.error import ConnectionLost
 from twisted.internet.protocol import Factory
+from twisted.python.failure import Failure
 
 from evproxy.config.document import ConfigErrors
 from evproxy.errors import SettingsError
@@ -149,9 +150,19 @@ async def test_other_process_gone(reactor: Any) -> None:
     """What was asked fails if the other process goes, and so does what is asked later."""
     ends = Ends(reactor, lambda message, _: Deferred())
     asked = ends.near.ask(Apply())
+    known: list[bool] = []
+
+    def failed(failure: Failure) -> Failure:
+        known.append(ends.near.gone)
+        return failure
+
+    asked.addErrback(failed)
+    assert not ends.near.gone
     ends.far.close()
     with pytest.raises(ConnectionLost):
         await asked
+    # Who has asked can tell this from a worker that does not answer.
+    assert known == [True]
     await ends.lost
     await ends.far_lost
     with pytest.raises(ConnectionLost):
