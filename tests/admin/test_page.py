@@ -14,7 +14,8 @@ from tests.support.blocking_clients import Upstream, rest
 from tests.support.browser import DESKTOP, PHONE, Browser
 from tests.support.peers import RESET
 from tests.support.scene import ESCAPED, NASTY, Scene, scene
-from tests.support.twistd import PATIENCE, Running
+from tests.support.supervised import Supervised, owners
+from tests.support.twistd import PATIENCE, Running, wait_until
 
 pytestmark = pytest.mark.peers("chromium", "chromedriver")
 
@@ -281,6 +282,27 @@ def test_the_token_is_asked_for_once(
     browser.press("Resume…")
     browser.press("Resume")
     browser.until(lambda: browser.text("#done").endswith(" is resumed."))
+
+
+def test_workers(browser: Browser, upstream: Upstream) -> None:
+    """The page shows the sessions of all workers, and its changes reach every worker."""
+    with Supervised(LISTEN, ADMIN, upstream.option) as running:
+        port, admin, pids = running.serves(), port_of(running), running.workers()
+        pairs = [upstream.connect(port)]
+        while len(set(owners([client for client, _ in pairs], pids))) < 2:
+            pairs.append(upstream.connect(port))
+        browser.open(admin)
+        browser.until(lambda: len(browser.texts(SESSIONS)) == len(pairs))
+        assert "2 workers" in browser.text("#about")
+        browser.click(".pool .act button")
+        browser.press("Drain…")
+        browser.press("Drain")
+        browser.until(lambda: browser.text("tbody .pill") == "draining")
+        wait_until(lambda: ask(admin, "/status")["pools"][0]["servers"]["draining"] == 1)
+        assert browser.complaints() == []
+        for pair in pairs:
+            for each in pair:
+                each.close()
 
 
 def test_a_problem_is_shown(browser: Browser, small: Callable[..., Running]) -> None:

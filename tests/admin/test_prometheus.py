@@ -9,6 +9,7 @@ import urllib.parse
 import urllib.request
 from collections.abc import Iterator
 from contextlib import contextmanager
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,7 @@ import pytest
 
 from tests.support.admin_process import ADMIN, LISTEN, port_of
 from tests.support.blocking_clients import Upstream
+from tests.support.supervised import Supervised
 from tests.support.twistd import PATIENCE, ROOT, Running, wait_until
 
 DASHBOARD = ROOT / "examples" / "grafana-dashboard.json"
@@ -24,7 +26,7 @@ JOB = """
 global: {{scrape_interval: 250ms, scrape_timeout: 250ms}}
 scrape_configs:
   - job_name: evproxy
-    static_configs: [{{targets: ["127.0.0.1:{port}"]}}]
+    static_configs: [{{targets: {targets}}}]
 """
 
 SILENT = ("evproxy_clients_refused_total", "evproxy_certificate_expires")
@@ -44,11 +46,11 @@ def get(url: str) -> Any:
 
 
 @contextmanager
-def prometheus(directory: Path, target: int) -> Iterator[str]:
-    """Run Prometheus in `directory`, which scrapes 127.0.0.1:`target`; yield its URL."""
+def prometheus(directory: Path, *targets: str) -> Iterator[str]:
+    """Run Prometheus in `directory`, which scrapes `targets`, each ``HOST:PORT``; yield its URL."""
     port = free_port()
     config = directory / "prometheus.yml"
-    config.write_text(JOB.format(port=target))
+    config.write_text(JOB.format(targets=json.dumps(targets)))
     process = subprocess.Popen(
         [
             "prometheus",
@@ -85,31 +87,35 @@ def answered_or_nothing(url: str, query: str) -> list[Any]:
 
 @pytest.mark.peers("prometheus")
 def test_every_query_of_the_dashboard(upstream: Upstream, tmp_path: Path) -> None:
-    """Each query is right, and has a result for a proxy that has traffic."""
+    """Each query is right, and has a result for a proxy that has traffic, also with workers."""
     panels = [each for each in json.loads(DASHBOARD.read_text())["panels"] if "targets" in each]
     queries = [target["expr"] for panel in panels for target in panel["targets"]]
     assert len(queries) > 30
-    proxy = ("evproxy", LISTEN, upstream.option, ADMIN)
+    options = (LISTEN, upstream.option, ADMIN)
     with (
-        Running(*proxy, patience=3 * PATIENCE) as running,
-        prometheus(tmp_path, port_of(running)) as url,
+        Running("evproxy", *options, patience=3 * PATIENCE) as one,
+        Supervised(*options) as several,
     ):
-        port = running.port()
-        upstream.connect(port)
-        rates = "sum(rate(evproxy_sessions_ended_total[30s])) > 0"
+        instances = [f"127.0.0.1:{port_of(each)}" for each in (one, several)]
+        ports = one.port(), several.serves()
+        for port in ports:
+            upstream.connect(port)
+        rates = "sum by (instance) (rate(evproxy_sessions_ended_total[30s])) > 0"
+        with prometheus(tmp_path, *instances) as url:
 
-        def rated() -> bool:
-            # A rate needs a scrape before a counter grows, and one after.
-            client, server = upstream.connect(port)
-            client.close()
-            assert server.recv(1) == b""
-            server.close()
-            return bool(answered_or_nothing(url, rates))
+            def rated() -> bool:
+                # A rate needs a scrape before a counter grows, and one after.
+                for port in ports:
+                    client, server = upstream.connect(port)
+                    client.close()
+                    assert server.recv(1) == b""
+                    server.close()
+                return len(answered_or_nothing(url, rates)) == len(instances)
 
-        wait_until(rated)
-        for query in queries:
-            concrete = query.replace("$instance", ".*").replace("$__rate_interval", "30s")
-            result = answered(url, concrete)
-            assert result or any(name in query for name in SILENT), query
-        assert answered(url, "up == 1")
-        assert not answered(url, "scrape_samples_scraped < 50")
+            wait_until(rated)
+            for instance, query in product(instances, queries):
+                concrete = query.replace("$instance", instance).replace("$__rate_interval", "30s")
+                result = answered(url, concrete)
+                assert result or any(name in query for name in SILENT), (instance, query)
+            assert len(answered(url, "up == 1")) == len(instances)
+            assert not answered(url, "scrape_samples_scraped < 50")
