@@ -48,11 +48,11 @@ class ConfigFile:
         replace(self.path, self._template.format(**self._values))
 
 
-def configured_for(directory: Path, server: str) -> ConfigFile:
+def configured_for(directory: Path, server: str, workers: int = 1) -> ConfigFile:
     """A file whose two pools lead to `server`, ``HOST:PORT``."""
     return ConfigFile(
         directory,
-        CONFIG,
+        f"workers = {workers}\n{CONFIG}",
         listen="tcp:0:interface=127.0.0.1",
         pool="one",
         listener="",
