@@ -8,10 +8,21 @@ import pytest
 from attrs import evolve
 from twisted.internet.task import Clock
 
+from evproxy.admin.metrics import Servers
 from evproxy.model import CloseReason, Ending, Phase, Side, UpstreamServer
-from evproxy.observe.metrics.families import Growing, Numbers, session_families
+from evproxy.observe.metrics.declared import DECLARED
+from evproxy.observe.metrics.families import (
+    Growing,
+    Numbers,
+    pool_families,
+    proxy_families,
+    relay_families,
+    server_families,
+    session_families,
+)
 from evproxy.observe.metrics.live import LiveTotals
 from evproxy.observe.metrics.tally import ListenerTotals, Tally
+from evproxy.service.certificates import CertificateStatus
 from evproxy.service.listener import ListenerStatus
 from evproxy.service.status import Status
 from evproxy.upstream.pool.status import PoolStatus, ServerStatus
@@ -94,6 +105,89 @@ class Summed:
 @pytest.fixture
 def summed() -> Summed:
     return Summed()
+
+
+EVERY_METRIC = {
+    # Once for the whole.
+    "evproxy_build_info": 1,
+    "evproxy_draining": 0,
+    "evproxy_certificate_expires_timestamp_seconds": 9e9,
+    "evproxy_pool_servers": 1,
+    "evproxy_pool_server_changes_total": 1,
+    "evproxy_servers_left_out": 0,
+    "evproxy_server_state": 1,
+    "evproxy_server_checks_total": 7 + 3,
+    # If one of the workers does.
+    "evproxy_accepting_paused": 1,
+    # The highest.
+    "evproxy_server_weight": 3,
+    "evproxy_server_connect_time_seconds": 0.5,
+    # Sums.
+    "evproxy_accepting_pauses_total": 2,
+    "evproxy_shortages_total": 2,
+    "evproxy_log_lines_dropped_total": 2,
+    "evproxy_sessions": 2 + 3,
+    "evproxy_sessions_max": 20,
+    "evproxy_sessions_started_total": 7 + 9,
+    "evproxy_sessions_ended_total": 5 + 6,
+    "evproxy_clients_refused_total": 5 + 6,
+    "evproxy_bytes_to_upstream_total": 7 + 9,
+    "evproxy_bytes_to_downstream_total": 7 + 9,
+    "evproxy_connect_attempts_total": 5 + 6,
+    "evproxy_session_duration_seconds": 5 + 6,
+    "evproxy_connect_time_seconds": 0,
+    "evproxy_first_byte_time_seconds": 0,
+    "evproxy_pool_waiting": 2,
+    "evproxy_pool_exhausted_total": 2,
+    "evproxy_pool_discovery_failures_total": 2,
+    "evproxy_server_sessions": 2 + 3,
+    "evproxy_server_sessions_max": 4,
+    "evproxy_server_connects_total": 5 + 6,
+    "evproxy_server_connect_failures_total": 2,
+    "evproxy_server_ejections_total": 0 + 2,
+    "evproxy_server_bytes_to_upstream_total": 7 + 9,
+    "evproxy_server_bytes_to_downstream_total": 2 + 3,
+    "evproxy_flow_control_pauses_total": 4,
+    "evproxy_kept_bytes": 2 + 3,
+    "evproxy_pipes_used": 2,
+    "evproxy_pipes_unused": 4,
+    "evproxy_pipes_max": 6,
+}
+"""What each metric has for the two workers of the test, as the sum of its samples."""
+
+
+def test_every_metric(summed: Summed) -> None:
+    """Each metric of two workers is a sum, or what it means for the whole."""
+    first, second = numbers(total=5, sessions=2), numbers(total=6, sessions=3)
+    expiring = CertificateStatus(path="a.pem", names=(), expires=9e9, days_left=1.0)
+    [(pool, server)] = second.servers
+    server = evolve(server, weight=3.0, connect_time=0.5, ejections=2)
+    second = evolve(second, servers=[(pool, server)], accepting_paused=True)
+    for worker, each in enumerate((first, second)):
+        each.tally.pressure_began("", "")
+        each.tally.pool_exhausted("default", "")
+        each.tally.discovery_failed("default", "")
+        status = evolve(each.status, certificates=(expiring,))
+        summed.totals.changes.changed(worker, *KEY, "down")
+        summed.totals.told(worker, evolve(each, status=status))
+    whole, _ = summed.whole()
+    servers = Servers()
+    for item in whole.servers:
+        servers.look(item)
+    whole = servers.in_numbers(whole)
+    families = [
+        *proxy_families(whole),
+        *session_families(whole, Growing()),
+        *pool_families(whole),
+        *server_families(whole, Growing()),
+        *relay_families(whole),
+    ]
+    found = {
+        each.name: sum(value for suffix, _, value in each.samples if suffix in ("", "_count"))
+        for each in families
+    }
+    assert found == EVERY_METRIC
+    assert set(found) == {each.name for each in DECLARED}
 
 
 def test_sums(summed: Summed) -> None:
