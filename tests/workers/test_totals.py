@@ -140,6 +140,8 @@ EVERY_METRIC = {
     "evproxy_pool_waiting": 2,
     "evproxy_pool_exhausted_total": 2,
     "evproxy_pool_discovery_failures_total": 2,
+    "evproxy_mirror_copies_total": 2,
+    "evproxy_mirror_answers_total": 4,
     "evproxy_server_sessions": 2 + 3,
     "evproxy_server_sessions_max": 4,
     "evproxy_server_connects_total": 5 + 6,
@@ -167,6 +169,8 @@ def test_every_metric(summed: Summed) -> None:
         each.tally.pressure_began("", "")
         each.tally.pool_exhausted("default", "")
         each.tally.discovery_failed("default", "")
+        each.tally.copies["default", "complete"] += 1
+        each.tally.answers["default", "equal"] += 2
         status = evolve(each.status, certificates=(expiring,))
         summed.totals.changes.changed(worker, *KEY, "down")
         summed.totals.told(worker, evolve(each, status=status))
