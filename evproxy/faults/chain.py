@@ -59,7 +59,7 @@ class Chain:
         if before is None:
             self.add(name, link)
             return
-        before.release()
+        before.replaced(link)
         link.follow(before)
         self._links[name] = link
         self._connect()

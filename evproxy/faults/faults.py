@@ -148,7 +148,8 @@ class Faults:
         """
         Remove the fault `name`: what it holds goes on.
 
-        A `timeout` has dropped bytes, so that its sessions end.
+        The sessions of a `timeout` end, and so do those in which a `truncate` or a `reset` has
+        dropped bytes: a later byte would follow a gap.
 
         :raises LookupError: if there is none.
         """

@@ -152,6 +152,10 @@ class Link:
     def release(self) -> None:
         """The fault is active no longer: pass on what is held."""
 
+    def replaced(self, by: Link) -> None:
+        """`by` takes the place of the link, which is closed then; called before `by.follow`."""
+        self.release()
+
     def removed(self) -> None:
         """The fault is removed from the session, which goes on: the last call but `close`."""
         self.release()

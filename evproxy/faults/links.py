@@ -8,6 +8,7 @@ from collections.abc import Callable
 
 from twisted.internet.interfaces import IDelayedCall
 
+from evproxy.faults.cuts import CutLink, EndLink, LimitLink, ResetLink
 from evproxy.faults.link import Link, Surroundings
 from evproxy.faults.queue import QueueLink
 from evproxy.faults.timing import Bandwidth, Latency, Slicer, SlowClose, Stall
@@ -18,103 +19,6 @@ HANDSHAKE = 22
 
 HANDSHAKE_FAILURE = bytes((21, 3, 3, 0, 2, 2, 40))
 """A TLS record with the fatal alert handshake_failure (RFC 8446, sections 5.1 and 6)."""
-
-
-class CutLink(Link):
-    """A link that does something once exactly `bytes` bytes have passed; it drops the rest."""
-
-    def __init__(self, fault: FaultSettings, around: Surroundings) -> None:
-        super().__init__(fault, around)
-        self._left = fault.bytes
-        self._cut = False
-        self._passed = 0
-
-    def follow(self, before: Link) -> None:
-        super().follow(before)
-        if isinstance(before, CutLink):
-            self._passed = before._passed
-            self._left = max(0, self._left - self._passed)
-
-    def take(self, data: bytes) -> None:
-        if self._cut:
-            return
-        if self._left:
-            passed, self._left = data[: self._left], max(0, self._left - len(data))
-            self._passed += len(passed)
-            self.to.feed(passed)
-        if not self._left and not self._over:
-            self._cut = True
-            self.cut()
-
-    def skip(self, data: bytes) -> None:
-        if not self._cut:
-            self.to.feed(data)
-
-    def cut(self) -> None:
-        """The bytes have passed."""
-
-
-class LimitLink(CutLink):
-    """Both connections end in order."""
-
-    def cut(self) -> None:
-        self.to.close_session(False)
-
-
-class EndLink(CutLink):
-    """The stream ends."""
-
-    def cut(self) -> None:
-        self.to.end()
-
-    def take_end(self) -> None:
-        if not self._cut:
-            self.to.end()
-
-    skip_end = take_end
-
-
-class ResetLink(CutLink):
-    """Both connections are reset, after a delay."""
-
-    def __init__(self, fault: FaultSettings, around: Surroundings) -> None:
-        super().__init__(fault, around)
-        self._timer: IDelayedCall | None = None
-
-    def cut(self) -> None:
-        self._timer = self.around.clock.callLater(self.fault.delay, self._reset)
-
-    def take_end(self) -> None:
-        if self._cut:
-            return
-        if self._left:
-            self.to.end()
-        else:
-            self._cut = True
-            self.cut()
-
-    def take_lost(self) -> None:
-        # A transport that ends whole (TLS 1.2, a wrapper) is lost at the end of its stream.
-        if not self._left and not self._cut:
-            self._cut = True
-            self.cut()
-        else:
-            self.skip_lost()
-
-    def skip_lost(self) -> None:
-        # The reset that is to come is noticed in place of this loss.
-        if self._timer is None:
-            self.to.lost()
-
-    def _reset(self) -> None:
-        self._timer = None
-        self.to.close_session(True)
-
-    def close(self) -> None:
-        super().close()
-        if self._timer is not None:
-            self._timer.cancel()
-            self._timer = None
 
 
 class CorruptLink(Link):
@@ -185,6 +89,11 @@ class HalfOpenLink(Link):
     def __init__(self, fault: FaultSettings, around: Surroundings) -> None:
         super().__init__(fault, around)
         self._ended = self._lost = False
+
+    def take(self, data: bytes) -> None:
+        # An `end` before this link, which has been removed, passed the end on already.
+        if not self._ended:
+            self.to.feed(data)
 
     def take_end(self) -> None:
         self._ended = True

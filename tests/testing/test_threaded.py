@@ -169,13 +169,14 @@ def test_every_other_fault(proxy: ThreadedProxy, inject: Callable[[ThreadedProxy
 
 def test_what_passed(proxy: ThreadedProxy) -> None:
     """A session has the bytes of its client, and how it ended."""
-    with client_of(proxy) as client, proxy.truncate(4):
-        client.sendall(b"hello")
-        assert client.recv(5) == b"hell"
-        proxy.wait_for(lambda: proxy.sessions[0].sent == b"hello")
-        (session,) = proxy.sessions
-        assert (session.sent, session.received, session.over) == (b"hello", b"hell", False)
-    proxy.wait_for(lambda: session.over)
+    with proxy.truncate(4):
+        with client_of(proxy) as client:
+            client.sendall(b"hello")
+            assert client.recv(5) == b"hell"
+            proxy.wait_for(lambda: proxy.sessions[0].sent == b"hello")
+            (session,) = proxy.sessions
+            assert (session.sent, session.received, session.over) == (b"hello", b"hell", False)
+        proxy.wait_for(lambda: session.over)
     assert session.client_ended
     assert session.server_ended
     assert session.reason is not None
