@@ -79,6 +79,8 @@ class Link:
     def start(self) -> None:
         """The link is in its chain."""
         self._turn_later(first=True)
+        if self.active:
+            self.begin()
 
     @property
     def active(self) -> bool:
@@ -93,6 +95,10 @@ class Link:
                 self.take(part)
             else:
                 self.skip(part)
+            if self._over:
+                return
+            if self._in_time and self._window.open and not inside:
+                self.begin()
 
     def end(self) -> None:
         if self.active:
@@ -149,6 +155,9 @@ class Link:
         """The connection was lost while the fault is not active."""
         self.to.lost()
 
+    def begin(self) -> None:
+        """The fault becomes active: at the start, at its time or behind a byte."""
+
     def release(self) -> None:
         """The fault is active no longer: pass on what is held."""
 
@@ -178,3 +187,5 @@ class Link:
         self._turn_later(first=False)
         if not self._in_time:
             self.release()
+        elif self._window.open:
+            self.begin()

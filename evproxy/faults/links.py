@@ -41,10 +41,18 @@ class TimeoutLink(Link):
         self._timer: IDelayedCall | None = None
         self._dropped = False
 
+    def follow(self, before: Link) -> None:
+        super().follow(before)
+        if isinstance(before, TimeoutLink):
+            self._dropped = before._dropped
+
     def start(self) -> None:
         super().start()
-        if self.active:
-            self._wait()
+        if not self.active:
+            self.release()
+
+    def begin(self) -> None:
+        self._wait()
 
     def take(self, data: bytes) -> None:
         self._dropped = True
@@ -72,12 +80,21 @@ class TimeoutLink(Link):
         # What comes next would follow a gap.
         if self._dropped:
             self.to.close_session(False)
+        else:
+            self._cancel()
+
+    def replaced(self, by: Link) -> None:
+        if not isinstance(by, TimeoutLink):
+            self.release()
 
     def removed(self) -> None:
         self.to.close_session(False)
 
     def close(self) -> None:
         super().close()
+        self._cancel()
+
+    def _cancel(self) -> None:
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
