@@ -97,8 +97,11 @@ class Link:
                 self.skip(part)
             if self._over:
                 return
-            if self._in_time and self._window.open and not inside:
-                self.begin()
+            if self._in_time and self._window.open is not inside:
+                if inside:
+                    self.leave_window()
+                else:
+                    self.begin()
 
     def end(self) -> None:
         if self.active:
@@ -160,6 +163,10 @@ class Link:
 
     def release(self) -> None:
         """The fault is active no longer: pass on what is held."""
+
+    def leave_window(self) -> None:
+        """The last byte of the window has come: the fault leaves alone what follows."""
+        self.release()
 
     def replaced(self, by: Link) -> None:
         """`by` takes the place of the link, which is closed then; called before `by.follow`."""

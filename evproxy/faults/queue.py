@@ -74,6 +74,11 @@ class QueueLink(Link):
         while self._queue and not self._over:
             self._pass(len(self._queue[0][0]) if isinstance(self._queue[0][0], bytes) else 0)
 
+    def leave_window(self) -> None:
+        # What follows would wait for ever behind bytes that never go.
+        if self._queue and self._first_due() == inf:
+            self.release()
+
     def close(self) -> None:
         super().close()
         self._cancel()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from evproxy.faults import timeout
+from evproxy.faults import FaultSettings, bandwidth, latency, stall, timeout
 from tests.support.faulty_stage import FaultySession
 
 BYTES = bytes(range(100))
@@ -72,3 +72,38 @@ def test_a_timeout_in_the_place_of_a_timeout(dropped: bool) -> None:
         session.clock.advance(0.2)
         assert session.client.events == [("closed", 0)]
         assert session.timers == 0
+
+
+@pytest.mark.parametrize("fault", [stall(until_bytes=50), bandwidth(0, until_bytes=50)])
+@pytest.mark.parametrize("step", [1, 7, 100])
+def test_bytes_behind_a_window_that_lets_nothing_pass(fault: FaultSettings, step: int) -> None:
+    """Nothing passes until the window is full; then everything does, and so does the end."""
+    session = FaultySession(fault)
+    for place in range(0, 49, step):
+        session.download(BYTES[place : min(49, place + step)])
+    assert session.client.received == b""
+    session.download(BYTES[49:])
+    session.server_ends()
+    assert session.client.received == BYTES
+    assert session.client.events == [("end", 100)]
+    assert (session.held(), session.timers) == (0, 0)
+
+
+def test_bytes_behind_a_window_with_a_latency() -> None:
+    """The bytes of the window have their latency, and those behind them wait for them."""
+    session = FaultySession(latency(3.0, until_bytes=50))
+    session.download(BYTES)
+    session.clock.advance(2.9)
+    assert session.client.received == b""
+    session.clock.advance(0.2)
+    assert session.client.received == BYTES
+
+
+@pytest.mark.parametrize("step", [1, 100])
+def test_no_byte_passes_behind_the_window_of_a_timeout(step: int) -> None:
+    """The bytes of the window are missing: the session ends."""
+    session = FaultySession(timeout(after_bytes=20, until_bytes=50))
+    for place in range(0, 100, step):
+        session.download(BYTES[place : place + step])
+    assert session.client.received == BYTES[:20]
+    assert session.client.events == [("closed", 20)]
