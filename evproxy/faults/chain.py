@@ -31,6 +31,11 @@ class Chain:
         """What takes the bytes of the stream."""
         return next(iter(self._links.values()), self._tail)
 
+    @property
+    def begun(self) -> bool:
+        """Whether bytes of the stream have come behind the last link."""
+        return self._tail.begun
+
     def hides(self) -> bool:
         """The connection of the source is lost: return whether the links hold that back."""
         self._tail.noticed = False
@@ -101,8 +106,10 @@ class _Tail:
         self._outlet = outlet
         # Whether the relay asks about the loss now, and whether the loss has come through.
         self.asked = self.noticed = False
+        self.begun = False
 
     def feed(self, data: bytes) -> None:
+        self.begun = True
         self._outlet.pass_on(data)
 
     def end(self) -> None:

@@ -44,12 +44,14 @@ class Surroundings:
     What a link knows of its session.
 
     `clock` tells the time, and calls later.  `random` is the link's own source of chance.
-    `answer` sends bytes to the source of the stream.
+    `answer` sends bytes to the source of the stream.  `begun`: whether bytes of the stream have
+    come to where the link begins.
     """
 
     clock: IReactorTime
     random: Random
     answer: Callable[[bytes], None]
+    begun: bool
 
 
 class Link:
@@ -59,7 +61,8 @@ class Link:
     :param fault: the settings.
     :param around: what it knows of its session.
 
-    `to` takes what the link passes on.
+    `to` takes what the link passes on.  `begun`: whether bytes of the stream that are not before
+    `after_bytes` have come already.
     """
 
     to: Taker
@@ -71,10 +74,12 @@ class Link:
         self._in_time = starts_active(fault)
         self._turns: IDelayedCall | None = None
         self._over = False
+        self.begun = around.begun
 
     def follow(self, before: Link) -> None:
         """The link takes the place of `before`, in the same stream; called before `start`."""
         self._window.go_on_from(before._window)
+        self.begun = before.begun or self._window.entered
 
     def start(self) -> None:
         """The link is in its chain."""
@@ -97,6 +102,7 @@ class Link:
                 self.skip(part)
             if self._over:
                 return
+            self.begun = self.begun or self._window.entered
             if self._in_time and self._window.open is not inside:
                 if inside:
                     self.leave_window()

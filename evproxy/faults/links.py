@@ -130,11 +130,8 @@ class HalfOpenLink(Link):
 class TLSFailureLink(Link):
     """A client that begins with TLS gets an alert, and both connections end."""
 
-    _looked = False
-
     def take(self, data: bytes) -> None:
-        looked, self._looked = self._looked, True
-        if not looked and data[0] == HANDSHAKE:
+        if not self.begun and data[0] == HANDSHAKE:
             self.around.answer(HANDSHAKE_FAILURE)
             self.to.close_session(False)
         else:
@@ -144,12 +141,16 @@ class TLSFailureLink(Link):
 class TLSStallLink(QueueLink):
     """A stall, for streams that begin with TLS."""
 
-    _looked = False
     _is_tls = False
 
+    def follow(self, before: Link) -> None:
+        super().follow(before)
+        if isinstance(before, TLSStallLink):
+            self._is_tls = before._is_tls
+
     def take(self, data: bytes) -> None:
-        if not self._looked:
-            self._looked, self._is_tls = True, data[0] == HANDSHAKE
+        if not self.begun:
+            self._is_tls = data[0] == HANDSHAKE
         if self._is_tls:
             super().take(data)
         else:

@@ -46,6 +46,11 @@ class ByteWindow:
         self._seen += other._seen
 
     @property
+    def entered(self) -> bool:
+        """Whether a byte has come that is not before `after_bytes`."""
+        return self._seen > self._begin
+
+    @property
     def open(self) -> bool:
         """Whether the fault is active for the next byte, or for an end."""
         return self._seen >= self._begin and (self._end is None or self._seen < self._end)

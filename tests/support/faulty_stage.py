@@ -105,6 +105,10 @@ class FaultySession:
         """Return how many bytes of the server are held."""
         return self._stage.held(Side.UPSTREAM)
 
+    def held_upload(self) -> int:
+        """Return how many bytes of the client are held."""
+        return self._stage.held(Side.DOWNSTREAM)
+
     def over(self) -> None:
         """The session is over."""
         if not self._ended:
