@@ -20,6 +20,7 @@ class Chain:
         self._outlet = outlet
         self._tail = _Tail(outlet)
         self._links: dict[str, Link] = {}
+        self._over = False
 
     @property
     def held(self) -> int:
@@ -54,6 +55,8 @@ class Chain:
 
     def add(self, name: str, link: Link) -> None:
         """Add `link` behind the others."""
+        if self._over:
+            return
         self._links[name] = link
         self._connect()
         link.start()
@@ -65,6 +68,9 @@ class Chain:
             self.add(name, link)
             return
         before.replaced(link)
+        if self._over or self._links.get(name) is not before:
+            # What `before` passed on has ended the session, or made its program remove the fault.
+            return
         link.follow(before)
         self._links[name] = link
         self._connect()
@@ -83,6 +89,7 @@ class Chain:
 
     def close(self) -> None:
         """The session is over."""
+        self._over = True
         links, self._links = self._links, {}
         for link in links.values():
             link.close()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 from twisted.internet.task import Clock
@@ -33,12 +34,13 @@ class Peer:
 
     `received` are its bytes, and `events` are ``"end"``, ``"lost"``, ``"closed"`` and ``"reset"``,
     each with the number of bytes before it.  As in a relay, nothing follows an end but the end of
-    the session.
+    the session.  `when_received` is called for each piece.
     """
 
     def __init__(self, session: FaultySession) -> None:
         self._session = session
         self.received = b""
+        self.when_received: Callable[[], None] | None = None
         self.events: list[tuple[str, int]] = []
         self._over = False
 
@@ -52,6 +54,8 @@ class Peer:
     def pass_on(self, data: bytes) -> None:
         if not self._over:
             self.received += data
+            if self.when_received is not None:
+                self.when_received()
 
     def end(self) -> None:
         self._add("end")
