@@ -131,7 +131,9 @@ class Faults:
 
     def replace(self, name: str, fault: FaultSettings) -> None:
         """
-        Put `fault` in the place of the fault `name`, of the same stream, for the same predicate.
+        Put `fault` in the place of the fault `name`, for the same predicate.
+
+        What the old one holds goes on, also in streams that are not those of `fault`.
 
         :raises LookupError: if there is none.
         """

@@ -98,8 +98,12 @@ class FaultStage:
                 chain.add(name, link)
 
     def replace(self, name: str, fault: FaultSettings) -> None:
-        """Inject `fault` in the place of the fault `name`, for the same streams."""
-        for side, chain in self._chains_of(fault):
+        """Inject `fault` in the place of the fault `name`, which goes from all streams."""
+        of_fault = self._chains_of(fault)
+        for side, chain in tuple(self._chains.items()):
+            if (side, chain) not in of_fault:
+                chain.remove(name)
+        for side, chain in of_fault:
             link = self._link(name, fault, side, chain)
             if link is None:
                 chain.remove(name)

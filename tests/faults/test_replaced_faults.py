@@ -36,3 +36,19 @@ def test_a_fault_that_is_removed_while_it_is_replaced() -> None:
     session.download(BYTES)
     assert session.client.received == BYTES * 2
     assert session.timers == 0
+
+
+@pytest.mark.parametrize("first", ["downstream", "upstream", "both"])
+@pytest.mark.parametrize("second", ["downstream", "upstream", "both"])
+def test_a_fault_in_other_streams_than_the_one_before(first: str, second: str) -> None:
+    """The new fault acts on its streams, and the old one on none."""
+    session = FaultySession(stall(name="x", stream=first))
+    session.download(BYTES)
+    session.upload(BYTES)
+    session.faults.replace("x", timeout(stream=second))
+    session.download(BYTES)
+    session.upload(BYTES)
+    for stream, receiver in (("downstream", session.client), ("upstream", session.server)):
+        times = 1 if second in (stream, "both") else 2
+        assert receiver.received == BYTES * times, stream
+    assert (session.held(), session.held_upload()) == (0, 0)
