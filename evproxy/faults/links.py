@@ -8,6 +8,7 @@ from collections.abc import Callable
 
 from twisted.internet.interfaces import IDelayedCall
 
+from evproxy.faults.corruption import Corruption
 from evproxy.faults.cuts import CutLink, EndLink, LimitLink, ResetLink
 from evproxy.faults.link import Link, Surroundings
 from evproxy.faults.queue import QueueLink
@@ -22,15 +23,14 @@ HANDSHAKE_FAILURE = bytes((21, 3, 3, 0, 2, 2, 40))
 
 
 class CorruptLink(Link):
-    """Some bytes are changed: to each of their 255 other values with the same probability."""
+    """Some bytes are changed."""
+
+    def __init__(self, fault: FaultSettings, around: Surroundings) -> None:
+        super().__init__(fault, around)
+        self._corruption = Corruption(fault.share, around.random)
 
     def take(self, data: bytes) -> None:
-        random, share = self.around.random, self.fault.share
-        changed = bytearray(data)
-        for place in range(len(changed)):
-            if random.random() < share:
-                changed[place] ^= random.randint(1, 255)
-        self.to.feed(bytes(changed))
+        self.to.feed(self._corruption.change(data))
 
 
 class TimeoutLink(Link):
