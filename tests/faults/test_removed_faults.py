@@ -4,8 +4,20 @@ from __future__ import annotations
 
 import pytest
 
-from evproxy.faults import FaultSettings, end, half_open, latency, limit, reset, stall, truncate
+from evproxy.faults import (
+    Faults,
+    FaultSettings,
+    end,
+    half_open,
+    latency,
+    limit,
+    reset,
+    stall,
+    truncate,
+)
 from tests.support.faulty_stage import FaultySession
+from tests.support.peers import END, RESET, turn
+from tests.support.proxies import Proxied
 
 BYTES = bytes(range(100))
 
@@ -117,3 +129,35 @@ def test_a_limit_behind_a_stall_stays_a_limit() -> None:
     session.faults.remove("stall_downstream")
     assert session.client.received == BYTES[:10]
     assert session.client.events == [("closed", 10)]
+
+
+@pytest.mark.parametrize("proxied", ["socket", "socket-twisted"], indirect=True)
+@pytest.mark.parametrize(
+    ("fault", "how", "gone"),
+    [
+        (truncate(10), END, False),
+        (reset(10, delay=3600.0), RESET, False),
+        (reset(10, delay=3600.0), RESET, True),
+    ],
+    ids=["truncate", "reset", "reset of a server that is gone"],
+)
+async def test_connections_after_the_removal(
+    proxied: Proxied, fault: FaultSettings, how: str, gone: bool
+) -> None:
+    """The client gets the bytes before the cut, and the session ends, also if the server reset."""
+    faults = Faults(proxied.reactor, [fault])
+    await proxied.start(stages=[faults])
+    client, server = await proxied.pair()
+    await client.send(b"?")
+    await server.receive(1)
+    await server.send(BYTES)
+    assert await client.receive(10) == BYTES[:10]
+    if gone:
+        server.reset()
+        for _ in range(20):
+            await turn(proxied.reactor)
+    faults.clear()
+    assert await client.rest() == (b"", how)
+    client.close()
+    server.close()
+    await proxied.observed.ended()
