@@ -94,6 +94,13 @@ class PoolEndpoint:
             raise SettingsError(
                 "evproxy: balance: source-hash needs the address of a client, and there is none"
             )
+        for fault in settings.faults:
+            for key in ("peer", "route"):
+                if getattr(fault, key):
+                    raise SettingsError(
+                        f"evproxy: faults: {fault.name or fault.kind}: {key} is of a client, and "
+                        "there is none"
+                    )
         self.pool = Pool(reactor, settings=settings)
         self._watches = settings.health_check is not None or settings.ejection is not None
         self._started = False

@@ -12,20 +12,20 @@ from typing import Any
 
 from twisted.internet.defer import Deferred
 from twisted.internet.error import ConnectError, ConnectionDone
-from twisted.internet.interfaces import IHalfCloseableProtocol
-from twisted.internet.protocol import Factory, Protocol, connectionDone
+from twisted.internet.interfaces import IHalfCloseableProtocol, IHandshakeListener
+from twisted.internet.protocol import Factory
 from twisted.logger import Logger
+from twisted.protocols.tls import TLSMemoryBIOProtocol
 from twisted.python.failure import Failure
-from zope.interface import implementer
 
 from evproxy.interfaces import Server
 from evproxy.model import ConnectionInfo, Ending, Phase, Side, close_reason
 from evproxy.records import SessionStatus, Waited
-from evproxy.relay.contract import Half, Receiver
+from evproxy.relay.contract import Half
 from evproxy.relay.stages import Stage
 from evproxy.relay.stream_relay import StreamRelay
 from evproxy.session.connecting import ConnectContext, Connecting
-from evproxy.session.discarding import NOBODY
+from evproxy.session.halves import HalfProtocol
 from evproxy.session.opening import Opening
 from evproxy.sockets.memory import connected_pair
 from evproxy.upstream.pool.pool import Pool
@@ -58,17 +58,28 @@ class Connection:
         self._pool = pool
         self._factory = factory
         self._connecting = Connecting(context, self, pool)
-        self._done: Deferred[Any] = Deferred(lambda _: self._connecting.stop())
+        self._done: Deferred[Any] = Deferred(self._cancelled)
         self._upstream: Half | None = None
         self._relay: StreamRelay | None = None
 
     def connect(self) -> Deferred[Any]:
         """Try servers until one is connected; see `evproxy.endpoints.client.PoolEndpoint`."""
+        self._factory.doStart()
         try:
             self._connecting.find()
         except Exception:
             self.broke()
         return self._done
+
+    def _cancelled(self, done: Deferred[Any]) -> None:
+        self._connecting.stop()
+        self._close()
+
+    def _close(self) -> None:
+        """Nothing is left of the connection; called once or more often."""
+        if self.phase is not Phase.CLOSED:
+            self.phase = Phase.CLOSED
+            self._factory.doStop()
 
     # Called while it connects.
 
@@ -95,7 +106,7 @@ class Connection:
         self._fail(failure)
 
     def _fail(self, failure: Failure) -> None:
-        self.phase = Phase.CLOSED
+        self._close()
         if not self._done.called:
             self._done.errback(failure)
 
@@ -105,6 +116,7 @@ class Connection:
         assert server is not None
         self._pool.connected(server, seconds)
         self.phase, self._upstream = Phase.RELAYING, upstream
+        shaken = isinstance(upstream.transport, TLSMemoryBIOProtocol)
         try:
             if server.proxy_version and not self._connecting.header_sent:
                 upstream.transport.write(self.preamble())
@@ -118,6 +130,9 @@ class Connection:
             else:
                 upstream.receiver = _Program(program, self._over)
                 program.makeConnection(upstream.transport)
+                if shaken and IHandshakeListener.providedBy(program):
+                    # A connection with TLS is connected when its handshake is over.
+                    program.handshakeCompleted()
         except Exception:
             failure = Failure()
             upstream.transport.abortConnection()
@@ -129,7 +144,7 @@ class Connection:
     def _relay_to(self, program: Any, upstream: Half, stages: list[Stage]) -> None:
         transport = upstream.transport
         its, ours = connected_pair(self._reactor, transport.getHost(), transport.getPeer())
-        inner = _InnerHalf()
+        inner = HalfProtocol()
         ours.start(inner)
         self._relay = StreamRelay(self._reactor, inner, upstream, self, stages)
         self._relay.start(b"", False)
@@ -181,9 +196,9 @@ class Connection:
 
     def _ended(self, by: Side, how: Ending, answered: bool) -> None:
         server, self.server, self._upstream = self.server, None, None
-        self.phase = Phase.CLOSED
         if server is not None:
             self._pool.ended(server, self, close_reason(by, how, Phase.RELAYING), answered)
+        self._close()
 
 
 class _Program:
@@ -219,30 +234,3 @@ class _Program:
         # First, so that a program that connects again finds the slot free.
         self._over(reason.check(ConnectionDone) is not None, self._answered)
         self._program.connectionLost(reason)
-
-
-@implementer(IHalfCloseableProtocol)
-class _InnerHalf(Protocol):
-    """The `Half` that stands for the program."""
-
-    transport: Any
-    receiver: Receiver = NOBODY
-
-    def dataReceived(self, data: bytes) -> None:
-        self.receiver.received(data)
-
-    def readConnectionLost(self) -> None:
-        self.receiver.stream_ended()
-
-    def writeConnectionLost(self) -> None:
-        """Nothing to do: the relay ended this stream itself."""
-
-    def peer_reset(self) -> None:
-        self.receiver.peer_reset()
-
-    def closing_here(self, ended: bool) -> bool:
-        return self.receiver.closing_here(ended)
-
-    def connectionLost(self, reason: Failure = connectionDone) -> None:
-        receiver, self.receiver = self.receiver, NOBODY
-        receiver.connection_lost(reason)

@@ -37,7 +37,7 @@ from evproxy.upstream.reasons import handshake_reason
 
 
 @implementer(IHalfCloseableProtocol)
-class _Half(Protocol):
+class HalfProtocol(Protocol):
     """
     One half of a session.
 
@@ -82,7 +82,7 @@ class BeginsSessions(typing.Protocol):
         """Start the session of a connected client."""
 
 
-class DownstreamProtocol(_Half):
+class DownstreamProtocol(HalfProtocol):
     """The client's half: it starts a session when it is connected."""
 
     # Not `factory`: a wrapper may set that, as `LimitTotalConnectionsFactory` does.
@@ -96,7 +96,7 @@ class DownstreamProtocol(_Half):
 
 
 @implementer(IHandshakeListener)
-class UpstreamProtocol(_Half):
+class UpstreamProtocol(HalfProtocol):
     """
     The server's half: it notifies the `Connecting` when it is connected; with TLS, after the
     handshake.
@@ -142,7 +142,7 @@ class UpstreamProtocol(_Half):
     def connectionLost(self, reason: Failure = connectionDone) -> None:
         attempt, self._attempt = self._attempt, None
         if attempt is None:
-            # The same as `_Half.connectionLost`, without another call for each session.
+            # The same as `HalfProtocol.connectionLost`, without another call for each session.
             receiver, self.receiver = self.receiver, NOBODY
             receiver.connection_lost(reason)
             return

@@ -260,6 +260,8 @@ class MemoryTransport:
         producer, self._producer = self._producer, None
         protocol, self._protocol = self._protocol, None
         other = self.other
+        # Nobody reads it any more.
+        other._discard()
         other._wake()
         if other._is_gone:
             self.other = other.other = None

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import suppress
+from typing import Any
 
 import pytest
 from twisted.internet import reactor
 from twisted.internet.defer import CancelledError
-from twisted.internet.endpoints import clientFromString
+from twisted.internet.endpoints import clientFromString, serverFromString
 from twisted.internet.error import ConnectError, ConnectionDone, ConnectionLost
+from twisted.internet.interfaces import IHandshakeListener
+from zope.interface import implementer
 
 from evproxy.endpoints import PoolEndpoint
 from evproxy.errors import SettingsError
@@ -216,6 +219,51 @@ async def test_a_factory_that_refuses(server: Listening) -> None:
     assert endpoint.pool.load == 0
 
 
+@FAULTS
+async def test_a_factory_is_started_and_stopped(server: Listening, faults: str) -> None:
+    """Once for each connection, however it ends."""
+    factory, keys = Program(), at(server) + faults
+    its = await connected(keys, factory)
+    assert factory.started == 1
+    (await server.accept()).reset()
+    await its.over()
+    assert factory.started == 0
+    connecting = clientFromString(reactor, f"evproxy:{keys}").connect(factory)
+    assert factory.started == 1
+    connecting.cancel()
+    with suppress(CancelledError):
+        await connecting
+    assert factory.started == 0
+    server.close()
+    with pytest.raises(ConnectError):
+        await connected(keys, factory)
+    assert factory.started == 0
+
+
+async def test_a_handshake(certificates: Any) -> None:
+    """A program that asks for it is told that the handshake with its server is over."""
+
+    @implementer(IHandshakeListener)
+    class Shaken(HalfCloseable):
+        shaken = 0
+
+        def handshakeCompleted(self) -> None:
+            self.shaken += 1
+
+    pem = str(certificates.pem).replace(":", r"\:")
+    text = f"ssl:0:privateKey={pem}:certKey={pem}:interface=127.0.0.1"
+    port = await serverFromString(reactor, text).listen(Program())
+    try:
+        to = rf"ssl\:127.0.0.1\:{port.getHost().port}"
+        its = await connected(f"pool={to}", Program(Shaken))
+        assert isinstance(its, Shaken)
+        assert its.shaken == 1
+        its.transport.abortConnection()
+        await its.over()
+    finally:
+        await port.stopListening()
+
+
 @pytest.mark.parametrize(
     ("text", "problem"),
     [
@@ -226,6 +274,8 @@ async def test_a_factory_that_refuses(server: Listening) -> None:
         (r"evproxy:pool=a\:1:balanse=x", 'unknown key "balanse", did you mean "balance"?'),
         (r"evproxy:pool=a\:1:balance=least", "balance: expected one of"),
         (r"evproxy:pool=a\:1:balance=source-hash", "balance: source-hash needs the address"),
+        (r"evproxy:pool=a\:1:faults=latency,latency=1,peer=10.0.0.0/8", "faults: latency: peer is"),
+        (r"evproxy:pool=a\:1:faults=latency,latency=1,route=x", "faults: latency: route is of a"),
         (r"evproxy:pool=a\:1:max_sessions=1", 'unknown key "max_sessions"'),
         (r"evproxy:pool=a\:1,a\:1", "a:1"),
         (r"evproxy:pool=a\:1:health_check=ping", "health_check.kind: expected one of"),

@@ -96,6 +96,19 @@ async def test_a_reset_discards_what_is_unread() -> None:
     assert (two.received, two.ends) == (b"", 0)
 
 
+async def test_an_end_that_closes_reads_no_more() -> None:
+    """What it has not read holds up nobody: the other end closes, and its producer goes on."""
+    pair(one := HalfCloseable(), two := HalfCloseable())
+    two.transport.pauseProducing()
+    one.transport.write(b"unread")
+    two.transport.loseConnection()
+    assert (await two.over()).check(ConnectionDone)
+    await one.until(lambda: one.ends == 1)
+    one.transport.loseConnection()
+    assert (await one.over()).check(ConnectionDone)
+    assert two.received == b""
+
+
 async def test_to_write_to_an_end_that_is_gone_is_a_reset() -> None:
     """As for a socket whose peer has closed."""
     pair(one := HalfCloseable(), two := HalfCloseable())
