@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import argparse
 import sys
+from contextlib import suppress
 from typing import Any, BinaryIO, TextIO
 
 from evproxy.errors import SettingsError
@@ -94,7 +95,13 @@ class ReplayError(Exception):
 def _play(options: argparse.Namespace, file: BinaryIO, output: TextIO) -> int:
     from twisted.internet import reactor
     from twisted.internet.defer import Deferred
-    from twisted.internet.error import CannotListenError, ConnectError
+    from twisted.internet.error import (
+        CannotListenError,
+        ConnectError,
+        DNSLookupError,
+        ReactorNotRunning,
+    )
+    from twisted.python.failure import Failure
 
     from evproxy.replay import Dialogue, Player, recorded_events
     from evproxy.replay.connection import accepted, connected
@@ -110,6 +117,7 @@ def _play(options: argparse.Namespace, file: BinaryIO, output: TextIO) -> int:
     player = Player(given, Dialogue(events, side), options.fast, options.timeout)
     outcome: list[int] = []
     problems: list[str] = []
+    unexpected: list[Failure] = []
 
     def listens(address: str) -> None:
         print(f"waits for the client at {address}", file=output, flush=True)
@@ -125,8 +133,8 @@ def _play(options: argparse.Namespace, file: BinaryIO, output: TextIO) -> int:
             problems.append(f"{options.file}: {error}")
         except CannotListenError as error:
             problems.append(cannot_listen(error))
-        except (SettingsError, ConnectError, TimeoutError) as error:
-            problems.append(str(error) or "the server did not answer in time")
+        except (SettingsError, ConnectError, DNSLookupError, TimeoutError) as error:
+            problems.append(str(error))
         else:
             if result.note:
                 print(result.note, file=output)
@@ -138,10 +146,17 @@ def _play(options: argparse.Namespace, file: BinaryIO, output: TextIO) -> int:
                     file=output,
                 )
             outcome.append(DIFFERENT if result.difference else SAME)
-        given.stop()
 
-    given.callWhenRunning(lambda: Deferred.fromCoroutine(play()))
+    def done(failure: Failure | None) -> None:
+        if failure is not None:
+            unexpected.append(failure)
+        with suppress(ReactorNotRunning):
+            given.stop()
+
+    given.callWhenRunning(lambda: Deferred.fromCoroutine(play()).addBoth(done))
     given.run()
+    if unexpected:
+        unexpected[0].raiseException()
     if problems:
         raise ReplayError(problems[0])
     return outcome[0] if outcome else CANNOT_PLAY

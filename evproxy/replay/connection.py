@@ -72,13 +72,20 @@ async def connected(reactor: Any, description: str, player: Player, timeout: flo
     :param timeout: seconds for the connect.
     :raises SettingsError: if `description` is neither.
     :raises twisted.internet.error.ConnectError: if there is no connection.
+    :raises twisted.internet.error.DNSLookupError: if the host has no address.
+    :raises TimeoutError: if there is no connection in time.
     """
     try:
         endpoint = _client_endpoint(reactor, description)
     except Exception as error:
         raise SettingsError(f"--connect: {description!r}: {error}") from None
     connecting: Deferred[Any] = connectProtocol(endpoint, player)
-    await connecting.addTimeout(timeout, reactor)
+
+    def too_late(_: object, seconds: float) -> None:
+        # Each endpoint has its own exception for a connect that is cancelled.
+        raise TimeoutError(f"--connect: {description!r}: no connection after {seconds:g} s")
+
+    await connecting.addTimeout(timeout, reactor, too_late)
 
 
 def _client_endpoint(reactor: Any, description: str) -> IStreamClientEndpoint:

@@ -52,8 +52,8 @@ class Dialogue:
     """
     The replay of one recording.
 
-    `sent` and `received` count the bytes of the player, and those of its peer that were as
-    recorded.
+    `sent` and `received` count the bytes of the player, without those that its peer was not there
+    for, and those of its peer that were as recorded.
 
     :param events: of the recording.
     :param side: which the player plays, ``downstream`` or ``upstream``.
@@ -68,6 +68,8 @@ class Dialogue:
         self._time = 0.0
         self._buffer = bytearray()
         self._ended = self._reset = self._vague = False
+        self._reset_is_recorded = False
+        self._unsent: int | None = None
         self.sent = self.received = 0
 
     @property
@@ -91,6 +93,16 @@ class Dialogue:
         """The connection is lost, and nobody can tell whether the peer ended or reset it."""
         self._ended = self._vague = True
 
+    def not_sent(self, count: int) -> None:
+        """
+        The peer was gone before it had everything.
+
+        :param count: so many bytes of a `Play` were not sent; 0: of those that were sent, the last
+            ones stayed here.
+        """
+        self._unsent = (self._unsent or 0) + count
+        self.sent -= count
+
     def step(self) -> Play | Wait | Over:
         """
         Return what to do now; each `Play` comes once.
@@ -103,7 +115,7 @@ class Dialogue:
             event = self._event
             assert event is not None
             if event.kind is Kind.STOPPED:
-                return Over(note=f"the recording stops here: {event.text}")
+                return self._over(f"the recording stops here: {event.text}")
             if event.kind is Kind.CLOSED:
                 return self._at_the_end("")
             if event.side == self._side:
@@ -127,6 +139,10 @@ class Dialogue:
         else:
             expected = "the end of the stream" if event.kind is Kind.END else "a reset"
         return self._differs(expected, "nothing")
+
+    def untaken(self) -> Over:
+        """The peer has not taken for too long what was sent: return the difference."""
+        return Over(difference=f"the {self._peer} did not read everything that was sent")
 
     def _next(self) -> bool:
         self._event = next(self._events, None)
@@ -159,6 +175,7 @@ class Dialogue:
             return self._differs(expected, shown(bytes(self._buffer)))
         if not self._ended and not self._reset:
             return Wait()
+        self._reset_is_recorded |= event.kind is Kind.RESET
         if self._vague:
             return None
         got = self._how_it_ended()
@@ -171,7 +188,13 @@ class Dialogue:
     def _at_the_end(self, note: str) -> Over:
         if self._buffer:
             return self._differs("nothing more", shown(bytes(self._buffer)))
-        return Over(note=note)
+        return self._over(note)
+
+    def _over(self, note: str) -> Over:
+        if self._unsent is None or self._reset_is_recorded:
+            return Over(note=note)
+        what = f"{self._unsent} bytes were not sent" if self._unsent else "it did not get all bytes"
+        return Over(f"the {self._peer} was gone, {what}", note)
 
     def _differs(self, expected: str, got: str) -> Over:
         where = f"the stream of the {self._peer} differs at offset {self.received}"

@@ -8,7 +8,7 @@ from typing import Any
 
 from attrs import frozen
 from twisted.internet.defer import Deferred
-from twisted.internet.error import ConnectionDone
+from twisted.internet.error import ConnectionAborted, ConnectionDone, ConnectionLost
 from twisted.internet.interfaces import (
     IDelayedCall,
     IHalfCloseableProtocol,
@@ -19,7 +19,7 @@ from twisted.internet.protocol import Protocol
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
-from evproxy.relay.delivery import Delivery
+from evproxy.relay.delivery import Delivery, descriptor_of, unsent
 from evproxy.replay.dialogue import Dialogue, Over, Play
 from evproxy.wire.recording import Event, Kind, MalformedRecording
 
@@ -55,7 +55,7 @@ class Player(Protocol):
     :param clock: calls later.
     :param dialogue: says what to do.
     :param fast: whether the player sends as soon as it may, and not in the time of the recording.
-    :param timeout: seconds to wait for the peer.
+    :param timeout: seconds to wait for the peer, whether it must send or read.
     """
 
     def __init__(self, clock: Any, dialogue: Dialogue, fast: bool, timeout: float) -> None:
@@ -63,9 +63,11 @@ class Player(Protocol):
         self._dialogue = dialogue
         self._fast = fast
         self._timeout = timeout
-        self._paused = self._lost = self._waits = False
+        self._paused = self._lost = self._waits = self._read_all = False
         # For the next event, for the peer, or for the end of the connection.
         self._timer: IDelayedCall | None = None
+        # For a peer that does not read; only while paused.
+        self._stalled: IDelayedCall | None = None
         self._delivery: Delivery | None = None
         self._over: Over | None = None
         self._broke: Failure | None = None
@@ -84,6 +86,7 @@ class Player(Protocol):
             self._peer_acted()
 
     def readConnectionLost(self) -> None:
+        self._read_all = True
         self._dialogue.end()
         self._peer_acted()
 
@@ -91,7 +94,12 @@ class Player(Protocol):
         """The player has ended its stream."""
 
     def connectionLost(self, reason: Failure = _DONE) -> None:
-        self._lost, self._paused = True, False
+        if self._paused or self._cut_off(reason):
+            # The transport has bytes that the kernel did not take.
+            self._dialogue.not_sent(0)
+            self._over = None
+        self._lost = True
+        self._no_longer_paused()
         if self._delivery is not None:
             self._delivery.cancel()
         if ISSLTransport.providedBy(self.transport):
@@ -108,9 +116,11 @@ class Player(Protocol):
 
     def pauseProducing(self) -> None:
         self._paused = True
+        if self._stalled is None:
+            self._stalled = self._clock.callLater(self._timeout, self._untaken)
 
     def resumeProducing(self) -> None:
-        self._paused = False
+        self._no_longer_paused()
         self._go_on()
 
     def stopProducing(self) -> None:
@@ -123,9 +133,12 @@ class Player(Protocol):
             return
         if self._waits:
             self._cancel()
+        if self._stalled is not None:
+            self._stalled.reset(self._timeout)
         self._go_on()
         transport: Any = self.transport
-        if self._over is None and not self._lost:
+        # Twisted says again and again that the stream has ended, if it is read again.
+        if self._over is None and not self._lost and not self._read_all:
             if self._dialogue.kept > MOST_KEPT:
                 transport.pauseProducing()
             else:
@@ -159,12 +172,14 @@ class Player(Protocol):
 
     def _play(self, event: Event) -> None:
         if self._lost:
+            if event.data:
+                self._dialogue.not_sent(len(event.data))
             return
         transport: Any = self.transport
         if event.kind is Kind.DATA:
             transport.write(event.data)
             return
-        transport.unregisterProducer()
+        self._unregister()
         if event.kind is Kind.END:
             # TLS of Twisted's own ends both streams at once.
             getattr(transport, "loseWriteConnection", transport.loseConnection)()
@@ -176,18 +191,51 @@ class Player(Protocol):
         self._timer = None
         self._finish(self._dialogue.missing())
 
+    def _untaken(self) -> None:
+        self._stalled = None
+        self._cancel()
+        self._finish(self._dialogue.untaken())
+
     def _finish(self, over: Over) -> None:
         self._over = over
-        if self._lost or self._delivery is not None:
+        if self._lost:
             return
         transport: Any = self.transport
-        transport.unregisterProducer()
+        self._unregister()
         if over.difference or self._broke is not None:
             transport.abortConnection()
-        else:
-            # The connection may be lost within this call.
-            self._timer = self._clock.callLater(self._timeout, transport.abortConnection)
+            return
+        # The connection may be lost within this call.
+        self._timer = self._clock.callLater(self._timeout, self._give_up)
+        if self._delivery is None:
             transport.loseConnection()
+
+    def _give_up(self) -> None:
+        """The connection is not closed yet: the peer does not read, or does not end its TLS."""
+        self._timer = None
+        transport: Any = self.transport
+        if unsent(descriptor_of(transport)):
+            self._over = self._dialogue.untaken()
+        transport.abortConnection()
+
+    def _cut_off(self, reason: Failure) -> bool:
+        """Whether the peer's reset came while the last bytes went to the kernel."""
+        if self._over is None or self._over.difference or self._broke is not None:
+            return False
+        # After TLS ended, many a peer just leaves.
+        plain = not ISSLTransport.providedBy(self.transport)
+        return plain and bool(reason.check(ConnectionLost)) and not reason.check(ConnectionAborted)
+
+    def _unregister(self) -> None:
+        transport: Any = self.transport
+        transport.unregisterProducer()
+        self._no_longer_paused()
+
+    def _no_longer_paused(self) -> None:
+        self._paused = False
+        stalled, self._stalled = self._stalled, None
+        if stalled is not None:
+            stalled.cancel()
 
     def _cancel(self) -> None:
         self._waits = False

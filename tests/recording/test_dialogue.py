@@ -141,6 +141,35 @@ def test_a_connection_that_is_lost(kind: Kind) -> None:
     assert over.difference.endswith("expected b'x', got the end of the stream")
 
 
+@pytest.mark.parametrize(
+    ("counts", "end", "over"),
+    [
+        ([3, 2], Kind.CLOSED, Over("the client was gone, 5 bytes were not sent")),
+        ([0, 2], Kind.CLOSED, Over("the client was gone, 2 bytes were not sent")),
+        ([0], Kind.CLOSED, Over("the client was gone, it did not get all bytes")),
+        (
+            [1],
+            Kind.STOPPED,
+            Over("the client was gone, 1 bytes were not sent", "the recording stops here: full"),
+        ),
+        # The client of the recording left in the same way.
+        ([5], Kind.RESET, Over()),
+    ],
+)
+def test_a_peer_that_was_gone(counts: list[int], end: Kind, over: Over) -> None:
+    """Bytes without a receiver do not count as sent, and are a difference."""
+    side = "downstream" if end is Kind.RESET else ""
+    last = Event(0, end, side, text="full")
+    closed = Event(0, Kind.CLOSED, text="upstream finished relaying")
+    dialogue = server(Event(0, Kind.DATA, "upstream", b"12345"), last, closed)
+    assert isinstance(dialogue.step(), Play)
+    dialogue.reset()
+    for count in counts:
+        dialogue.not_sent(count)
+    assert dialogue.step() == over
+    assert dialogue.sent == 5 - sum(counts)
+
+
 def test_more_than_recorded() -> None:
     """Bytes after the last event are a difference."""
     dialogue = Dialogue(iter([Event(0, Kind.CLOSED, text="proxy idle relaying")]), "upstream")

@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import socket
 from io import BytesIO
 from pathlib import Path
 from typing import Any
 
 import pytest
 from twisted.internet.defer import Deferred
+from twisted.internet.protocol import Factory
 
 from evproxy.errors import SettingsError
 from evproxy.replay import Dialogue, Player, Result, recorded_events
 from evproxy.replay.connection import accepted, connected
+from evproxy.testing.door import Door
 from evproxy.wire.recording import Event, Kind, LinesEncoder, MalformedRecording, RecordedSession
 from tests.recording.test_recordings import Recorded
 from tests.support.certificates import Certificates
@@ -148,6 +151,81 @@ async def test_a_client_that_says_nothing(reactor: Any) -> None:
     assert result.difference.endswith(r"at offset 0: expected b'HELO me\r\n', got nothing")
 
 
+async def test_an_end_comes_once(reactor: Any) -> None:
+    """A player that waits for its time after the end of its peer does not read on."""
+
+    class Counts(Player):
+        ends = 0
+
+        def readConnectionLost(self) -> None:
+            self.ends += 1
+            super().readConnectionLost()
+
+    _, events = recorded_events(BytesIO(recording(*TALK)))
+    server = Counts(reactor, Dialogue(events, "upstream"), False, 10)
+    client = connect(reactor, await address(reactor, server))
+    await client.send(b"HELO me\r\n")
+    client.end()
+    assert await client.rest() == (b"220 ready\r\n250 ok\r\n", END)
+    assert (await server.result).difference == ""
+    client.close()
+    assert server.ends == 1
+
+
+class SmallBuffer(Player):
+    """A player whose kernel takes little."""
+
+    def connectionMade(self) -> None:
+        handle: Any = self.transport
+        handle.getHandle().setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 4096)
+        super().connectionMade()
+
+
+def reads_nothing(where: tuple[str, int]) -> socket.socket:
+    """A client that does not read, and whose kernel takes little."""
+    client = socket.socket()
+    client.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 2048)
+    client.setblocking(False)
+    client.connect_ex(where)
+    return client
+
+
+@pytest.mark.parametrize("fast", [True, False])
+@pytest.mark.parametrize("last", [Kind.CLOSED, Kind.RESET])
+@pytest.mark.parametrize("size", [50_000, 500_000])
+async def test_a_client_that_does_not_read(reactor: Any, size: int, last: Kind, fast: bool) -> None:
+    """The player waits no longer than its timeout for that, before the end and at the end."""
+    events = [
+        Event(0, Kind.DATA, "upstream", bytes(size)),
+        *[Event(0, Kind.RESET, "upstream")] * (last is Kind.RESET),
+        Event(0, Kind.CLOSED, text="upstream finished relaying"),
+    ]
+    _, read = recorded_events(BytesIO(recording(*events)))
+    server = SmallBuffer(reactor, Dialogue(read, "upstream"), fast, 0.05)
+    with reads_nothing(await address(reactor, server)):
+        result = await server.result
+    assert result.difference == "the client did not read everything that was sent"
+
+
+@pytest.mark.parametrize(
+    ("size", "missing", "sent"),
+    [(5, "it did not get all bytes", 8), (500_000, "3 bytes were not sent", 500_000)],
+)
+async def test_a_client_that_is_gone(reactor: Any, size: int, missing: str, sent: int) -> None:
+    """Bytes that had no receiver are a difference, also those that the transport still held."""
+    events = [
+        Event(0.00, Kind.END, "downstream"),
+        Event(0.00, Kind.DATA, "upstream", bytes(size)),
+        Event(0.05, Kind.DATA, "upstream", b"end"),
+        Event(0.05, Kind.END, "upstream"),
+        Event(0.05, Kind.CLOSED, text="upstream finished relaying"),
+    ]
+    server = player(reactor, recording(*events), "upstream", fast=False)
+    reads_nothing(await address(reactor, server)).close()
+    result = await server.result
+    assert result == Result(f"the client was gone, {missing}", "", sent, 0)
+
+
 async def test_a_client_that_leaves(reactor: Any) -> None:
     """An end that comes too early is a difference."""
     server = player(reactor, recording(*TALK), "upstream", fast=False)
@@ -200,6 +278,18 @@ async def test_wrong_endpoints(reactor: Any) -> None:
         await accepted(reactor, "what:ever", player(reactor, recording(), "upstream"), print)
     with pytest.raises(SettingsError, match=r"^--connect: 'what:ever': "):
         await connected(reactor, "what:ever", player(reactor, recording(), "downstream"), 1)
+
+
+async def test_a_server_that_does_not_answer(reactor: Any) -> None:
+    """A connect that hangs ends after the timeout, with the builtin exception."""
+    door = Door(reactor, Factory(), "127.0.0.1", 0)
+    await door.hang()
+    client = player(reactor, recording(*TALK), "downstream")
+    where = f"127.0.0.1:{door.port}"
+    with pytest.raises(TimeoutError) as error:
+        await connected(reactor, where, client, 0.05)
+    await door.close()
+    assert str(error.value) == f"--connect: '{where}': no connection after 0.05 s"
 
 
 @pytest.mark.parametrize("proxied", ["socket"], indirect=True)

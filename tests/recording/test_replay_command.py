@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import socket
 import subprocess
 import sys
@@ -82,6 +83,27 @@ def test_a_server_that_is_not_there(tmp_path: Path) -> None:
     (line,) = done.stderr.splitlines()
     assert line.startswith("evproxy replay: ")
     assert "refused" in line
+
+
+def test_other_ends(tmp_path: Path) -> None:
+    """A host that no name server knows (RFC 6761) is one line; output that nobody reads is none."""
+    file = tmp_path / "one.jsonl"
+    file.write_bytes(recording(*TALK))
+    read, write = os.pipe()
+    os.close(read)
+    connect, listen = "--connect=nosuchhost.invalid:80", "--listen=tcp:0:interface=127.0.0.1"
+    with os.fdopen(write, "wb") as closed:
+        processes = [
+            subprocess.Popen(
+                command(str(file), role), stdout=output, stderr=subprocess.PIPE, text=True
+            )
+            for role, output in ((connect, None), (listen, closed))
+        ]
+    lines = [process.communicate(timeout=TIMEOUT)[1].splitlines() for process in processes]
+    assert [process.returncode for process in processes] == [2, 1]
+    assert len(lines[0]) == 1
+    assert lines[0][0].startswith("evproxy replay: DNS lookup failed: ")
+    assert lines[1] == []
 
 
 def test_files_that_cannot_be_played(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

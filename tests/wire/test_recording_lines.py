@@ -18,6 +18,7 @@ from evproxy.wire.recording import (
     event_of,
     session_of,
 )
+from evproxy.wire.recording.lines import LONGEST_LINE, PIECE
 
 SESSION = RecordedSession("a1-1", 1, "web", "127.0.0.1:5", "default", "127.0.0.1:80", 1700000000.25)
 
@@ -64,6 +65,20 @@ def test_events_survive(event: Event) -> None:
     read = event_of(line)
     assert read._replace(time=0) == event._replace(time=0)
     assert read.time == pytest.approx(event.time, abs=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("size", "sizes"),
+    [(0, [0]), (PIECE, [PIECE]), (2 * PIECE + 1, [PIECE, PIECE, 1])],
+)
+def test_large_events_are_several_lines(size: int, sizes: list[int]) -> None:
+    """Filters send as much at once as they like, and a reader takes no longer lines."""
+    event = Event(1.5, Kind.DATA, "upstream", bytes(size))
+    lines = LinesEncoder(SESSION).encode(event).splitlines(keepends=True)
+    assert max(map(len, lines)) <= LONGEST_LINE
+    assert [event_of(line) for line in lines] == [
+        Event(1.5, Kind.DATA, "upstream", bytes(each)) for each in sizes
+    ]
 
 
 def test_the_session_survives() -> None:

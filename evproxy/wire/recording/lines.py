@@ -19,6 +19,9 @@ from evproxy.wire.recording.events import SIDES, Event, Kind, RecordedSession
 VERSION = 1
 """The version of the format, in the first line."""
 
+PIECE = 512 * 1024
+"""The most bytes of a session in one line; an event with more has several lines."""
+
 LONGEST_LINE = 1024 * 1024
 """The most bytes of a line: several times as many as an event of one read needs."""
 
@@ -47,11 +50,13 @@ class LinesEncoder:
         line: dict[str, Any] = {"time": round(event.time, 6), "event": event.kind.value}
         if event.side:
             line["side"] = event.side
-        if event.kind is Kind.DATA:
-            line["data"] = b64encode(event.data).decode("ascii")
         if event.text:
             line["reason"] = event.text
-        return _line(line)
+        if event.kind is not Kind.DATA:
+            return _line(line)
+        data = event.data
+        pieces = (data[start : start + PIECE] for start in range(0, max(1, len(data)), PIECE))
+        return b"".join(_line({**line, "data": b64encode(each).decode("ascii")}) for each in pieces)
 
 
 def _line(value: dict[str, Any]) -> bytes:
