@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Callable, Generator, Iterator
+from contextlib import ExitStack
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -63,9 +64,9 @@ def _seeds(request: pytest.FixtureRequest) -> random.Random:
 
 
 def _address(host: str, port: int | None) -> str:
-    if port is None:
-        return host
-    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+    from evproxy.config.canonical import host_and_port
+
+    return host if port is None else host_and_port(host, port)
 
 
 @pytest.fixture(scope="session")
@@ -89,16 +90,17 @@ def evproxy(
     """
     from evproxy.testing import ThreadedProxy
 
-    seeds, made = _seeds(request), []
+    seeds = _seeds(request)
+    # Each proxy stops, whatever happens to the others.
+    with ExitStack() as made:
 
-    def make(host: str, port: int | None = None, /, **more: Any) -> ThreadedProxy:
-        more.setdefault("seed", seeds.getrandbits(32))
-        made.append(ThreadedProxy(evproxy_thread, _address(host, port), **more))
-        return made[-1]
+        def make(host: str, port: int | None = None, /, **more: Any) -> ThreadedProxy:
+            more.setdefault("seed", seeds.getrandbits(32))
+            proxy = ThreadedProxy(evproxy_thread, _address(host, port), **more)
+            made.callback(proxy.stop)
+            return proxy
 
-    yield make
-    for proxy in made:
-        proxy.stop()
+        yield make
 
 
 @pytest.fixture
@@ -113,13 +115,13 @@ def evproxy_twisted(request: pytest.FixtureRequest) -> Iterator[Callable[..., Fa
 
     from evproxy.testing import FaultyProxy
 
-    seeds, made = _seeds(request), []
+    seeds = _seeds(request)
+    with ExitStack() as made:
 
-    def make(host: str, port: int | None = None, /, **more: Any) -> FaultyProxy:
-        more.setdefault("seed", seeds.getrandbits(32))
-        made.append(FaultyProxy(reactor, _address(host, port), **more))
-        return made[-1]
+        def make(host: str, port: int | None = None, /, **more: Any) -> FaultyProxy:
+            more.setdefault("seed", seeds.getrandbits(32))
+            proxy = FaultyProxy(reactor, _address(host, port), **more)
+            made.callback(lambda: pytest_twisted.blockon(proxy.stop()))
+            return proxy
 
-    yield make
-    for proxy in made:
-        pytest_twisted.blockon(proxy.stop())
+        yield make

@@ -46,9 +46,9 @@ class Controlled(Protocol):
     @property
     def sessions(self) -> list[SeenSession]: ...
 
-    def add(self, fault: FaultSettings, where: Predicate | None) -> str: ...
+    def add(self, key: object, fault: FaultSettings, where: Predicate | None) -> None: ...
 
-    def remove(self, name: str) -> None: ...
+    def remove(self, key: object) -> None: ...
 
     def inject_reset_next(self, count: int, bytes: int) -> None: ...
 
@@ -76,8 +76,9 @@ class Controls:
 
         :raises SettingsError: if there is a fault of this name.
         """
-        name = self._do(lambda proxy: proxy.add(fault, where))
-        return Injection(lambda: self._do(lambda proxy: proxy.remove(name)))
+        key = object()
+        self._do(lambda proxy: proxy.add(key, fault, where))
+        return Injection(lambda: self._do(lambda proxy: proxy.remove(key)))
 
     def latency(self, latency: float, jitter: float = 0.0, **more: Any) -> Injection:
         """See `evproxy.faults.latency`."""
@@ -123,13 +124,13 @@ class Controls:
         """See `evproxy.faults.corrupt`."""
         return self.inject(kinds.corrupt(share, **more))
 
-    def tls_failure(self) -> Injection:
+    def tls_failure(self, **more: Any) -> Injection:
         """See `evproxy.faults.tls_failure`."""
-        return self.inject(kinds.tls_failure())
+        return self.inject(kinds.tls_failure(**more))
 
-    def tls_stall(self) -> Injection:
+    def tls_stall(self, **more: Any) -> Injection:
         """See `evproxy.faults.tls_stall`."""
-        return self.inject(kinds.tls_stall())
+        return self.inject(kinds.tls_stall(**more))
 
     def reset(self) -> int:
         """Reset the running sessions now; return how many there were."""

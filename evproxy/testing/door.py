@@ -40,6 +40,7 @@ class Door:
         self._host = host
         self._listening: IListeningPort | None = None
         self._full: list[socket.socket] = []
+        self._closed = False
         # A port that closes does so in a later turn of the reactor.
         self._changing = DeferredLock()
         self._reserved = self._socket(port)
@@ -73,10 +74,17 @@ class Door:
         return self._changing.run(lambda: self._refuse().addCallback(lambda _: self._fill()))
 
     def close(self) -> Deferred[None]:
-        """Stop, and give the number back; the Deferred fires when that is done."""
+        """
+        Stop, and give the number back; the Deferred fires when that is done.
+
+        The door never listens or hangs again.
+        """
+        self._closed = True
         return self.refuse().addCallback(lambda _: self._reserved.close())
 
     def _listen(self) -> None:
+        if self._closed:
+            return
         self._let_go()
         if self._listening is None:
             self._listening = self._reactor.listenTCP(
@@ -91,6 +99,8 @@ class Door:
         return maybeDeferred(listening.stopListening).addCallback(lambda _: None)
 
     def _fill(self) -> None:
+        if self._closed:
+            return
         listening = self._socket(self.port)
         self._full.append(listening)
         listening.listen(0)

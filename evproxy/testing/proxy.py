@@ -12,6 +12,7 @@ from attrs import evolve
 from twisted.internet.defer import Deferred
 from twisted.python.failure import Failure
 
+from evproxy.config.canonical import host_and_port
 from evproxy.faults import Faults, reset
 from evproxy.faults.faults import Predicate
 from evproxy.records import SessionStatus
@@ -56,6 +57,7 @@ class FaultyProxy(Controls):
         self._seen = Seen(self._happened)
         self._waiting: list[tuple[Callable[[], object], Deferred[None]]] = []
         self._numbers = count(1)
+        self._keys: dict[str, object] = {}
         self._proxy = OneServerProxy(
             reactor,
             upstream,
@@ -73,7 +75,7 @@ class FaultyProxy(Controls):
     @property
     def address(self) -> str:
         """Where clients connect, as ``HOST:PORT``."""
-        return f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"
+        return host_and_port(self.host, self.port)
 
     @property
     def sessions(self) -> list[SeenSession]:
@@ -114,18 +116,22 @@ class FaultyProxy(Controls):
 
     # See `Controlled`.
 
-    def add(self, fault: FaultSettings, where: Predicate | None) -> str:
-        """Inject `fault`; without a name it may be one of several of its kind."""
-        if fault.name or fault.called not in self.faults.current:
-            return self.faults.add(fault, where=where)
-        return self.faults.add(
-            evolve(fault, name=f"{fault.called}_{next(self._numbers)}"), where=where
-        )
+    def add(self, key: object, fault: FaultSettings, where: Predicate | None) -> None:
+        """
+        Inject `fault`; without a name it may be one of several of its kind.
 
-    def remove(self, name: str) -> None:
-        """Remove the fault `name`, if there is one."""
-        if name in self.faults.current:
-            self.faults.remove(name)
+        :param key: what `remove` gets later.
+        """
+        if not fault.name and fault.called in self.faults.current:
+            fault = evolve(fault, name=f"{fault.called}_{next(self._numbers)}")
+        self._keys[self.faults.add(fault, where=where)] = key
+
+    def remove(self, key: object) -> None:
+        """Remove what was injected with `key`, if it is still there; its name may be another's."""
+        for name in [name for name, of_name in self._keys.items() if of_name is key]:
+            del self._keys[name]
+            if name in self.faults.current:
+                self.faults.remove(name)
 
     def inject_reset_next(self, count: int, bytes: int) -> None:
         """See `Controls.reset_next`."""

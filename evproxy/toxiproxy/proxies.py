@@ -8,10 +8,13 @@ import ipaddress
 import random
 from typing import Any
 
+from twisted.internet.defer import Deferred, gatherResults
 from twisted.internet.error import CannotListenError
 
+from evproxy.config.canonical import host_and_port
 from evproxy.errors import SettingsError
-from evproxy.faults.faults import Faults
+from evproxy.escape import escaped
+from evproxy.faults.faults import MOST_FAULTS, Faults
 from evproxy.testing.one_server import OneServerProxy
 from evproxy.toxiproxy.errors import (
     ApiError,
@@ -50,7 +53,7 @@ class ToxicProxy:
         self.name = name
         self.listen = listen
         self.upstream = upstream
-        self._faults = Faults(reactor, seed=seed, name=f"proxy {name}")
+        self._faults = Faults(reactor, seed=seed, name=f"proxy {escaped(name)}")
         self.toxics: dict[str, Toxic] = {}
         self._running: OneServerProxy | None = None
         self._place = place_of(listen)
@@ -98,7 +101,7 @@ class ToxicProxy:
         except SettingsError as error:
             raise ApiError(500, f"upstream: {error}") from None
         self._place = host, self._running.door.port
-        self.listen = f"[{host}]:{self._place[1]}" if ":" in host else f"{host}:{self._place[1]}"
+        self.listen = host_and_port(host, self._place[1])
 
     async def disable(self) -> None:
         """Close all connections, and accept no more."""
@@ -127,10 +130,12 @@ class ToxicProxy:
         """
         Inject a toxic.
 
-        :raises ApiError: if there is one of this name.
+        :raises ApiError: if there is one of this name, or if there are too many.
         """
         if toxic.name in self.toxics:
             raise toxic_exists()
+        if len(self.toxics) >= MOST_FAULTS:
+            raise ApiError(500, f"there are already {MOST_FAULTS} toxics")
         self._faults.add_as(toxic.name, toxic.fault)
         self.toxics[toxic.name] = toxic
 
@@ -169,12 +174,15 @@ class Proxies:
 
     :param reactor: Twisted's.
     :param seed: the seed of their toxics; ``None``: a new one.
+
+    `stopped` is whether `stop` was called.
     """
 
     def __init__(self, reactor: Any, seed: int | None = None) -> None:
         self._reactor = reactor
         self._seeds = random.Random(seed)
         self.by_name: dict[str, ToxicProxy] = {}
+        self.stopped = False
 
     def named(self, name: str) -> ToxicProxy:
         """
@@ -203,6 +211,8 @@ class Proxies:
             raise proxy_exists()
         if len(self.by_name) >= MOST_PROXIES:
             raise ApiError(500, f"there are already {MOST_PROXIES} proxies")
+        if self.stopped:
+            raise _stopped()
         proxy = ToxicProxy(self._reactor, name, listen, upstream, self._seeds.getrandbits(32))
         if enabled:
             proxy.enable()
@@ -245,6 +255,8 @@ class Proxies:
         await proxy.move(
             text(given, "listen", proxy.listen), text(given, "upstream", proxy.upstream)
         )
+        if self.stopped:
+            raise _stopped()
         if enabled:
             proxy.enable()
         else:
@@ -264,9 +276,14 @@ class Proxies:
             proxy.remove_all()
 
     async def stop(self) -> None:
-        """Close everything."""
-        for name in tuple(self.by_name):
-            await self.delete(name)
+        """Close everything, and let no call that still runs make or enable a proxy."""
+        self.stopped = True
+        proxies, self.by_name = list(self.by_name.values()), {}
+        await gatherResults([Deferred.fromCoroutine(each.disable()) for each in proxies])
+
+
+def _stopped() -> ApiError:
+    return ApiError(503, "the service is stopping")
 
 
 def place_of(listen: str) -> tuple[str, int]:

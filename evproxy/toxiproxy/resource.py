@@ -6,7 +6,7 @@ from __future__ import annotations
 
 import json
 
-from twisted.internet.defer import CancelledError, Deferred, DeferredLock
+from twisted.internet.defer import Deferred, DeferredLock
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 from twisted.web.http import NO_CONTENT
@@ -41,7 +41,6 @@ class ToxiproxyResource(Resource):
         request.notifyFinish().addErrback(gone.append)
         answered.addErrback(_broken)
         answered.addCallback(lambda found: None if gone else _write(request, found))
-        answered.addErrback(lambda failure: failure.trap(CancelledError) and None)
         return NOT_DONE_YET
 
     async def _answer(self, request: AdminRequest) -> Answer:

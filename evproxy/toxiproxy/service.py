@@ -58,6 +58,7 @@ class ToxiproxyService(Service):
         :raises CannotListenError: if the address cannot be bound.
         """
         self._port = self._reactor.listenTCP(self._port_number, self._site, interface=self._host)
+        self.proxies.stopped = False
         super().startService()
         where: Any = self._port.getHost()
         self.address = host_and_port(where.host, where.port)
@@ -84,5 +85,6 @@ class ToxiproxyService(Service):
         port, self._port = self._port, None
         if port is not None:
             await maybeDeferred(port.stopListening)
-        await self.proxies.stop()
+        # A client that changes the proxies has its answer first, or is reset.
         await self._site.disconnect()
+        await self.proxies.stop()

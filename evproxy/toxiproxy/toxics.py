@@ -7,6 +7,7 @@ Source: the directory ``toxics`` of Toxiproxy 2.12, and its README.
 from __future__ import annotations
 
 from collections.abc import Callable
+from math import isfinite
 from typing import Any
 
 from attrs import evolve, frozen
@@ -147,7 +148,7 @@ def changed_toxic(toxic: Toxic, given: dict[str, Any]) -> Toxic:
     toxicity = given.get("toxicity")
     if toxicity is None:
         toxicity = toxic.toxicity
-    elif type(toxicity) not in (int, float):
+    elif type(toxicity) not in (int, float) or not _is_finite(toxicity):
         raise bad_body("toxicity is not a number")
     attributes = given.get("attributes")
     if attributes is None:
@@ -163,6 +164,14 @@ def changed_toxic(toxic: Toxic, given: dict[str, Any]) -> Toxic:
             raise bad_body(f"attributes.{key} is not a whole number")
         merged[key] = value
     return evolve(toxic, toxicity=toxicity, attributes=merged)
+
+
+def _is_finite(number: float) -> bool:
+    try:
+        return isfinite(number)
+    except OverflowError:
+        # A whole number that no floating-point number is close to.
+        return False
 
 
 def text(given: dict[str, Any], key: str, default: str) -> str:

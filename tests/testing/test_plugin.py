@@ -63,6 +63,32 @@ def test_a_failed_run_can_be_repeated(tmp_path: Path) -> None:
     assert seeds_in(run_pytest(tmp_path, "--evproxy-seed=1")) != seeds_in(first)
 
 
+STOPPING = """
+from evproxy.testing import ThreadedProxy
+
+stopped = set()
+
+def stop(proxy):
+    stopped.add(proxy.port)
+    raise RuntimeError("it does not stop")
+
+ThreadedProxy.stop = stop
+
+def test_two_proxies(evproxy):
+    evproxy("127.0.0.1", 9)
+    evproxy("::1", 9)
+
+def test_both_were_stopped():
+    assert len(stopped) == 2
+"""
+
+
+def test_a_proxy_that_does_not_stop(tmp_path: Path) -> None:
+    """The others stop nevertheless."""
+    (tmp_path / "test_stopping.py").write_text(STOPPING)
+    assert "2 passed, 1 error" in run_pytest(tmp_path)
+
+
 def test_nothing_is_imported_before_a_test_asks() -> None:
     """The plug-in costs a run without proxies nothing, and installs no reactor."""
     code = (

@@ -155,8 +155,8 @@ def test_everything_is_healed(proxy: ThreadedProxy) -> None:
         lambda proxy: proxy.half_open(after=3600),
         lambda proxy: proxy.end(100),
         lambda proxy: proxy.truncate(100),
-        lambda proxy: proxy.tls_failure(),
-        lambda proxy: proxy.tls_stall(),
+        lambda proxy: proxy.tls_failure(probability=0.5),
+        lambda proxy: proxy.tls_stall(name="no_handshake"),
     ],
 )
 def test_every_other_fault(proxy: ThreadedProxy, inject: Callable[[ThreadedProxy], object]) -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+import socket
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -105,3 +107,22 @@ async def test_sessions_are_returned(proxy: FaultyProxy, client: Peer, server: L
     (await server.accept()).close()
     (session,) = await proxy.until_sessions(1)
     assert session is proxy.sessions[0]
+
+
+@pytest.mark.parametrize("name", ["", "slow"])
+async def test_an_injection_removes_only_its_own_fault(proxy: FaultyProxy, name: str) -> None:
+    """An injection that `heal` has removed leaves a later one of the same name alone."""
+    before = proxy.latency(1, name=name)
+    proxy.heal()
+    with proxy.latency(2, name=name):
+        before.remove()
+        assert [fault.latency for fault in proxy.faults.current.values()] == [2]
+    assert proxy.faults.current == {}
+
+
+async def test_a_stopped_proxy_stays_stopped(proxy: FaultyProxy) -> None:
+    """What is removed after the stop does not open the port again."""
+    with proxy.refuse(), proxy.hang():
+        await proxy.stop()
+    with socket.socket() as client:
+        assert client.connect_ex((proxy.host, proxy.port)) == errno.ECONNREFUSED

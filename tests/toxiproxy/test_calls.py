@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
+import errno
 import json
-from collections.abc import Iterator
+import socket
+from collections.abc import Coroutine, Iterator
 from typing import Any
 
 import pytest
 import pytest_twisted
 from twisted.internet.defer import Deferred
 
+from evproxy.faults.faults import MOST_FAULTS
 from evproxy.toxiproxy.api import VERSION, answer
 from evproxy.toxiproxy.errors import ApiError
 from evproxy.toxiproxy.proxies import Proxies, place_of
 from evproxy.toxiproxy.toxics import ATTRIBUTES, new_toxic
+from tests.support.logged import logged_lines
 from tests.support.peers import Listening
 
 
@@ -317,3 +321,59 @@ def test_the_largest_attributes(kind: str) -> None:
         assert new_toxic({"type": kind, "attributes": attributes}).fault
     with pytest.raises(ApiError):
         new_toxic({"type": kind, "attributes": dict.fromkeys(ATTRIBUTES[kind], 2**63)})
+
+
+@pytest.mark.parametrize("toxicity", ["NaN", "Infinity", "1e999", "1" + "0" * 400])
+async def test_toxicity_is_finite(call: Calls, toxicity: str) -> None:
+    """Otherwise no answer with the toxic were JSON."""
+    await call("POST /proxies", REDIS)
+    body = f'{{"type": "latency", "toxicity": {toxicity}}}'.encode()
+    why = "bad request body: toxicity is not a number"
+    found = await call("POST /proxies/redis/toxics", body)
+    assert found == (400, {"error": why, "status": 400})
+
+
+async def test_too_many_toxics(call: Calls) -> None:
+    """One more than a proxy can have is refused."""
+    await call("POST /proxies", REDIS)
+    for number in range(MOST_FAULTS):
+        call.proxies.named("redis").add(new_toxic({"type": "latency", "name": str(number)}))
+    found = await call("POST /proxies/redis/toxics", {"type": "latency"})
+    assert found == (500, {"error": f"there are already {MOST_FAULTS} toxics", "status": 500})
+
+
+async def test_a_name_in_the_log(call: Calls) -> None:
+    """What a client calls its proxy writes no line of the log."""
+    with logged_lines() as lines:
+        await call("POST /proxies", REDIS | {"name": "one\nForged: \x1b[2J"})
+    (line,) = [line for line in lines if "seed" in line]
+    assert line.startswith(r"The faults of proxy one\nForged: \x1b[2J have the seed ")
+
+
+async def test_calls_while_it_stops(call: Calls) -> None:
+    """Whatever calls still run, no proxy is left."""
+    bodies = [(await call("POST /proxies", REDIS | {"name": name}))[1] for name in "ab"]
+    calls: list[Coroutine[Deferred[Any], Any, Any]] = [
+        call("POST /proxies/a", {"upstream": "127.0.0.1:10"}),
+        call.proxies.stop(),
+        call("DELETE /proxies/b"),
+        call("POST /proxies", REDIS | {"name": "c"}),
+    ]
+    running = [Deferred.fromCoroutine(each) for each in calls]
+    moved, _, deleted, made = [await each for each in running]
+    stopping = {"error": "the service is stopping", "status": 503}
+    assert (moved, made) == ((503, stopping), (503, stopping))
+    assert deleted[0] == 404
+    for body in bodies:
+        with socket.socket() as client:
+            assert client.connect_ex(("127.0.0.1", port_in(body))) == errno.ECONNREFUSED
+
+
+async def test_proxies_stop_together(call: Calls) -> None:
+    """Clients that do not leave delay the end once, and not for each proxy."""
+    for name in "abc":
+        await call("POST /proxies", REDIS | {"name": name})
+    proxies = list(call.proxies.by_name.values())
+    stopping = Deferred.fromCoroutine(call.proxies.stop())
+    assert [proxy.enabled for proxy in proxies] == [False] * 3
+    await stopping
