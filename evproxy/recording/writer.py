@@ -58,8 +58,9 @@ class RecordingWriter:
         self._handed = 0
         self._closed: Deferred[None] | None = None
         self._patience: IDelayedCall | None = None
-        # Only the writer's thread changes this counter.
+        # Only the writer's thread changes this counter, and what it has taken from the queue.
         self._written = 0
+        self._taken: dict[RecordingFile, list[Event]] = {}
 
     @property
     def waiting(self) -> int:
@@ -113,12 +114,13 @@ class RecordingWriter:
             self._over()
 
     def _failed(self, failure: Failure) -> None:
-        """The thread could not run, or broke: no recording that waits can be whole."""
+        """The thread could not run, or broke: no recording with events that are left is whole."""
         if not failure.check(NoThread):
             _log.failure("The writer of recordings broke", failure)
         self._running = False
-        files = {file for file, _ in self._queue}
+        files = {file for file, _ in self._queue} | set(self._taken)
         self._queue.clear()
+        self._taken = {}
         self._written = self._handed
         for file in files:
             file.stopped = True
@@ -128,9 +130,11 @@ class RecordingWriter:
     # In the writer's thread.
 
     def _write_all(self) -> None:
-        while batch := self._next():
-            for file, events in batch.items():
+        while taken := self._next():
+            self._taken = taken
+            for file, events in tuple(taken.items()):
                 why = file.write(events)
+                del taken[file]
                 self._written += sum(len(event.data) + EVENT for event in events)
                 if why:
                     # A closed event loop takes no more calls.

@@ -17,6 +17,7 @@ from evproxy.recording.room import LOOK, Room
 from evproxy.recording.stage import RecordingStage
 from evproxy.recording.writer import FLUSH_TIMEOUT, RecordingWriter
 from evproxy.wire.recording import Event, Kind, LinesEncoder, RecordedSession, event_of
+from tests.support.leaks import LoggedErrors
 from tests.support.logged import logged_lines
 from tests.support.peers import turn
 
@@ -99,6 +100,36 @@ async def test_the_end_does_not_wait_for_a_stuck_disk(reactor: Any, tmp_path: Pa
     assert lines == ["The recordings of the last sessions are not whole: the disk is too slow"]
     encoder.free.set()
     await writer.close()
+
+
+async def test_a_broken_writer_leaves_no_holes(
+    reactor: Any, tmp_path: Path, logged_errors: LoggedErrors
+) -> None:
+    """Recordings whose events the thread has taken stop, as those whose events wait."""
+
+    class Broken(LinesEncoder):
+        def encode(self, event: Event) -> bytes:
+            raise ValueError("no such event")
+
+    stopped: list[tuple[RecordingFile, str]] = []
+    writer = RecordingWriter(reactor, lambda file, why: stopped.append((file, why)))
+    room = Room(str(tmp_path), 10, 10**9)
+    encoder = Stuck(SESSION)
+    stuck = RecordingFile(1, "stuck.jsonl", room, encoder)
+    broken = RecordingFile(2, "broken.jsonl", room, Broken(SESSION))
+    other = RecordingFile(3, "other.jsonl", room, LinesEncoder(SESSION))
+    for file in (stuck, broken, other):
+        # The thread takes the first event, and the other two together.
+        writer.write(file, Event(0.0, Kind.END, "upstream"))
+    encoder.free.set()
+    await writer.close()
+    assert len(logged_errors.flush(ValueError)) == 1
+    assert {file.session for file, _ in stopped} == {2, 3}
+    assert {why for _, why in stopped} == {"no such event"}
+    writer.write(other, Event(1.0, Kind.END, "downstream"))
+    await writer.close()
+    assert not (tmp_path / "other.jsonl").exists()
+    assert writer.waiting == 0
 
 
 async def test_a_full_disk(reactor: Any, full_disk: Path) -> None:
