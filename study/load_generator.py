@@ -16,11 +16,14 @@ from __future__ import annotations
 
 import heapq
 import json
+import re
 import select
 import socket
 import sys
 import time
 from collections import deque
+from contextlib import suppress
+from errno import EINPROGRESS
 from typing import Any
 
 from attrs import define, field
@@ -29,13 +32,18 @@ from .stream import Stream
 from .worker import LOOPBACK, raise_limit
 
 _RESETS = b"\1\0\0\0\0\0\0\0"  # struct linger: on, 0 seconds (socket(7))
+_GOOD = re.compile(rb"http/1\.\d 200(?: |$)")
 AT_ONCE = 100
 """Connections that ``open`` opens at a time."""
 
 
 @define(eq=False)
 class Request:
-    """One request, and what became of it."""
+    """
+    One request, and what became of it.
+
+    `closes`: its connection ends with the answer.  `error`: the answer is no 200.
+    """
 
     stream: str
     due: float
@@ -45,6 +53,7 @@ class Request:
     got: bytearray = field(factory=bytearray)
     left: int = -1
     connecting: bool = True
+    error: bool = False
 
     def took(self, data: bytes) -> bool:
         """Whether `data` completes the answer."""
@@ -53,7 +62,16 @@ class Request:
             head, found, body = bytes(self.got).partition(b"\r\n\r\n")
             if not found:
                 return False
-            length = head.lower().partition(b"content-length:")[2].split()[0]
+            lines = head.lower().split(b"\r\n")
+            fields = {name: value.strip() for name, _, value in (x.partition(b":") for x in lines)}
+            self.error = _GOOD.match(lines[0]) is None
+            # Of a 200, the next request on the connection tells.
+            self.closes |= self.error and fields.get(b"connection") == b"close"
+            length = fields.get(b"content-length", b"")
+            if not length.isdigit():
+                # The answer ends where its connection does.
+                self.error = self.closes = True
+                return True
             self.left, data = int(length), body
         self.left -= len(data)
         return self.left <= 0
@@ -78,7 +96,8 @@ class LoadGenerator:
         while answered < count and time.monotonic() < start + timeout:
             while started < count and len(self._requests) < AT_ONCE:
                 started += 1
-                self._begin("open", "/", time.monotonic(), LOOPBACK, None, closes=False)
+                with suppress(OSError):
+                    self._begin("open", "/", time.monotonic(), LOOPBACK, None, closes=False)
             self._turn(0.05, results)
             for request, outcome, _ in results:
                 if outcome == "whole":
@@ -90,7 +109,7 @@ class LoadGenerator:
             if not self._requests and started == count:
                 break
         self._abandon()
-        return {"answered": answered, "seconds": time.monotonic() - start}
+        return {"answered": answered}
 
     def run(self, streams: list[dict[str, Any]], grace: float) -> dict[str, Any]:
         """Run streams together; the last answer may come `grace` seconds after the last is due."""
@@ -102,8 +121,7 @@ class LoadGenerator:
         start = time.monotonic()
         end = max((at for at, _ in due), default=0.0) + grace
         results: list[tuple[Request, str, float]] = []
-        done: list[tuple[Request, str, float]] = []
-        late: list[float] = []
+        done: list[tuple[str, str, float]] = []
 
         def begin(number: int, at: float) -> None:
             kind = kinds[number]
@@ -116,23 +134,22 @@ class LoadGenerator:
                 self._begin(name, kind.path, start + at, kind.host, sock, closes=not kind.kept)
             except OSError as error:
                 text = "refused" if isinstance(error, ConnectionRefusedError) else "failed"
-                done.append((Request(name, 0, socket.socket(), b"", True), text, 0.0))
+                done.append((name, text, 0.0))
 
         while (due or self._requests) and (now := time.monotonic() - start) < end:
             while due and due[0][0] <= now:
                 at, number = heapq.heappop(due)
-                late.append(now - at)
                 begin(number, at)
             self._turn(min(max(due[0][0] - now, 0.0), 0.05) if due else 0.05, results)
-            for request, outcome, _ in results:
+            for request, outcome, seconds in results:
                 number = int(request.stream)
-                if request.closes or outcome != "whole":
+                done.append((request.stream, outcome, seconds))
+                if request.closes or outcome not in ("whole", "error"):
                     request.sock.close()
                 else:
                     idle[number].append(request.sock)
                     if waiting[number]:
                         begin(number, waiting[number].popleft())
-            done += results
             results.clear()
         unanswered = self._abandon()
         # They stay a while: a thread that ends takes its numbers with it.
@@ -140,7 +157,7 @@ class LoadGenerator:
         self._kept_last = [sock for kept in idle for sock in kept]
         reply = {}
         for number, kind in enumerate(kinds):
-            mine = [each for each in done if each[0].stream == str(number)]
+            mine = [each for each in done if each[0] == str(number)]
             outcomes: dict[str, int] = {}
             for _, outcome, _ in mine:
                 outcomes[outcome] = outcomes.get(outcome, 0) + 1
@@ -149,9 +166,7 @@ class LoadGenerator:
                 outcomes["unanswered"] = lost
             took = sorted(seconds for _, outcome, seconds in mine if outcome == "whole")
             reply[kind.name] = {"outcomes": outcomes, "latencies": took}
-        late.sort()
-        lateness = late[int(len(late) * 0.99)] if late else 0.0
-        return {"streams": reply, "late": lateness, "seconds": time.monotonic() - start}
+        return {"streams": reply}
 
     def slow(self, count: int, path: str) -> dict[str, Any]:
         """Ask for `path` on so many connections, and read none of it."""
@@ -205,21 +220,23 @@ class LoadGenerator:
         closes: bool,
     ) -> None:
         new = sock is None
-        if sock is None:
-            sock = socket.socket()
-            sock.setblocking(False)
-            if host != LOOPBACK:
-                sock.bind((host, 0))
-            error = sock.connect_ex(self._to)
-            if error not in (0, 115):  # EINPROGRESS
-                sock.close()
-                raise OSError(error, "connect")
-        request = Request(stream, due, sock, _text(path, closes=closes), closes)
-        self._requests[sock.fileno()] = request
-        self._epoll.register(sock, select.EPOLLOUT if new else select.EPOLLIN)
-        if not new:
-            request.connecting = False
-            sock.send(request.text)
+        text = _text(path, closes=closes)
+        sock = socket.socket() if sock is None else sock
+        try:
+            if new:
+                sock.setblocking(False)
+                if host != LOOPBACK:
+                    sock.bind((host, 0))
+                error = sock.connect_ex(self._to)
+                if error not in (0, EINPROGRESS):
+                    raise OSError(error, "connect")
+            else:
+                sock.send(text)
+            self._epoll.register(sock, select.EPOLLOUT if new else select.EPOLLIN)
+        except OSError:
+            sock.close()
+            raise
+        self._requests[sock.fileno()] = Request(stream, due, sock, text, closes, connecting=new)
 
     def _turn(self, wait: float, results: list[tuple[Request, str, float]]) -> None:
         for number, _ in self._epoll.poll(wait):
@@ -234,7 +251,7 @@ class LoadGenerator:
                 if not data:
                     outcome = "cut" if request.got else "closed"
                 elif request.took(data):
-                    outcome = "whole"
+                    outcome = "error" if request.error else "whole"
                 else:
                     continue
             except ConnectionRefusedError:

@@ -97,7 +97,7 @@ def _plots(
     settings = {row.setting for row in rows}
     for setting in sorted(settings, key=lambda each: (each.isdigit(), each.zfill(9))):
         some = [row for row in rows if row.setting == setting]
-        title = measure.title + (f", {scenario.setting}: {_count(setting)}" if setting else "")
+        title = measure.title + (f", {scenario.setting}: {count(setting)}" if setting else "")
         drawn = bars(
             title,
             measure.unit,
@@ -111,7 +111,7 @@ def _plots(
 
 
 def _wrong(row: Row, measure: Measure, titles: Mapping[str, str]) -> str:
-    at = f" at {_count(row.setting)}" if row.setting else ""
+    at = f" at {count(row.setting)}" if row.setting else ""
     said = verdict(row.predicted, row.measured).removeprefix("wrong: ")
     unit = f" {measure.unit}" if measure.unit else ""
     return (
@@ -121,7 +121,8 @@ def _wrong(row: Row, measure: Measure, titles: Mapping[str, str]) -> str:
     )
 
 
-def _count(setting: str) -> str:
+def count(setting: str) -> str:
+    """A setting as readers have it."""
     return f"{int(setting):,}" if setting.isdigit() else setting
 
 
@@ -140,14 +141,15 @@ def lines(results: Results, scenario: Scenario, titles: Mapping[str, str]) -> li
     return [
         [
             titles[model],
-            *([_count(setting)] if scenario.setting else []),
-            *(_cell(found.get(measure.key)) for measure in scenario.measures),
+            *([count(setting)] if scenario.setting else []),
+            *(cell(found.get(measure.key)) for measure in scenario.measures),
         ]
         for (model, setting), found in cells.items()
     ]
 
 
-def _cell(row: Row | None) -> str:
+def cell(row: Row | None) -> str:
+    """What was measured, and predicted; empty if nothing was."""
     if row is None:
         return ""
     text = shown(row.measured)

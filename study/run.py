@@ -34,6 +34,7 @@ from .results import Results, Row, rounded
 from .scenarios.batch import BatchError
 from .scenarios.catalogue import ALL as SCENARIOS
 from .scenarios.contract import FULL, QUICK, Bench, Plan, Scenario
+from .titles import titles_of
 from .worker import raise_limit
 
 _T = TypeVar("_T")
@@ -189,12 +190,6 @@ def run(
             results.rows += rows
             progress.advance(task)
     return results
-
-
-def titles_of(scenario: Scenario) -> dict[str, str]:
-    """What the reports call each participant of a scenario."""
-    taking_part = scenario.participants or (*models(), *servers.ALL)
-    return {model.name: model.title for model in taking_part}
 
 
 def show(results: Results, scenarios: Sequence[Scenario], console: Console) -> None:

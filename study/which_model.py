@@ -15,10 +15,11 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 
 from .plot import shown
+from .report import cell, count
 from .results import Results, read
-from .run import titles_of
 from .scenarios.catalogue import ALL as SCENARIOS
 from .scenarios.contract import Measure, Scenario
+from .titles import titles_of
 from .verdict import verdict
 
 HERE = Path(__file__).parent
@@ -109,18 +110,11 @@ def _table(results: Mapping[str, Results], words: list[str]) -> str:
     settings = sorted({row.setting for row in rows}, key=lambda each: each.zfill(9))
     if not rows:
         raise KeyError(f"{file} {name}/{key}")
-    heads = [f"{int(each):,}" if each.isdigit() else each for each in settings]
+    heads = [count(each) for each in settings]
     lines = [["", *(heads if scenario.setting else ["measured (predicted)"])]]
     for model in dict.fromkeys(row.model for row in rows):
         mine = {row.setting: row for row in rows if row.model == model}
-        cells = []
-        for setting in settings:
-            row = mine.get(setting)
-            text = "–" if row is None else shown(row.measured)
-            if row is not None and row.predicted is not None:
-                text += f" ({shown(row.predicted)})"
-            cells.append(text)
-        lines.append([titles[model], *cells])
+        lines.append([titles[model], *(cell(mine.get(each)) or "–" for each in settings)])
     rule = ["---", *["---:"] * (len(lines[0]) - 1)]
     return "\n".join(
         f"| {' | '.join(line)} |".replace("|  |", "| |") for line in [lines[0], rule, *lines[1:]]

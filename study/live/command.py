@@ -10,7 +10,9 @@ from collections.abc import Sequence
 from typing import Any
 
 from twisted.internet.task import LoopingCall
+from twisted.python.failure import Failure
 
+from ..processes import StartError
 from ..worker import LOOPBACK
 from .page import Viewers, site
 from .stage import staged
@@ -43,13 +45,33 @@ def main(argv: Sequence[str]) -> int:
     except OverflowError:
         print(f"python -m study live: --port: there is no port {asked.port}", file=sys.stderr)
         return 1
+    try:
+        return _serve(reactor, listener, viewers)
+    except (StartError, TimeoutError, StageError) as error:
+        print(f"python -m study live: {error}", file=sys.stderr)
+        return 1
+
+
+class StageError(Exception):
+    """What the page shows is gone."""
+
+
+def _serve(reactor: Any, listener: socket.socket, viewers: Viewers) -> int:
+    gone: list[Failure] = []
+
+    def end(failure: Failure) -> None:
+        gone.append(failure)
+        reactor.stop()
+
     with listener, staged(viewers.tell) as stage:
         listener.setblocking(False)
         reactor.adoptStreamPort(listener.fileno(), socket.AF_INET, site(stage, viewers))
         print(f"http://{LOOPBACK}:{listener.getsockname()[1]}/ (Ctrl-C ends it)", flush=True)
         look = LoopingCall(stage.look)
         look.clock = reactor
-        look.start(LOOK)
+        look.start(LOOK, now=False).addErrback(end)
         reactor.addSystemEventTrigger("before", "shutdown", viewers.close)
         reactor.run()
+    if gone:
+        raise StageError(f"the threads of the pool: {gone[0].getErrorMessage()}")
     return 0

@@ -8,16 +8,22 @@ send, and a request whose ``Host`` is not this machine's is refused (DNS rebindi
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from twisted.internet.interfaces import IPushProducer
 from twisted.internet.threads import deferToThread
 from twisted.web.resource import Resource
 from twisted.web.server import NOT_DONE_YET, Request, Site
+from zope.interface import implementer
 
 from .stage import Stage
 
 MOST_VIEWERS = 8
+PATIENCE = 10.0
+"""Seconds within which a viewer must have read what was sent; then its connection is reset."""
+
 ACTIONS = ("load", "idle", "slow", "block")
 _FILES = {
     b"": ("page.html", b"text/html; charset=utf-8"),
@@ -33,12 +39,45 @@ _HEADERS = {
 _HOSTS = (b"127.0.0.1", b"localhost")
 
 
+@implementer(IPushProducer)
+class _Viewer:
+    """One who watches; Twisted says when it does not read."""
+
+    def __init__(self, request: Request, seconds: Callable[[], float]) -> None:
+        self._request = request
+        self._seconds = seconds
+        self._behind_since: float | None = None
+        request.registerProducer(self, True)
+
+    def send(self, data: bytes) -> None:
+        behind = self._behind_since
+        if behind is not None and self._seconds() - behind > PATIENCE:
+            channel: Any = self._request.channel
+            channel.transport.abortConnection()
+        else:
+            self._request.write(data)
+
+    def finish(self) -> None:
+        self._request.unregisterProducer()
+        self._request.finish()
+
+    def pauseProducing(self) -> None:
+        if self._behind_since is None:
+            self._behind_since = self._seconds()
+
+    def resumeProducing(self) -> None:
+        self._behind_since = None
+
+    def stopProducing(self) -> None:
+        """It has left."""
+
+
 class Viewers:
-    """Those who watch: each event goes to all of them."""
+    """Those who watch: each event goes to all of them, and who does not read is reset."""
 
     def __init__(self, reactor: Any) -> None:
         self._reactor = reactor
-        self._watching: set[Request] = set()
+        self._watching: set[_Viewer] = set()
 
     def tell(self, event: dict[str, Any]) -> None:
         """Send an event to every viewer; called in any thread."""
@@ -48,18 +87,19 @@ class Viewers:
         """Whether there is room for one more."""
         if len(self._watching) >= MOST_VIEWERS:
             return False
-        self._watching.add(request)
-        request.notifyFinish().addBoth(lambda _: self._watching.discard(request))
+        viewer = _Viewer(request, self._reactor.seconds)
+        self._watching.add(viewer)
+        request.notifyFinish().addBoth(lambda _: self._watching.discard(viewer))
         return True
 
     def close(self) -> None:
         """End every stream of events."""
-        for request in list(self._watching):
-            request.finish()
+        for viewer in list(self._watching):
+            viewer.finish()
 
     def _send(self, data: bytes) -> None:
-        for request in self._watching:
-            request.write(data)
+        for viewer in list(self._watching):
+            viewer.send(data)
 
 
 class Page(Resource):

@@ -16,7 +16,7 @@ from benchmarks.network import is_listening, wait_until
 from ..catalogue import ALL
 from ..computing import COMPUTING_HOST, LONG
 from ..load import Load, running_load
-from ..processes import ROOT, end_group, free_port, running_model, running_upstream
+from ..processes import ROOT, StartError, end_group, free_port, running_model, running_upstream
 from ..stream import Stream
 from ..worker import LOOPBACK
 from . import threads
@@ -165,7 +165,13 @@ def _watched(upstream: int, tell: Tell) -> Iterator[int]:
     reader = threading.Thread(target=read)
     reader.start()
     try:
-        wait_until(lambda: process.poll() is not None or is_listening(port), "evproxy listening")
+
+        def ready() -> bool:
+            if process.poll() is not None:
+                raise StartError(f"evproxy ended with status {process.returncode}")
+            return is_listening(port)
+
+        wait_until(ready, "evproxy listening")
         yield port
     finally:
         end_group(process)

@@ -22,10 +22,10 @@ from study.run import (
     chosen_models,
     chosen_scenarios,
     plan_for,
-    titles_of,
 )
 from study.scenarios.catalogue import ALL as SCENARIOS
 from study.stream import Stream
+from study.titles import titles_of
 from study.upstream_server import answer
 from study.verdict import verdict
 from tests.support.twistd import ROOT

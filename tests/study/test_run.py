@@ -15,8 +15,9 @@ from study.batch.databases import databases, postgresql_is_there
 from study.batch.ways import WAYS
 from study.catalogue import models
 from study.results import read
-from study.run import chosen_scenarios, run, titles_of
+from study.run import chosen_scenarios, run
 from study.scenarios.contract import QUICK
+from study.titles import titles_of
 from tests.support.twistd import PATIENCE, ROOT
 
 BY_NAME = {model.name: model for model in models()}
