@@ -22,7 +22,7 @@ from evproxy.interfaces import Server
 from evproxy.model import ConnectionInfo, Ending, Phase, Side, close_reason
 from evproxy.records import SessionStatus, Waited
 from evproxy.relay.contract import Half
-from evproxy.relay.stages import Stage
+from evproxy.relay.stages import Stage, close_stages
 from evproxy.relay.stream_relay import StreamRelay
 from evproxy.session.connecting import ConnectContext, Connecting
 from evproxy.session.halves import HalfProtocol
@@ -117,6 +117,7 @@ class Connection:
         self._pool.connected(server, seconds)
         self.phase, self._upstream = Phase.RELAYING, upstream
         shaken = isinstance(upstream.transport, TLSMemoryBIOProtocol)
+        stages: list[Stage] = []
         try:
             if server.proxy_version and not self._connecting.header_sent:
                 upstream.transport.write(self.preamble())
@@ -124,7 +125,8 @@ class Connection:
             if program is None:
                 raise ConnectError(string="the factory makes no protocol for the connection")
             status = self._status(server.name)
-            stages = [stage for make in self._pool.stages for stage in make(status)]
+            for make in self._pool.stages:
+                stages += make(status)
             if stages:
                 self._relay_to(program, upstream, stages)
             else:
@@ -136,6 +138,8 @@ class Connection:
         except Exception:
             failure = Failure()
             upstream.transport.abortConnection()
+            if self._relay is None:
+                close_stages(stages)
             self._ended(Side.PROXY, Ending.ERROR, False)
             self._fail(failure)
         else:

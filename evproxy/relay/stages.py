@@ -96,7 +96,11 @@ class Stage(Protocol):
         """
 
     def closed(self) -> None:
-        """The session is over, and this is the last call: cancel all timers."""
+        """
+        The session is over, and this is the last call: cancel all timers.
+
+        Called without `start` before it if the session cannot begin to relay.
+        """
 
 
 StagesOfSession = Callable[[SessionStatus], Sequence[Stage]]
@@ -130,7 +134,16 @@ class PassThrough:
         return False
 
     def closed(self) -> None:
-        self.outlets.clear()
+        self.outlets = {}
+
+
+def close_stages(stages: Sequence[Stage]) -> None:
+    """The session of `stages` is over; an exception of one is logged, and the others go on."""
+    for stage in stages:
+        try:
+            stage.closed()
+        except Exception:
+            _log.failure("A stage raised an exception when its session was over")
 
 
 class Destination(Receiver, Protocol):

@@ -18,7 +18,6 @@ from collections.abc import Sequence
 from typing import Any
 
 from twisted.internet.interfaces import IHalfCloseableDescriptor, IReactorTime
-from twisted.logger import Logger
 from twisted.protocols.policies import ProtocolWrapper
 from twisted.protocols.tls import TLSMemoryBIOProtocol
 
@@ -30,10 +29,8 @@ from evproxy.relay.direction import Direction
 from evproxy.relay.end import End
 from evproxy.relay.flow import FlowCount
 from evproxy.relay.pace import NO_PACES, Paces
-from evproxy.relay.stages import Path, Stage
+from evproxy.relay.stages import Path, Stage, close_stages
 from evproxy.relay.wrappers import guard
-
-_log = Logger()
 
 
 def half_closeable(transport: Any) -> bool:
@@ -405,11 +402,7 @@ class StreamRelay:
         assert self._how is not None
         for path in self._paths:
             path.close()
-        for stage in self._stages:
-            try:
-                stage.closed()
-            except Exception:
-                _log.failure("A stage raised an exception when its session was over")
+        close_stages(self._stages)
         self._listener.relay_closed(self._by, self._how)
         self._to_upstream.release()
         self._to_downstream.release()

@@ -27,7 +27,7 @@ from evproxy.records import SessionCounts, SessionStatus
 from evproxy.relay.closing_here import TLSClosing, closed_here
 from evproxy.relay.contract import Half
 from evproxy.relay.pace import NO_PACES
-from evproxy.relay.stages import Stage, StagesOfSession
+from evproxy.relay.stages import Stage, StagesOfSession, close_stages
 from evproxy.session.arrival import Arrival, ArrivalContext
 from evproxy.session.connecting import ConnectContext, Connecting, message_of
 from evproxy.session.discarding import NOBODY, ClosingHere, Discarding
@@ -226,17 +226,17 @@ class Session(SessionFacts):
         assert connecting is not None
         assert self.phase in _BEFORE_RELAYING
         self.phase = _RELAYING
+        stages: list[Stage] = []
         try:
             pool.connected(server, seconds)
             self._bucket = context.deadlines.add(self, now, context.first_look)
             received = b"".join(intake.chunks) if intake.chunks else b""
-            stages: Sequence[Stage] = ()
-            if self.stages:
-                stages = [make(pool, server.name) for make in self.stages]
+            for make in self.stages:
+                stages.append(make(pool, server.name))
             # A user's own pool may have no stages: `isinstance` would cost some microseconds.
             of_pool, mirror = getattr(pool, "stages", ()), getattr(pool, "mirror", None)
             if context.stages or of_pool or mirror is not None:
-                stages = [*stages, *self._stages(now, of_pool, mirror)]
+                self._add_stages(stages, now, of_pool, mirror)
             if server.proxy_version and self.opening is None and not connecting.header_sent:
                 if stages:
                     # The header is none of the client's bytes.
@@ -248,24 +248,37 @@ class Session(SessionFacts):
                 self.downstream, upstream, received, intake.ended, self, stages, paces
             )
         except Exception:
+            # There is no relay that would close the stages.
+            upstream.receiver = NOBODY
             upstream.transport.abortConnection()
+            close_stages(stages)
             self.broke()
             return
         if context.hub.connects and self.phase is not _CLOSED:
             context.hub.session_connected(self.status(now))
 
-    def _stages(
-        self, now: float, of_pool: Sequence[StagesOfSession], mirror: Mirror | None
-    ) -> list[Stage]:
-        """The stages of the listener, the mirror, and those of the pool, which has the server."""
+    def _add_stages(
+        self,
+        stages: list[Stage],
+        now: float,
+        of_pool: Sequence[StagesOfSession],
+        mirror: Mirror | None,
+    ) -> None:
+        """
+        Add the stages of the listener, the mirror, and those of the pool, which has the server.
+
+        If a maker raises, `stages` has those that are made already.
+        """
         context = self._context
         status = self.status(now)
-        stages = [stage for make in context.stages for stage in make(status)]
+        for make in context.stages:
+            stages += make(status)
         # A pool of a user's own may have an attribute of that name.
         if isinstance(mirror, Mirror) and context.mirrors is not None:
             linger = context.timeouts.half_close
             stages += context.mirrors.stages_of(mirror, self, context.connects, linger)
-        return [*stages, *(stage for make in of_pool for stage in make(status))]
+        for make in of_pool:
+            stages += make(status)
 
     def preamble(self) -> bytes:
         """What `server` gets before everything else: a PROXY header, or nothing."""

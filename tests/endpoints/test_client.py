@@ -16,6 +16,7 @@ from zope.interface import implementer
 
 from evproxy.endpoints import PoolEndpoint
 from evproxy.errors import SettingsError
+from evproxy.relay.stages import Outlet, PassThrough, Stage
 from evproxy.wire.proxy_protocol import ProxyHeaderReader
 from tests.support.endpoint_programs import HalfCloseable, Program, Recorder
 from tests.support.peers import END, RESET, Listening, turn
@@ -262,6 +263,33 @@ async def test_a_handshake(certificates: Any) -> None:
         await its.over()
     finally:
         await port.stopListening()
+
+
+@pytest.mark.parametrize("when", ["made", "started"])
+async def test_stages_of_a_connection_that_does_not_begin(server: Listening, when: str) -> None:
+    """If a stage raises before the connection relays, the connect fails and the others are over."""
+
+    class Counted(PassThrough):
+        over = 0
+
+        def closed(self) -> None:
+            self.over += 1
+
+    class Broken(PassThrough):
+        def start(self, upload: Outlet, download: Outlet) -> None:
+            raise ZeroDivisionError
+
+    def second(status: object) -> list[Stage]:
+        return [Broken()] if when == "started" else [][1]
+
+    counted = Counted()
+    endpoint = clientFromString(reactor, f"evproxy:{at(server)}")
+    assert isinstance(endpoint, PoolEndpoint)
+    endpoint.pool.stages = (lambda _: [counted], second)
+    with pytest.raises((ZeroDivisionError, IndexError)):
+        await endpoint.connect(Program())
+    assert (await (await server.accept()).rest())[1] == RESET
+    await until(reactor, lambda: counted.over == 1)
 
 
 @pytest.mark.parametrize(

@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 
 from evproxy.errors import SettingsError
+from evproxy.faults import Faults, latency
 from evproxy.model import Ending, Side
 from evproxy.stages import FilteredSession, filtered, filters_named
 from examples import filters as examples
@@ -255,6 +256,34 @@ async def test_a_maker_that_raises(proxied: Proxied, logged_errors: LoggedErrors
     await proxied.start(stages=[filtered(broken)])
     client = proxied.client()
     assert (await client.rest())[1] == RESET
+    assert len(logged_errors.flush(ZeroDivisionError)) == 1
+
+
+class Unstartable:
+    """Raises when the session begins to relay, or when it is made."""
+
+    def __init__(self, when: str) -> None:
+        if when == "made":
+            raise ZeroDivisionError
+
+    def started(self, session: object) -> None:
+        raise ZeroDivisionError
+
+
+@pytest.mark.parametrize("when", ["made", "started"])
+async def test_filters_of_a_session_that_does_not_begin(
+    proxied: Proxied, logged_errors: LoggedErrors, when: str
+) -> None:
+    """If one filter raises before the session relays, the others are over, and so are faults."""
+    adding = Adding(b"")
+    faults = Faults(proxied.reactor, [latency(1, lasts=1, every=2)], seed=1)
+    broken = filtered(lambda _: Unstartable(when))
+    await proxied.start(stages=[faults, filtered(lambda _: adding), broken])
+    client = proxied.client()
+    assert (await client.rest())[1] == RESET
+    await proxied.observed.ended()
+    assert proxied.observed.records[0].reason.how is Ending.ERROR
+    assert adding.calls == ["closed"]
     assert len(logged_errors.flush(ZeroDivisionError)) == 1
 
 
