@@ -49,6 +49,10 @@ class Chain:
         """Send `data` past all links."""
         self._outlet.pass_on(data)
 
+    def freed(self) -> None:
+        """The links hold fewer bytes than before."""
+        self._outlet.recount()
+
     def end_session(self, reset: bool) -> None:
         """End the session, once the receiver has what was passed on; see `Outlet.close`."""
         self._outlet.close(Ending.FAULT, reset)

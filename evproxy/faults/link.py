@@ -45,13 +45,14 @@ class Surroundings:
 
     `clock` tells the time, and calls later.  `random` is the link's own source of chance.
     `answer` sends bytes to the source of the stream.  `begun`: whether bytes of the stream have
-    come to where the link begins.
+    come to where the link begins.  `freed` is called when a link holds fewer bytes than before.
     """
 
     clock: IReactorTime
     random: Random
     answer: Callable[[bytes], None]
     begun: bool
+    freed: Callable[[], None]
 
 
 class Link:

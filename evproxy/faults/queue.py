@@ -143,3 +143,5 @@ class QueueLink(Link):
                 self._queue.appendleft((rest, arrived, active))
             self.held -= len(piece)
             self.to.feed(piece)
+            # A link behind this one may have dropped the piece.
+            self.around.freed()

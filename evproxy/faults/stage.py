@@ -132,7 +132,8 @@ class FaultStage:
         if random.random() >= fault.probability:
             return None
         other = Side.UPSTREAM if side is Side.DOWNSTREAM else Side.DOWNSTREAM
-        around = Surroundings(self._clock, random, partial(self._answer, other), chain.begun)
+        answer = partial(self._answer, other)
+        around = Surroundings(self._clock, random, answer, chain.begun, chain.freed)
         return LINKS[fault.kind](fault, around)
 
     def _answer(self, side: Side, data: bytes) -> None:

@@ -54,6 +54,9 @@ class Outlet(Protocol):
     def reveal(self) -> None:
         """The loss of the connection, which a stage has hidden, is passed on now."""
 
+    def recount(self) -> None:
+        """A stage holds fewer bytes than before, although it has passed nothing on since then."""
+
 
 class Stage(Protocol):
     """
@@ -258,7 +261,7 @@ class Path:
             self._stages[number].upload(data)
         else:
             self._stages[number].download(data)
-        self._count()
+        self.count()
 
     def end(self, number: int) -> None:
         """Give the end of the stream to stage `number`, or to the destination."""
@@ -279,7 +282,8 @@ class Path:
         _log.failure("A stage of a session broke")
         self._to.half_broke()
 
-    def _count(self) -> None:
+    def count(self) -> None:
+        """See how much the stages hold, and read the source, or not."""
         full = sum(stage.held(self._side) for stage in self._stages) >= self._room
         if full != self._full and not self._over:
             self._full = full
@@ -319,3 +323,9 @@ class _Outlet:
 
     def reveal(self) -> None:
         self._path.reveal()
+
+    def recount(self) -> None:
+        try:
+            self._path.count()
+        except Exception:
+            self._path.broke()

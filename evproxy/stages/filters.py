@@ -76,6 +76,16 @@ class FilteredSession:
         if self._outlets:
             self._outlets[Side.UPSTREAM].pass_on(data)
 
+    def recount(self) -> None:
+        """
+        The filter holds fewer bytes than before: ask `Filter.held` again.
+
+        Needed only where a filter drops bytes, or lowers what it holds behind a send, outside of
+        its own methods (in a timer): otherwise evproxy asks itself.
+        """
+        for outlet in tuple(self._outlets.values()):
+            outlet.recount()
+
     def end(self, side: Side) -> None:
         """End the stream of `side`: its receiver gets the end, and the rest is dropped."""
         if self._outlets:

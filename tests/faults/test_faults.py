@@ -68,6 +68,16 @@ async def test_a_latency(proxied: Proxied) -> None:
     assert proxied.reactor.seconds() - sent >= 0.3
 
 
+async def test_a_cut_behind_a_latency_lets_the_sender_go_on(proxied: Proxied) -> None:
+    """What the second fault drops counts no longer as held by the first one."""
+    await faulty(proxied, latency(0.05), truncate(100))
+    client, server = await proxied.pair()
+    sending = Deferred.fromCoroutine(server.send(bytes(16 * 1024 * 1024)))
+    assert await client.receive(100) == bytes(100)
+    await sending
+    proxied.factory.abort()
+
+
 async def test_a_reset_has_the_latency_too(proxied: Proxied) -> None:
     """A reset does not overtake the bytes before it."""
     await faulty(proxied, latency(0.3))

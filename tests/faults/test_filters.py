@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
+from twisted.internet.defer import Deferred
 
 from evproxy.errors import SettingsError
 from evproxy.faults import Faults, latency
@@ -187,6 +188,21 @@ async def test_a_filter_that_holds_bytes_makes_the_sender_wait(proxied: Proxied)
     (status,) = proxied.factory.sessions()
     assert proxied.factory.admission.sessions.by_id[status.id].kept < 3 * 65536
     assert sent < 32 * 1024 * 1024
+    proxied.factory.abort()
+
+
+async def test_a_filter_that_drops_what_it_holds(proxied: Proxied) -> None:
+    """The sender goes on once the filter says that it holds less."""
+    holding, adding = Holding(None), Adding(b"")
+    await proxied.start(stages=[filtered(lambda _: holding, lambda _: adding)])
+    _, server = await proxied.pair()
+    sending = Deferred.fromCoroutine(server.send(bytes(4 * 1024 * 1024)))
+    while not sending.called:
+        if holding.bytes >= 65536:
+            holding.bytes = 0
+            adding.session.recount()
+        await turn(proxied.reactor)
+    await sending
     proxied.factory.abort()
 
 

@@ -55,6 +55,9 @@ class Sink:
     def reveal(self) -> None:
         """Nothing is hidden."""
 
+    def recount(self) -> None:
+        """Nothing is held."""
+
 
 async def test_a_stuck_disk_stops_the_recording_whole(reactor: Any, tmp_path: Path) -> None:
     """The session goes on; the file has every byte up to where it says that it stops."""
