@@ -94,7 +94,9 @@ class Stage(Protocol):
         """
         The connection of `side` is lost: return whether the other side is not to notice yet.
 
-        Called at most once for each side, before `flush`.  The stage calls `Outlet.reveal` later.
+        Called at most once for each side, before `flush`, when all stages before this one have
+        passed on what they held.  The stage calls `Outlet.reveal` later; then the next stage is
+        asked.
         The other side notices earlier if its own connection is lost, or if the session ends.
         """
 
@@ -181,7 +183,7 @@ class Path:
     :param to: gets what the last stage passes on.
     """
 
-    __slots__ = ("_full", "_hidden", "_over", "_room", "_side", "_stages", "_to")
+    __slots__ = ("_full", "_hidden", "_hider", "_over", "_room", "_side", "_stages", "_to")
 
     def __init__(self, side: Side, stages: Sequence[Stage], to: Destination) -> None:
         self._side = side
@@ -191,6 +193,8 @@ class Path:
         self._over = False
         self._room = max(stage.room for stage in stages)
         self._hidden: Failure | None = None
+        # The number of the stage that hides the loss; -1 if none does.
+        self._hider = -1
 
     @property
     def hides_loss(self) -> bool:
@@ -223,27 +227,40 @@ class Path:
         self._to.half_broke()
 
     def connection_lost(self, reason: Failure) -> None:
-        can_hide = not self._over and self._to.can_hide
-        # Ask every stage, because each may hold bytes.
-        hiding = [stage.hides(self._side) for stage in self._stages] if can_hide else ()
-        if any(hiding):
-            self._hidden = reason
-            self._to.source_hidden()
-        else:
-            self._lose(reason)
+        self._lose_from(0, reason)
 
-    def reveal(self) -> None:
-        """Pass on that the connection is lost, if the stages have hidden that."""
-        reason, self._hidden = self._hidden, None
-        if reason is not None:
-            self._lose(reason)
+    def reveal(self, number: int) -> None:
+        """Pass on that the connection is lost, if the stage before stage `number` has hidden it."""
+        if self._hidden is not None and self._hider == number - 1:
+            self._hider = -1
+            self._stages[number - 1].flush(self._side)
+            if self._hidden is not None:
+                self._lose_from(number, self._hidden)
 
-    def _lose(self, reason: Failure) -> None:
+    def _lose_from(self, number: int, reason: Failure) -> None:
+        """Pass the loss on to stage `number` and those behind it, up to one that hides it."""
+        hider, was_hidden = -1, self._hidden is not None
         try:
-            self._flush()
+            hider = self._pass_loss(number)
         finally:
-            self._over = True
-            self._to.connection_lost(reason)
+            # A hidden loss that is none any more: the session has ended meanwhile.
+            if hider < 0 and (self._hidden is not None or not was_hidden):
+                self._hidden = None
+                self._over = True
+                self._to.connection_lost(reason)
+        if hider >= 0:
+            self._hider = hider
+            if self._hidden is None:
+                self._hidden = reason
+                self._to.source_hidden()
+
+    def _pass_loss(self, number: int) -> int:
+        """Return the number of the next stage that hides the loss, or -1; flush those before."""
+        for at in range(number, len(self._stages)):
+            if not self._over and self._to.can_hide and self._stages[at].hides(self._side):
+                return at
+            self._stages[at].flush(self._side)
+        return -1
 
     def _flush(self) -> None:
         for stage in self._stages:
@@ -322,7 +339,10 @@ class _Outlet:
         self._path.finish(how, reset)
 
     def reveal(self) -> None:
-        self._path.reveal()
+        try:
+            self._path.reveal(self._number)
+        except Exception:
+            self._path.broke()
 
     def recount(self) -> None:
         try:

@@ -78,6 +78,33 @@ async def test_a_cut_behind_a_latency_lets_the_sender_go_on(proxied: Proxied) ->
     proxied.factory.abort()
 
 
+async def test_a_loss_passes_one_fault_after_the_other(proxied: Proxied) -> None:
+    """Two latencies of different stages add up, for what the second one holds, too."""
+    both = [Faults(proxied.reactor, [latency(0.2)], seed=1) for _ in range(2)]
+    await proxied.start(stages=both)
+    client, server = await proxied.pair()
+    await converse(client, server)
+    sent = proxied.reactor.seconds()
+    await server.send(BYTES)
+    server.reset()
+    assert await client.rest() == (BYTES, RESET)
+    assert proxied.reactor.seconds() - sent >= 0.4
+
+
+async def test_one_stage_reveals_only_for_itself(proxied: Proxied) -> None:
+    """The listener hides a reset for ever that a latency before it hides for a time."""
+    both = [Faults(proxied.reactor, [each], seed=1) for each in (half_open(), latency(0.1))]
+    await proxied.start(stages=both)
+    client, server = await proxied.pair()
+    await converse(client, server)
+    await server.send(BYTES)
+    server.reset()
+    assert await client.receive(len(BYTES)) == BYTES
+    await still_silent(proxied.reactor, client)
+    client.reset()
+    await proxied.observed.ended()
+
+
 async def test_a_reset_has_the_latency_too(proxied: Proxied) -> None:
     """A reset does not overtake the bytes before it."""
     await faulty(proxied, latency(0.3))
