@@ -6,11 +6,11 @@ of the client pass the stages from the first to the last, the bytes of the serve
 the first.  A `Path` is the way of one direction: it stands between the half that reads and the
 direction of the relay that writes.
 
-Backpressure: a stage says how much it holds.  While the stages of a path together hold `HELD`
-bytes or more (or the `room` of the stage that has the most), the source is not read.  While the
-sink takes no more bytes, the source is not read either, and what stages pass on waits in the buffer
-of the sink's transport.  So the stages and that buffer keep at most that many bytes and one read
-for each direction.
+Backpressure: a stage says how much it holds.  While a stage of a path holds its `room` of bytes
+or more (`HELD`, unless the stage says otherwise), the source is not read.  While the sink takes no
+more bytes, the source is not read either, and what stages pass on waits in the buffer of the sink's
+transport.  So the stages and that buffer keep at most the sum of the rooms and one read for each
+direction.
 
 A stage can also end the session, and it can hide for some time that the connection of one side is
 lost, so that bytes that it still holds arrive before the loss is passed on.
@@ -31,7 +31,7 @@ from evproxy.relay.contract import Receiver
 _log = Logger()
 
 HELD = 64 * 1024
-"""When the stages of one direction together hold so many bytes, its source is not read."""
+"""When a stage of one direction holds so many bytes, its source is not read."""
 
 
 class Outlet(Protocol):
@@ -183,7 +183,7 @@ class Path:
     :param to: gets what the last stage passes on.
     """
 
-    __slots__ = ("_full", "_hidden", "_hider", "_over", "_room", "_side", "_stages", "_to")
+    __slots__ = ("_full", "_hidden", "_hider", "_over", "_side", "_stages", "_to")
 
     def __init__(self, side: Side, stages: Sequence[Stage], to: Destination) -> None:
         self._side = side
@@ -191,7 +191,6 @@ class Path:
         self._to = to
         self._full = False
         self._over = False
-        self._room = max(stage.room for stage in stages)
         self._hidden: Failure | None = None
         # The number of the stage that hides the loss; -1 if none does.
         self._hider = -1
@@ -301,7 +300,7 @@ class Path:
 
     def count(self) -> None:
         """See how much the stages hold, and read the source, or not."""
-        full = sum(stage.held(self._side) for stage in self._stages) >= self._room
+        full = any(stage.held(self._side) >= stage.room for stage in self._stages)
         if full != self._full and not self._over:
             self._full = full
             self._to.hold(full)

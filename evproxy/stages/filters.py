@@ -4,8 +4,8 @@ Filters: plain objects through which the bytes of a session pass.
 A filter has those of the methods of `Filter` that it needs, and inherits nothing.  Where it has no
 method, bytes and ends pass unchanged.  One filter belongs to one session.
 
-Backpressure: a filter that holds bytes says how many with `held`.  While the filters of a session
-hold 64 KiB of one side, that side is not read.  What a filter injects is not bounded by evproxy:
+Backpressure: a filter that holds bytes says how many with `held`.  While one filter of a session
+holds 64 KiB of one side, that side is not read.  What a filter injects is not bounded by evproxy:
 inject no more than a few answers at a time.
 """
 

@@ -8,7 +8,7 @@ import pytest
 from twisted.internet.defer import Deferred
 
 from evproxy.errors import SettingsError
-from evproxy.faults import Faults, latency
+from evproxy.faults import Faults, FaultSettings, latency
 from evproxy.model import Ending, Side
 from evproxy.stages import FilteredSession, filtered, filters_named
 from examples import filters as examples
@@ -175,9 +175,13 @@ class Holding:
         return self.bytes if side is Side.UPSTREAM else 0
 
 
-async def test_a_filter_that_holds_bytes_makes_the_sender_wait(proxied: Proxied) -> None:
-    """The server is not read while the filter holds 64 KiB."""
-    await proxied.start(stages=[filtered(Holding)])
+@pytest.mark.parametrize("faults", [[], [latency(0.01, stream="upstream")]])
+async def test_a_filter_that_holds_bytes_makes_the_sender_wait(
+    proxied: Proxied, faults: list[FaultSettings]
+) -> None:
+    """The server is not read while the filter holds 64 KiB, even if faults may hold more."""
+    others = [Faults(proxied.reactor, faults)] if faults else []
+    await proxied.start(stages=[*others, filtered(Holding)])
     _, server = await proxied.pair()
     quiet = sent = 0
     while quiet < 20:
