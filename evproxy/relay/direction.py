@@ -128,6 +128,9 @@ class Direction:
         else:
             self.go_on()
 
+    def discard(self) -> None:
+        self.source.resumeProducing()
+
     def close(self, how: Ending, reset: bool) -> None:
         self._relay.close_for_stage(self, how, reset)
 

@@ -164,6 +164,9 @@ class Destination(Receiver, Protocol):
     def hold(self, full: bool) -> None:
         """Do not read the source while the stages are `full`."""
 
+    def discard(self) -> None:
+        """A stage ends the stream: read the source, whose bytes are dropped from now on."""
+
     def close(self, how: Ending, reset: bool) -> None:
         """End the session; see `Outlet.close`."""
 
@@ -183,7 +186,7 @@ class Path:
     :param to: gets what the last stage passes on.
     """
 
-    __slots__ = ("_full", "_hidden", "_hider", "_over", "_side", "_stages", "_to")
+    __slots__ = ("_full", "_hidden", "_hider", "_over", "_side", "_source_ended", "_stages", "_to")
 
     def __init__(self, side: Side, stages: Sequence[Stage], to: Destination) -> None:
         self._side = side
@@ -191,6 +194,7 @@ class Path:
         self._to = to
         self._full = False
         self._over = False
+        self._source_ended = False
         self._hidden: Failure | None = None
         # The number of the stage that hides the loss; -1 if none does.
         self._hider = -1
@@ -213,6 +217,7 @@ class Path:
             self.give(0, data)
 
     def stream_ended(self) -> None:
+        self._source_ended = True
         self.end(0)
 
     def peer_reset(self) -> None:
@@ -287,6 +292,9 @@ class Path:
             self._stages[number].ended(self._side)
         else:
             self._over = True
+            # Twisted would report an end of the source again.
+            if self._to.passing and not self._source_ended and self._hidden is None:
+                self._to.discard()
             self._to.stream_ended()
 
     def finish(self, how: Ending, reset: bool) -> None:

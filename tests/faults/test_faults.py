@@ -78,6 +78,18 @@ async def test_a_cut_behind_a_latency_lets_the_sender_go_on(proxied: Proxied) ->
     proxied.factory.abort()
 
 
+async def test_a_sender_goes_on_behind_an_end(proxied: Proxied) -> None:
+    """A fault that ends a stream early leaves no sender waiting for a slow receiver."""
+    await faulty(proxied, end(4_000_000))
+    client, server = await proxied.pair()
+    sending = Deferred.fromCoroutine(server.send(bytes(32_000_000)))
+    assert await client.rest() == (bytes(4_000_000), END)
+    await sending
+    client.end()
+    server.end()
+    await proxied.observed.ended()
+
+
 async def test_a_loss_passes_one_fault_after_the_other(proxied: Proxied) -> None:
     """Two latencies of different stages add up, for what the second one holds, too."""
     both = [Faults(proxied.reactor, [latency(0.2)], seed=1) for _ in range(2)]
