@@ -13,6 +13,7 @@ from twisted.internet.task import deferLater
 
 from evproxy.admin import servers, sessions, waits, whole
 from evproxy.admin.answers import Answer, Problem, as_json
+from evproxy.admin.conditions import NO_SESSIONS
 from evproxy.admin.fields import FLAG, MAYBE_WHOLE, WHOLE, array_of, of_object, shown
 from evproxy.admin.operations import Asked, Context
 from evproxy.admin.pools import PoolShown
@@ -25,6 +26,7 @@ from evproxy.workers.admin.changes import MadeChanges
 from evproxy.workers.admin.crew import Crew, bodies, refuse
 from evproxy.workers.admin.whole import Whole, numbers_of, shown_workers, state_of
 from evproxy.workers.messages import Operate
+from evproxy.workers.slot import Slot
 
 WORKER = of_object(
     {
@@ -39,6 +41,12 @@ WORKER = of_object(
 STATUS = of_object({**whole.STATUS["properties"], "workers": array_of(WORKER)})
 
 _CHANGES = ("add_server", "drain_server", "resume_server", "weigh_server", "remove_server")
+
+# No worker serves, or has answered; or one of them has not.
+_UNANSWERED = {
+    **dict.fromkeys((*_CHANGES, "end_sessions"), (503, 504)),
+    **dict.fromkeys(("list_sessions", "show_session", "end_session", "wait"), (503,)),
+}
 
 
 class WholeOperations:
@@ -78,6 +86,7 @@ class WholeOperations:
                 each,
                 run=runs.get(each.name, each.run),
                 answer=STATUS if each.name == "status" else each.answer,
+                problems=(*each.problems, *_UNANSWERED.get(each.name, ())),
             )
             for each in declared
         )
@@ -146,6 +155,7 @@ class WholeOperations:
         """An operation that changes a server in every worker, or in none if one refuses it."""
 
         async def run(context: Context, asked: Asked) -> Answer:
+            self._require_a_worker()
             places = dict(asked.places)
             wanted = Operate(name, places, None, asked.body)
             if name == "add_server":
@@ -173,6 +183,7 @@ class WholeOperations:
         return run
 
     async def _end_sessions(self, context: Context, asked: Asked) -> Answer:
+        self._require_a_worker()
         wanted = Operate("end_sessions", asked.places, None, asked.body)
         told = await self._crew.change(wanted)
         number = sum(each["sessions"] for each in bodies(told))
@@ -225,10 +236,28 @@ class WholeOperations:
         told = await self._crew.ask(look)
         if told and all(each.code >= 400 for each in told.values()):
             refuse(told)
-        serving = [slot for slot in self._proxy.slots if slot.serving is not None]
-        return len(told) >= len(serving) and all(
+        if self._proxy.stops:
+            # The workers that have ended had no session left.
+            expected = len(self._serving())
+            if not told and not expected:
+                return _holds_without_workers(asked.query.until)
+        else:
+            expected = sum(slot.process is not None for slot in self._proxy.slots) or 1
+        return len(told) >= expected and all(
             each.code == 200 and json.loads(each.body)["met"] for each in told.values()
         )
+
+    def _serving(self) -> list[Slot]:
+        return [slot for slot in self._proxy.slots if slot.serving is not None]
+
+    def _require_a_worker(self) -> None:
+        if not self._serving():
+            yet = "" if self._proxy.stops else " yet"
+            raise Problem(503, f"no worker serves{yet}")
+
+
+def _holds_without_workers(until: str) -> bool:
+    return until == NO_SESSIONS or waits.HOLDS[until](None)
 
 
 def _exists(pool: str, numbers: Numbers) -> None:
