@@ -36,7 +36,13 @@ def left(made: MadeChanges) -> list[str]:
         (("drain_server", "resume_server"), ["resume_server"]),
         (("add_server", "weigh_server"), ["add_server", "weigh_server"]),
         (("add_server", "weigh_server", "remove_server"), ["remove_server"]),
-        (("remove_server", "add_server"), ["add_server"]),
+        (("remove_server", "add_server"), ["remove_server", "add_server"]),
+        (("remove_server", "add_server", "remove_server"), ["remove_server"]),
+        (("add_server", "remove_server", "add_server"), ["remove_server", "add_server"]),
+        (
+            ("remove_server", "add_server", "drain_server", "add_server"),
+            ["remove_server", "add_server"],
+        ),
     ],
 )
 def test_what_is_left(kinds: tuple[str, ...], expected: list[str]) -> None:
@@ -44,6 +50,32 @@ def test_what_is_left(kinds: tuple[str, ...], expected: list[str]) -> None:
     made = MadeChanges()
     for kind in kinds:
         made.add(change(kind))
+    assert left(made) == expected
+
+
+@pytest.mark.parametrize(
+    ("kinds", "expected"),
+    [
+        (("drain_server", "resume_server"), ["drain_server"]),
+        (("remove_server", "add_server", "add_server"), ["remove_server", "add_server"]),
+        (("drain_server", "weigh_server", "remove_server"), ["drain_server", "weigh_server"]),
+        (("drain_server",), []),
+    ],
+)
+@pytest.mark.parametrize("later", [False, True])
+def test_the_last_one_is_taken_back(
+    kinds: tuple[str, ...], expected: list[str], later: bool
+) -> None:
+    """What it has replaced is back, before what came later."""
+    made = MadeChanges()
+    *before, last = map(change, kinds)
+    for each in before:
+        made.add(each)
+    replaced = made.add(last)
+    if later and "weigh_server" not in kinds:
+        made.add(change("weigh_server"))
+        expected = [*expected, "weigh_server"]
+    made.take_back(last, replaced)
     assert left(made) == expected
 
 
@@ -58,6 +90,15 @@ LISTED, HEAVY = UpstreamServer(NAME), UpstreamServer(NAME, weight=5)
         (("weigh_server", "drain_server"), (LISTED,), (), []),
         (("remove_server",), (LISTED,), (LISTED,), []),
         (("add_server", "drain_server"), (), (), ["add_server", "drain_server"]),
+        (("add_server", "drain_server"), (), (LISTED,), ["drain_server"]),
+        (
+            ("remove_server", "add_server"),
+            (LISTED,),
+            (LISTED,),
+            ["remove_server", "add_server"],
+        ),
+        (("remove_server", "add_server", "drain_server"), (LISTED,), (HEAVY,), ["drain_server"]),
+        (("remove_server", "add_server", "drain_server"), (LISTED,), (), []),
     ],
 )
 def test_reloads(

@@ -10,6 +10,7 @@ import pytest
 from twisted.internet.defer import Deferred, fail
 from twisted.internet.error import ConnectionLost
 from twisted.internet.task import Clock
+from twisted.logger import capturedLogs, formatEvent
 
 from evproxy.admin.answers import Answer, Problem, as_json
 from evproxy.admin.operations import Asked, Context, Operation
@@ -31,7 +32,7 @@ PLACES = {"pool": "web", "server": NAME}
 
 
 class FakeProcess:
-    """A process of a worker, and its channel; it answers what is in `answers`, or dies, or hangs."""
+    """A process of a worker, and its channel; it answers what `answers` has, or dies, or hangs."""
 
     def __init__(self, number: int, serves: bool = True) -> None:
         self.number = number
@@ -184,8 +185,123 @@ def test_no_change_before_a_worker_serves(name: str, places: Any, body: Any) -> 
     """The answer says so, and nothing is changed later."""
     starts = FakeProcess(0, serves=False)
     whole = Whole(starts, None)
-    with pytest.raises(Problem, match="^no worker serves yet$") as raised:
+    with pytest.raises(Problem, match=r"^no worker serves yet$") as raised:
         whole.begin(name, places, body=body).json()
     assert raised.value.code == 503
     assert raised.value.code in whole.operations[name].problems
     assert (list(whole.made), starts.asked) == ([], [])
+
+
+FOUND = as_json({})
+
+
+def starting(whole: Whole, number: int) -> FakeProcess:
+    """A process begins, and gets the changes, as from `evproxy.workers.supervisor`."""
+    process = FakeProcess(number, serves=False)
+    whole.slots[number].process = process
+    whole.crew.repeat(cast(Any, process), whole.made)
+    return process
+
+
+def test_a_process_that_starts_during_a_change_gets_it() -> None:
+    """It gets the change once: from those made so far, or as one that starts."""
+    one, early = FakeProcess(0), FakeProcess(1, serves=False)
+    one.answer("show_server", FOUND)
+    whole = Whole(one, early, None)
+    change = whole.begin("remove_server", PLACES)
+    late = starting(whole, 2)
+    assert not change.over
+    one.answer("remove_server", as_json({"sessions": 0}))
+    assert change.json() == {"removed": True, "sessions": 0}
+    assert (early.asked, late.asked) == (["remove_server"], ["remove_server"])
+
+
+def test_a_worker_that_hangs_during_a_change_is_replaced_by_one_that_makes_it() -> None:
+    """The others have made the change, so a process in its place makes it, too."""
+    one, hung = FakeProcess(0), FakeProcess(1)
+    for each in (one, hung):
+        each.answer("show_server", FOUND)
+    one.answer("remove_server", as_json({"sessions": 0}))
+    whole = Whole(one, hung)
+    with pytest.raises(Problem, match="no answer within 5 s from worker 2"):
+        whole.begin("remove_server", PLACES).json()
+    assert starting(whole, 1).asked == ["remove_server"]
+
+
+def test_a_worker_that_dies_during_a_change_is_no_problem() -> None:
+    """The process in its place makes the change."""
+    one, dies = FakeProcess(0), FakeProcess(1)
+    for each in (one, dies):
+        each.answer("show_server", FOUND)
+    one.answer("remove_server", as_json({"sessions": 3}))
+    whole = Whole(one, dies)
+    change = whole.begin("remove_server", PLACES)
+    dies.dies()
+    assert change.over
+    assert change.json()["sessions"] == 3
+    assert starting(whole, 1).asked == ["remove_server"]
+
+
+def test_all_workers_die_during_a_change() -> None:
+    """The answer says who makes the change."""
+    dies = FakeProcess(0)
+    dies.answer("show_server", FOUND)
+    whole = Whole(dies)
+    change = whole.begin("drain_server", PLACES)
+    dies.dies()
+    with pytest.raises(Problem, match=r"every worker has died: .* make this change"):
+        change.json()
+    assert starting(whole, 0).asked == ["drain_server"]
+
+
+def test_all_workers_die_before_a_change() -> None:
+    """Nobody knows whether there is such a server, so nothing is changed."""
+    dies = FakeProcess(0)
+    whole = Whole(dies)
+    change = whole.begin("drain_server", PLACES)
+    dies.dies()
+    with pytest.raises(Problem, match="no worker serves yet"):
+        change.json()
+    assert list(whole.made) == []
+
+
+REFUSAL = Problem(409, "in use").answer
+
+
+def test_a_change_that_all_workers_refuse() -> None:
+    """Nothing has changed, and what it would have replaced is made again."""
+    one = FakeProcess(0)
+    one.answer("show_server", FOUND)
+    one.answer("drain_server", REFUSAL)
+    whole = Whole(one)
+    before = [Operate("resume_server", PLACES), Operate("weigh_server", PLACES, None, NewWeight(7))]
+    for each in before:
+        whole.made.add(each)
+    with pytest.raises(Problem, match=r"^in use$"):
+        whole.begin("drain_server", PLACES).json()
+    assert sorted(whole.made, key=repr) == sorted(before, key=repr)
+
+
+def test_a_change_that_one_worker_refuses() -> None:
+    """The others have made it, so a process that is new makes it, too."""
+    one, other = FakeProcess(0), FakeProcess(1)
+    for each in (one, other):
+        each.answer("show_server", FOUND)
+    one.answer("drain_server", FOUND)
+    other.answer("drain_server", REFUSAL)
+    whole = Whole(one, other)
+    with pytest.raises(Problem, match=r"^worker 2 refuses: in use$"):
+        whole.begin("drain_server", PLACES).json()
+    assert starting(whole, 1).asked == ["drain_server"]
+
+
+@pytest.mark.parametrize(("code", "lines"), [(200, 0), (400, 1), (404, 0), (409, 0), (500, 1)])
+def test_a_change_that_a_new_process_refuses(code: int, lines: int) -> None:
+    """The log says so, unless the server is gone by now, or there already."""
+    whole = Whole(FakeProcess(0))
+    whole.made.add(Operate("add_server", {"pool": "web"}, None, UpstreamServer(NAME)))
+    with capturedLogs() as logged:
+        starting(whole, 0).answer("add_server", Problem(code, "endpoint: bad").answer)
+    texts = [formatEvent(each) for each in logged]
+    line = "worker 1 does not repeat add_server of pool web: endpoint: bad"
+    assert texts == [line] * lines

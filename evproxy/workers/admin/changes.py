@@ -6,7 +6,7 @@ Pure.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 
 from evproxy.config.canonical import server_name
 from evproxy.model import UpstreamServer
@@ -16,6 +16,17 @@ from evproxy.workers.messages import Operate
 MOST_CHANGES = 10_000
 """The most changes that are kept; the oldest one is forgotten first."""
 
+Key = tuple[str, str, str]
+"""A pool, a server, and the name of an operation."""
+
+Replaced = Mapping[Key, Operate]
+
+# What a reload undoes that changes the server in the settings.
+_OTHERWISE = ("add_server", "remove_server", "weigh_server")
+
+# In the order in which they take effect.
+_ALL = ("remove_server", "add_server", "drain_server", "resume_server", "weigh_server")
+
 _OPPOSITES = {"drain_server": "resume_server", "resume_server": "drain_server"}
 
 
@@ -23,27 +34,39 @@ class MadeChanges:
     """The changes made so far, in their order, without those that later ones undo."""
 
     def __init__(self) -> None:
-        self._made: dict[tuple[str, str, str], Operate] = {}
+        self._made: dict[Key, Operate] = {}
 
     def __iter__(self) -> Iterator[Operate]:
         return iter(tuple(self._made.values()))
 
-    def add(self, change: Operate) -> None:
-        """`change` has been made."""
-        pool = change.places["pool"]
-        name = change.body.name if change.name == "add_server" else change.places["server"]
-        name = server_name(name)
-        kinds: tuple[str, ...] = (change.name, _OPPOSITES.get(change.name, ""))
-        if change.name in ("add_server", "remove_server"):
-            # What was done to the server before is done for.
-            kinds = ("drain_server", "resume_server", "weigh_server", "remove_server")
-        if change.name == "remove_server":
-            kinds = (*kinds, "add_server")
-        for kind in kinds:
-            self._made.pop((pool, name, kind), None)
-        self._made[pool, name, change.name] = change
+    def add(self, change: Operate) -> Replaced:
+        """`change` is made from now on; return what it replaces."""
+        pool, name, own = key = _key(change)
+        # What was done to a server before it is added or removed is done for.
+        kinds = _ALL if own in ("add_server", "remove_server") else (own, _OPPOSITES.get(own, ""))
+        replaced = {
+            each: self._made.pop(each)
+            for each in [(pool, name, kind) for kind in kinds]
+            if each in self._made
+        }
+        removal = pool, name, "remove_server"
+        if own == "add_server" and removal in replaced:
+            # The settings of a new process may list the server, otherwise than it is added.
+            self._made[removal] = replaced[removal]
+        self._made[key] = change
         if len(self._made) > MOST_CHANGES:
             del self._made[next(iter(self._made))]
+        return replaced
+
+    def take_back(self, change: Operate, replaced: Replaced) -> None:
+        """`change` has not been made after all: what it has `replaced` is made again."""
+        key = _key(change)
+        if self._made.get(key) is change:
+            del self._made[key]
+            later = {
+                each: self._made.pop(each) for each in tuple(self._made) if each[:2] == key[:2]
+            }
+            self._made.update({**replaced, **later})
 
     def reloaded(self, before: Settings, after: Settings) -> None:
         """
@@ -53,19 +76,28 @@ class MadeChanges:
         list it; one that they list no longer is gone; and one that they change has their weight.
         """
         old, new = _servers(before), _servers(after)
+        made = frozenset(self._made)
         for key in tuple(self._made):
             pool, name, kind = key
             if pool not in new:
                 self._made.pop(key)
                 continue
             listed, was = new[pool].get(name), old.get(pool, {}).get(name)
-            removed = (pool, name, "remove_server") in self._made
+            removed = (pool, name, "remove_server") in made
+            added = (pool, name, "add_server") in made
             if listed is None:
                 undone = was is not None
+            elif removed and not added:
+                undone = True
             else:
-                undone = removed or (kind == "weigh_server" and listed != was)
+                undone = kind in _OTHERWISE and listed != was
             if undone:
                 self._made.pop(key)
+
+
+def _key(change: Operate) -> Key:
+    name = change.body.name if change.name == "add_server" else change.places["server"]
+    return change.places["pool"], server_name(name), change.name
 
 
 def _servers(settings: Settings) -> dict[str, dict[str, UpstreamServer]]:

@@ -11,12 +11,16 @@ from typing import Any
 
 from attrs import evolve
 from twisted.internet.defer import Deferred, DeferredList
+from twisted.internet.error import ConnectionLost
+from twisted.logger import Logger
+from twisted.python.failure import Failure
 
 from evproxy.admin.answers import Answer, Problem
 from evproxy.admin.live.interval import Interval
 from evproxy.admin.live.question import Question
 from evproxy.admin.live.walk import Seen
 from evproxy.config.sharing import whole_part
+from evproxy.escape import printable
 from evproxy.model import UpstreamServer
 from evproxy.observe.metrics.families import Numbers
 from evproxy.observe.metrics.family import Family
@@ -29,6 +33,8 @@ from evproxy.workers.walks import Walks
 
 ANSWER_TIMEOUT = 5.0
 """Seconds within which a worker must have answered; then the answer of the whole leaves it out."""
+
+_log = Logger(namespace="evproxy")
 
 Told = Mapping[int, Answer]
 """What workers have answered, by their number from 0 on."""
@@ -124,25 +130,35 @@ class Crew:
         """
         Change every worker; one that still starts does it once it serves.
 
-        :raises Problem: if a worker refuses, or does not answer.
+        A worker that dies meanwhile is left out: see `repeat` for the process in its place.
+
+        :raises Refused: if every worker refuses.
+        :raises Problem: if some refuse, if one does not answer, or if all have died.
         """
         serving = self._serving()
         for slot in self._slots:
             if slot.process is not None and slot not in serving:
                 self.repeat(slot.process, [wanted])
         told = await self.ask_all(wanted)
+        if not told:
+            raise Problem(
+                503, "every worker has died: the processes in their place make this change"
+            )
         refuse(told)
         return told
 
     async def ask_all(self, wanted: Operate) -> Told:
         """
-        Run an operation in every worker that serves.
+        Run an operation in every worker that serves, except for those that die meanwhile.
 
         :raises Problem: if one of them does not answer.
         """
         serving = self._serving()
-        told = await self._ask({each.number: self._part(wanted, each.number) for each in serving})
-        missing = [each.number for each in serving if each.number not in told]
+        lost: set[int] = set()
+        told = await self._ask(
+            {each.number: self._part(wanted, each.number) for each in serving}, lost
+        )
+        missing = [each.number for each in serving if each.number not in {*told, *lost}]
         if missing:
             numbers = ", ".join(str(number + 1) for number in missing)
             raise Problem(504, f"no answer within {ANSWER_TIMEOUT:g} s from worker {numbers}")
@@ -152,8 +168,8 @@ class Crew:
         """Have `process`, which still starts, make `changes` before all else."""
         for each in changes:
             asked = process.channel.ask(self._part(each, process.number))
-            # A server that is gone by now, or a process that ends.
-            asked.addErrback(lambda _: None)
+            # If it fails, the process ends, or has not begun to serve.
+            asked.addCallbacks(partial(_repeated, process.number, each), lambda _: None)
 
     def _serving(self) -> list[Slot]:
         return [slot for slot in self._slots if slot.serving is not None]
@@ -166,40 +182,73 @@ class Crew:
         bound = whole_part(server.max_sessions, worker, len(self._slots))
         return evolve(wanted, body=evolve(server, max_sessions=bound))
 
-    async def _ask(self, wanted: Mapping[int, object]) -> dict[int, Any]:
+    async def _ask(
+        self, wanted: Mapping[int, object], lost: set[int] | None = None
+    ) -> dict[int, Any]:
         def asking(message: object) -> Callable[[WorkerProcess], Deferred[Any]]:
             return lambda process: process.channel.ask(message)
 
-        return await self._answers({number: asking(each) for number, each in wanted.items()})
+        asked = {number: asking(each) for number, each in wanted.items()}
+        return await self._answers(asked, lost)
 
     async def _answers(
-        self, ask: Mapping[int, Callable[[WorkerProcess], Deferred[Any]]]
+        self,
+        ask: Mapping[int, Callable[[WorkerProcess], Deferred[Any]]],
+        lost: set[int] | None = None,
     ) -> dict[int, Any]:
-        """Ask each worker with its function; return the answers of those that gave one in time."""
+        """
+        Ask each worker with its function; return the answers of those that gave one in time.
+
+        :param lost: gets the numbers of those that have ended before they answered.
+        """
         told: dict[int, Any] = {}
+
+        def failed(failure: Failure, number: int) -> None:
+            if lost is not None and failure.check(ConnectionLost):
+                lost.add(number)
+
         asked = []
         for number, asking in ask.items():
             process = self._slots[number].serving
             if process is not None:
                 answer = asking(process).addTimeout(ANSWER_TIMEOUT, self._reactor)
-                answer.addCallback(partial(told.__setitem__, number))
+                answer.addCallbacks(
+                    partial(told.__setitem__, number), failed, errbackArgs=(number,)
+                )
                 asked.append(answer)
-        await DeferredList(asked, consumeErrors=True)
+        await DeferredList(asked)
         return told
+
+
+def _repeated(worker: int, change: Operate, answer: Answer) -> None:
+    # The server may be gone by now, or there already.
+    if answer.code >= 400 and answer.code not in (404, 409):
+        _log.warn(
+            "worker {number} does not repeat {change} of pool {pool}: {why}",
+            number=worker + 1,
+            change=change.name,
+            pool=printable(change.places["pool"]),
+            why=json.loads(answer.body)["error"],
+        )
+
+
+class Refused(Problem):
+    """Every worker has refused, so nothing has changed."""
 
 
 def refuse(told: Told) -> None:
     """
     Return if no worker has refused.
 
-    :raises Problem: that of the first worker that has; with its number, unless all have.
+    :raises Refused: if all have; with the line of the first one.
+    :raises Problem: if some have; with the line of the first one, and its number.
     """
     refused = {number: each for number, each in told.items() if each.code >= 400}
     for number, answer in refused.items():
         line = json.loads(answer.body)["error"]
-        if len(refused) < len(told):
-            line = f"worker {number + 1} refuses: {line}"
-        raise Problem(answer.code, line)
+        if len(refused) == len(told):
+            raise Refused(answer.code, line)
+        raise Problem(answer.code, f"worker {number + 1} refuses: {line}")
 
 
 def bodies(told: Told) -> list[Any]:

@@ -23,7 +23,7 @@ from evproxy.engine.slices import in_slices
 from evproxy.observe.metrics.families import Numbers
 from evproxy.upstream.pool.status import ServerStatus
 from evproxy.workers.admin.changes import MadeChanges
-from evproxy.workers.admin.crew import Crew, bodies, refuse
+from evproxy.workers.admin.crew import Crew, Refused, bodies, refuse
 from evproxy.workers.admin.whole import Whole, numbers_of, shown_workers, state_of
 from evproxy.workers.messages import Operate
 from evproxy.workers.slot import Slot
@@ -169,12 +169,19 @@ class WholeOperations:
                     )
             # A worker that does not answer now would not make the change either.
             found = await self._crew.ask_all(Operate("show_server", places))
+            if not found:
+                raise self._nobody()
             if name != "add_server":
                 refuse(found)
             elif any(each.code == 200 for each in found.values()):
                 raise Problem(409, f"endpoint: {quoted(places['server'])} is already in the pool")
-            told = await self._crew.change(wanted)
-            self._made.add(wanted)
+            # Now, so that a process that starts before the others answer makes it, too.
+            replaced = self._made.add(wanted)
+            try:
+                told = await self._crew.change(wanted)
+            except Refused:
+                self._made.take_back(wanted, replaced)
+                raise
             if name == "remove_server":
                 left = sum(each["sessions"] for each in bodies(told))
                 return as_json({"removed": True, "sessions": left})
@@ -252,8 +259,11 @@ class WholeOperations:
 
     def _require_a_worker(self) -> None:
         if not self._serving():
-            yet = "" if self._proxy.stops else " yet"
-            raise Problem(503, f"no worker serves{yet}")
+            raise self._nobody()
+
+    def _nobody(self) -> Problem:
+        yet = "" if self._proxy.stops else " yet"
+        return Problem(503, f"no worker serves{yet}")
 
 
 def _holds_without_workers(until: str) -> bool:
