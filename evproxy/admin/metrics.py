@@ -69,16 +69,24 @@ class Servers:
         return evolve(numbers, states=self.states, servers=self.kept, left_out=left_out)
 
 
+@frozen
+class Scrape:
+    """What one scrape has: the numbers, and the workers that have told theirs, from 0 on."""
+
+    numbers: Numbers
+    workers: frozenset[int] = frozenset()
+
+
 class Source(Protocol):
     """What the numbers come from."""
 
-    async def numbers(self) -> Numbers:
+    async def numbers(self) -> Scrape:
         """Return the numbers of now."""
 
-    def more(self, numbers: Numbers) -> Iterator[MetricSource]:
+    def more(self, scrape: Scrape) -> Iterator[MetricSource]:
         """Yield the sources of further families."""
 
-    async def process(self) -> Iterable[AnyFamily]:
+    async def process(self, scrape: Scrape) -> Iterable[AnyFamily]:
         """Return the families of the scope ``process``."""
 
 
@@ -89,17 +97,18 @@ class OneProcess:
         self._context = context
         self._process = ProcessMetrics(context.reactor)
 
-    async def numbers(self) -> Numbers:
+    async def numbers(self) -> Scrape:
         context, servers = self._context, Servers()
         numbers = await measure(context.reactor, context.proxy, context.version, servers.look)
-        return servers.in_numbers(numbers)
+        return Scrape(servers.in_numbers(numbers))
 
-    def more(self, numbers: Numbers) -> Iterator[MetricSource]:
-        if numbers.status.loop is not None:
-            yield "loop", partial(loop_metrics, numbers.status.loop)
+    def more(self, scrape: Scrape) -> Iterator[MetricSource]:
+        loop = scrape.numbers.status.loop
+        if loop is not None:
+            yield "loop", partial(loop_metrics, loop)
         yield from self._context.proxy.metric_sources
 
-    async def process(self) -> Iterable[AnyFamily]:
+    async def process(self, scrape: Scrape) -> Iterable[AnyFamily]:
         return await self._process.collect()
 
 
@@ -130,17 +139,18 @@ class Metrics:
 
     async def _answer(self, context: Context, asked: Asked) -> Answer:
         scopes = asked.query.scope or SCOPES
-        numbers = await self._source.numbers()
+        scrape = await self._source.numbers()
         process: Iterable[AnyFamily] = ()
         if "process" in scopes:
-            process = await self._source.process()
-        families = self._families(numbers, scopes, process)
+            process = await self._source.process(scrape)
+        families = self._families(scrape, scopes, process)
         text, content_type = await text_of(context.reactor, families, asked.accept)
         return Answer(text, content_type=content_type)
 
     def _families(
-        self, numbers: Numbers, scopes: tuple[str, ...], process: Iterable[AnyFamily]
+        self, scrape: Scrape, scopes: tuple[str, ...], process: Iterable[AnyFamily]
     ) -> Iterator[AnyFamily]:
+        numbers = scrape.numbers
         if "proxy" in scopes:
             yield from proxy_families(numbers)
         if "sessions" in scopes:
@@ -151,7 +161,7 @@ class Metrics:
             yield from server_families(numbers, self._growing)
         if "relay" in scopes:
             yield from relay_families(numbers)
-        for scope, families in self._source.more(numbers):
+        for scope, families in self._source.more(scrape):
             if scope in scopes:
                 yield from families()
         yield from process

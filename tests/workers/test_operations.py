@@ -2,138 +2,26 @@
 
 from __future__ import annotations
 
-import json
-from collections.abc import Callable
 from typing import Any, cast
 
 import pytest
-from twisted.internet.defer import Deferred, fail
-from twisted.internet.error import ConnectionLost
-from twisted.internet.task import Clock
+from twisted.internet.defer import Deferred
 from twisted.logger import capturedLogs, formatEvent
 
-from evproxy.admin.answers import Answer, Problem, as_json
-from evproxy.admin.operations import Asked, Context, Operation
+from evproxy.admin.answers import Problem, as_json
+from evproxy.admin.metrics import Scrape
 from evproxy.admin.servers import NewWeight
+from evproxy.admin.sessions import Which
 from evproxy.admin.waits import ForWhat
 from evproxy.model import UpstreamServer
-from evproxy.settings import Settings
-from evproxy.workers.admin.changes import MadeChanges
-from evproxy.workers.admin.crew import ANSWER_TIMEOUT, Crew
-from evproxy.workers.admin.operations import WholeOperations
-from evproxy.workers.measures import Measures
+from evproxy.workers.admin.metrics import AllWorkers
 from evproxy.workers.messages import Operate
-from evproxy.workers.totals import Totals
-from evproxy.workers.walks import Walks
+from tests.support.fake_workers import FakeProcess, Whole
+from tests.workers.test_totals import numbers
 
 OK = as_json({"met": True})
 NAME = "127.0.0.1:1"
 PLACES = {"pool": "web", "server": NAME}
-
-
-class FakeProcess:
-    """A process of a worker, and its channel; it answers what `answers` has, or dies, or hangs."""
-
-    def __init__(self, number: int, serves: bool = True) -> None:
-        self.number = number
-        self.serves = serves
-        self.gone = False
-        self.late = False
-        self.answers: dict[str, Answer] = {}
-        self.asked: list[str] = []
-        self._open: list[tuple[str, Deferred[Any]]] = []
-
-    @property
-    def channel(self) -> FakeProcess:
-        return self
-
-    def ask(self, message: object) -> Deferred[Any]:
-        if self.gone:
-            return fail(ConnectionLost())
-        name = message.name if isinstance(message, Operate) else type(message).__name__
-        self.asked.append(name)
-        answer: Deferred[Any] = Deferred()
-        if name in self.answers:
-            answer.callback(self.answers[name])
-        else:
-            self._open.append((name, answer))
-        return answer
-
-    def answer(self, name: str, answer: Answer) -> None:
-        """Answer all questions of this name, so far and from now on."""
-        self.answers[name] = answer
-        left, self._open = self._open, []
-        for asked, deferred in left:
-            if asked == name:
-                deferred.callback(answer)
-            else:
-                self._open.append((asked, deferred))
-
-    def dies(self) -> None:
-        self.gone = True
-        left, self._open = self._open, []
-        for _, deferred in left:
-            deferred.errback(ConnectionLost())
-
-
-class FakeSlot:
-    """The place of a worker."""
-
-    def __init__(self, number: int, process: FakeProcess | None) -> None:
-        self.number = number
-        self.process = process
-
-    @property
-    def serving(self) -> FakeProcess | None:
-        return self.process if self.process is not None and self.process.serves else None
-
-
-class Whole:
-    """
-    A supervisor whose workers have these processes.
-
-    ``None``: the worker has none.
-    """
-
-    def __init__(self, *processes: FakeProcess | None) -> None:
-        self.clock = Clock()
-        self.settings = Settings()
-        self.slots = [FakeSlot(number, each) for number, each in enumerate(processes)]
-        self.stops = self.has_drained = False
-        self.made = MadeChanges()
-        totals = Totals(self.clock, len(self.slots))
-        slots = cast(Any, self.slots)
-        self.crew = Crew(self.clock, slots, totals, Measures(), Walks())
-        operations = WholeOperations(cast(Any, self), self.crew, self.made).all
-        self.operations: dict[str, Operation] = {each.name: each for each in operations}
-
-    def begin(self, name: str, places: Any = None, query: Any = None, body: Any = None) -> Asking:
-        """Run an operation."""
-        context = Context(self.clock, cast(Any, self), "1")
-        run = cast(Callable[..., Any], self.operations[name].run)
-        return Asking(self.clock, run(context, Asked(places or {}, query, body)))
-
-
-class Asking:
-    """An operation under way."""
-
-    def __init__(self, clock: Clock, coroutine: Any) -> None:
-        self._clock = clock
-        self._found: list[Any] = []
-        Deferred.fromCoroutine(coroutine).addBoth(self._found.append)
-
-    @property
-    def over(self) -> bool:
-        return bool(self._found)
-
-    def json(self) -> Any:
-        """The answer, which comes within the time limits of two questions."""
-        for _ in range(100):
-            if self.over:
-                break
-            self._clock.advance(ANSWER_TIMEOUT / 50)
-        [found] = self._found
-        return json.loads(found.body) if isinstance(found, Answer) else found.raiseException()
 
 
 def is_met(whole: Whole, until: str) -> bool:
@@ -305,3 +193,42 @@ def test_a_change_that_a_new_process_refuses(code: int, lines: int) -> None:
     texts = [formatEvent(each) for each in logged]
     line = "worker 1 does not repeat add_server of pool web: endpoint: bad"
     assert texts == [line] * lines
+
+
+def test_a_list_of_sessions_needs_every_worker() -> None:
+    """A list without the sessions of a worker that hangs would look as if they had ended."""
+    one, hung = FakeProcess(0), FakeProcess(1)
+    one.answer("list_sessions", as_json({"sessions": [{"id": 1}], "next": None, "total": 1}))
+    whole = Whole(one, hung)
+    with pytest.raises(Problem, match="no answer within 5 s from worker 2") as raised:
+        whole.begin("list_sessions", query=Which()).json()
+    assert raised.value.code in whole.operations["list_sessions"].problems
+    asking = whole.begin("list_sessions", query=Which())
+    hung.dies()
+    assert asking.json()["total"] == 1
+
+
+def test_two_scrapes_at_once() -> None:
+    """Each says which workers have answered to itself."""
+    one, other = FakeProcess(0), FakeProcess(1)
+    whole = Whole(one, other)
+    source = AllWorkers(whole.context, cast(Any, whole), whole.crew)
+    scrapes: list[Scrape] = []
+
+    def scrape() -> None:
+        Deferred.fromCoroutine(source.numbers()).addCallback(scrapes.append)
+
+    for each in (one, other):
+        each.answer("Measure", numbers())
+    scrape()
+    del other.answers["Measure"]
+    scrape()
+    other.dies()
+    up = [
+        [value for _, _, value in family.samples]
+        for each in scrapes
+        for _, families in source.more(each)
+        for family in families()
+        if family.name == "evproxy_worker_up"
+    ]
+    assert up == [[1, 1], [1, 0]]

@@ -7,12 +7,11 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from functools import partial
 
-from evproxy.admin.metrics import Metrics, Servers
+from evproxy.admin.metrics import Metrics, Scrape, Servers
 from evproxy.admin.operations import Context, Operation
 from evproxy.admin.process_metrics import ProcessMetrics
 from evproxy.engine.slices import in_slices
 from evproxy.observe.metrics.declared import BY_NAME
-from evproxy.observe.metrics.families import Numbers
 from evproxy.observe.metrics.family import AnyFamily, Family, MetricSource, of_processes
 from evproxy.observe.watchdog.metrics import loop_metrics
 from evproxy.workers.admin.crew import Crew
@@ -36,22 +35,21 @@ class AllWorkers:
         self._proxy = proxy
         self._crew = crew
         self._process = ProcessMetrics(context.reactor)
-        self._answered: set[int] = set()
 
-    async def numbers(self) -> Numbers:
-        numbers, self._answered = await numbers_of(self._proxy, self._crew)
+    async def numbers(self) -> Scrape:
+        numbers, answered = await numbers_of(self._proxy, self._crew)
         servers = Servers()
         await in_slices(self._reactor, iter(numbers.servers), servers.look)
-        return servers.in_numbers(numbers)
+        return Scrape(servers.in_numbers(numbers), frozenset(answered))
 
-    def more(self, numbers: Numbers) -> Iterator[MetricSource]:
-        yield "proxy", partial(self._workers, frozenset(self._answered))
+    def more(self, scrape: Scrape) -> Iterator[MetricSource]:
+        yield "proxy", partial(self._workers, scrape.workers)
         yield "loop", self._loops
 
-    async def process(self) -> Iterable[AnyFamily]:
+    async def process(self, scrape: Scrape) -> Iterable[AnyFamily]:
         own = await self._process.collect()
         # Another one would not answer in time either.
-        told = await self._crew.processes(self._answered)
+        told = await self._crew.processes(scrape.workers)
         return of_processes(
             [(SUPERVISOR, own), *((str(number + 1), told[number]) for number in sorted(told))]
         )

@@ -45,7 +45,8 @@ _CHANGES = ("add_server", "drain_server", "resume_server", "weigh_server", "remo
 # No worker serves, or has answered; or one of them has not.
 _UNANSWERED = {
     **dict.fromkeys((*_CHANGES, "end_sessions"), (503, 504)),
-    **dict.fromkeys(("list_sessions", "show_session", "end_session", "wait"), (503,)),
+    **dict.fromkeys(("show_session", "end_session", "wait"), (503,)),
+    "list_sessions": (504,),
 }
 
 
@@ -199,7 +200,7 @@ class WholeOperations:
     # Sessions.
 
     async def _sessions(self, context: Context, asked: Asked) -> Answer:
-        told = await self._crew.ask(Operate("list_sessions", {}, asked.query))
+        told = await self._crew.ask_all(Operate("list_sessions", {}, asked.query))
         refuse(told)
         pages = bodies(told)
         # The numbers of each worker's sessions ascend, and no two workers give the same.
