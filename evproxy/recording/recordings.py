@@ -54,6 +54,7 @@ class Recordings:
         self._recorded: dict[int, RecordingStage | RecordingTap] = {}
         # Of clients whose session has no server yet, too.
         self._taps: dict[int, RecordingTap] = {}
+        self._idle: list[Callable[[], None]] = []
         self._said = -QUIET
         self._unsaid = 0
 
@@ -84,6 +85,18 @@ class Recordings:
         recorded = self._recorded.pop(record.id, None)
         if recorded is not None:
             recorded.finish(record.reason)
+        self._look_whether_idle()
+
+    def when_idle(self, idle: Callable[[], None]) -> None:
+        """Call `idle` once no session is recorded: now, or when the last recording ends."""
+        self._idle.append(idle)
+        self._look_whether_idle()
+
+    def _look_whether_idle(self) -> None:
+        if self._idle and not self._recorded and not self._taps:
+            waiting, self._idle = self._idle, []
+            for idle in waiting:
+                idle()
 
     def close(self) -> Deferred[None]:
         """Return a Deferred that fires when all is written, or after two seconds."""

@@ -120,18 +120,38 @@ class Composition:
             self.certificates,
             tally,
             stages,
-            self.recordings,
-            self.mirrors,
+            recordings=self.recordings,
+            mirrors=self.mirrors,
         )
         self.parts: tuple[ListenerParts, ...] = tuple(
             self.maker.make(each, settings.timeouts, self.maker.read(each))
             for each in settings.listeners
         )
+        if self._records:
+            hub.add(self.recordings)
         self.listeners: tuple[Listener, ...] = tuple(
             self.listener(parts, (endpoints or {}).get(place))
             for place, parts in enumerate(self.parts)
         )
         self.retiring = Retiring(reactor, self.admission.sessions)
+
+    @property
+    def _records(self) -> bool:
+        return any(each.settings.record for each in self.parts)
+
+    def use(self, parts: Sequence[ListenerParts], listeners: Sequence[Listener]) -> None:
+        """Have these listeners from now on, which `parts` belong to."""
+        recorded = self._records
+        self.parts, self.listeners = tuple(parts), tuple(listeners)
+        if self._records:
+            self.hub.add(self.recordings)
+        elif recorded:
+            # Sessions of now may still begin a recording.
+            self.retiring.add(lambda: self.recordings.when_idle(self._forget_recordings))
+
+    def _forget_recordings(self) -> None:
+        if not self._records:
+            self.hub.remove(self.recordings)
 
     def most_sessions(self, settings: Settings) -> int:
         """The bound on sessions of `settings`, in numbers."""

@@ -136,12 +136,13 @@ class PartsMaker:
         certificates: Certificates,
         tally: Tally | None = None,
         stages: Sequence[StagesOfSession] = (),
-        recordings: Recordings | None = None,
-        mirrors: Mirrors | None = None,
+        *,
+        recordings: Recordings,
+        mirrors: Mirrors,
     ) -> None:
-        self._mirrors = Mirrors(reactor, hub, plane, pools) if mirrors is None else mirrors
+        self._mirrors = mirrors
         self._stages = stages
-        self._recordings = Recordings(reactor) if recordings is None else recordings
+        self._recordings = recordings
         self._reactor = reactor
         self._hub = hub
         self._admission = admission
@@ -230,7 +231,6 @@ class PartsMaker:
     def _recorder(self, listener: ListenerSettings) -> Recorder | None:
         if not listener.record:
             return None
-        self._hub.add(self._recordings)
         return self._recordings.into(
             listener.record,
             listener.record_format,

@@ -78,7 +78,7 @@ class Application:
         for listener in composition.listeners:
             if id(listener) not in kept:
                 self.closing.append(listener.close())
-        composition.parts, composition.listeners = tuple(parts), tuple(listeners)
+        composition.use(parts, listeners)
         for made, _ in gone:
             self._retire(made)
         for name in plan.removed:

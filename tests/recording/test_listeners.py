@@ -7,13 +7,14 @@ from pathlib import Path
 import pytest
 from attrs import evolve
 
-from evproxy import ListenerSettings, PoolSettings, ProxyService, Settings
+from evproxy import AccessLogSettings, ListenerSettings, PoolSettings, ProxyService, Settings
 from evproxy.cli.settings_file import read_settings
 from evproxy.config.document import ConfigErrors
+from evproxy.hub import Hub
 from evproxy.model import UpstreamServer
 from tests.recording.test_recordings import read, shown
 from tests.support.peers import END
-from tests.support.services import ANY_PORT, Ground
+from tests.support.services import ANY_PORT, Ground, until
 
 
 def settings_with(ground: Ground, **listener: object) -> Settings:
@@ -56,6 +57,40 @@ async def test_a_reload_begins_and_ends_recording(ground: Ground, tmp_path: Path
         ("end", "upstream", ""),
         ("closed", "", "downstream finished relaying"),
     ]
+
+
+async def test_nobody_hears_of_sessions_after_the_last_recording(
+    ground: Ground, tmp_path: Path
+) -> None:
+    """Once no listener records, and the last recording has ended, sessions cost what they did."""
+    plain = evolve(settings_with(ground), access_log=AccessLogSettings("off"))
+    recorded = evolve(settings_with(ground, record=str(tmp_path)), access_log=plain.access_log)
+    service = ProxyService.from_settings(ground.reactor, plain)
+    ground.services.append(service)
+    service.startService()
+    hub: Hub = service.listeners[0].factory.context.hub
+    assert not hub.ends
+    await service.reload(recorded)
+    assert hub.ends
+    await service.reload(plain)
+    await until(ground.reactor, lambda: not hub.ends)
+    await service.reload(recorded)
+    client, _ = await ground.session(service)
+    await service.reload(plain)
+    await service.reload(evolve(plain, max_sessions=100))
+    assert hub.ends
+    client.reset()
+    await until(ground.reactor, lambda: not hub.ends)
+    await service.reload(recorded)
+    client, _ = await ground.session(service)
+    await service.reload(plain)
+    await service.reload(recorded)
+    client.reset()
+    await until(ground.reactor, lambda: not service.session_count)
+    assert hub.ends
+    await service.drain(0)
+    ends = [shown(read(file)[1])[-1][0] for file in tmp_path.iterdir()]
+    assert ends == ["closed", "closed"]
 
 
 async def test_a_drain_ends_recordings(ground: Ground, tmp_path: Path) -> None:
