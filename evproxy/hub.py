@@ -48,7 +48,7 @@ EVENTS = (
     "loop_held",
     "loop_released",
 )
-"""The methods that an observer may have: the contracts in `evproxy.interfaces` define them."""
+"""The methods that an observer may have: the contracts in `evproxy.observers` define them."""
 
 _log = Logger()
 
@@ -58,7 +58,7 @@ class Hub:
     Calls the observers of one service, factory or pool, in the order in which they were added.
 
     An observer is notified of each event that it has a method for, whichever contracts of
-    `evproxy.interfaces` it satisfies.  A hub satisfies all of the contracts.
+    `evproxy.observers` it satisfies.  A hub satisfies all of the contracts.
 
     `starts`, `connects`, `ends`: the methods to call for the start of a session, for its connection
     to a server, and for its end.  If a list is empty, a session does not make the value for it.

@@ -8,6 +8,7 @@ import pytest
 from twisted.internet.defer import Deferred
 from twisted.logger import capturedLogs, formatEvent
 
+from evproxy.admin import servers, sessions, waits, whole
 from evproxy.admin.answers import Problem, as_json
 from evproxy.admin.metrics import Scrape
 from evproxy.admin.servers import NewWeight
@@ -15,6 +16,7 @@ from evproxy.admin.sessions import Which
 from evproxy.admin.waits import ForWhat
 from evproxy.model import UpstreamServer
 from evproxy.workers.admin.metrics import AllWorkers
+from evproxy.workers.admin.operations import OWN
 from evproxy.workers.messages import Operate
 from tests.support.fake_workers import FakeProcess, Whole
 from tests.workers.test_totals import numbers
@@ -232,3 +234,11 @@ def test_two_scrapes_at_once() -> None:
         if family.name == "evproxy_worker_up"
     ]
     assert up == [[1, 1], [1, 0]]
+
+
+def test_every_operation_is_one_of_all_workers() -> None:
+    """None of one process runs against the supervisor, except for those that it can run."""
+    declared = (*whole.OPERATIONS, *servers.OPERATIONS, *sessions.OPERATIONS, *waits.OPERATIONS)
+    shared = {each.name: each for each in Whole().operations.values()}
+    same = [each.name for each in declared if shared[each.name].run is each.run]
+    assert (sorted(same), len(shared)) == (sorted(OWN), len(declared))

@@ -36,7 +36,7 @@ def admin_of_workers(
     :param handed: listening sockets that may be taken over.
     :raises SettingsError: if a setting is wrong.
     """
-    # The operations that use this proxy ask only for its settings and a reload.
+    # Those of `OWN` ask only for its settings and a reload.
     context = Context(reactor, cast(Any, proxy), version("evproxy"))
     feed = Feed(reactor, LiveWorkers(context, proxy, crew))
     operations = (

@@ -40,6 +40,9 @@ WORKER = of_object(
 )
 STATUS = of_object({**whole.STATUS["properties"], "workers": array_of(WORKER)})
 
+OWN = ("settings", "reload")
+"""The operations that run as in one process: they ask only for what the supervisor has."""
+
 _CHANGES = ("add_server", "drain_server", "resume_server", "weigh_server", "remove_server")
 
 # No worker serves, or has answered; or one of them has not.
@@ -81,11 +84,10 @@ class WholeOperations:
             *sessions.OPERATIONS,
             *waits.OPERATIONS,
         )
-        # What has no entry asks only for the settings and for a reload, which the supervisor has.
         self.all = tuple(
             evolve(
                 each,
-                run=runs.get(each.name, each.run),
+                run=each.run if each.name in OWN else runs[each.name],
                 answer=STATUS if each.name == "status" else each.answer,
                 problems=(*each.problems, *_UNANSWERED.get(each.name, ())),
             )
