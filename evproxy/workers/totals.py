@@ -71,16 +71,21 @@ class Totals:
         self._gone = Gone()
         self.changes = ServerChanges(workers)
         self._died: deque[Numbers] = deque()
+        # How often a worker has told its numbers, or died; and the last sum, with that of its time.
+        self._news = 0
+        self._sum: tuple[int, Numbers] | None = None
         self._lock = DeferredLock()
 
     def told(self, worker: int, numbers: Numbers) -> None:
         """These are the numbers of `worker`, with all of its servers."""
         self._last[worker] = numbers
+        self._news += 1
 
     def died(self, worker: int) -> None:
         """The process of `worker` has ended: keep what it had counted."""
         self.changes.died(worker)
         last, self._last[worker] = self._last[worker], None
+        self._news += 1
         if last is not None:
             self._died.append(last)
             self._before[worker] = last
@@ -103,7 +108,22 @@ class Totals:
         """
         return self._lock.run(lambda: Deferred.fromCoroutine(self._whole()))
 
+    def known(self) -> Deferred[Numbers]:
+        """Return the last sums; new ones if a worker has told its numbers since, or died."""
+        return self._lock.run(lambda: Deferred.fromCoroutine(self._known()))
+
+    async def _known(self) -> Numbers:
+        if self._sum is not None and self._sum[0] == self._news:
+            return self._sum[1]
+        return await self._whole()
+
     async def _whole(self) -> Numbers:
+        news = self._news
+        found = await self._add_up()
+        self._sum = news, found
+        return found
+
+    async def _add_up(self) -> Numbers:
         await self._add_the_dead()
         parts = [last for _, last in self.each()]
         of_server: Callable[[ServerStatus], ServerStatus] = _unchanged

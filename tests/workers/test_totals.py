@@ -9,6 +9,7 @@ from attrs import evolve
 from twisted.internet.task import Clock
 
 from evproxy.admin.metrics import Servers
+from evproxy.engine.slices import SLICE
 from evproxy.model import CloseReason, Ending, Phase, Side, UpstreamServer
 from evproxy.observe.metrics.declared import DECLARED
 from evproxy.observe.metrics.families import (
@@ -297,3 +298,40 @@ def test_servers_of_one_worker(summed: Summed) -> None:
     found: list[Numbers] = []
     summed.totals.whole().addCallback(found.append)
     assert [each.name for _, each in found[0].servers] == ["127.0.0.1:1", "other"]
+
+
+def test_known_sums() -> None:
+    """Looks of viewers add up nothing again until a worker tells other numbers, or dies."""
+    summed = Summed()
+    found: list[Numbers] = []
+
+    def look() -> Numbers:
+        summed.totals.known().addCallback(found.append)
+        return found[-1]
+
+    summed.totals.told(0, numbers(sessions=1))
+    first = look()
+    assert look() is first
+    summed.totals.told(1, numbers(sessions=2))
+    assert look().status.session_count == 3
+    summed.totals.died(1)
+    last = look()
+    assert last.status.session_count == 1
+    assert look() is last
+
+
+def test_known_sums_while_a_worker_tells() -> None:
+    """Numbers that come while others are added up are in the next sums."""
+    clock = Clock()
+    totals = Totals(clock, 1)
+    one = numbers(sessions=1)
+    many = [("default", evolve(one.servers[0][1], name=str(each))) for each in range(2 * SLICE)]
+    totals.told(0, evolve(one, servers=many))
+    found: list[Numbers] = []
+    totals.known().addCallback(found.append)
+    assert not found
+    totals.told(0, numbers(sessions=2))
+    clock.pump([0] * 10)
+    totals.known().addCallback(found.append)
+    clock.pump([0] * 10)
+    assert [each.status.session_count for each in found] == [1, 2]

@@ -57,12 +57,15 @@ async def numbers_of(proxy: Whole, crew: Crew) -> tuple[Numbers, set[int]]:
     Of a worker that has not, they have the last ones that it told.
     """
     answered = await crew.look()
-    return await known_numbers(proxy, crew), answered
+    return _as_drained(proxy, await crew.totals.whole()), answered
 
 
 async def known_numbers(proxy: Whole, crew: Crew) -> Numbers:
     """Return the numbers of the whole, as the workers have told them last."""
-    numbers = await crew.totals.whole()
+    return _as_drained(proxy, await crew.totals.known())
+
+
+def _as_drained(proxy: Whole, numbers: Numbers) -> Numbers:
     drained = proxy.has_drained
     status = evolve(numbers.status, draining=proxy.stops and not drained, drained=drained)
     return evolve(numbers, status=status)
