@@ -112,6 +112,17 @@ class Operate:
     body: Any = None
 
 
+@frozen
+class Repeat:
+    """
+    Make a change of an operator that other workers have made.  The answer: as to `Operate`.
+
+    If the server is not known yet, it may follow later.
+    """
+
+    change: Operate
+
+
 # From the supervisor, without an answer.
 
 

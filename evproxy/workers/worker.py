@@ -17,6 +17,7 @@ from twisted.internet.protocol import Factory
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
+from evproxy.admin.answers import Answer
 from evproxy.config.sharing import share_discovered
 from evproxy.errors import CannotOpenLog, SettingsError
 from evproxy.observe.metrics.families import Numbers
@@ -30,6 +31,7 @@ from evproxy.upstream.pool.pool import Pool
 from evproxy.workers.admin.local import operate
 from evproxy.workers.channel import Channel
 from evproxy.workers.discovery import SharedDiscovery
+from evproxy.workers.late_changes import LateChanges
 from evproxy.workers.log_relay import EventSender
 from evproxy.workers.measuring import Measuring
 from evproxy.workers.messages import (
@@ -48,6 +50,7 @@ from evproxy.workers.messages import (
     Prepared,
     Prevented,
     ReopenLog,
+    Repeat,
     ServerChanged,
     Start,
     Started,
@@ -83,6 +86,7 @@ class Worker(Factory):
         self._verdicts = Verdicts(self._tell)
         self._measuring = Measuring(reactor, self._tell)
         self._walking = Walking(reactor, self._tell)
+        self._late_changes = LateChanges(reactor, self._operate)
         self._reload: WorkerReload | None = None
         self._ending = False
         self._handlers: dict[type, Callable[[Any, Sequence[int]], Any]] = {
@@ -99,7 +103,8 @@ class Worker(Factory):
                 self._service.session_count,
                 self._service.admission.sessions.last_id,
             ),
-            Operate: lambda message, _: operate(self._reactor, self._service, message),
+            Operate: lambda message, _: self._operate(message),
+            Repeat: lambda message, _: self._repeat(message.change),
             Drain: lambda message, _: self._drain(message.deadline),
             Abort: lambda message, _: self._service.abort(),
             ReopenLog: lambda message, _: self._service.reopen_log(),
@@ -137,6 +142,8 @@ class Worker(Factory):
             proxy.observe(_ServerChanges(self._tell))
         self._walking.begin(proxy)
         self._measuring.begin(proxy)
+        if proxy.tally is not None and any(pool.discover for pool in start.settings.pools):
+            proxy.observe(self._late_changes)
         handed = proxy.plane.listening.handed
         for place, descriptor in zip(start.places, descriptors, strict=True):
             handed.offer_at(place, descriptor)
@@ -170,6 +177,16 @@ class Worker(Factory):
             checks_for=self._verdicts.checks_for,
             discovery_for=discovery,
         )
+
+    # Changes of operators.
+
+    def _operate(self, wanted: Operate) -> Deferred[Answer]:
+        return operate(self._reactor, self._service, wanted)
+
+    def _repeat(self, change: Operate) -> Deferred[Answer]:
+        pools = self._service.settings.pools
+        discovers = {each.name for each in pools if each.discover is not None}
+        return self._late_changes.make(change, change.places["pool"] in discovers)
 
     # Reloads.
 

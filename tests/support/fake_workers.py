@@ -17,7 +17,7 @@ from evproxy.workers.admin.changes import MadeChanges
 from evproxy.workers.admin.crew import ANSWER_TIMEOUT, Crew
 from evproxy.workers.admin.operations import WholeOperations
 from evproxy.workers.measures import Measures
-from evproxy.workers.messages import Operate
+from evproxy.workers.messages import Operate, Repeat
 from evproxy.workers.replacement import Replacement
 from evproxy.workers.totals import Totals
 from evproxy.workers.walks import Walks
@@ -42,6 +42,8 @@ class FakeProcess:
     def ask(self, message: object) -> Deferred[Any]:
         if self.gone:
             return fail(ConnectionLost())
+        if isinstance(message, Repeat):
+            message = message.change
         name = message.name if isinstance(message, Operate) else type(message).__name__
         self.asked.append(name)
         answer: Deferred[Any] = Deferred()

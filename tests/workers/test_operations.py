@@ -11,7 +11,7 @@ from twisted.logger import capturedLogs, formatEvent
 from evproxy.admin import servers, sessions, waits, whole
 from evproxy.admin.answers import Problem, as_json
 from evproxy.admin.metrics import Scrape
-from evproxy.admin.servers import NewWeight
+from evproxy.admin.servers import HowToEnd, NewWeight
 from evproxy.admin.sessions import Which
 from evproxy.admin.waits import ForWhat
 from evproxy.model import UpstreamServer
@@ -208,6 +208,15 @@ def test_a_list_of_sessions_needs_every_worker() -> None:
     asking = whole.begin("list_sessions", query=Which())
     hung.dies()
     assert asking.json()["total"] == 1
+
+
+def test_processes_that_start_have_no_sessions_to_end() -> None:
+    """Only workers that serve are asked to end the sessions of a server."""
+    one, starts = FakeProcess(0), FakeProcess(1, serves=False)
+    one.answer("end_sessions", as_json({"sessions": 3}))
+    running = Whole(one, starts)
+    assert running.begin("end_sessions", PLACES, body=HowToEnd()).json()["sessions"] == 3
+    assert starts.asked == []
 
 
 def test_two_scrapes_at_once() -> None:

@@ -25,7 +25,7 @@ from evproxy.model import UpstreamServer
 from evproxy.observe.metrics.families import Numbers
 from evproxy.observe.metrics.family import Family
 from evproxy.workers.measures import Measures
-from evproxy.workers.messages import MeasureProcess, Operate
+from evproxy.workers.messages import MeasureProcess, Operate, Repeat
 from evproxy.workers.process import WorkerProcess
 from evproxy.workers.slot import Slot
 from evproxy.workers.totals import Totals
@@ -167,7 +167,7 @@ class Crew:
     def repeat(self, process: WorkerProcess, changes: Iterable[Operate]) -> None:
         """Have `process`, which still starts, make `changes` before all else."""
         for each in changes:
-            asked = process.channel.ask(self._part(each, process.number))
+            asked = process.channel.ask(Repeat(self._part(each, process.number)))
             # If it fails, the process ends, or has not begun to serve.
             asked.addCallbacks(partial(_repeated, process.number, each), lambda _: None)
 

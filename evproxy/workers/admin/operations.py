@@ -194,8 +194,9 @@ class WholeOperations:
 
     async def _end_sessions(self, context: Context, asked: Asked) -> Answer:
         self._require_a_worker()
-        wanted = Operate("end_sessions", asked.places, None, asked.body)
-        told = await self._crew.change(wanted)
+        # A process that starts has no sessions, and one that has died has none left.
+        told = await self._crew.ask_all(Operate("end_sessions", asked.places, None, asked.body))
+        refuse(told)
         number = sum(each["sessions"] for each in bodies(told))
         return as_json({"sessions": number, "over": asked.body.over})
 
