@@ -4,7 +4,7 @@ Long work in short slices, so that sessions go on in between.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from itertools import islice
 from math import inf
 from typing import Any, TypeVar
@@ -17,6 +17,13 @@ millisecond's worth."""
 
 T = TypeVar("T")
 R = TypeVar("R")
+
+
+def slices(items: Iterable[T], size: int = SLICE) -> Iterator[tuple[T, ...]]:
+    """Yield `items` in tuples of `size`; the last one may be shorter, and none is empty."""
+    left = iter(items)
+    while part := tuple(islice(left, size)):
+        yield part
 
 
 async def in_slices(

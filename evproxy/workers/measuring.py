@@ -6,7 +6,6 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from importlib.metadata import version
-from itertools import islice
 from typing import TYPE_CHECKING, Any
 
 from attrs import evolve
@@ -16,7 +15,7 @@ from twisted.internet.task import deferLater
 from evproxy.admin.access import metrics_can_be_read
 from evproxy.admin.contract import Administered
 from evproxy.admin.measure import PoolServerStatus, measure
-from evproxy.engine.slices import SLICE
+from evproxy.engine.slices import SLICE, slices
 from evproxy.observe.metrics.families import Numbers
 from evproxy.observe.metrics.family import Family
 from evproxy.workers.messages import Measured
@@ -60,8 +59,8 @@ class Measuring:
         numbers = await measure(self._reactor, proxy, self._version, look)
         if part:
             send()
-        moved = iter([(key, up, down) for key, (up, down) in numbers.live.server_bytes.items()])
-        while more := tuple(islice(moved, SLICE)):
+        moved = [(key, up, down) for key, (up, down) in numbers.live.server_bytes.items()]
+        for more in slices(moved):
             self._tell(Measured(number, bytes=more))
             await deferLater(self._reactor, 0)
         status = numbers.status

@@ -4,9 +4,8 @@ The walks of a worker over its sessions, which it does for the supervisor, and t
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
-from itertools import islice
-from typing import Any, TypeVar
+from collections.abc import Callable, Iterator
+from typing import Any
 
 from twisted.internet.defer import Deferred, DeferredLock
 from twisted.internet.task import deferLater
@@ -14,11 +13,9 @@ from twisted.internet.task import deferLater
 from evproxy.admin.contract import Administered
 from evproxy.admin.live.interval import Interval
 from evproxy.admin.live.walk import Seen, Walker
-from evproxy.engine.slices import SLICE
+from evproxy.engine.slices import slices
 from evproxy.errors import SettingsError
 from evproxy.workers.messages import Walk, Walked
-
-T = TypeVar("T")
 
 
 class Walking:
@@ -57,18 +54,12 @@ class Walking:
 
 def _parts(wanted: Walk, seen: Seen) -> Iterator[Walked]:
     number = wanted.number
-    for listeners in _slices(seen.listeners.items()):
+    for listeners in slices(seen.listeners.items()):
         yield Walked(number, listeners=listeners)
-    for rates in _slices(seen.rates.items()):
+    for rates in slices(seen.rates.items()):
         yield Walked(number, rates=rates)
     for place, question in enumerate(wanted.questions):
         found = seen.found[question]
         yield Walked(number, question=place, matching=found.matching)
-        for entries in _slices(found.entries):
+        for entries in slices(found.entries):
             yield Walked(number, question=place, entries=entries)
-
-
-def _slices(items: Iterable[T]) -> Iterator[tuple[T, ...]]:
-    left = iter(items)
-    while part := tuple(islice(left, SLICE)):
-        yield part

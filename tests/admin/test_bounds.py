@@ -15,7 +15,7 @@ from evproxy.admin.answers import Answer
 from evproxy.admin.interface import AdminInterface
 from evproxy.admin.operations import Operation
 from evproxy.admin.site import MOST_BODY, MOST_CONNECTIONS, MOST_DISCARDED
-from evproxy.engine.slices import SLICE, in_slices
+from evproxy.engine.slices import SLICE, in_slices, slices
 from tests.support.admin import ANY_PORT, Admin, answer
 from tests.support.peers import END, RESET, Peer, connect
 from tests.support.services import Ground
@@ -206,6 +206,16 @@ async def test_work_in_slices(reactor: Any) -> None:
     assert found == list(range(1, 10 * SLICE, 2))
     assert max(b - a for a, b in pairwise(turns)) <= 2 * SLICE
     assert await in_slices(reactor, iter(range(10**9)), odd, 3) == [1, 3, 5]
+
+
+@pytest.mark.parametrize(
+    ("count", "sizes"), [(0, []), (1, [1]), (SLICE, [SLICE]), (2 * SLICE + 1, [SLICE, SLICE, 1])]
+)
+def test_slices(count: int, sizes: list[int]) -> None:
+    """All items in their order, none of the slices empty."""
+    found = list(slices(range(count)))
+    assert [len(each) for each in found] == sizes
+    assert [item for each in found for item in each] == list(range(count))
 
 
 async def test_an_operation_that_breaks(

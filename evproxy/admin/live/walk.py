@@ -6,7 +6,6 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Collection, Mapping
-from itertools import islice
 from typing import Any
 
 from attrs import field, frozen
@@ -18,6 +17,7 @@ from evproxy.admin.live.interval import Interval
 from evproxy.admin.live.lag import LoopLag
 from evproxy.admin.live.question import Question
 from evproxy.admin.live.traffic import Traffic
+from evproxy.engine.slices import slices
 from evproxy.observe.metrics.live import ServerKey
 
 SLICE = 64
@@ -74,8 +74,7 @@ class Walker:
         now = reactor.seconds()
         self._count_ended()
         traffic.begin(now)
-        ids = iter(list(live.by_id))
-        while batch := list(islice(ids, SLICE)):
+        for batch in slices(list(live.by_id), SLICE):
             for number in batch:
                 session = live.by_id.get(number)
                 if session is None:
