@@ -5,7 +5,6 @@ The walks of workers as the supervisor gets them: in parts, which it puts togeth
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from itertools import count
 from typing import Any
 
 from attrs import define, field
@@ -19,6 +18,7 @@ from evproxy.engine.slices import in_slices
 from evproxy.observe.metrics.live import ServerKey
 from evproxy.workers.messages import Walk, Walked
 from evproxy.workers.process import WorkerProcess
+from evproxy.workers.questions import Questions
 
 
 @define
@@ -37,40 +37,29 @@ class _Parts:
             self.entries.setdefault(place, []).extend(part.entries)
             self.matching[place] = self.matching.get(place, 0) + part.matching
 
-    @property
-    def seen(self) -> Seen:
+    def joined(self, answer: Interval) -> tuple[Interval, Seen]:
         found = {
             question: Found(self.entries.get(place, ()), self.matching.get(place, 0))
             for place, question in enumerate(self.questions)
         }
-        return Seen(self.listeners, self.rates, found)
+        return answer, Seen(self.listeners, self.rates, found)
 
 
 class Walks:
     """The walks under way."""
 
     def __init__(self) -> None:
-        self._numbers = count(1)
-        self._parts: dict[tuple[int, int], _Parts] = {}
+        self._asked: Questions[Walked, tuple[Interval, Seen]] = Questions()
 
     def ask(
         self, process: WorkerProcess, questions: tuple[Question, ...]
     ) -> Deferred[tuple[Interval, Seen]]:
         """Have `process` look at its sessions; the Deferred fires with all that it has told."""
-        key = process.number, next(self._numbers)
-        self._parts[key] = _Parts(questions)
-        asked: Deferred[Any] = process.channel.ask(Walk(key[1], questions))
-        return asked.addBoth(self._ended, key)
+        return self._asked.ask(process, lambda number: Walk(number, questions), _Parts(questions))
 
     def received(self, worker: int, part: Walked) -> None:
         """`worker` has told a part; it is ignored if nobody waits for it any more."""
-        parts = self._parts.get((worker, part.number))
-        if parts is not None:
-            parts.add(part)
-
-    def _ended(self, result: object, key: tuple[int, int]) -> object:
-        parts = self._parts.pop(key)
-        return (result, parts.seen) if isinstance(result, Interval) else result
+        self._asked.received(worker, part.number, part)
 
 
 async def merged(reactor: Any, questions: Iterable[Question], seen: Sequence[Seen]) -> Seen:
