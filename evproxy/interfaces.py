@@ -20,6 +20,7 @@ from evproxy.model import CloseReason, ConnectionInfo, Ending, Phase, Side, Upst
 from evproxy.policy.balance.candidate import Balancer as Balancer
 from evproxy.policy.balance.candidate import Candidate as Candidate
 from evproxy.policy.sources import Sources
+from evproxy.records import SessionStatus
 from evproxy.wire.client_hello import ClientHello, NotTls
 from evproxy.wire.http_host import HttpHost, NoHost
 from evproxy.wire.postgres import Start
@@ -51,6 +52,39 @@ class Dialer(Protocol):
         ``factory.clientConnectionFailed``, perhaps before this method returns.  If the protocol
         has a ``handshake`` Deferred, the attempt ends later, when this Deferred fires.
         ``stopConnecting`` of the returned connector cancels the attempt and leaves nothing behind.
+        """
+
+
+Dial = Callable[[float], IConnector | None]
+"""Connects to a server, with a timeout in seconds; returns ``None`` if the session is over."""
+
+
+class ConnectFault(Protocol):
+    """
+    What a fault does to one connect.
+
+    `resets_client`: whether the client is reset, and no server is asked.
+    """
+
+    @property
+    def resets_client(self) -> bool: ...
+
+    def connect(self, factory: ClientFactory, timeout: float, dial: Dial) -> IConnector | None:
+        """
+        Do what `Dialer.connect` does, in place of `dial` or before it.
+
+        `dial` connects, and notifies `factory`.
+        """
+
+
+class ConnectFaults(Protocol):
+    """Injects faults into connects: what some of the `stages` of a listener or a pool can do."""
+
+    def of_connect(self, status: SessionStatus) -> ConnectFault | None:
+        """
+        What is to happen to the connect that a session is about to make; ``None``: nothing.
+
+        :param status: what is known of the session; `upstream` is the server.
         """
 
 

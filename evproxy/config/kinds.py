@@ -18,6 +18,9 @@ def misplaced(
     for key, each in keys_of(cls).items():
         owners = each.setting.kinds
         if key in table and owners and kind not in owners:
-            yield Problem(
-                (*path, key), f"belongs to kind {listed(owners, 'and')}, and this is {quoted(kind)}"
-            )
+            yield Problem((*path, key), belongs_to(owners, kind))
+
+
+def belongs_to(owners: Sequence[str], kind: str) -> str:
+    """Why a table of `kind` cannot have a key of the kinds `owners`."""
+    return f"belongs to kind {listed(owners, 'and')}, and this is {quoted(kind)}"

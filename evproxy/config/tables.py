@@ -13,18 +13,29 @@ from evproxy.config.reading import Reading, Refused, Rule, Schema, Unfit
 
 
 def read_table(table: type, values: dict[str, Any], path: Path, reading: Reading) -> Any:
-    """An instance of `table` with `values`; ``None`` after adding problems to `reading`."""
+    """
+    An instance of `table` with `values`; ``None`` after adding problems to `reading`.
+
+    A class may have `contradictions`, which gets the valid values by their keys, and returns pairs
+    of a key and what is wrong with it beside the others.
+    """
     keys = keys_of(table)
     before = len(reading.problems)
     for key in values:
         if key not in keys:
             reading.problem((*path, key), f"unknown key{_hint(key, keys)}")
-    given = {}
+    given, valid = {}, {}
     for key, each in keys.items():
         if key in values:
+            found = len(reading.problems)
             given[key] = reading.value(each.setting.rule, values[key], (*path, key))
+            if len(reading.problems) == found:
+                valid[key] = given[key]
         elif each.required:
             reading.problem((*path, key), "required, but missing")
+    if hasattr(table, "contradictions"):
+        for key, why in table.contradictions(valid):
+            reading.problem((*path, key), why)
     return table(**given) if len(reading.problems) == before else None
 
 

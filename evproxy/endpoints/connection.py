@@ -124,7 +124,7 @@ class Connection:
             program: Any = self._factory.buildProtocol(upstream.transport.getPeer())
             if program is None:
                 raise ConnectError(string="the factory makes no protocol for the connection")
-            status = self._status(server.name)
+            status = self.status(now)
             for make in self._pool.stages:
                 stages += make(status)
             if stages:
@@ -154,16 +154,15 @@ class Connection:
         self._relay.start(b"", False)
         its.start(program)
 
-    def _status(self, server: str) -> SessionStatus:
-        """What the conditions of faults can ask for."""
-        now = self._reactor.seconds()
+    def status(self, now: float) -> SessionStatus:
+        """What the conditions of faults can ask for, at `now`."""
         return SessionStatus(
             id=0,
             listener="",
             peer="",
             phase=self.phase,
             pool=self._pool.name,
-            upstream=server,
+            upstream="" if self.server is None else self.server.name,
             relay="stream",
             attempts=self.attempts,
             started=now,

@@ -93,9 +93,23 @@ def corrupt(share: float = 0.001, **more: Any) -> FaultSettings:
 
 def tls_failure(**more: Any) -> FaultSettings:
     """A TLS client gets a fatal alert in place of a handshake; other clients are left alone."""
-    return FaultSettings("tls-failure", **({"stream": "upstream"} | more))
+    return FaultSettings("tls-failure", **more)
 
 
 def tls_stall(**more: Any) -> FaultSettings:
     """The TLS handshake of a client gets no answer; other clients are left alone."""
-    return FaultSettings("tls-stall", **({"stream": "upstream"} | more))
+    return FaultSettings("tls-stall", **more)
+
+
+def refused(**more: Any) -> FaultSettings:
+    """
+    A connect to a server is refused.
+
+    With ``stream="downstream"``, the client is reset instead, and no server is asked.
+    """
+    return FaultSettings("refused", **more)
+
+
+def hang(**more: Any) -> FaultSettings:
+    """A connect to a server gets no answer: it goes on once the fault is removed or over."""
+    return FaultSettings("hang", **more)

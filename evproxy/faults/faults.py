@@ -5,6 +5,7 @@ The faults of a listener: which there are now, and for which sessions.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
+from random import Random
 from secrets import randbits
 from typing import Any
 
@@ -12,12 +13,15 @@ from attrs import frozen
 from twisted.logger import Logger
 
 from evproxy.errors import SettingsError
+from evproxy.faults.connects import HangingConnects, RefusedConnect
+from evproxy.faults.schedule import active_for
 from evproxy.faults.stage import FaultStage
+from evproxy.interfaces import ConnectFault
 from evproxy.policy.address_number import address_number
 from evproxy.policy.networks import Networks
 from evproxy.records import SessionStatus
 from evproxy.relay.stages import Stage
-from evproxy.settings.fault import FaultSettings
+from evproxy.settings.fault import CONNECT_KINDS, FaultSettings
 
 MOST_FAULTS = 1000
 """The most faults that one listener has at once."""
@@ -29,11 +33,22 @@ Predicate = Callable[[SessionStatus], bool]
 
 @frozen
 class _Injected:
-    """A fault, and the sessions that it is for."""
+    """
+    A fault, and the sessions that it is for.
+
+    `since`: when it was injected.  `hanging`: the connects that hang because of it.
+    """
 
     fault: FaultSettings
     where: Predicate | None
     networks: Networks | None
+    since: float
+    hanging: HangingConnects
+
+    @property
+    def of_connects(self) -> bool:
+        """Whether it is about connects, and not about bytes."""
+        return self.fault.kind in CONNECT_KINDS
 
     def is_for(self, status: SessionStatus) -> bool:
         """Whether all conditions hold for a session."""
@@ -82,7 +97,7 @@ class Faults:
         self.seed = randbits(32) if seed is None else seed
         self._injected: dict[str, _Injected] = {}
         self._stages: set[FaultStage] = set()
-        self._count = 0
+        self._count = self._connects = 0
         for fault in faults:
             self.add(fault)
         where = f" of {name}" if name else ""
@@ -95,11 +110,30 @@ class Faults:
             self._reactor,
             status,
             f"{self.seed}/{self._count}",
-            [(name, each.fault) for name, each in self._injected.items() if each.is_for(status)],
+            [
+                (name, each.fault)
+                for name, each in self._injected.items()
+                if not each.of_connects and each.is_for(status)
+            ],
             self._stages.discard,
         )
         self._stages.add(stage)
         return (stage,)
+
+    def of_connect(self, status: SessionStatus) -> ConnectFault | None:
+        """See `evproxy.interfaces.ConnectFaults`; the first fault that applies is the one."""
+        self._connects += 1
+        now = self._reactor.seconds()
+        for name, each in self._injected.items():
+            fault = each.fault
+            seconds = active_for(fault, now - each.since) if each.of_connects else 0.0
+            if not seconds or not each.is_for(status):
+                continue
+            random = Random(f"{self.seed}/connect {self._connects}/{name}")
+            if random.random() < fault.probability:
+                hangs = fault.kind == "hang"
+                return each.hanging.one(seconds) if hangs else RefusedConnect(fault)
+        return None
 
     @property
     def current(self) -> dict[str, FaultSettings]:
@@ -123,11 +157,15 @@ class Faults:
             raise SettingsError(f"faults: there is already a fault with the name {name!r}")
         if len(self._injected) >= MOST_FAULTS:
             raise SettingsError(f"faults: there are already {MOST_FAULTS}")
-        networks = Networks([fault.peer]) if fault.peer else None
-        self._injected[name] = injected = _Injected(fault, where, networks)
-        for stage in tuple(self._stages):
+        self._injected[name] = injected = self._inject(fault, where)
+        for stage in () if injected.of_connects else tuple(self._stages):
             if injected.is_for(stage.status):
                 stage.add(name, fault)
+
+    def _inject(self, fault: FaultSettings, where: Predicate | None) -> _Injected:
+        networks = Networks([fault.peer]) if fault.peer else None
+        now, hanging = self._reactor.seconds(), HangingConnects(self._reactor)
+        return _Injected(fault, where, networks, now, hanging)
 
     def replace(self, name: str, fault: FaultSettings) -> None:
         """
@@ -136,11 +174,17 @@ class Faults:
         What the old one holds goes on, also in streams that are not those of `fault`.
 
         :raises LookupError: if there is none.
+        :raises SettingsError: if the streams differ, or if only one of both is about connects.
         """
         before = self._injected[name]
-        networks = Networks([fault.peer]) if fault.peer else None
-        self._injected[name] = injected = _Injected(fault, before.where, networks)
-        for stage in tuple(self._stages):
+        injected = self._inject(fault, before.where)
+        if fault.stream != before.fault.stream:
+            raise SettingsError(f"faults: {name!r} is of the stream {before.fault.stream}")
+        if injected.of_connects != before.of_connects:
+            raise SettingsError(f"faults: {name!r} is of kind {before.fault.kind}")
+        self._injected[name] = injected
+        before.hanging.release()
+        for stage in () if injected.of_connects else tuple(self._stages):
             if injected.is_for(stage.status):
                 stage.replace(name, fault)
             else:
@@ -148,14 +192,15 @@ class Faults:
 
     def remove(self, name: str) -> None:
         """
-        Remove the fault `name`: what it holds goes on.
+        Remove the fault `name`: what it holds goes on, and so do connects that hang.
 
         The sessions of a `timeout` end, and so do those in which a `truncate` or a `reset` has
         dropped bytes: a later byte would follow a gap.
 
         :raises LookupError: if there is none.
         """
-        del self._injected[name]
+        removed = self._injected.pop(name)
+        removed.hanging.release()
         for stage in tuple(self._stages):
             stage.remove(name)
 

@@ -5,6 +5,7 @@ When a fault is active: by time, and by the bytes that came before.  Decisions w
 from __future__ import annotations
 
 from collections.abc import Iterator
+from math import inf
 
 from evproxy.settings.fault import FaultSettings
 
@@ -26,6 +27,22 @@ def next_turn(fault: FaultSettings, active: bool, first: bool) -> float | None:
     if first:
         return fault.after
     return fault.every - fault.lasts if fault.every > fault.lasts else None
+
+
+def active_for(fault: FaultSettings, age: float) -> float:
+    """
+    How many seconds `fault`, which is about connects, stays active; 0 if it is not active now.
+
+    :param age: the seconds since it was injected.
+    """
+    if age < fault.after:
+        return 0.0
+    if not fault.lasts:
+        return inf
+    into = age - fault.after
+    if fault.every:
+        into %= fault.every
+    return max(0.0, fault.lasts - into)
 
 
 class ByteWindow:

@@ -9,7 +9,7 @@ from an abandoned attempt are ignored, and its connection is aborted.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from typing import Protocol
 
@@ -30,12 +30,21 @@ from evproxy.errors import (
     Shortage,
 )
 from evproxy.escape import escaped, printable
-from evproxy.interfaces import PlainConnector, Pool, PoolSession, Server, Waiter
+from evproxy.interfaces import (
+    ConnectFaults,
+    Dial,
+    PlainConnector,
+    Pool,
+    PoolSession,
+    Server,
+    Waiter,
+)
 from evproxy.model import ConnectionInfo, Ending, Side
 from evproxy.observers import TroubleObserver
 from evproxy.policy.shortages import shortage_in
-from evproxy.records import Waited
+from evproxy.records import SessionStatus, Waited
 from evproxy.relay.contract import Half
+from evproxy.relay.stages import StagesOfSession
 from evproxy.session.opening import Opening, ServerOpening
 
 _log = Logger()
@@ -70,6 +79,9 @@ class Connectable(PoolSession, Protocol):
     def broke(self) -> None:
         """Called in an ``except`` clause: log the exception and end the session."""
 
+    def status(self, now: float) -> SessionStatus:
+        """A snapshot of the session at `now`."""
+
 
 @define
 class ConnectContext:
@@ -79,7 +91,7 @@ class ConnectContext:
     `clock` gives the time; `sockets` makes plain sockets; `upstream_factory` makes the client
     factory of an attempt: an `evproxy.session.halves.UpstreamFactory`, which may be wrapped.
     `observer` is notified of failed connects; `short` is called with the `Shortage` if evproxy
-    itself lacked something.
+    itself lacked something.  `stages`: those of the listener, of which some may be `ConnectFaults`.
     """
 
     clock: IReactorTime
@@ -87,6 +99,7 @@ class ConnectContext:
     upstream_factory: Callable[[Connecting], ClientFactory]
     observer: TroubleObserver
     short: Callable[[Shortage], None]
+    stages: Sequence[StagesOfSession] = ()
 
 
 class Connecting:
@@ -245,18 +258,58 @@ class Connecting:
         if session.server is None and not self._stopped:
             self._no_candidate()
 
-    def _connect(self, server: Server) -> IConnector:
+    def _connect(self, server: Server) -> IConnector | None:
         context, dialer, timeout = self._context, server.dialer, self._pool.connect_timeout
         # An `evproxy.interfaces.HeaderDialer` or not: `isinstance` would cost some microseconds.
         connect_after = getattr(dialer, "connect_after", None) if server.proxy_version else None
         self.header_sent = connect_after is not None
         factory = context.upstream_factory(self)
+        # A user's own pool may have no stages.
+        makers = (*context.stages, *getattr(self._pool, "stages", ()))
+        if makers:
+            faults = [each for each in makers if hasattr(each, "of_connect")]
+            if faults:
+                dial = partial(self._dial, server, connect_after, factory)
+                return self._through(faults, factory, timeout, dial)
+        return self._dial(server, connect_after, factory, timeout)
+
+    def _dial(
+        self,
+        server: Server,
+        connect_after: Callable[..., IConnector] | None,
+        factory: ClientFactory,
+        timeout: float,
+    ) -> IConnector:
+        sockets = self._context.sockets
         if connect_after is None:
-            return dialer.connect(factory, timeout, context.sockets)
-        connector: IConnector = connect_after(
-            self.session.preamble(), factory, timeout, context.sockets
-        )
-        return connector
+            return server.dialer.connect(factory, timeout, sockets)
+        return connect_after(self.session.preamble(), factory, timeout, sockets)
+
+    def _through(
+        self, faults: Sequence[ConnectFaults], factory: ClientFactory, timeout: float, dial: Dial
+    ) -> IConnector | None:
+        """Connect by `dial`, if `faults` let it be."""
+        status = self.session.status(self._context.clock.seconds())
+        for number, each in enumerate(faults, 1):
+            fault = each.of_connect(status)
+            if fault is None:
+                continue
+            if fault.resets_client:
+                self.session.error = "a fault refuses the client"
+                self.session.close_unconnected(Side.PROXY, Ending.FAULT)
+            more = partial(self._go_on, faults[number:], factory, dial)
+            return fault.connect(factory, timeout, more)
+        return dial(timeout)
+
+    def _go_on(
+        self, faults: Sequence[ConnectFaults], factory: ClientFactory, dial: Dial, timeout: float
+    ) -> IConnector | None:
+        """A fault has held up the connect until now."""
+        try:
+            return self._through(faults, factory, timeout, dial)
+        except Exception:
+            self.session.broke()
+            return None
 
     def _no_candidate(self) -> None:
         pool, session = self._pool, self.session

@@ -167,6 +167,7 @@ class ProxyFactory(Factory):
                 upstream_factory=self.upstream_factory,
                 observer=hub,
                 short=admission.short,
+                stages=tuple(stages),
             ),
             plane=plane,
             deadlines=plane.deadlines,

@@ -132,6 +132,14 @@ class Controls:
         """See `evproxy.faults.tls_stall`."""
         return self.inject(kinds.tls_stall(**more))
 
+    def server_refuses(self, **more: Any) -> Injection:
+        """See `evproxy.faults.refused`: connects to the server are refused."""
+        return self.inject(kinds.refused(**more))
+
+    def server_hangs(self, **more: Any) -> Injection:
+        """See `evproxy.faults.hang`: connects to the server get no answer."""
+        return self.inject(kinds.hang(**more))
+
     def reset(self) -> int:
         """Reset the running sessions now; return how many there were."""
         return self._do(lambda proxy: proxy.faults.reset_sessions())

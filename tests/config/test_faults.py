@@ -37,6 +37,16 @@ def listener(line: str) -> str:
             "[0].until_bytes: must be more than after_bytes, which is 9",
         ),
         (
+            '[{kind = "tls-failure", stream = "downstream"}]',
+            '[0].stream: must be "upstream" for kind "tls-failure", got "downstream"',
+        ),
+        ('[{kind = "hang", stream = "both"}]', '[0].stream: must be "upstream" for kind "hang"'),
+        (
+            '[{kind = "refused", stream = "both"}]',
+            '[0].stream: must be "upstream" or "downstream" for kind "refused", got "both"',
+        ),
+        ('[{kind = "hang", until_bytes = 9}]', '[0].until_bytes: has no effect for kind "hang"'),
+        (
             '[{kind = "limit", bytes = 1}, {kind = "limit", bytes = 2}]',
             '[1].name: the same as faults[0], "limit_downstream": give each a name',
         ),
@@ -48,6 +58,32 @@ def test_wrong_faults(faults: str, expected: str) -> None:
     """Each wrong key of a fault has one line with its path."""
     [problem] = problems(listener(f"faults = {faults}"))
     assert problem.startswith(f"listeners[0].faults{expected}")
+
+
+def test_contradictions_in_a_fault_that_is_wrong_besides() -> None:
+    """One run finds both."""
+    fault = '{kind = "hang", stream = "both", probability = 2}'
+    first, second = sorted(problems(listener(f"faults = [{fault}]")))
+    assert first.startswith("listeners[0].faults[0].probability: ")
+    assert second.startswith("listeners[0].faults[0].stream: ")
+
+
+def test_contradictions_of_a_program() -> None:
+    """A program gets them as one error, as for a wrong value."""
+    for values, why in (
+        ({"kind": "tls-stall", "stream": "both"}, 'stream: must be "upstream" for kind'),
+        ({"kind": "latency", "rate": 5}, 'rate: belongs to kind "bandwidth"'),
+        ({"kind": "stall", "every": 1.0}, "every: has no effect without lasts"),
+        ({"kind": "refused", "after_bytes": 5}, "after_bytes: has no effect for kind"),
+    ):
+        with pytest.raises(SettingsError, match=why):
+            FaultSettings(**values)
+
+
+def test_the_stream_of_a_fault_that_names_none() -> None:
+    """It is that of the kind."""
+    streams = {kind: FaultSettings(kind).stream for kind in ("stall", "tls-stall", "hang")}
+    assert streams == {"stall": "downstream", "tls-stall": "upstream", "hang": "upstream"}
 
 
 def test_wrong_filters() -> None:

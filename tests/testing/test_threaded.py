@@ -67,6 +67,16 @@ def test_two_faults_of_a_kind(proxy: ThreadedProxy) -> None:
         assert echoes(client)
 
 
+def test_a_server_that_refuses_and_one_that_hangs(proxy: ThreadedProxy) -> None:
+    """The client is reset; or its answer comes once the server can be reached."""
+    with proxy.server_refuses(), client_of(proxy) as client, pytest.raises(ConnectionResetError):
+        client.recv(1)
+    with proxy.server_hangs() as hanging, client_of(proxy) as client:
+        client.sendall(b"hello")
+        hanging.remove()
+        assert client.recv(5) == b"hello"
+
+
 def test_a_cut(proxy: ThreadedProxy) -> None:
     """Sessions are reset, new connections are refused on the same port, and then accepted."""
     with client_of(proxy) as client:
