@@ -184,9 +184,11 @@ class Path:
 
     :param stages: in the order in which the bytes pass them.
     :param to: gets what the last stage passes on.
+
+    `source_ended`: whether the source has ended its stream; a stage may end it before.
     """
 
-    __slots__ = ("_full", "_hidden", "_hider", "_over", "_side", "_source_ended", "_stages", "_to")
+    __slots__ = ("_full", "_hidden", "_hider", "_over", "_side", "_stages", "_to", "source_ended")
 
     def __init__(self, side: Side, stages: Sequence[Stage], to: Destination) -> None:
         self._side = side
@@ -194,7 +196,7 @@ class Path:
         self._to = to
         self._full = False
         self._over = False
-        self._source_ended = False
+        self.source_ended = False
         self._hidden: Failure | None = None
         # The number of the stage that hides the loss; -1 if none does.
         self._hider = -1
@@ -217,7 +219,7 @@ class Path:
             self.give(0, data)
 
     def stream_ended(self) -> None:
-        self._source_ended = True
+        self.source_ended = True
         self.end(0)
 
     def peer_reset(self) -> None:
@@ -293,7 +295,7 @@ class Path:
         else:
             self._over = True
             # Twisted would report an end of the source again.
-            if self._to.passing and not self._source_ended and self._hidden is None:
+            if self._to.passing and not self.source_ended and self._hidden is None:
                 self._to.discard()
             self._to.stream_ended()
 

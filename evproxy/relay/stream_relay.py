@@ -83,6 +83,7 @@ class StreamRelay:
         "_closing",
         "_listener",
         "_paths",
+        "_ending_source",
         "_queued",
         "_stages",
         "_to_upstream",
@@ -116,6 +117,9 @@ class StreamRelay:
         self._how: Ending | None = None
         self._delivery: Delivery | None = None
         self._delivering: Direction | None = None
+        # A direction that a stage has ended, with the delivery to its source; ``None``: the source
+        # is closed, which its half may not have noticed yet.
+        self._ending_source: tuple[Direction, Delivery | None] | None = None
         self._closing: Direction | None = None
         self._tls_closing: TLSClosing | None = None
         self._last_active = clock.seconds()
@@ -202,8 +206,9 @@ class StreamRelay:
             self._notice_hidden(direction)
         for direction in directions:
             direction.detach()
-            if not direction.lost:
+            if not direction.lost and not self._is_closed(direction):
                 reset(direction.source)
+        self._stop_ending_source()
 
     def close_for_stage(self, direction: Direction, how: Ending, in_reset: bool) -> None:
         """A stage ends the session: the sink of `direction` still gets what was written to it."""
@@ -221,8 +226,7 @@ class StreamRelay:
         elif in_reset:
             self._deliver_and_reset(direction)
         else:
-            if not direction.lost:
-                direction.source.loseConnection()
+            self._end_source(direction)
             direction.sink.resumeProducing()
             self._deliver_and_end(direction)
 
@@ -231,10 +235,18 @@ class StreamRelay:
         other = self._opposite(direction)
         return self._how is None and not other.lost and not self._is_hidden(other)
 
-    def _is_hidden(self, direction: Direction) -> bool:
+    def _path_of(self, direction: Direction) -> Path | None:
         up, down = self._paths if self._paths else (None, None)
-        path = up if direction is self._to_upstream else down
+        return up if direction is self._to_upstream else down
+
+    def _is_hidden(self, direction: Direction) -> bool:
+        path = self._path_of(direction)
         return path is not None and path.hides_loss
+
+    def _ended_by_stage(self, direction: Direction) -> bool:
+        """Whether a stage has ended the stream, so that the source may still send."""
+        path = self._path_of(direction)
+        return path is not None and direction.ended and not path.source_ended
 
     def _notice_hidden(self, direction: Direction) -> None:
         """The source of `direction` counts as lost from now on, if stages have hidden that."""
@@ -257,9 +269,14 @@ class StreamRelay:
         elif other.ended:
             self._finish(other.side)
             other.detach()
-            # The queued bytes and the end of the stream are sent before the sockets close.
-            direction.sink.loseConnection()
-            if not direction.lost:
+            if self._ended_by_stage(other):
+                self._deliver_and_end(direction)
+            else:
+                # The queued bytes and the end of the stream are sent before the socket closes.
+                direction.sink.loseConnection()
+            if self._ended_by_stage(direction):
+                self._end_source(direction)
+            elif not direction.lost:
                 direction.source.loseConnection()
         else:
             direction.sink.loseWriteConnection()
@@ -276,6 +293,8 @@ class StreamRelay:
             self._listener.relay_closing(self._by, self._how)
         if self._closing is direction:
             self._stop_tls_closing()
+        if self._ending_source is not None and self._ending_source[0] is direction:
+            self._stop_ending_source()
         ended = in_order or direction.ended
         finished = self._how is Ending.FINISHED
         cut_short = self._delivering is other
@@ -292,7 +311,8 @@ class StreamRelay:
             else:
                 self._deliver_and_reset(direction)
         elif self._how is not None:
-            if cut_short and self._closing is not other:
+            keeps = self._ending_source is not None and (ended or self._is_closed(other))
+            if cut_short and self._closing is not other and not keeps:
                 # A stage has ended the session, and the peer that was to have the rest is gone.
                 reset(other.source)
         elif in_order and not closed_here(direction.source):
@@ -342,7 +362,8 @@ class StreamRelay:
     def _deliver_and_end(self, direction: Direction) -> None:
         """Deliver what is written to the sink of `direction`, then the end of the stream."""
         sink = direction.sink
-        if getattr(sink, "disconnecting", False):
+        ending = self._ending_source
+        if getattr(sink, "disconnecting", False) or (ending and ending[0].source is sink):
             return
         if direction.lost and not self._opposite(direction).ended:
             # The bytes of the sink go nowhere, but must be read.
@@ -354,6 +375,28 @@ class StreamRelay:
             how = EndDelivery if half_closeable(sink) else Delivery
             self._delivering = direction
             self._delivery = how(self._clock, sink, self._delivered)
+
+    def _end_source(self, direction: Direction) -> None:
+        """Deliver what is written to the source of `direction`, which may still send, and close."""
+        source = direction.source
+        if direction.lost or getattr(source, "disconnecting", False):
+            return
+        if isinstance(source, TLSMemoryBIOProtocol):
+            source.loseConnection()
+            return
+        source.resumeProducing()
+        how = EndDelivery if half_closeable(source) else Delivery
+        self._ending_source = direction, how(self._clock, source, self._source_delivered)
+
+    def _source_delivered(self) -> None:
+        assert self._ending_source is not None
+        direction = self._ending_source[0]
+        self._ending_source = direction, None
+        direction.source.loseConnection()
+
+    def _is_closed(self, direction: Direction) -> bool:
+        ending = self._ending_source
+        return ending is not None and ending[0] is direction and ending[1] is None
 
     def _deliver_and_reset(self, direction: Direction) -> None:
         # The bytes of the sink have nowhere to go.
@@ -382,6 +425,13 @@ class StreamRelay:
             self._tls_closing.cancel()
             self._tls_closing = None
 
+    def _stop_ending_source(self) -> None:
+        if self._ending_source is not None:
+            _, delivery = self._ending_source
+            if delivery is not None:
+                delivery.cancel()
+            self._ending_source = None
+
     def _stop_delivering(self) -> None:
         if self._delivery is not None:
             self._delivery.cancel()
@@ -399,6 +449,7 @@ class StreamRelay:
 
     def _closed(self) -> None:
         self._stop_delivering()
+        self._stop_ending_source()
         assert self._how is not None
         for path in self._paths:
             path.close()

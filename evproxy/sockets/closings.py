@@ -71,9 +71,15 @@ class _Telling:
 def _losing(layer: Any, half: Half) -> Callable[[Failure], None]:
     """The ``connectionLost`` of one of Twisted's transports; it also notifies the receiver."""
     lost = layer.connectionLost
+    over = False
 
     def connection_lost(reason: Failure) -> None:
-        nonlocal layer, half, lost
+        nonlocal layer, half, lost, over
+        if over:
+            # `abortConnection` calls this later, and `loseConnection` at once if the stream of the
+            # transport has ended.
+            return
+        over = True
         try:
             lost(reason)
         finally:
