@@ -29,7 +29,7 @@ AT_ONCE = 64 * 1024
 """The most bytes of an answer that are written at once."""
 
 MOST_DISCARDED = 1024 * 1024
-"""The most bytes of a body that is too long that are read, so that the client gets the answer."""
+"""The most bytes above the bound that are read, so that the client gets the answer."""
 
 REQUEST_TIME = 30.0
 """Seconds within which a request has come, since the client connected or had its last answer; then
@@ -44,16 +44,17 @@ def _abort(channel: Any) -> None:
 
 
 class _Body(BytesIO):
-    """The body of a request, which keeps at most `MOST_BODY` bytes."""
+    """The body of a request, which keeps at most `most` bytes."""
 
-    def __init__(self) -> None:
+    def __init__(self, most: int) -> None:
         super().__init__()
+        self.most = most
         self.received = 0
 
     @property
     def too_long(self) -> bool:
         """Whether the body had more bytes."""
-        return self.received > MOST_BODY
+        return self.received > self.most
 
     def add(self, data: bytes) -> None:
         """More of the body came."""
@@ -91,12 +92,12 @@ class AdminRequest(Request):
 
     def gotLength(self, length: int | None) -> None:
         """The headers have come."""
-        self.content = _Body()
+        self.content = _Body(self.channel.factory.most_body)
 
     def handleContentChunk(self, data: bytes) -> None:
         """A part of the body has come."""
         self.content.add(data)
-        if self.content.received > MOST_DISCARDED:
+        if self.content.received > self.content.most + MOST_DISCARDED:
             _abort(self.channel)
 
     def send(self, body: bytes) -> None:
@@ -139,13 +140,15 @@ class AdminSite(Site):
 
     :param resource: answers every request.
     :param reactor: the time and the timers.
+    :param most_body: the most bytes of the body of a request.
     """
 
     noisy = False
     protocol: Any = AdminChannel
 
-    def __init__(self, resource: Resource, reactor: Any) -> None:
+    def __init__(self, resource: Resource, reactor: Any, most_body: int = MOST_BODY) -> None:
         super().__init__(resource, AdminRequest, timeout=REQUEST_TIME, reactor=reactor)
+        self.most_body = most_body
         self._channels: set[AdminChannel] = set()
         self._gone: list[Deferred[None]] = []
 

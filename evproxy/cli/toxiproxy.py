@@ -13,9 +13,6 @@ from evproxy.config.rules import HIGHEST_PORT
 CANNOT_LISTEN = 1
 """The exit status if the API cannot listen, or if the file with proxies cannot be used."""
 
-MOST_OF_FILE = 1024 * 1024
-"""The most bytes of the file with proxies."""
-
 
 def add_to(subparsers: Any) -> None:
     """Add ``toxiproxy`` to the commands of ``evproxy``."""
@@ -59,39 +56,42 @@ def run(options: argparse.Namespace, output: TextIO, errors: TextIO) -> int:
     from twisted.logger import globalLogBeginner, textFileLogObserver
 
     from evproxy.service.listener import cannot_listen
-    from evproxy.toxiproxy.service import ToxiproxyService
+    from evproxy.toxiproxy.service import MOST_BODY, ToxiproxyService
 
     given: Any = reactor
     content = b""
     if options.config is not None:
         try:
             with open(options.config, "rb") as file:
-                content = file.read(MOST_OF_FILE + 1)
+                content = file.read(MOST_BODY + 1)
         except OSError as error:
             print(f"evproxy toxiproxy: {options.config}: {error.strerror}", file=errors)
             return CANNOT_LISTEN
-        if len(content) > MOST_OF_FILE:
-            print(f"evproxy toxiproxy: {options.config}: too long", file=errors)
+        if len(content) > MOST_BODY:
+            why = f"it has more than {MOST_BODY} bytes"
+            print(f"evproxy toxiproxy: {options.config}: {why}", file=errors)
             return CANNOT_LISTEN
     globalLogBeginner.beginLoggingTo([textFileLogObserver(errors)], redirectStandardIO=False)
     service = ToxiproxyService(given, options.host, options.port, seed=options.seed)
-    try:
-        service.startService()
-    except CannotListenError as error:
-        print(f"evproxy toxiproxy: {cannot_listen(error)}", file=errors)
-        return CANNOT_LISTEN
     status = [0]
 
-    async def populate() -> None:
+    async def start() -> None:
         why = await service.populate(content)
         if why:
-            print(f"evproxy toxiproxy: {options.config}: {why}", file=errors)
+            why = f"{options.config}: {why}"
+        else:
+            try:
+                service.startService()
+            except CannotListenError as error:
+                why = str(cannot_listen(error))
+        if why:
+            print(f"evproxy toxiproxy: {why}", file=errors)
             status[0] = CANNOT_LISTEN
             given.stop()
             return
         print(f"Toxiproxy's API listens on {service.address}", file=output, flush=True)
 
-    given.callWhenRunning(lambda: Deferred.fromCoroutine(populate()))
+    given.callWhenRunning(lambda: Deferred.fromCoroutine(start()))
     given.addSystemEventTrigger("before", "shutdown", service.stopService)
     given.run()
     return status[0]

@@ -26,6 +26,7 @@ from evproxy.toxiproxy.errors import (
     toxic_exists,
 )
 from evproxy.toxiproxy.toxics import Toxic, changed_toxic, flag, text
+from evproxy.upstream.pool.pool import Pool
 
 MOST_PROXIES = 1000
 """The most proxies at once."""
@@ -45,7 +46,7 @@ class ToxicProxy:
     :param listen: ``HOST:PORT``, as the client has given it.
     :param upstream: ``HOST:PORT`` of the server.
     :param seed: of its toxics.
-    :raises ApiError: if `listen` is no address.
+    :raises ApiError: if `listen` is no address, or `upstream` no server.
     """
 
     def __init__(self, reactor: Any, name: str, listen: str, upstream: str, seed: int) -> None:
@@ -57,6 +58,7 @@ class ToxicProxy:
         self.toxics: dict[str, Toxic] = {}
         self._running: OneServerProxy | None = None
         self._place = place_of(listen)
+        self._check(upstream)
 
     @property
     def enabled(self) -> bool:
@@ -98,13 +100,22 @@ class ToxicProxy:
         except CannotListenError as error:
             reason = getattr(error.socketError, "strerror", None) or error.socketError
             raise ApiError(500, f"listen tcp {self.listen}: bind: {reason}") from None
-        except SettingsError as error:
-            raise ApiError(500, f"upstream: {error}") from None
         self._place = host, self._running.door.port
         self.listen = host_and_port(host, self._place[1])
 
+    def _check(self, upstream: str) -> None:
+        try:
+            Pool(self._reactor, [upstream])
+        except SettingsError as error:
+            raise ApiError(500, f"upstream: {error}") from None
+
     async def disable(self) -> None:
-        """Close all connections, and accept no more."""
+        """
+        Close all connections, and accept no more.
+
+        As in Toxiproxy (`stop` in ``proxy.go``), both connections of a session end in order, and
+        what toxics hold is dropped.
+        """
         running, self._running = self._running, None
         if running is not None:
             refused = running.door.refuse()
@@ -116,11 +127,12 @@ class ToxicProxy:
         """
         Take other addresses, and close the connections if they differ; it is disabled then.
 
-        :raises ApiError: if `listen` is no address.
+        :raises ApiError: if `listen` is no address, or `upstream` no server; nothing has changed.
         """
         if self.is_at(listen, upstream):
             return
         place = place_of(listen)
+        self._check(upstream)
         await self.disable()
         if place != self._place:
             self.listen, self._place = listen, place

@@ -21,6 +21,9 @@ DEFAULT_HOST = "127.0.0.1"
 DEFAULT_PORT = 8474
 """Where Toxiproxy listens."""
 
+MOST_BODY = 1024 * 1024
+"""The most bytes of the body of a request: ``/populate`` describes up to `MOST_PROXIES` proxies."""
+
 _log = Logger()
 
 
@@ -47,7 +50,7 @@ class ToxiproxyService(Service):
         self._reactor = reactor
         self._host, self._port_number = host, port
         self.proxies = Proxies(reactor, seed)
-        self._site = AdminSite(ToxiproxyResource(self.proxies), reactor)
+        self._site = AdminSite(ToxiproxyResource(self.proxies), reactor, MOST_BODY)
         self._port: IListeningPort | None = None
         self.address = ""
 

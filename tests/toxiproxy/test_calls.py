@@ -15,10 +15,10 @@ from twisted.internet.defer import Deferred
 from evproxy.faults.faults import MOST_FAULTS
 from evproxy.toxiproxy.api import VERSION, answer
 from evproxy.toxiproxy.errors import ApiError
-from evproxy.toxiproxy.proxies import Proxies, place_of
+from evproxy.toxiproxy.proxies import MOST_PROXIES, Proxies, place_of
 from evproxy.toxiproxy.toxics import ATTRIBUTES, new_toxic
 from tests.support.logged import logged_lines
-from tests.support.peers import Listening
+from tests.support.peers import END, Listening, connect, turn
 
 
 class Calls:
@@ -127,6 +127,50 @@ async def test_a_proxy_is_changed(call: Calls) -> None:
     status, body = await call("PATCH /proxies/redis", {"listen": "127.0.0.1:0", "name": "x"})
     assert (status, body["name"]) == (200, "redis")
     assert await call("PATCH /proxies/redis", {}) == (200, body)
+
+
+async def test_a_proxy_keeps_its_server_if_the_new_one_is_wrong(call: Calls) -> None:
+    """Enabled or not: the proxy stays as it is."""
+    for enabled in (True, False):
+        before = (await call("POST /proxies", REDIS | {"enabled": enabled}))[1]
+        for method in ("POST", "PATCH"):
+            status, body = await call(f"{method} /proxies/redis", {"upstream": "nowhere"})
+            assert (status, body["error"].partition(":")[0]) == (500, "upstream")
+        assert await call("GET /proxies/redis") == (200, before)
+        await call("DELETE /proxies/redis")
+    status, body = await call("POST /proxies", REDIS | {"upstream": "nowhere", "enabled": False})
+    assert (status, body["error"].partition(":")[0]) == (500, "upstream")
+    assert not call.proxies.by_name
+
+
+@pytest.mark.parametrize("how", ["DELETE", "PATCH"])
+async def test_what_toxics_hold_is_dropped(call: Calls, reactor: Any, how: str) -> None:
+    """A proxy that is deleted or disabled ends its connections in order, without the held bytes."""
+    upstream = Listening.tcp(reactor)
+    given = REDIS | {"upstream": f"127.0.0.1:{upstream.port}"}
+    port = port_in((await call("POST /proxies", given))[1])
+    slow = {"type": "latency", "attributes": {"latency": 60_000}}
+    await call("POST /proxies/redis/toxics", slow)
+    client = connect(reactor, ("127.0.0.1", port))
+    server = await upstream.accept()
+    await client.send(b"question")
+    assert await server.receive(8) == b"question"
+    await server.send(b"answer")
+    for _ in range(20):
+        await turn(reactor)
+    await call(f"{how} /proxies/redis", {"enabled": False})
+    assert await client.rest() == (b"", END)
+    assert await server.rest() == (b"", END)
+    for peer in (client, server, upstream):
+        peer.close()
+
+
+async def test_the_most_proxies(call: Calls) -> None:
+    """One more is refused."""
+    for number in range(MOST_PROXIES):
+        await call("POST /proxies", REDIS | {"name": str(number), "enabled": False})
+    status, body = await call("POST /proxies", REDIS)
+    assert (status, body["error"]) == (500, "there are already 1000 proxies")
 
 
 async def test_a_proxy_is_deleted(call: Calls) -> None:

@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from evproxy.admin.site import MOST_BODY
 from evproxy.cli.main import main
+from evproxy.toxiproxy.service import MOST_BODY
 from tests.support.toxiproxy_server import ToxiproxyServer
 
 
@@ -39,7 +39,8 @@ def test_http(toxiproxy_server: ToxiproxyServer) -> None:
     status, body, _ = ask(toxiproxy_server, "GET", "/proxies/one?x=1")
     assert (status, json.loads(body)) == (404, {"error": "proxy not found", "status": 404})
     assert ask(toxiproxy_server, "GET", "/proxies", b"", **{"User-Agent": "Mozilla/5.0"})[0] == 403
-    assert ask(toxiproxy_server, "POST", "/proxies", b" " * (MOST_BODY + 1))[0] == 413
+    assert ask(toxiproxy_server, "POST", "/populate", b"[]".ljust(MOST_BODY))[0] == 201
+    assert ask(toxiproxy_server, "POST", "/populate", b" " * (MOST_BODY + 1))[0] == 413
 
 
 def test_proxies_of_a_file(tmp_path: Path) -> None:
@@ -69,6 +70,7 @@ def test_a_file_that_cannot_be_used(tmp_path: Path, content: str | None, why: st
     with pytest.raises(RuntimeError, match=f"evproxy toxiproxy: {file}: {why}") as raised:
         ToxiproxyServer(f"--config={file}")
     assert "Traceback" not in str(raised.value)
+    assert "listens on" not in str(raised.value)
 
 
 def test_an_address_in_use() -> None:
