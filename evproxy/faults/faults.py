@@ -174,12 +174,10 @@ class Faults:
         What the old one holds goes on, also in streams that are not those of `fault`.
 
         :raises LookupError: if there is none.
-        :raises SettingsError: if the streams differ, or if only one of both is about connects.
+        :raises SettingsError: if only one of both is about connects.
         """
         before = self._injected[name]
         injected = self._inject(fault, before.where)
-        if fault.stream != before.fault.stream:
-            raise SettingsError(f"faults: {name!r} is of the stream {before.fault.stream}")
         if injected.of_connects != before.of_connects:
             raise SettingsError(f"faults: {name!r} is of kind {before.fault.kind}")
         self._injected[name] = injected

@@ -22,7 +22,7 @@ from evproxy.mirror.answers import Answers
 from evproxy.mirror.context import CopiedSession, CopyContext
 from evproxy.mirror.outcome import Outcome
 from evproxy.model import CloseReason, Ending, Phase, Side, close_reason
-from evproxy.records import MirrorRecord, Waited
+from evproxy.records import MirrorRecord, SessionStatus, Waited
 from evproxy.relay.contract import Half
 from evproxy.relay.delivery import Delivery, descriptor_of, is_reset, unsent
 from evproxy.relay.stream_relay import half_closeable
@@ -84,6 +84,26 @@ class SessionCopy:
         self._context.begun(self)
         self._connecting = connecting = Connecting(self._context.connects, self, self._pool)
         connecting.find()
+
+    def status(self, now: float) -> SessionStatus:
+        """What the conditions of faults can ask for, at `now`."""
+        copied = self.copied
+        return SessionStatus(
+            id=copied.id,
+            listener=copied.info.listener,
+            peer=copied.peer,
+            phase=self.phase,
+            pool=self._pool.name,
+            upstream="" if self.server is None else self.server.name,
+            relay="",
+            attempts=self.attempts,
+            started=self._began,
+            connect_time=None,
+            duration=now - self._began,
+            bytes_to_upstream=self._sent,
+            bytes_to_downstream=self._answered,
+            unique_id=copied.unique_id,
+        )
 
     # What happens to the session.
 

@@ -157,13 +157,13 @@ async def test_an_endpoint_of_a_pool_with_faults(proxied: Proxied) -> None:
 
 
 async def test_a_fault_takes_the_place_of_one_of_its_own_sort(proxied: Proxied) -> None:
-    """A fault of bytes cannot replace a fault of connects, nor one of another stream."""
+    """A fault of bytes cannot replace a fault of connects, nor the other way round."""
     faults = Faults(proxied.reactor, [hang(name="one"), latency(1.0, name="two")])
     with pytest.raises(SettingsError, match="faults: 'one' is of kind hang"):
         faults.replace("one", latency(1.0, stream="upstream"))
-    with pytest.raises(SettingsError, match="faults: 'two' is of the stream downstream"):
-        faults.replace("two", latency(1.0, stream="both"))
-    assert faults.current["two"].stream == "downstream"
+    with pytest.raises(SettingsError, match="faults: 'two' is of kind latency"):
+        faults.replace("two", hang())
+    assert [each.kind for each in faults.current.values()] == ["hang", "latency"]
 
 
 @pytest.mark.parametrize(
