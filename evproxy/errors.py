@@ -49,6 +49,10 @@ class BalancerFailed(EvproxyError):
     """A user's own balancer raised an exception, or yielded something that is not in its pool."""
 
 
+class StageFailed(EvproxyError):
+    """A user's own stages or filters are of a wrong type, or return something of a wrong type."""
+
+
 class ConnectTimeout(EvproxyError):
     """An upstream server did not answer within the connect timeout."""
 

@@ -22,7 +22,7 @@ from evproxy.interfaces import Server
 from evproxy.model import ConnectionInfo, Ending, Phase, Side, close_reason
 from evproxy.records import SessionStatus, Waited
 from evproxy.relay.contract import Half
-from evproxy.relay.stages import Stage, close_stages
+from evproxy.relay.stages import Stage, close_stages, stages_of
 from evproxy.relay.stream_relay import StreamRelay
 from evproxy.session.connecting import ConnectContext, Connecting
 from evproxy.session.halves import HalfProtocol
@@ -126,7 +126,7 @@ class Connection:
                 raise ConnectError(string="the factory makes no protocol for the connection")
             status = self.status(now)
             for make in self._pool.stages:
-                stages += make(status)
+                stages += stages_of(make, status)
             if stages:
                 self._relay_to(program, upstream, stages)
             else:

@@ -18,12 +18,13 @@ lost, so that bytes that it still holds arrive before the loss is passed on.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from typing import Protocol
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any, Protocol
 
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
+from evproxy.errors import StageFailed
 from evproxy.model import Ending, Side
 from evproxy.records import SessionStatus
 from evproxy.relay.contract import Receiver
@@ -110,6 +111,35 @@ class Stage(Protocol):
 
 StagesOfSession = Callable[[SessionStatus], Sequence[Stage]]
 """Makes stages of a session that has got its server; no stage: its bytes stay in the kernel."""
+
+_PARTS = ("room", "start", "upload", "download", "held", "ended", "flush", "hides", "closed")
+"""What each `Stage` has."""
+
+
+def name_in_code(thing: object) -> str:
+    """The name of a function or a class, ``MODULE:NAME``; of another object, that of its class."""
+    named = thing if hasattr(thing, "__qualname__") else type(thing)
+    return f"{named.__module__}:{named.__qualname__}"
+
+
+def stages_of(maker: StagesOfSession, status: SessionStatus) -> list[Stage]:
+    """
+    The stages that `maker` makes for a session.
+
+    :raises StageFailed: if what it returned are no stages.
+    """
+    # The maker may be a user's own.
+    stages: Any = maker(status)
+    if not isinstance(stages, Iterable):
+        what = f"expected a sequence of stages, got {type(stages).__name__}"
+        raise StageFailed(f"{name_in_code(maker)}: {what}")
+    made = list(stages)
+    for stage in made:
+        missing = [part for part in _PARTS if not hasattr(stage, part)]
+        if missing:
+            what = f"expected a stage, got {type(stage).__name__}, which has no {missing[0]}"
+            raise StageFailed(f"{name_in_code(maker)}: {what}")
+    return made
 
 
 class PassThrough:
@@ -216,11 +246,18 @@ class Path:
         # When nothing is passed on any more, bytes are read only to be discarded.
         if self._to.passing:
             self._to.came()
-            self.give(0, data)
+            # Twisted's transports would report an exception as a loss of the source.
+            try:
+                self.give(0, data)
+            except Exception:
+                self.broke()
 
     def stream_ended(self) -> None:
         self.source_ended = True
-        self.end(0)
+        try:
+            self.end(0)
+        except Exception:
+            self.broke()
 
     def peer_reset(self) -> None:
         self._to.peer_reset()

@@ -27,7 +27,7 @@ from evproxy.records import SessionCounts, SessionStatus
 from evproxy.relay.closing_here import TLSClosing, closed_here
 from evproxy.relay.contract import Half
 from evproxy.relay.pace import NO_PACES
-from evproxy.relay.stages import Stage, StagesOfSession, close_stages
+from evproxy.relay.stages import Stage, StagesOfSession, close_stages, stages_of
 from evproxy.session.arrival import Arrival, ArrivalContext
 from evproxy.session.connecting import ConnectContext, Connecting, message_of
 from evproxy.session.discarding import NOBODY, ClosingHere, Discarding
@@ -272,13 +272,13 @@ class Session(SessionFacts):
         context = self._context
         status = self.status(now)
         for make in context.stages:
-            stages += make(status)
+            stages += stages_of(make, status)
         # A pool of a user's own may have an attribute of that name.
         if isinstance(mirror, Mirror) and context.mirrors is not None:
             linger = context.timeouts.half_close
             stages += context.mirrors.stages_of(mirror, self, context.connects, linger)
         for make in of_pool:
-            stages += make(status)
+            stages += stages_of(make, status)
 
     def preamble(self) -> bytes:
         """What `server` gets before everything else: a PROXY header, or nothing."""

@@ -17,10 +17,10 @@ from typing import Any, Protocol
 
 from twisted.logger import Logger
 
-from evproxy.errors import SettingsError
+from evproxy.errors import SettingsError, StageFailed
 from evproxy.model import Ending, Side
 from evproxy.records import SessionStatus
-from evproxy.relay.stages import HELD, Outlet, Stage
+from evproxy.relay.stages import HELD, Outlet, Stage, name_in_code
 
 _log = Logger()
 
@@ -114,6 +114,7 @@ class FilterStage:
 
     def __init__(self, given: object, status: SessionStatus) -> None:
         self._filter: Any = given
+        self._name = name_in_code(given)
         self._status = status
         self._upload = getattr(given, "upload", None)
         self._download = getattr(given, "download", None)
@@ -129,17 +130,21 @@ class FilterStage:
             started(self._session)
 
     def upload(self, data: bytes) -> None:
-        self._pass(Side.DOWNSTREAM, data if self._upload is None else self._upload(data))
+        self._pass(Side.DOWNSTREAM, data, self._upload, data)
 
     def download(self, data: bytes) -> None:
-        self._pass(Side.UPSTREAM, data if self._download is None else self._download(data))
+        self._pass(Side.UPSTREAM, data, self._download, data)
 
     def held(self, side: Side) -> int:
-        return 0 if self._held is None else int(self._held(side))
+        if self._held is None:
+            return 0
+        held = self._held(side)
+        if not isinstance(held, int):
+            raise self._wrong("held", "an int", held)
+        return held
 
     def ended(self, side: Side) -> None:
-        ended = getattr(self._filter, "ended", None)
-        self._pass(side, None if ended is None else ended(side))
+        self._pass(side, None, getattr(self._filter, "ended", None), side)
         self._outlets[side].end()
 
     def flush(self, side: Side) -> None:
@@ -157,10 +162,24 @@ class FilterStage:
         if closed is not None:
             closed()
 
-    def _pass(self, side: Side, data: bytes | None) -> None:
+    def _pass(
+        self, side: Side, data: bytes | None, method: Callable[..., Any] | None, *given: object
+    ) -> None:
+        """Pass on what `method` returns; if the filter has none, `data`."""
+        if method is not None:
+            data = method(*given)
+            if data is not None and not isinstance(data, bytes):
+                raise self._wrong(method.__name__, "bytes or None", data)
         if data:
             self._outlets[side].pass_on(data)
 
+    def _wrong(self, method: str, expected: str, got: object) -> StageFailed:
+        what = f"{method} must return {expected}, got {type(got).__name__}"
+        return StageFailed(f"the filter {self._name}: {what}")
+
+
+_METHODS = ("started", "upload", "download", "ended", "held", "closed")
+"""What a filter may have."""
 
 FilterMaker = Callable[[SessionStatus], object | None]
 """Makes the filter of one session; ``None``: the session has none."""
@@ -178,8 +197,12 @@ def filtered(*makers: FilterMaker) -> Callable[[SessionStatus], Sequence[Stage]]
     """
 
     def stages(status: SessionStatus) -> Sequence[Stage]:
-        made = [maker(status) for maker in makers]
-        return [FilterStage(each, status) for each in made if each is not None]
+        made = [(maker, maker(status)) for maker in makers]
+        for maker, each in made:
+            if each is not None and not any(hasattr(each, method) for method in _METHODS):
+                got = f"{type(each).__name__}, which has no method of a filter"
+                raise StageFailed(f"{name_in_code(maker)}: expected a filter, got {got}")
+        return [FilterStage(each, status) for _, each in made if each is not None]
 
     return stages
 

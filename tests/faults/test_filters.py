@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from typing import Any
+from contextlib import suppress
+from typing import Any, cast
 
 import pytest
 from twisted.internet.defer import Deferred
 
-from evproxy.errors import SettingsError
+from evproxy.errors import SettingsError, StageFailed
 from evproxy.faults import Faults, FaultSettings, latency
 from evproxy.model import Ending, Side
+from evproxy.relay.stages import StagesOfSession
 from evproxy.stages import FilteredSession, filtered, filters_named
 from examples import filters as examples
 from tests.support.leaks import LoggedErrors
@@ -319,3 +321,68 @@ async def test_names_of_filters(proxied: Proxied, name: str, why: str) -> None:
     """What cannot be found is named in one line."""
     with pytest.raises(SettingsError, match=why):
         filters_named([name])
+
+
+class NoStages:
+    """What a user may pass by mistake: a filter without `filtered`."""
+
+    def __init__(self, status: object) -> None:
+        self.status = status
+
+    def upload(self, data: bytes) -> bytes:
+        return data
+
+
+class Text:
+    """A filter that returns text."""
+
+    def __init__(self, status: object) -> None:
+        self.status = status
+
+    def download(self, data: bytes) -> Any:
+        return data.decode()
+
+
+class Sizes:
+    """A filter that returns what it holds, not how much."""
+
+    def held(self, side: Side) -> Any:
+        return b""
+
+
+HERE = "tests.faults.test_filters"
+
+WRONG = {
+    "no stages": (NoStages, f"{HERE}:NoStages: expected a sequence of stages, got NoStages"),
+    "a filter among stages": (
+        lambda status: [NoStages(status)],
+        "expected a stage, got NoStages, which has no room",
+    ),
+    "no filter": (
+        filtered(lambda status: 5),
+        "expected a filter, got int, which has no method of a filter",
+    ),
+    "text": (
+        filtered(Text),
+        f"the filter {HERE}:Text: download must return bytes or None, got str",
+    ),
+    "sizes": (
+        filtered(lambda status: Sizes()),
+        f"the filter {HERE}:Sizes: held must return an int, got bytes",
+    ),
+}
+
+
+@pytest.mark.parametrize("what", WRONG)
+async def test_a_wrong_type(proxied: Proxied, logged_errors: LoggedErrors, what: str) -> None:
+    """The log names the function or the class that is to blame, and the session is reset."""
+    maker, why = WRONG[what]
+    await proxied.start(stages=[cast(StagesOfSession, maker)])
+    client, server = await proxied.pair()
+    with suppress(ConnectionError):
+        await server.send(b"hello")
+    assert (await client.rest())[1] == RESET
+    await proxied.observed.ended()
+    assert proxied.observed.records[0].reason.how is Ending.ERROR
+    logged = [str(event["log_failure"].value) for event in logged_errors.flush(StageFailed)]
+    assert [line for line in logged if why in line] == logged != []
