@@ -20,7 +20,7 @@ from twisted.logger import Logger
 from evproxy.errors import SettingsError, StageFailed
 from evproxy.model import Ending, Side
 from evproxy.records import SessionStatus
-from evproxy.relay.stages import HELD, Outlet, Stage, name_in_code
+from evproxy.relay.stages import HELD, Outlet, Stage, close_stages, name_in_code
 
 _log = Logger()
 
@@ -197,12 +197,20 @@ def filtered(*makers: FilterMaker) -> Callable[[SessionStatus], Sequence[Stage]]
     """
 
     def stages(status: SessionStatus) -> Sequence[Stage]:
-        made = [(maker, maker(status)) for maker in makers]
-        for maker, each in made:
-            if each is not None and not any(hasattr(each, method) for method in _METHODS):
-                got = f"{type(each).__name__}, which has no method of a filter"
-                raise StageFailed(f"{name_in_code(maker)}: expected a filter, got {got}")
-        return [FilterStage(each, status) for _, each in made if each is not None]
+        made: list[Stage] = []
+        try:
+            for maker in makers:
+                each = maker(status)
+                if each is None:
+                    continue
+                if not any(hasattr(each, method) for method in _METHODS):
+                    got = f"{type(each).__name__}, which has no method of a filter"
+                    raise StageFailed(f"{name_in_code(maker)}: expected a filter, got {got}")
+                made.append(FilterStage(each, status))
+        except Exception:
+            close_stages(made)
+            raise
+        return made
 
     return stages
 

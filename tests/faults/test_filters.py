@@ -309,6 +309,19 @@ async def test_filters_of_a_session_that_does_not_begin(
     assert len(logged_errors.flush(ZeroDivisionError)) == 1
 
 
+@pytest.mark.parametrize("when", ["made", "started"])
+async def test_the_filter_before_one_that_raises(
+    proxied: Proxied, logged_errors: LoggedErrors, when: str
+) -> None:
+    """A filter whose maker has returned is closed, if the next maker of the same stages raises."""
+    adding = Adding(b"")
+    await proxied.start(stages=[filtered(lambda _: adding, lambda _: Unstartable(when))])
+    assert (await proxied.client().rest())[1] == RESET
+    await proxied.observed.ended()
+    assert adding.calls == ["closed"]
+    assert len(logged_errors.flush(ZeroDivisionError)) == 1
+
+
 @pytest.mark.parametrize(
     ("name", "why"),
     [
