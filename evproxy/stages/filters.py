@@ -15,14 +15,10 @@ from collections.abc import Callable, Sequence
 from importlib import import_module
 from typing import Any, Protocol
 
-from twisted.logger import Logger
-
 from evproxy.errors import SettingsError, StageFailed
 from evproxy.model import Ending, Side
 from evproxy.records import SessionStatus
 from evproxy.relay.stages import HELD, Outlet, Stage, close_stages, name_in_code
-
-_log = Logger()
 
 
 class Filter(Protocol):

@@ -16,6 +16,7 @@ from contextlib import suppress
 from typing import Any, TypeVar
 
 from twisted.internet.defer import Deferred, maybeDeferred
+from twisted.python import threadable
 from twisted.python.failure import Failure
 
 from evproxy.testing.controls import Controlled, Controls
@@ -42,6 +43,7 @@ class ReactorThread:
     """A reactor of its own in a daemon thread; begins at once."""
 
     def __init__(self) -> None:
+        registered: Any = threadable.ioThread
         self.reactor = _new_reactor()
         self._thread = threading.Thread(target=self._run, name="evproxy testing", daemon=True)
         started = threading.Event()
@@ -49,6 +51,9 @@ class ReactorThread:
         self._thread.start()
         if not started.wait(JOIN_TIMEOUT):
             raise RuntimeError("the reactor of evproxy.testing does not start")
+        if registered is not None:
+            # Each reactor that starts registers its thread as that of the process's own reactor.
+            threadable.ioThread = registered
 
     def _run(self) -> None:
         self.reactor.run(installSignalHandlers=False)

@@ -9,6 +9,7 @@ import time
 from collections.abc import Callable, Iterator
 
 import pytest
+from twisted.python.threadable import isInIOThread
 
 from evproxy.faults import truncate
 from evproxy.model import Ending
@@ -298,3 +299,9 @@ def test_resets_of_next_sessions_add_up(proxy: ThreadedProxy) -> None:
             echoes(client)
     with client_of(proxy) as client:
         assert echoes(client)
+
+
+async def test_the_reactor_of_the_process(proxy: ThreadedProxy) -> None:
+    """A second reactor does not make Twisted believe that the first one runs in its thread."""
+    assert proxy.port
+    assert isInIOThread()
