@@ -5,11 +5,12 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import socket
+import subprocess
+import sys
 import time
 from collections.abc import Callable, Iterator
 
 import pytest
-from twisted.python.threadable import isInIOThread
 
 from evproxy.faults import truncate
 from evproxy.model import Ending
@@ -301,7 +302,23 @@ def test_resets_of_next_sessions_add_up(proxy: ThreadedProxy) -> None:
         assert echoes(client)
 
 
-async def test_the_reactor_of_the_process(proxy: ThreadedProxy) -> None:
+def test_the_reactor_of_the_process() -> None:
     """A second reactor does not make Twisted believe that the first one runs in its thread."""
-    assert proxy.port
+    program = """
+from twisted.internet import reactor
+from twisted.python.threadable import isInIOThread
+from evproxy.testing.thread import ReactorThread
+
+def look():
     assert isInIOThread()
+    thread = ReactorThread()
+    found.append(isInIOThread())
+    thread.stop()
+    reactor.stop()
+
+found = []
+reactor.callWhenRunning(look)
+reactor.run()
+assert found == [True]
+"""
+    subprocess.run([sys.executable, "-c", program], check=True, timeout=60)
