@@ -39,20 +39,27 @@ class Traffic:
 
     def ended(self, sessions: Sequence[Ended]) -> None:
         """Count what sessions that have ended have moved since their last visit."""
+        if not sessions:
+            return
         seen, counted = self._seen, self._counted
+        _, _, _, connects, _, _, ups, downs, numbers, started = zip(*sessions, strict=True)
+        self._up += sum(ups)
+        self._down += sum(downs)
+        for number in seen.keys() & numbers:
+            before_up, before_down = seen.pop(number)
+            self._up -= before_up
+            self._down -= before_down
+        self._note(max(numbers))
         since = self._until if counted is None else self._since
-        for _, _, _, took, _, _, up, down, number, started in sessions:
-            before_up, before_down = seen.pop(number, (0, 0))
-            self._up += up - before_up
-            self._down += down - before_down
-            if number > self._last_id:
-                self._note(number)
-            if (
-                took is not None
-                and started + took > since
+        self._connected(
+            [
+                took
+                for took, begun, number in zip(connects, started, numbers, strict=True)
+                if took is not None
+                and begun + took > since
                 and (counted is None or number not in counted)
-            ):
-                self._connected(took)
+            ]
+        )
 
     def begin(self, now: float) -> None:
         """Begin the walk that ends the interval `now`."""
@@ -81,7 +88,7 @@ class Traffic:
         if took is not None and self._since < session.started + took <= self._until:
             assert self._counted is not None
             self._counted.add(session.id)
-            self._connected(took)
+            self._connected([took])
         return more_up / self._interval, more_down / self._interval
 
     def end(self, sessions: int, lag: float | None) -> Interval:
@@ -113,7 +120,8 @@ class Traffic:
             self._started += (number - self._last_id) // self._step
             self._last_id = number
 
-    def _connected(self, took: float) -> None:
-        self._connects += 1
-        self._connect_sum += took
-        self._connect_most = max(self._connect_most, took)
+    def _connected(self, took: Sequence[float]) -> None:
+        if took:
+            self._connects += len(took)
+            self._connect_sum += sum(took)
+            self._connect_most = max(self._connect_most, *took)
