@@ -53,7 +53,8 @@ class Browser:
         self.driver.get("about:blank")
         self.driver.get_log("browser")
         self.driver.get(f"http://127.0.0.1:{port}/")
-        self.until(lambda: self.text("#link") == "live")
+        # The stream is open before its first look has come.
+        self.until(lambda: self.text("#link") == "live" and self.texts(".pool .counts"))
 
     def look_like(self, width: int, dark: bool = False) -> None:
         """Take this width in pixels, and the light or the dark scheme."""
