@@ -29,7 +29,8 @@ from evproxy.relay.direction import Direction
 from evproxy.relay.end import End
 from evproxy.relay.flow import FlowCount
 from evproxy.relay.pace import NO_PACES, Paces
-from evproxy.relay.stages import Path, Stage, close_stages
+from evproxy.relay.path import Path
+from evproxy.relay.stages import Stage, close_stages
 from evproxy.relay.wrappers import guard
 
 
