@@ -164,11 +164,11 @@ class MirrorRecord(NamedTuple):
     pool: str
     upstream: str
     mirror: str
-    server: str
     outcome: str
     error: str
-    bytes_sent: int
-    bytes_answered: int
-    answers: str
-    difference: int | None
-    duration: float
+    server: str = ""
+    bytes_sent: int = 0
+    bytes_answered: int = 0
+    answers: str = ""
+    difference: int | None = None
+    duration: float = 0.0

@@ -60,3 +60,22 @@ class CopiedSession:
     info: ConnectionInfo
     opening: Opening | None
     host: Any
+
+    def record(self, mirror: str, outcome: Outcome, error: str, **more: Any) -> MirrorRecord:
+        """
+        The record of the copy for the pool `mirror`.
+
+        :param more: what a copy that was made has done; the other fields of the record.
+        """
+        return MirrorRecord(
+            session=self.id,
+            unique_id=self.unique_id,
+            listener=self.info.listener,
+            peer=self.peer,
+            pool=self.pool,
+            upstream=self.upstream,
+            mirror=mirror,
+            outcome=outcome.value,
+            error=error,
+            **more,
+        )

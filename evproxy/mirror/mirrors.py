@@ -10,7 +10,6 @@ from itertools import islice
 from operator import length_hint
 from typing import Any, Protocol
 
-from attrs import define
 from twisted.internet.defer import Deferred, succeed
 from twisted.internet.interfaces import IDelayedCall
 from twisted.logger import Logger
@@ -25,6 +24,7 @@ from evproxy.mirror.session_copy import SessionCopy
 from evproxy.mirror.stage import MirrorStage
 from evproxy.model import CloseReason, ConnectionInfo
 from evproxy.policy.sampling import is_sampled
+from evproxy.policy.seldom import Seldom
 from evproxy.records import MirrorRecord
 from evproxy.relay.contract import Half
 from evproxy.relay.stages import Stage
@@ -69,14 +69,6 @@ class Copyable(Protocol):
     def pool_name(self) -> str: ...
 
 
-@define
-class _Line:
-    """What the log has of one kind of event of one pool: when, and how many since then."""
-
-    said: float
-    unsaid: int = 0
-
-
 class _Silent:
     """A `TroubleObserver` that does nothing: the record of a copy has its failed connects."""
 
@@ -110,7 +102,7 @@ class Mirrors:
         self._room = Room(MOST_WAITING)
         self._copies: dict[str, BeginningCopy] = {}
         self._of_pool: Counter[str] = Counter()
-        self._lines: dict[tuple[str, str], _Line] = {}
+        self._lines: dict[tuple[str, str], Seldom] = {}
         self._closed: Deferred[None] | None = None
         self._deadline: IDelayedCall | None = None
 
@@ -158,11 +150,12 @@ class Mirrors:
         )
         pool = self._pools.get(mirror.pool) if mirror.to is None else mirror.to
         if pool is None:
-            self._tell(_not_made(copied, mirror, Outcome.UNREACHABLE, "there is no such pool"))
+            why = "there is no such pool"
+            self._tell(copied.record(mirror.pool, Outcome.UNREACHABLE, why))
             return ()
         if self._of_pool[copied.pool] >= mirror.max_copies:
             why = f"there are {mirror.max_copies} copies already"
-            self._tell(_not_made(copied, mirror, Outcome.TOO_MANY, why))
+            self._tell(copied.record(mirror.pool, Outcome.TOO_MANY, why))
             return ()
         context = CopyContext(
             clock=self._reactor,
@@ -236,13 +229,11 @@ class Mirrors:
         self._hub.mirror_ended(record)
 
     def _say(self, record: MirrorRecord, kind: str, what: str) -> None:
-        now = self._reactor.seconds()
-        line = self._lines.get((record.pool, kind))
-        if line is not None and 0 <= now - line.said < QUIET:
-            line.unsaid += 1
+        lines = self._lines.setdefault((record.pool, kind), Seldom(QUIET))
+        left_out = lines.left_out(self._reactor.seconds())
+        if left_out is None:
             return
-        more = f"; {line.unsaid} more since the line before" if line and line.unsaid else ""
-        self._lines[record.pool, kind] = _Line(now)
+        more = f"; {left_out} more since the line before" if left_out else ""
         _log.warn(
             "The copy of session {id} of pool {pool} for pool {mirror} {what}{more}",
             id=record.session,
@@ -251,24 +242,3 @@ class Mirrors:
             what=printable(what),
             more=more,
         )
-
-
-def _not_made(copied: CopiedSession, mirror: Mirror, outcome: Outcome, why: str) -> MirrorRecord:
-    """The record of a session that is not copied."""
-    return MirrorRecord(
-        session=copied.id,
-        unique_id=copied.unique_id,
-        listener=copied.info.listener,
-        peer=copied.peer,
-        pool=copied.pool,
-        upstream=copied.upstream,
-        mirror=mirror.pool,
-        server="",
-        outcome=outcome.value,
-        error=why,
-        bytes_sent=0,
-        bytes_answered=0,
-        answers="",
-        difference=None,
-        duration=0.0,
-    )

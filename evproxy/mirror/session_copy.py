@@ -358,19 +358,13 @@ class SessionCopy:
         return close_reason(Side.PROXY, Ending.REQUESTED, Phase.RELAYING)
 
     def _record(self) -> MirrorRecord:
-        copied, outcome, answers = self.copied, self._outcome, self._answers
+        outcome, answers = self._outcome, self._answers
         assert outcome is not None
-        return MirrorRecord(
-            session=copied.id,
-            unique_id=copied.unique_id,
-            listener=copied.info.listener,
-            peer=copied.peer,
-            pool=copied.pool,
-            upstream=copied.upstream,
-            mirror=self._pool.name,
+        return self.copied.record(
+            self._pool.name,
+            outcome,
+            self.error or answers.why,
             server=self.tried if self.server is None else self.server.name,
-            outcome=outcome.value,
-            error=self.error or answers.why,
             bytes_sent=self._sent,
             bytes_answered=self._answered,
             answers=answers.verdict,

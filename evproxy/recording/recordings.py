@@ -14,6 +14,7 @@ from twisted.logger import Logger
 
 from evproxy.config.canonical import host_and_port
 from evproxy.errors import SettingsError
+from evproxy.policy.seldom import Seldom
 from evproxy.recording.file import RecordingFile
 from evproxy.recording.recording import Recording
 from evproxy.recording.room import SUFFIXES, Room
@@ -55,8 +56,7 @@ class Recordings:
         # Of clients whose session has no server yet, too.
         self._taps: dict[int, RecordingTap] = {}
         self._idle: list[Callable[[], None]] = []
-        self._said = -QUIET
-        self._unsaid = 0
+        self._lines = Seldom(QUIET)
 
     def into(
         self,
@@ -140,12 +140,10 @@ class Recordings:
         recorded = self._recorded.get(file.session)
         if recorded is not None:
             recorded.stop()
-        now = self._reactor.seconds()
-        if now - self._said < QUIET:
-            self._unsaid += 1
+        left_out = self._lines.left_out(self._reactor.seconds())
+        if left_out is None:
             return
-        more = f", and {self._unsaid} before" if self._unsaid else ""
-        self._said, self._unsaid = now, 0
+        more = f", and {left_out} before" if left_out else ""
         _log.warn(
             "The recording {path} of session {id}{more} has stopped: {why}",
             path=file.path,
