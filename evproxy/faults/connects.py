@@ -8,12 +8,14 @@ import errno
 import os
 from typing import Any
 
+from twisted.internet.defer import Deferred
 from twisted.internet.error import getConnectError
 from twisted.internet.interfaces import IConnector, IDelayedCall, IReactorTime
 from twisted.internet.protocol import ClientFactory
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
+from evproxy.engine.slices import in_slices
 from evproxy.errors import ConnectTimeout
 from evproxy.interfaces import Dial
 from evproxy.settings.fault import FaultSettings
@@ -57,8 +59,9 @@ class HangingConnects:
 
     def release(self) -> None:
         """The fault is removed: the connects go on."""
-        for each in tuple(self.attempts):
-            each.release()
+        # The first ones at once, the others in the next turns of the reactor.
+        held = iter(tuple(self.attempts))
+        Deferred.fromCoroutine(in_slices(self.clock, held, _HangingAttempt.release))
 
 
 class HangingConnect:

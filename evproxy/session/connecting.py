@@ -297,6 +297,7 @@ class Connecting:
             if fault.resets_client:
                 self.session.error = "a fault refuses the client"
                 self.session.close_unconnected(Side.PROXY, Ending.FAULT)
+                return None
             more = partial(self._go_on, faults[number:], factory, dial)
             return fault.connect(factory, timeout, more)
         return dial(timeout)

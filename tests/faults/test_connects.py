@@ -6,13 +6,16 @@ from math import inf
 
 import pytest
 from twisted.internet.error import ConnectError
-from twisted.internet.protocol import Factory, Protocol
+from twisted.internet.protocol import ClientFactory, Factory, Protocol
+from twisted.internet.task import Clock
 
 from evproxy import PoolSettings
 from evproxy.causes import Cause
 from evproxy.endpoints import PoolEndpoint
+from evproxy.engine.slices import SLICE
 from evproxy.errors import SettingsError
 from evproxy.faults import Faults, hang, latency, refused
+from evproxy.faults.connects import HangingConnects
 from evproxy.faults.schedule import active_for
 from evproxy.model import Ending, Phase, Side, UpstreamServer
 from evproxy.settings import FaultSettings
@@ -181,3 +184,21 @@ def test_how_long_a_fault_of_connects_is_active(
     """The time counts from when the fault was injected."""
     fault = FaultSettings("hang", **schedule)  # type: ignore[arg-type]
     assert {age: active_for(fault, age) for age in expected} == expected
+
+
+def test_many_connects_go_on_in_slices(proxied: Proxied) -> None:
+    """A fault that is removed lets go only so many connects in one turn of the reactor."""
+    clock = Clock()
+    dialed: list[float] = []
+    hanging = HangingConnects(clock)
+
+    def dial(seconds: float) -> None:
+        dialed.append(seconds)
+
+    for _ in range(SLICE + 1):
+        hanging.one(inf).connect(ClientFactory(), 5.0, dial)
+    hanging.release()
+    assert len(dialed) == SLICE
+    clock.advance(0)
+    assert dialed == [5.0] * (SLICE + 1)
+    assert not clock.getDelayedCalls()
