@@ -25,7 +25,7 @@ LINK, SESSIONS = "#link", "#sessions-table tbody tr"
 @pytest.fixture(scope="module")
 def browser(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Browser]:
     """The browser of a module of tests."""
-    browser = Browser(tmp_path_factory.mktemp("browser"))
+    browser = Browser(tmp_path_factory.mktemp("browser"), shows=".pool .counts")
     yield browser
     browser.close()
 

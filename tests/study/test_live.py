@@ -35,7 +35,7 @@ def port() -> Iterator[int]:
 @pytest.fixture(scope="module")
 def browser(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Browser]:
     """The browser of these tests."""
-    browser = Browser(tmp_path_factory.mktemp("browser"))
+    browser = Browser(tmp_path_factory.mktemp("browser"), shows="#threads .thread")
     yield browser
     browser.close()
 

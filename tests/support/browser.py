@@ -1,4 +1,4 @@
-"""A headless browser for the status page, one for a whole module of tests."""
+"""A headless browser for the status page and the live page, one for a whole module of tests."""
 
 from __future__ import annotations
 
@@ -24,9 +24,15 @@ PHONE = 390
 
 
 class Browser:
-    """A browser that looks at the status page of one proxy after the other."""
+    """
+    A browser that looks at the pages of one proxy after the other.
 
-    def __init__(self, home: Path) -> None:
+    :param home: Its profile lives here.
+    :param shows: A selector for what the first look puts on such a page.
+    """
+
+    def __init__(self, home: Path, shows: str) -> None:
+        self._shows = shows
         options = ChromeOptions()
         options.binary_location = requires_program("chromium")
         for argument in (
@@ -48,13 +54,13 @@ class Browser:
         self.driver.set_script_timeout(PATIENCE)
 
     def open(self, port: int, width: int = DESKTOP, dark: bool = False) -> None:
-        """Open the page of the admin interface at `port` of 127.0.0.1, and wait for a look."""
+        """Open the page at `port` of 127.0.0.1, and wait for its first look."""
         self.look_like(width, dark)
         self.driver.get("about:blank")
         self.driver.get_log("browser")
         self.driver.get(f"http://127.0.0.1:{port}/")
         # The stream is open before its first look has come.
-        self.until(lambda: self.text("#link") == "live" and self.texts(".pool .counts"))
+        self.until(lambda: self.text("#link") == "live" and self.texts(self._shows))
 
     def look_like(self, width: int, dark: bool = False) -> None:
         """Take this width in pixels, and the light or the dark scheme."""
