@@ -99,3 +99,10 @@ def test_a_kept_connection_that_is_gone() -> None:
         found = outcomes(port, rate=20.0, seconds=0.06, even=True, kept=1)
         thread.join()
     assert found == {"failed": 1}
+
+
+def test_a_kept_connection_that_cannot_be_opened() -> None:
+    """Its first request fails, and the run goes on."""
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        port = server.getsockname()[1]
+    assert outcomes(port, rate=20.0, seconds=0.06, even=True, kept=1) == {"failed": 1}
