@@ -70,6 +70,9 @@ class Readable(Protocol):
     def heard(self) -> bool:
         """Whether anything came from the end."""
 
+    def was_read_early(self) -> None:
+        """The early read is over."""
+
 
 class Watched(Protocol):
     """An object that the engine can watch."""
@@ -184,6 +187,14 @@ class SocketEngine:
             self._in_vain -= 1
         else:
             self._early.append(end)
+
+    def reads_early(self) -> bool:
+        """Whether a client whose relay begins in this batch is read early."""
+        return self._in_batch and not self._in_vain
+
+    def will_read(self, end: Readable | None) -> bool:
+        """Whether `end` will be read early, and nothing else was to be read early after it."""
+        return bool(self._early) and self._early[-1] is end
 
     def after_batch(self, call: Callable[[], None]) -> None:
         """Call `call` soon: after the batch in progress, or in the reactor's next turn."""
@@ -363,8 +374,10 @@ class SocketEngine:
     def _read_early(self) -> None:
         early, self._early = self._early, []
         self._handle([(end.descriptor, IN) for end in early])
-        if not all(end.heard for end in early):
-            self._in_vain = IN_VAIN
+        for end in early:
+            if not end.heard:
+                self._in_vain = IN_VAIN
+            end.was_read_early()
 
     def _failed(self, end: Watched) -> None:
         try:

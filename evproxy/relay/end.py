@@ -94,6 +94,8 @@ class End:
     `ended`: the stream of the peer has ended in order; `passed`: that was passed on.
     `was_reset`: nothing can be sent to the peer any more, but what the peer sent before may still
     be read.
+    `prompt_until`: -1, or the kernel may delay acknowledgements to the peer once more than so many
+    bytes are sent to it, and nothing has come from it (design note 0022).
     `pace`: how fast the end may be read; ``None``: as fast as its other end takes it.
     `unwatched`: the engine does not watch the socket, because the socket hung up while it was not
     read, and the engine would report that again and again.
@@ -116,6 +118,7 @@ class End:
         "passed",
         "other",
         "pipe",
+        "prompt_until",
         "relay",
         "sink",
         "socket",
@@ -135,6 +138,7 @@ class End:
         self.mark = 0
         self.streak = 0
         self.bucket = 0
+        self.prompt_until = -1
         self.active = engine.now
         self.first: float | None = None
         self.ended = self.passed = self.was_reset = self.unwatched = False
@@ -173,6 +177,11 @@ class End:
             self.keep(rest)
         else:
             self._other_was_reset()
+
+    def was_read_early(self) -> None:
+        """The other end has held back its first acknowledgement for bytes of this one."""
+        if self.other is not None:
+            self.other.acknowledge(self.moved)
 
     def at_end(self) -> None:
         """`recv` returned zero."""
@@ -281,6 +290,9 @@ class End:
         if self.first is None:
             self.first = engine.now
             self.copy_to_sink()
+            if -1 != self.prompt_until != other.moved:
+                # The kernel may delay the acknowledgement of these bytes.
+                self.acknowledge(other.moved)
         try:
             sent = other.channel.send(engine.view[:count])
         except OSError as failure:
@@ -562,6 +574,10 @@ class End:
 
     def set_late_options(self) -> None:
         """Set the socket options that a short session does not need."""
+        raise NotImplementedError
+
+    def acknowledge(self, moved: int) -> None:
+        """Acknowledge promptly, until more than `moved` bytes are sent to the peer."""
         raise NotImplementedError
 
     def release(self, reason: Failure) -> None:

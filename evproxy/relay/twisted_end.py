@@ -58,6 +58,9 @@ class TwistedEnd(End):
     def set_late_options(self) -> None:
         """Nothing to do: all options are set when the transport is adopted."""
 
+    def acknowledge(self, moved: int) -> None:
+        """Nothing to do: Twisted holds back no acknowledgement."""
+
     def end_stream(self) -> bool:
         # Other code may have written to the transport.
         self.transport.doWrite()

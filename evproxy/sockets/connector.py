@@ -19,7 +19,7 @@ from zope.interface import implementer
 
 from evproxy.config.canonical import host_and_port
 from evproxy.engine.loop import OUT, SocketEngine
-from evproxy.engine.options import Options, set_options
+from evproxy.engine.options import Options, hold_ack, set_options
 from evproxy.errors import ConnectTimeout, LocalShortage
 from evproxy.policy.shortages import NO_PORT, no_source, not_local
 from evproxy.policy.sources import Sources
@@ -58,6 +58,7 @@ class SocketConnector:
     """
 
     __slots__ = (
+        "_ack_held",
         "_bucket",
         "_engine",
         "_factory",
@@ -95,6 +96,7 @@ class SocketConnector:
         self._socket: SocketType | None = None
         self._bucket = 0
         self._retry: IDelayedCall | None = None
+        self._ack_held = False
         self.sink = None
 
     def connect(self) -> None:
@@ -105,6 +107,9 @@ class SocketConnector:
             sock = SocketType(to.family, _KIND)
             if to.family != socket.AF_UNIX:
                 set_options(sock, self._options)
+                if self._engine.reads_early():
+                    hold_ack(sock)
+                    self._ack_held = True
             if self.bound:
                 self.bind(sock)
             error = sock.connect_ex(to.name)
@@ -240,6 +245,11 @@ class SocketConnector:
         except BaseException:
             transport.abortConnection()
             self._broken(factory)
+            return
+        if self._ack_held:
+            client = transport.other
+            if not self._engine.will_read(client):
+                transport.acknowledge(0 if client is None else client.moved)
 
     def _broken(self, factory: ClientFactory) -> None:
         failure = Failure()

@@ -14,7 +14,15 @@ from typing import Any
 
 from evproxy.engine.deadlines import Deadlines
 from evproxy.engine.loop import SocketEngine
-from evproxy.engine.options import AT_ONCE, Options, can_wait, set_options, timing
+from evproxy.engine.options import (
+    AT_ONCE,
+    KEEPALIVE,
+    NO_DELAY,
+    Options,
+    can_wait,
+    set_options,
+    timing,
+)
 from evproxy.engine.pipes import MOST, Pipes
 from evproxy.errors import SettingsError
 from evproxy.relay.closing_here import ending_layer
@@ -66,7 +74,10 @@ class DataPlane:
         self.deadlines = Deadlines(reactor)
         times = timing(keepalive)
         self._options = AT_ONCE + times
-        at_once, lasting = (AT_ONCE, times) if can_wait(keepalive) else (self._options, ())
+        at_once: Options = self._options
+        lasting: Options = ()
+        if can_wait(keepalive):
+            at_once, lasting = NO_DELAY, KEEPALIVE + times
         self._flow = FlowCount()
         self._joins_sockets = mode != "stream"
         self.pipes = Pipes(most_pipes)

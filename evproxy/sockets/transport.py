@@ -33,7 +33,7 @@ from twisted.python.failure import Failure
 from zope.interface import implementer
 
 from evproxy.engine.loop import CHUNK, HANG_UP, IN, OUT, SocketEngine
-from evproxy.engine.options import set_options
+from evproxy.engine.options import acknowledge, set_options
 from evproxy.relay.end import ABORTED, DONE, LOST, End
 
 RESET_ON_CLOSE = struct.pack("ii", 1, 0)
@@ -67,6 +67,7 @@ class SocketTransport(End):
 
     __slots__ = (
         "_closing",
+        "_keepalive",
         "_peer",
         "_producer",
         "_producer_paused",
@@ -89,6 +90,7 @@ class SocketTransport(End):
         self._streaming = self._producer_paused = False
         self._write_ended = False
         self._closing = False
+        self._keepalive: bool | None = None
         self.connected = True
         self.disconnecting = False
         self.half: Any = None
@@ -156,6 +158,9 @@ class SocketTransport(End):
         except OSError:
             self._close(LOST)
             return
+        if self.prompt_until >= 0:
+            acknowledge(self.socket)
+            self.prompt_until = -1
         protocol = self._protocol
         assert protocol is not None
         if data:
@@ -241,6 +246,13 @@ class SocketTransport(End):
     def set_late_options(self) -> None:
         if isinstance(self._peer, tuple) and self.connected:
             set_options(self.socket, self.engine.lasting)
+            if self._keepalive is not None:
+                self.setTcpKeepAlive(self._keepalive)
+
+    def acknowledge(self, moved: int) -> None:
+        if isinstance(self._peer, tuple):
+            self.prompt_until = moved
+            acknowledge(self.socket)
 
     def release(self, reason: Failure) -> None:
         protocol, self._protocol = self._protocol, None
@@ -364,6 +376,7 @@ class SocketTransport(End):
         return bool(self.socket.getsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE))
 
     def setTcpKeepAlive(self, enabled: bool) -> None:
+        self._keepalive = enabled
         self.socket.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, enabled)
 
     # IConsumer.

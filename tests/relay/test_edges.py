@@ -17,6 +17,7 @@ from twisted.internet.interfaces import IProtocolFactory, IStreamClientEndpoint
 from twisted.internet.task import deferLater
 from zope.interface import implementer
 
+from evproxy.engine.options import acknowledge
 from evproxy.model import Ending, Side
 from evproxy.relay.end import SILENT_AFTER
 from evproxy.settings import Timeouts
@@ -213,6 +214,8 @@ async def test_a_server_that_resets_once_it_is_connected(
 
     class Looked(SocketType):
         def getpeername(self) -> Any:
+            # The server does not know of the connection before its acknowledgement.
+            acknowledge(self)
             Peer(proxied.reactor, proxied.upstream.socket.accept()[0]).reset()
             return super().getpeername()
 

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import os
 import socket
-from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager, suppress
+from contextlib import ExitStack
 from pathlib import Path
 from struct import unpack_from
 from typing import Any
@@ -17,9 +15,12 @@ from evproxy.engine.options import LASTING
 from evproxy.hub import Hub
 from evproxy.service.listener import server_endpoint
 from evproxy.session.admission import Admission
+from evproxy.session.factory import ProxyFactory
+from evproxy.session.halves import DownstreamProtocol
 from evproxy.settings import Keepalive, Timeouts
 from evproxy.sockets.plane import DataPlane
 from tests.support.certificates import Certificates
+from tests.support.own_sockets import socket_to
 from tests.support.peers import Peer, converse, turn
 from tests.support.proxies import Proxied
 from tests.support.secured import Secured
@@ -38,30 +39,15 @@ SOMAXCONN = int(Path("/proc/sys/net/core/somaxconn").read_text())
 LOOPBACK = "0:interface=127.0.0.1"
 
 
-@contextmanager
-def sockets() -> Iterator[list[socket.socket]]:
-    """All connected sockets of this process."""
-    with ExitStack() as stack:
-        found = []
-        for path in Path("/proc/self/fd").iterdir():
-            if path.is_socket():
-                sock = stack.enter_context(socket.socket(fileno=os.dup(int(path.name))))
-                with suppress(OSError):
-                    sock.getpeername()
-                    found.append(sock)
-        yield found
-
-
 WANTED = {name: value for name, (_, _, value) in OPTIONS.items()}
-AT_ONCE = {"no delay": 1, "keepalive": 1}
+AT_ONCE = {"no delay": 1}
 with socket.socket() as unused:
     DEFAULTS = {name: unused.getsockopt(*option[:2]) for name, option in OPTIONS.items()}
 
 
 def options(peer: Peer) -> dict[str, int]:
     """The options of evproxy's socket that is connected to `peer`."""
-    with sockets() as every:
-        [other] = [each for each in every if each.getpeername() == peer.socket.getsockname()]
+    with socket_to(peer) as other:
         return {name: other.getsockopt(*option[:2]) for name, option in OPTIONS.items()}
 
 
@@ -86,15 +72,35 @@ async def test_the_sockets_of_a_session(proxied: Proxied, wrapped: bool) -> None
 
 
 @pytest.mark.parametrize("proxied", ["socket", "stream"], indirect=True)
+async def test_what_a_protocol_has_chosen(proxied: Proxied) -> None:
+    """A protocol may switch keepalive off, and it stays off once the session lasts."""
+
+    class Downstream(DownstreamProtocol):
+        def connectionMade(self) -> None:
+            transport: Any = self.transport
+            transport.setTcpKeepAlive(False)
+            super().connectionMade()
+
+    class Made(ProxyFactory):
+        protocol = Downstream
+
+    await proxied.start(timeouts=Timeouts(half_close=0.1), factory=Made)
+    client, server = await proxied.pair()
+    await converse(client, server)
+    while options(server) != WANTED:
+        await turn(proxied.reactor)
+    assert options(client) == WANTED | {"keepalive": 0}
+
+
+@pytest.mark.parametrize("proxied", ["socket", "stream"], indirect=True)
 @pytest.mark.parametrize("wrapped", [False, True])
 async def test_a_short_session(proxied: Proxied, wrapped: bool) -> None:
-    """It needs no system calls for the times of the probes to its server."""
+    """It needs no system calls for the probes of its server."""
     await proxied.start(**Wrapping(upstream=True).arguments() if wrapped else {})
     client, server = await proxied.pair()
     await converse(client, server)
     assert_options(client)
-    untimed = {name: DEFAULTS[name] for name in ("idle", "interval", "probes")}
-    assert options(server) == AT_ONCE | untimed
+    assert options(server) == DEFAULTS | AT_ONCE
 
 
 @pytest.mark.parametrize("idle", [1, int(2 * LASTING) - 1])
