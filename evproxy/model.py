@@ -153,6 +153,19 @@ class ConnectionInfo:
     tls: TLSFacts | None = None
     header_inside_tls: bool = False
 
+    def with_tls(self, tls: TLSFacts) -> ConnectionInfo:
+        """Return the same with what is known of TLS, as `evolve` would for more time."""
+        return ConnectionInfo(
+            self.peer_host,
+            self.peer_port,
+            self.listener,
+            self.via,
+            self.header,
+            tls.server_name,
+            tls,
+            self.header_inside_tls,
+        )
+
 
 @frozen(slots=True)
 class UpstreamServer:

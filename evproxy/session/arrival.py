@@ -225,8 +225,7 @@ class Arrival:
         session = self._session
         transport: Any = session.downstream.transport
         if error is None:
-            facts = tls.facts(transport)
-            self._know(evolve(session.info, tls=facts, server_name=facts.server_name))
+            self._know(session.info.with_tls(tls.facts(transport)))
             then()
             return
         session.error = f"the TLS handshake failed: {tls.reason(transport, error)}"

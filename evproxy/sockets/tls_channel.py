@@ -20,6 +20,15 @@ from typing import Protocol, TypeVar
 
 from OpenSSL import SSL
 
+from evproxy.sockets.openssl_calls import (
+    WAITS,
+    handle_of,
+    handshake,
+    read_into,
+    read_on,
+    write,
+)
+
 RECORD = 16 * 1024
 """The most bytes in one record (RFC 8446, 5.1)."""
 
@@ -66,11 +75,12 @@ class TLSChannel:
     :param connection: OpenSSL's connection on `sock`, with its state (client or server) set.
     """
 
-    __slots__ = ("_ended", "_more", "_sock", "connection", "waits_to_write")
+    __slots__ = ("_ended", "_handle", "_more", "_sock", "connection", "waits_to_write")
 
     def __init__(self, sock: StreamSocket, connection: SSL.Connection) -> None:
         self._sock = sock
         self.connection = connection
+        self._handle = handle_of(connection)
         self.waits_to_write = False
         self._ended = False
         # Whether the end, or an error, came behind the bytes that were returned last.
@@ -89,32 +99,27 @@ class TLSChannel:
             send.
         :raises OSError: if it failed.
         """
-        self._read(self.connection.do_handshake, None)
+        result = handshake(self._handle)
+        if result == WAITS:
+            self.waits_to_write = False
+            raise BlockingIOError
+        if result <= 0:
+            self._read(self.connection.do_handshake, None, _first(result))
 
     def recv_into(self, buffer: bytearray | memoryview) -> int:
         """Read into `buffer`; see `Channel`."""
-        receive = self.connection.recv_into
-        try:
-            count = receive(buffer, RECORD)
-        except SSL.WantReadError:
-            raise BlockingIOError from None
-        except SSL.Error:
+        handle = self._handle
+        count = read_into(handle, buffer, RECORD)
+        if count <= 0:
+            if count == WAITS:
+                self.waits_to_write = False
+                raise BlockingIOError
             self._more = False
-            return self._read(lambda: receive(buffer, RECORD), 0)
+            again = self.connection.recv_into
+            count = self._read(lambda: again(buffer, RECORD), 0, _first(count))
         if count == RECORD:
             # Behind a full record there are likely to be others.
-            with memoryview(buffer) as view:
-                while count <= len(view) - RECORD:
-                    try:
-                        more = receive(view[count:], RECORD)
-                    except SSL.WantReadError:
-                        break
-                    except SSL.Error:
-                        self._more = True
-                        break
-                    count += more
-                    if more < RECORD:
-                        break
+            count, self._more = read_on(handle, buffer, count, RECORD)
         return count
 
     def recv(self, most: int) -> bytes:
@@ -134,22 +139,12 @@ class TLSChannel:
             self._sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_CORK, 0)
 
     def _send(self, data: bytes | bytearray | memoryview) -> int:
-        send = self.connection.send
-        try:
-            sent = send(data)
-        except SSL.WantWriteError:
-            raise BlockingIOError from None
-        except SSL.Error:
-            return self._write(lambda: send(data))
-        if sent < len(data):
-            with memoryview(data) as view:
-                while sent < len(view):
-                    try:
-                        sent += send(view[sent:])
-                    except SSL.Error:
-                        # The same happens again to who sends the rest.
-                        break
-        return sent
+        sent = write(self._handle, data)
+        if sent > 0:
+            return sent
+        if sent == WAITS:
+            raise BlockingIOError
+        return self._write(lambda: self.connection.send(data), _first(sent))
 
     def shutdown(self, how: int) -> None:
         """
@@ -199,6 +194,11 @@ class TLSChannel:
                 return self._write(call, error)
             # Renegotiation is off: only a fault makes a write wait for a read.
             raise fault_of(first) from None
+
+
+def _first(result: int) -> SSL.Error | None:
+    """The error of the kernel in a `result` of `openssl_calls`, as pyOpenSSL would raise it."""
+    return SSL.SysCallError(-result, os.strerror(-result)) if result < 0 else None
 
 
 def fault_of(error: SSL.Error) -> OSError:

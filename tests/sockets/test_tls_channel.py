@@ -11,7 +11,8 @@ import pytest
 from OpenSSL import SSL
 
 from evproxy.settings import ListenerTLS
-from evproxy.sockets.tls_channel import RECORD, TLSChannel
+from evproxy.sockets import tls_channel
+from evproxy.sockets.tls_channel import RECORD, TLSChannel, TLSFault
 from evproxy.sockets.tls_server import ServerContexts, facts_of
 from tests.sockets.test_tls_server import Files, client_context
 from tests.support.certificates import Authority
@@ -84,14 +85,63 @@ def test_several_records(contexts: ServerContexts, family: socket.AddressFamily)
             assert not server.getsockopt(socket.IPPROTO_TCP, socket.TCP_CORK)
 
 
-def test_a_full_socket(contexts: ServerContexts) -> None:
+@pytest.fixture(params=[False, True], ids=["direct", "hidden"])
+def hidden(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> bool:
+    """Whether pyOpenSSL hides its handles, so that it makes all calls."""
+    if request.param:
+        monkeypatch.setattr(tls_channel, "handle_of", lambda _: None)
+    return bool(request.param)
+
+
+def test_what_comes_behind_full_records(contexts: ServerContexts, hidden: bool) -> None:
+    """Records are read together; a broken one is reported next, and only here."""
+    (server, client), (other, another) = pair(socket.AF_UNIX), pair(socket.AF_UNIX)
+    with server, client, other, another:
+        receiver, sender = shaken(server, client, contexts)
+        elsewhere, _ = shaken(other, another, contexts)
+        whole = bytes(2 * RECORD)
+        sent = 0
+        while sent < len(whole):
+            sent += sender.send(whole[sent:])
+        client.send(b"no TLS at all")
+        buffer = bytearray(4 * RECORD)
+        count = receiver.recv_into(buffer)
+        assert count == (RECORD if hidden else 2 * RECORD)
+        while count < len(whole):
+            assert receiver.pending()
+            count += receiver.recv_into(buffer)
+        assert receiver.pending()
+        with pytest.raises(BlockingIOError):
+            elsewhere.recv_into(buffer)
+        with pytest.raises(TLSFault):
+            receiver.recv_into(buffer)
+        with pytest.raises(BlockingIOError):
+            elsewhere.recv_into(buffer)
+
+
+def test_a_handshake_that_fails(contexts: ServerContexts, hidden: bool) -> None:
+    """The reason is what OpenSSL says."""
+    server, client = pair(socket.AF_UNIX)
+    with server, client:
+        server.setblocking(False)
+        channel = TLSChannel(server, contexts.connection(server))
+        with pytest.raises(BlockingIOError):
+            channel.handshake()
+        assert not channel.waits_to_write
+        # An alert (RFC 8446, 6) in place of a ClientHello.
+        client.send(bytes((21, 3, 3, 0, 2, 2, 46)))
+        with pytest.raises(TLSFault, match="unexpected message"):
+            channel.handshake()
+
+
+def test_a_full_socket(contexts: ServerContexts, hidden: bool) -> None:
     """Records that it has no room for are for later; those that it took leave at once."""
     server, client = pair(socket.AF_INET)
     with server, client:
         sender, _ = shaken(server, client, contexts)
         data = bytes(4 * RECORD)
         with suppress(BlockingIOError):
-            while sender.send(data) == len(data):
+            while sender.send(data) == (RECORD if hidden else len(data)):
                 """The peer reads nothing."""
         assert not server.getsockopt(socket.IPPROTO_TCP, socket.TCP_CORK)
 

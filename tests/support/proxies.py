@@ -29,6 +29,7 @@ from evproxy.relay.stages import Stage, StagesOfSession
 from evproxy.session.admission import Admission
 from evproxy.session.factory import ProxyFactory
 from evproxy.settings import Keepalive, PoolTLS, Timeouts
+from evproxy.sockets import tls_channel
 from evproxy.sockets.plane import DataPlane
 from evproxy.sockets.tls_server import ServerTLS
 from evproxy.sockets.tls_tap import Tap
@@ -71,8 +72,10 @@ TLS = {
     f"tls-{side}-{version}": ("auto", "engine", "socket")
     for side in ("client", "server", "both")
     for version in ("1.2", "1.3")
-}
+} | {"tls-both-hidden-1.3": ("auto", "engine", "socket")}
 """TLS that evproxy ends on the client's side, starts on the server's, or both.
+
+Hidden: with a pyOpenSSL whose handles cannot be found, so that it makes all calls.
 
 Tests marked ``tls`` run on it as well: those that are marked ``half_closes``, too, without TLS 1.2,
 where the end of one direction ends both."""
@@ -298,6 +301,8 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
 def proxied(request: pytest.FixtureRequest, reactor: Any) -> Iterator[Proxied]:
     """A proxy of one kind, which the test starts, and which stops after the test."""
     kind = request.param
+    if "hidden" in kind:
+        request.getfixturevalue("monkeypatch").setattr(tls_channel, "handle_of", lambda _: None)
     certificates = request.getfixturevalue("certificates") if kind in TLS else None
     proxied = Proxied(reactor, kind, certificates)
     yield proxied
