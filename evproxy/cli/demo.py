@@ -5,7 +5,7 @@ The upstream server of ``--demo``: one page, which says that it came through the
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from attrs import evolve
 from twisted.application.service import Service
@@ -15,7 +15,9 @@ from twisted.web.server import Request, Site
 
 from evproxy.model import UpstreamServer
 from evproxy.service.service import ProxyService
-from evproxy.workers.supervisor import Supervisor
+
+if TYPE_CHECKING:
+    from evproxy.workers.supervisor import Supervisor
 
 _PAGE = """<!doctype html>
 <html lang="en">

@@ -14,7 +14,7 @@ import sys
 from collections.abc import Iterable
 from contextlib import suppress
 from importlib.metadata import version
-from typing import Any, NoReturn
+from typing import TYPE_CHECKING, Any, NoReturn
 
 from twisted.application.service import MultiService, Service
 from twisted.internet.defer import Deferred
@@ -28,7 +28,9 @@ from evproxy.escape import printable
 from evproxy.service.listener import cannot_listen, shown_address
 from evproxy.service.service import ProxyService
 from evproxy.service.signals import Signals
-from evproxy.workers.supervisor import Supervisor
+
+if TYPE_CHECKING:
+    from evproxy.workers.supervisor import Supervisor
 
 GARBAGE_THRESHOLDS = (50_000, 20, 100)
 """When Python collects garbage: the arguments of `gc.set_threshold`."""

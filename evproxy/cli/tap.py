@@ -11,7 +11,7 @@ import sys
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from importlib.metadata import version
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from attrs import evolve, frozen
 from twisted.application.service import IService, MultiService
@@ -19,7 +19,6 @@ from twisted.logger import globalLogPublisher
 from twisted.python import usage
 
 from evproxy.admin.access import token_of
-from evproxy.cli.demo import demo_behind
 from evproxy.cli.process import Process, cannot_start, raise_open_file_limit
 from evproxy.cli.settings_file import listen_fault, read_settings, upstream_fault
 from evproxy.cli.workers import worker_command, worker_count
@@ -51,7 +50,9 @@ from evproxy.settings import (
     WatchdogSettings,
     too_many_sources,
 )
-from evproxy.workers.supervisor import Supervisor
+
+if TYPE_CHECKING:
+    from evproxy.workers.supervisor import Supervisor
 
 
 class _Default(str):
@@ -364,6 +365,10 @@ def makeService(options: Options) -> IService:
     try:
         settings = with_access_log(options, options.settings)
         if count > 1:
+            # Workers and the demo are loaded only where they are wanted: they take a tenth of the
+            # time until a process serves, each.
+            from evproxy.workers.supervisor import Supervisor
+
             proxy = Supervisor(
                 reactor, settings, count, worker_command(reactor), globalLogPublisher
             )
@@ -378,6 +383,8 @@ def makeService(options: Options) -> IService:
     if proxy.settings.watchdog.threshold:
         proxy.watch_loop(proxy.settings.watchdog.threshold)
     if options["demo"]:
+        from evproxy.cli.demo import demo_behind
+
         demo_behind(reactor, proxy).setServiceParent(services)
     path = options.settings.restart_socket
     if path:
