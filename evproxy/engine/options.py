@@ -73,11 +73,12 @@ def hold_ack(sock: SocketType) -> None:
     The kernel then delays other acknowledgements too, once it has sent bytes within 40 ms after
     that: `acknowledge` ends the delay until bytes are sent again.
     """
-    sock.setsockopt(socket.IPPROTO_TCP, _QUICK_ACK, 0)
+    if _QUICK_ACK:
+        sock.setsockopt(socket.IPPROTO_TCP, _QUICK_ACK, 0)
 
 
 def acknowledge(sock: SocketType) -> None:
     """Acknowledge what is not acknowledged yet, and be as prompt as usual until bytes are sent."""
+    # If the connection is gone, nobody waits for it.
     with suppress(OSError):
-        # If the connection is gone, nobody waits for it.
         sock.setsockopt(socket.IPPROTO_TCP, _QUICK_ACK, 1)
