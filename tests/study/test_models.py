@@ -20,8 +20,13 @@ from tests.support.twistd import PATIENCE
 
 BULK = 3_000_000
 SMALL = 65536
-MOST_BUFFERED = 20 << 20
-"""More than the two sockets of a proxy hold in the kernel, and every model itself, together."""
+_MOST = [
+    int(Path(f"/proc/sys/net/ipv4/tcp_{which}").read_text().split()[2])
+    for which in ("rmem", "wmem")
+]
+
+MOST_BUFFERED = 2 * sum(_MOST) + (4 << 20)
+"""More than the sockets of a session hold in the kernel, and every model itself, together."""
 
 
 class Session:
