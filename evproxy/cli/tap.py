@@ -365,8 +365,7 @@ def makeService(options: Options) -> IService:
     try:
         settings = with_access_log(options, options.settings)
         if count > 1:
-            # Workers and the demo are loaded only where they are wanted: they take a tenth of the
-            # time until a process serves, each.
+            # Workers and the demo are loaded only where they are wanted.
             from evproxy.workers.supervisor import Supervisor
 
             proxy = Supervisor(

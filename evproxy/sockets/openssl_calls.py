@@ -2,8 +2,8 @@
 OpenSSL's own functions, through cryptography's binding: for the three that every session calls.
 
 pyOpenSSL's methods do more: they allocate a buffer for each read and copy from it, and look for an
-error after each call, also if it succeeded.  That costs a tenth of a short session (design note
-0018).  Here, a call that neither succeeds nor has to wait returns `FAILED`: repeat it with
+error after each call, also if it succeeded.  That costs a sixth of a request (design note 0018).
+Here, a call that neither succeeds nor has to wait returns `FAILED`: repeat it with
 pyOpenSSL at once, which finds out why.  OpenSSL's queue of errors, which belongs to the thread and
 not to the connection, still has the reason.  The kernel reports an error only once: then the call
 returns its number, negative.
@@ -18,6 +18,9 @@ from typing import Any
 
 from cryptography.hazmat.bindings.openssl.binding import Binding
 from OpenSSL import SSL
+
+RECORD = 16 * 1024
+"""The most bytes in one record (RFC 8446, 5.1)."""
 
 FAILED = 0
 """Repeat the call with pyOpenSSL."""
@@ -59,19 +62,17 @@ def handshake(handle: Any) -> int:
     return _outcome(handle, result, _WANT_READ)
 
 
-def read_into(handle: Any, buffer: bytearray | memoryview, most: int) -> int:
-    """Read at most `most` bytes into `buffer`: how many, or what `_outcome` says."""
+def read_into(handle: Any, buffer: bytearray | memoryview) -> int:
+    """Read one record, or a part, into `buffer`: how many bytes, or what `_outcome` says."""
     if handle is None:
         return FAILED
-    count: int = _read(handle, _from_buffer(buffer), min(most, len(buffer)))
+    count: int = _read(handle, _from_buffer(buffer), min(RECORD, len(buffer)))
     if count > 0:
         return count
     return _outcome(handle, count, _WANT_READ)
 
 
-def read_on(
-    handle: Any, buffer: bytearray | memoryview, count: int, record: int
-) -> tuple[int, bool]:
+def read_on(handle: Any, buffer: bytearray | memoryview, count: int) -> tuple[int, bool]:
     """
     Read on behind the first `count` bytes of `buffer`, as long as there are full records.
 
@@ -79,15 +80,15 @@ def read_on(
     """
     if handle is None:
         return count, True
-    start, room = _from_buffer(buffer), len(buffer) - record
+    start, room = _from_buffer(buffer), len(buffer) - RECORD
     while count <= room:
-        more: int = _read(handle, start + count, record)
+        more: int = _read(handle, start + count, RECORD)
         if more <= 0:
             failed = _get_error(handle, more) != _WANT_READ
             _clear_errors()
             return count, failed
         count += more
-        if more < record:
+        if more < RECORD:
             break
     return count, False
 

@@ -21,6 +21,7 @@ from typing import Protocol, TypeVar
 from OpenSSL import SSL
 
 from evproxy.sockets.openssl_calls import (
+    RECORD,
     WAITS,
     handle_of,
     handshake,
@@ -28,9 +29,6 @@ from evproxy.sockets.openssl_calls import (
     read_on,
     write,
 )
-
-RECORD = 16 * 1024
-"""The most bytes in one record (RFC 8446, 5.1)."""
 
 _CUT_OFF = "the stream was cut off: there was no close_notify"
 
@@ -109,7 +107,7 @@ class TLSChannel:
     def recv_into(self, buffer: bytearray | memoryview) -> int:
         """Read into `buffer`; see `Channel`."""
         handle = self._handle
-        count = read_into(handle, buffer, RECORD)
+        count = read_into(handle, buffer)
         if count <= 0:
             if count == WAITS:
                 self.waits_to_write = False
@@ -119,7 +117,7 @@ class TLSChannel:
             count = self._read(lambda: again(buffer, RECORD), 0, _first(count))
         if count == RECORD:
             # Behind a full record there are likely to be others.
-            count, self._more = read_on(handle, buffer, count, RECORD)
+            count, self._more = read_on(handle, buffer, count)
         return count
 
     def recv(self, most: int) -> bytes:

@@ -47,6 +47,7 @@ class TLSTransport(SocketTransport):
         self.mask = plain.mask
         self.unwatched = plain.unwatched
         self.was_reset = plain.was_reset
+        self._keepalive = plain._keepalive
         self._shaken: Shaken | None = shaken
         protocol.transport = self
 

@@ -17,8 +17,7 @@ FOLDERS = ["tests/session", "tests/relay", "tests/engine", "tests/sockets", "tes
 PARTS = [
     ("staged", FOLDERS),
     ("not staged", ["tests/session"]),
-    ("not staged", ["tests/relay"]),
-    ("not staged", ["tests/engine", "tests/sockets", "tests/observe"]),
+    ("not staged", ["tests/relay", "tests/engine", "tests/sockets", "tests/observe"]),
 ]
 """Markers and folders of tests that run at the same time, for they wait more than they work."""
 

@@ -71,7 +71,7 @@ async def test_the_sockets_of_a_session(proxied: Proxied, wrapped: bool) -> None
     assert proxied.admission.sessions
 
 
-@pytest.mark.parametrize("proxied", ["socket", "stream"], indirect=True)
+@pytest.mark.parametrize("proxied", ["socket", "stream", "tls-client-1.3"], indirect=True)
 async def test_what_a_protocol_has_chosen(proxied: Proxied) -> None:
     """A protocol may switch keepalive off, and it stays off once the session lasts."""
 

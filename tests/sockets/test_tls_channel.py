@@ -12,7 +12,8 @@ from OpenSSL import SSL
 
 from evproxy.settings import ListenerTLS
 from evproxy.sockets import tls_channel
-from evproxy.sockets.tls_channel import RECORD, TLSChannel, TLSFault
+from evproxy.sockets.openssl_calls import RECORD
+from evproxy.sockets.tls_channel import TLSChannel, TLSFault
 from evproxy.sockets.tls_server import ServerContexts, facts_of
 from tests.sockets.test_tls_server import Files, client_context
 from tests.support.certificates import Authority
