@@ -7,6 +7,7 @@ from math import inf
 from typing import Any
 
 import pytest
+from attrs import evolve
 
 from evproxy.loop_report import Doing, LoopReport, LoopTrouble
 from evproxy.observe.watchdog.garbage import Collection
@@ -207,6 +208,19 @@ def test_a_loop_that_is_starved_now() -> None:
     """A thread that waits for a processor right now has not been charged for it yet."""
     same = call("innocent")
     assert judged(samples_of(trace=lambda _: same, count=8, ran=0.0, runnable=True)[:-1]) == []
+
+
+def test_a_call_that_waits_for_a_processor_now() -> None:
+    """What it is not charged for yet is none of its time: it runs, and is reported later."""
+    same = call("busy")
+    samples = samples_of(trace=lambda _: same, count=5, runnable=True)[:-1]
+    # Of the next 80 ms, it runs for 10 and waits for the rest.
+    starved = evolve(samples[-1], now=10.155, loop=Usage(0.085, 0.0))
+    assert judged([*samples[:3], starved]) == []
+    charged = evolve(starved, now=10.18, loop=Usage(0.11, 0.07))
+    [held] = judged([*samples[:3], starved, charged])
+    assert held.seconds == pytest.approx(0.11)
+    assert (held.place, held.doing) == ("busy", Doing.RUNS)
 
 
 def test_a_call_that_is_slowed_down_by_others() -> None:

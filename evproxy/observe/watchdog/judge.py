@@ -95,9 +95,10 @@ class _Turn:
 
     `trace`: its latest call, first seen at `seen`, and not yet at `since`.  `ran`: how long the
     loop's thread had run by then.  `excused`: how much of the time since then is no fault of the
-    call.  `kept_lock`: how much of it the call kept the interpreter lock.  `excused_before`: what
-    was excused of the turn before the call.  `names`: what the reactor has called, without
-    repetitions.
+    call.  `uncharged`: how long the loop's thread has perhaps waited in a run queue without being
+    charged for it yet: the kernel does that when the wait is over.  `kept_lock`: how much of the
+    time the call kept the interpreter lock.  `excused_before`: what was excused of the turn before
+    the call.  `names`: what the reactor has called, without repetitions.
     """
 
     began: float
@@ -106,6 +107,7 @@ class _Turn:
     seen: float
     ran: float | None
     excused: float = 0.0
+    uncharged: float = 0.0
     kept_lock: float = 0.0
     excused_before: float = 0.0
     calls: int = 1
@@ -188,13 +190,12 @@ class Judge:
             turn = self._seen(sample, sample.trace, before)
             turn.excused += excused
             turn.kept_lock += kept_lock
-            starves = (
-                sample.runnable
-                and loop.ran is not None
-                and loop.ran < 0.1 * (sample.now - before.now)
-            )
-            if not starves:
-                found += self._held(turn, sample)
+            if sample.runnable and loop.ran is not None:
+                passed = sample.now - max(before.now, sample.began)
+                turn.uncharged = max(0.0, turn.uncharged + passed - loop.ran - loop.queued)
+            else:
+                turn.uncharged = 0.0
+            found += self._held(turn, sample)
         return found
 
     def _late(
@@ -221,7 +222,7 @@ class Judge:
             turn.trace = trace
             turn.since, turn.seen, turn.ran = before.now, now, before.loop.ran
             turn.excused_before += turn.excused
-            turn.excused = turn.kept_lock = 0.0
+            turn.excused = turn.uncharged = turn.kept_lock = 0.0
             turn.reported = None
             turn.calls += 1
             turn.samples += 1
@@ -232,13 +233,14 @@ class Judge:
     def _held(self, turn: _Turn, sample: Sample) -> list[Verdict]:
         """Return what the turn in progress is reported for now."""
         enough = self.threshold * _ALMOST
-        held = sample.now - turn.since - turn.excused
+        now = sample.now - turn.uncharged
+        held = now - turn.since - turn.excused
         sure = turn.kept_lock or sample.now - turn.seen >= enough / 2
         if turn.reported is None and held >= enough and sure:
             doing = _doing(turn, sample, held)
             turn.reported = _call(turn.trace, held, doing)
             return [turn.reported]
-        taken = sample.now - turn.began - turn.excused_before - turn.excused
+        taken = now - turn.began - turn.excused_before - turn.excused
         if not turn.crowded and turn.calls >= SHORT_CALLS and taken >= enough:
             turn.crowded = True
             return [_many_calls(turn, taken, False)]
