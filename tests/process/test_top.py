@@ -97,8 +97,10 @@ def test_keys_sort_and_filter(stage: Scene) -> None:
         terminal.type("\r")
         lines = terminal.shows("[odd relay] 20 sessions")
         assert len(ids(lines)) >= 10
-        terminal.type("\x1b[A")
-        terminal.type("/xyz\x1b")
+        # Several keys in one read, an arrow first, as a slow connection delivers them.
+        terminal.type("\x1b[A/xyz")
+        terminal.shows("filter: odd relayxyz_")
+        terminal.type("\x1b[15~\x1bOP\x1b")
         terminal.until(lambda lines: lines[23].startswith("[odd relay]"))
         terminal.type("\x1b")
         terminal.until(lambda lines: lines[23].startswith("q quit"))

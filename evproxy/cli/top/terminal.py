@@ -4,7 +4,9 @@ A terminal: keys that come one by one, and the screen that they change.
 
 from __future__ import annotations
 
+import codecs
 import os
+import re
 import select
 import termios
 import tty
@@ -23,6 +25,12 @@ SORTS = {"r": "rate", "b": "bytes", "a": "age", "n": "id", "c": "peer", "s": "se
 """The keys that sort, and the orders."""
 
 ESCAPE, BACKSPACE, ENTER = "\x1b", ("\x7f", "\x08"), ("\r", "\n")
+
+_KEY = re.compile(r"\x1b\[[0-?]*[ -/]*[@-~]|\x1bO[@-~]|.", re.DOTALL)
+"""
+What one key sends: a control sequence (an arrow, a function key), as ECMA-48 has it, a function
+key in application mode, or one character. A terminal may send several keys at once.
+"""
 
 SAMPLES = 900
 """The most samples that are kept, as many as a history has."""
@@ -46,6 +54,7 @@ class Terminal:
         self._view = view
         self._console = console
         self._keyboard = keyboard
+        self._decoder = codecs.getincrementaldecoder("utf-8")("replace")
         self._watcher: Watcher | None = None
         self._most = 0
 
@@ -80,11 +89,9 @@ class Terminal:
             self._ask_again()
         if self._keyboard not in ready:
             return True
-        keys = os.read(self._keyboard, 256).decode("utf-8", "replace")
-        # Arrows and other keys send more than one character, which mean nothing here.
-        if keys.startswith(ESCAPE) and len(keys) > 1:
-            return True
-        return bool(keys) and all(map(self._key, keys))
+        data = os.read(self._keyboard, 256)
+        keys = _KEY.findall(self._decoder.decode(data))
+        return bool(data) and all(map(self._key, keys))
 
     def _take(self, name: str, value: Any) -> None:
         view = self._view
@@ -101,6 +108,9 @@ class Terminal:
 
     def _key(self, key: str) -> bool:
         view = self._view
+        if len(key) > 1:
+            # An arrow or a function key, which means nothing here.
+            return True
         if view.typed is not None:
             self._type(key)
         elif key in ("q", "Q"):
