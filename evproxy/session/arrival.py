@@ -38,6 +38,12 @@ from evproxy.wire.proxy_protocol import ProxyHeader
 _log = Logger()
 
 
+class ClientHalf(Half, Protocol):
+    """The client's half; `info` is what is known of its connection."""
+
+    info: ConnectionInfo
+
+
 class Arriving(Protocol):
     """
     The session of the client.
@@ -54,7 +60,7 @@ class Arriving(Protocol):
     stages: Sequence[StageMaker]
     error: str
     cause: str
-    downstream: Half
+    downstream: ClientHalf
 
     def wait_for_client(self) -> None:
         """From now on, the handshake timeout counts from when the client connected."""
@@ -179,7 +185,9 @@ class Arrival:
         self._refuse(str(error), Cause.PROXY_HEADER.value)
 
     def _know(self, info: ConnectionInfo) -> None:
-        self._session.info = self._inspection.info = info
+        session = self._session
+        # The half lasts as long as the session, and would keep what was known before.
+        session.info = session.downstream.info = self._inspection.info = info
 
     def _enter(self) -> None:
         """The client is known: it may come in, or not."""

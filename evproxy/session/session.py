@@ -28,7 +28,7 @@ from evproxy.relay.closing_here import TLSClosing, closed_here
 from evproxy.relay.contract import Half
 from evproxy.relay.pace import NO_PACES
 from evproxy.relay.stages import Stage, StagesOfSession, close_stages, stages_of
-from evproxy.session.arrival import Arrival, ArrivalContext
+from evproxy.session.arrival import Arrival, ArrivalContext, ClientHalf
 from evproxy.session.connecting import ConnectContext, Connecting, message_of
 from evproxy.session.discarding import NOBODY, ClosingHere, Discarding
 from evproxy.session.entry import Admitted
@@ -133,7 +133,9 @@ class Session(SessionFacts):
         "stages",
     )
 
-    def __init__(self, context: SessionContext, downstream: Half, info: ConnectionInfo) -> None:
+    def __init__(
+        self, context: SessionContext, downstream: ClientHalf, info: ConnectionInfo
+    ) -> None:
         self._context = context
         self.id = 0
         self.route = ""

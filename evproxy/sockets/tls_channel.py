@@ -23,6 +23,7 @@ from OpenSSL import SSL
 from evproxy.sockets.openssl_calls import (
     RECORD,
     WAITS,
+    forget,
     handle_of,
     handshake,
     read_into,
@@ -103,6 +104,7 @@ class TLSChannel:
             raise BlockingIOError
         if result <= 0:
             self._read(self.connection.do_handshake, None, _first(result))
+        forget(self.connection)
 
     def recv_into(self, buffer: bytearray | memoryview) -> int:
         """Read into `buffer`; see `Channel`."""

@@ -67,6 +67,7 @@ class ServerContexts:
         # Sessions and tickets belong to the context that a connection begins with.
         self._first = self._context(() if settings.strict_sni else default_of(self.certificates))
         self._first.set_tlsext_servername_callback(self._choose)
+        self._untapped: tuple[ServerContexts, Tap | None] = (self, None)
 
     def connection(self, sock: object, tap: Tap | None = None) -> SSL.Connection:
         """
@@ -77,7 +78,7 @@ class ServerContexts:
         connection = SSL.Connection(self._first, sock)  # type: ignore[arg-type]
         connection.set_accept_state()
         # Its callbacks must live as long as the connection.
-        connection.set_app_data((self, tap))
+        connection.set_app_data(self._untapped if tap is None else (self, tap))
         return connection
 
     def knows(self, name: str) -> bool:
