@@ -6,6 +6,7 @@ from collections.abc import Iterator, Sequence
 
 from attrs import frozen
 
+from .peers import OPERATED
 from .picking import POLICIES, growth
 from .results import Results, Spread
 
@@ -85,6 +86,12 @@ def _small_under_bulk(reference: str) -> Iterator[Line]:
         yield Line(title, "mixed", metric, reference, 0.5, 0.15)
 
 
+def _operated() -> Iterator[Line]:
+    for measure in sorted(OPERATED):
+        title = f"{measure}: CPU with the admin interface, to without"
+        yield Line(title, measure, "cpu", SUBJECT, 1.02, 1.0, subject="evproxy-admin")
+
+
 BAR: tuple[Line, ...] = (
     *_bulk("haproxy"),
     *_bulk("haproxy-splice"),
@@ -102,6 +109,7 @@ BAR: tuple[Line, ...] = (
         1.05,
         subject="evproxy-logged",
     ),
+    *_operated(),
     *_small_under_bulk("haproxy"),
     *_small_under_bulk("haproxy-splice"),
     Line("memory per idle session, before a request, KiB", "memory", "before", None, 2.5, 1.5),

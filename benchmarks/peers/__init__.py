@@ -10,7 +10,7 @@ from __future__ import annotations
 from . import native, python
 from .contract import Forward, Peer
 
-__all__ = ["ALL", "Forward", "Peer"]
+__all__ = ["ALL", "OPERATED", "Forward", "Peer"]
 
 _TUNED_FOR = frozenset({"bulk-1", "bulk-4", "bulk-both", "mixed"})
 """What the peers that are tuned for bulk are measured in."""
@@ -21,6 +21,9 @@ _MAIN = _TUNED_FOR | {"requests-1", "requests-50", "requests-500", "connections"
 _FLOOR = frozenset({"requests-1", "requests-50", "connections"})
 """What the bare loop is measured in: where each send is whole."""
 
+OPERATED = frozenset({"bulk-1", "requests-1", "requests-50", "connections"})
+"""What evproxy is measured in with its admin interface, to compare with evproxy without."""
+
 ALL: tuple[Peer, ...] = (
     Peer("evproxy", "evproxy, relay=auto", python.evproxy("auto")),
     Peer("evproxy-stream", "evproxy, relay=stream", python.evproxy("stream")),
@@ -29,6 +32,12 @@ ALL: tuple[Peer, ...] = (
         "evproxy, relay=auto, its access log in a file",
         python.evproxy("auto", logged=True),
         frozenset({"connections"}),
+    ),
+    Peer(
+        "evproxy-admin",
+        "evproxy, relay=auto, with its admin interface",
+        python.evproxy("auto", admin=True),
+        OPERATED,
     ),
     Peer("haproxy", "HAProxy, option splice-auto", native.haproxy(native.SPLICE_AUTO)),
     Peer(

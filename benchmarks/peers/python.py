@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import MappingProxyType
 
-from ..network import LOOPBACK
+from ..network import LOOPBACK, free_port
 from ..processes import Command
 from .contract import Forward, Starter
 
@@ -29,15 +29,23 @@ upstreams = [
 _TLS = 'tls = {{certificates = ["{}"]}}'
 
 
-def evproxy(relay: str, *, logged: bool = False) -> Starter:
-    """evproxy with a listener and a pool for each forward; `logged`: its access log in a file."""
+def evproxy(relay: str, *, logged: bool = False, admin: bool = False) -> Starter:
+    """
+    evproxy with a listener and a pool for each forward.
+
+    `logged`: its access log in a file.  `admin`: with its admin interface, and so with metrics and
+    the history for the status page.
+    """
 
     def command(forwards: Sequence[Forward], directory: Path) -> Command:
         pools = {forward.listen: [f"{LOOPBACK}:{forward.upstream}"] for forward in forwards}
         path = directory / "evproxy.toml"
         log = str(directory / "access.log") if logged else "off"
         pems = {f.listen: f.certificate for f in forwards if f.certificate is not None}
-        path.write_text(configuration(pools, relay=relay, log=log, certificates=pems))
+        text = configuration(pools, relay=relay, log=log, certificates=pems)
+        if admin:
+            text = f'admin.listen = "tcp:{free_port()}:interface={LOOPBACK}"\n{text}'
+        path.write_text(text)
         return evproxy_from(path)
 
     return command
