@@ -15,7 +15,7 @@ from typing import Any
 from evproxy.config.conflicts import ejection_conflicts, health_check_conflicts
 from evproxy.config.declare import keys_of
 from evproxy.config.faults import fault_conflicts
-from evproxy.config.problems import Path, Problem, did_you_mean, shown
+from evproxy.config.problems import Path, Problem, did_you_mean, shown, shown_path
 from evproxy.config.reading import Reading, Rule, Unfit
 from evproxy.config.rules import Many
 from evproxy.config.tables import Table
@@ -29,17 +29,22 @@ CONFLICTS: dict[str, Callable[[Path, object], Iterable[Problem]]] = {
 """What contradicts itself in the tables that a key can have, beside faults."""
 
 
-def read_keys(rules: Mapping[str, Rule], given: Mapping[str, str]) -> dict[str, Any]:
+def read_keys(
+    rules: Mapping[str, Rule], given: Mapping[str, str], table: Path = ()
+) -> dict[str, Any]:
     """
     The settings that the text `given` means, by their keys.
 
     :param rules: the keys that there are.
+    :param table: the key of the table that `given` is; empty: the string itself.
     :raises SettingsError: in one line, which names the key.
     """
+    place = f"{shown_path(table)}: " if table else ""
     for key in given:
         if key not in rules:
-            raise SettingsError(f"evproxy: unknown key {shown(key)}{did_you_mean(key, rules)}")
-    return {key: _read(key, rules[key], text) for key, text in given.items()}
+            hint = did_you_mean(key, rules)
+            raise SettingsError(f"evproxy: {place}unknown key {shown(key)}{hint}")
+    return {key: _read((*table, key), rules[key], text) for key, text in given.items()}
 
 
 def rules_of(table: type, names: Sequence[str]) -> dict[str, Rule]:
@@ -53,24 +58,24 @@ def items(text: str, separator: str = ",") -> list[str]:
     return [each.strip() for each in text.split(separator)] if text.strip() else []
 
 
-def _read(key: str, rule: Rule, text: str) -> Any:
-    if key == "faults":
-        return _faults(key, rule, text)
+def _read(path: Path, rule: Rule, text: str) -> Any:
+    if path == ("faults",):
+        return _faults("faults", rule, text)
     if isinstance(rule, Table):
-        return _table_of(key, rule, text)
+        return _table_of(str(path[-1]), rule, text)
     if isinstance(rule, Many):
-        return _accepted(key, rule, items(text))
+        return _accepted(path, rule, items(text) if len(path) == 1 else text.split())
     try:
         return rule.read(text)
     except Unfit as unfit:
         raise SettingsError(
-            f"evproxy: {key}: expected {rule.expected}, got {shown(text)}{unfit}"
+            f"evproxy: {shown_path(path)}: expected {rule.expected}, got {shown(text)}{unfit}"
         ) from None
 
 
-def _accepted(key: str, rule: Rule, value: object) -> Any:
+def _accepted(path: Path, rule: Rule, value: object) -> Any:
     reading = Reading()
-    accepted = reading.value(rule, value, (key,))
+    accepted = reading.value(rule, value, path)
     _refuse(reading.problems)
     return accepted
 
@@ -83,14 +88,14 @@ def _refuse(problems: Iterable[Problem]) -> None:
 def _faults(key: str, rule: Rule, text: str) -> tuple[FaultSettings, ...]:
     tables = [_table(key, FaultSettings, each) for each in items(text, ";")]
     _refuse(fault_conflicts((key,), tables))
-    accepted: tuple[FaultSettings, ...] = _accepted(key, rule, tables)
+    accepted: tuple[FaultSettings, ...] = _accepted((key,), rule, tables)
     return accepted
 
 
 def _table_of(key: str, rule: Table, text: str) -> Any:
     table = _table(key, rule.table, text)
     _refuse(CONFLICTS[key]((key,), table))
-    return _accepted(key, rule, table)
+    return _accepted((key,), rule, table)
 
 
 def _table(name: str, declared: type, text: str) -> dict[str, Any]:

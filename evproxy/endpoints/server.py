@@ -2,7 +2,7 @@
 The server endpoint ``evproxy:``: a listener of evproxy in front of the program's protocols.
 
 The listener decides who gets a session, reads PROXY headers, limits rates and injects faults; the
-server of its sessions is the program itself, inside the process.
+server of its sessions is the program itself, inside the process.  A mirror sends copies to others.
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from attrs import evolve
 from twisted.internet.defer import Deferred, fail, maybeDeferred
 from twisted.internet.interfaces import IListeningPort, IStreamServerEndpoint
 from twisted.internet.protocol import Factory
@@ -20,6 +21,7 @@ from evproxy.config.declare import declared
 from evproxy.config.problems import shown
 from evproxy.config.reading import Rule
 from evproxy.endpoints.keys import read_keys, rules_of
+from evproxy.endpoints.mirror import SECOND_POOL, MirrorText, check_second_pool
 from evproxy.endpoints.program import ProgramDialer
 from evproxy.errors import SettingsError
 from evproxy.model import UpstreamServer
@@ -70,7 +72,7 @@ NO_IDLE_TIMEOUT = 0.0
 def _rules() -> dict[str, Rule]:
     timeouts = {each.name: each.setting.rule for each in declared(Timeouts)}
     own = {key: timeouts[name] for key, name in TIMEOUT_KEYS.items()}
-    return rules_of(ListenerSettings, LISTENER_KEYS) | own
+    return rules_of(ListenerSettings, LISTENER_KEYS) | own | {"mirror": MirrorText()}
 
 
 def server_endpoint(reactor: Any, *words: str, **keys: str) -> GuardedEndpoint:
@@ -101,22 +103,25 @@ class GuardedEndpoint:
 
     :param reactor: Twisted's.
     :param listen: where to listen: a server endpoint description.
-    :param settings: settings with the names of `LISTENER_KEYS` and `TIMEOUT_KEYS`.
+    :param settings: settings with the names of `LISTENER_KEYS` and `TIMEOUT_KEYS`, and ``mirror``:
+        a mirror and its second pool, as `MirrorText` reads them.
     :raises SettingsError: if there is no such endpoint, or if a setting is wrong.
     """
 
     def __init__(self, reactor: Any, listen: str, settings: Mapping[str, Any]) -> None:
         timeouts = {name: settings[key] for key, name in TIMEOUT_KEYS.items() if key in settings}
         described_endpoint(reactor, listen)
+        listener = ListenerSettings(
+            listen, **{key: settings[key] for key in LISTENER_KEYS if key in settings}
+        )
+        pools: tuple[PoolSettings, ...] = (_POOL,)
+        if "mirror" in settings:
+            mirror, second = settings["mirror"]
+            check_second_pool(reactor, listener, pools := (evolve(_POOL, mirror=mirror), second))
         self._reactor = reactor
         self._settings = Settings(
-            listeners=(
-                ListenerSettings(
-                    listen,
-                    **{key: settings[key] for key in LISTENER_KEYS if key in settings},
-                ),
-            ),
-            pools=(_POOL,),
+            listeners=(listener,),
+            pools=pools,
             timeouts=Timeouts(**{"idle": NO_IDLE_TIMEOUT} | timeouts),
             access_log=AccessLogSettings("off"),
         )
@@ -131,7 +136,8 @@ class GuardedEndpoint:
         dialer = ProgramDialer(self._reactor, protocolFactory)
 
         def make_pool(reactor: Any, settings: PoolSettings, **more: Any) -> Pool:
-            more["dialer_for"] = lambda server: dialer
+            if settings.name != SECOND_POOL:
+                more["dialer_for"] = lambda server: dialer
             return Pool.from_settings(reactor, settings, **more)
 
         service = ProxyService(self._reactor, settings=self._settings, make_pool=make_pool)
