@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import pytest
 from attrs import evolve
 
 from evproxy import ListenerSettings, Pool, PoolSettings, ProxyService, Settings
-from evproxy.faults import Faults, latency, truncate
+from evproxy.faults import Faults, latency, slicer, truncate
 from evproxy.model import UpstreamServer
 from evproxy.settings import FaultSettings
+from tests.support.certificates import Certificates
 from tests.support.logged import logged_lines
-from tests.support.peers import END, Peer
+from tests.support.peers import END, RESET, Peer
+from tests.support.secured import CLOSED, SecuredPeer
 from tests.support.services import ANY_PORT, Ground
 
 
@@ -55,6 +58,49 @@ async def test_faults_of_a_listener_and_a_reload(ground: Ground) -> None:
         server.end()
     assert await old.rest() == (b"01234", END)
     assert await new.rest() == (b"0123456789", END)
+
+
+@pytest.mark.parametrize("ends", [True, False])
+async def test_a_reload_while_a_fault_holds_bytes(ground: Ground, ends: bool) -> None:
+    """A session keeps its faults, and every byte in its order: removed from the file or not."""
+    settings = settings_with(ground, latency(0.3))
+    service = ProxyService.from_settings(ground.reactor, settings)
+    ground.services.append(service)
+    service.startService()
+    client, server = await pair(ground, service)
+    await server.send(b"01234")
+    listener = evolve(settings.listeners[0], faults=())
+    await service.reload(evolve(settings, listeners=(listener,)))
+    with pytest.raises(BlockingIOError):
+        client.socket.recv(1)
+    await server.send(b"56789")
+    if ends:
+        server.end()
+        assert await client.rest() == (b"0123456789", END)
+    else:
+        assert await client.receive(10) == b"0123456789"
+        server.reset()
+        assert await client.rest() == (b"", RESET)
+
+
+async def test_faults_of_a_listener_with_twisted_tls(
+    ground: Ground, certificates: Certificates
+) -> None:
+    """They are about the bytes inside TLS, and the end is a close_notify."""
+    pem = certificates.pem
+    listen = f"ssl:0:interface=127.0.0.1:privateKey={pem}:certKey={pem}"
+    settings = settings_with(ground, slicer(2), latency(0.02), truncate(7))
+    settings = evolve(settings, listeners=(evolve(settings.listeners[0], listen=listen),))
+    service = ProxyService.from_settings(ground.reactor, settings)
+    ground.services.append(service)
+    service.startService()
+    client = SecuredPeer(ground.client(service), certificates.client)
+    await client.send(b"question")
+    server = await ground.upstream.accept()
+    assert await server.receive(8) == b"question"
+    await server.send(b"0123456789")
+    server.end()
+    assert await client.rest() == (b"0123456", CLOSED)
 
 
 async def test_filters_of_a_listener(ground: Ground) -> None:

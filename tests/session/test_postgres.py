@@ -302,6 +302,45 @@ async def test_tls_that_ends_at_the_listener(
     assert got == "tenant"
 
 
+FAULTS = """
+faults = [
+  {kind = "slicer", average_size = 3, size_variation = 0, delay = 0},
+  {kind = "latency", latency = 0.02},
+]"""
+
+
+@pytest.mark.parametrize("ended_here", [True, False], ids=["tls-ended", "tls-passed"])
+async def test_faults_behind_the_requests(
+    routed: Routed, certificates: Certificates, ended_here: bool
+) -> None:
+    """They are about the session's bytes: requests are answered at once, cancels find their way."""
+    routed.start((tls_listener(certificates) if ended_here else PREREAD) + FAULTS)
+    client = await asked_for_tls(routed)
+    if not ended_here:
+        greeting = hello("db.example.org")
+        await client.send(greeting)
+        _, server = await routed.accepted()
+        assert await server.receive(8) == SSL_REQUEST
+        await server.send(b"S")
+        assert await server.receive(len(greeting)) == greeting
+        await server.send(b"server hello")
+        assert await client.receive(12) == b"server hello"
+        assert (await routed.record(client, server)).relay == "stream"
+        return
+    context = context_of(certificates, "1.3", serves=False)
+    tls = TLSPeer(routed.reactor, client.socket, context, serves=False)
+    await tls.send(start_up("alice"))
+    _, server = await routed.accepted()
+    assert await server.receive(len(start_up("alice"))) == start_up("alice")
+    await server.send(key_data(7, b"1234"))
+    assert await tls.receive(13) == key_data(7, b"1234")
+    cancelling = routed.client()
+    await cancelling.send(cancel(7, b"1234"))
+    name, got = await routed.accepted()
+    assert name == "tenant"
+    assert await got.receive(16) == cancel(7, b"1234")
+
+
 async def test_a_request_within_tls(routed: Routed, certificates: Certificates) -> None:
     """Nobody asks for TLS twice."""
     routed.start(tls_listener(certificates))
