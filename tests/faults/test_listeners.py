@@ -63,7 +63,7 @@ async def test_faults_of_a_listener_and_a_reload(ground: Ground) -> None:
 @pytest.mark.parametrize("ends", [True, False])
 async def test_a_reload_while_a_fault_holds_bytes(ground: Ground, ends: bool) -> None:
     """A session keeps its faults, and every byte in its order: removed from the file or not."""
-    settings = settings_with(ground, latency(0.3))
+    settings = settings_with(ground, latency(1.0))
     service = ProxyService.from_settings(ground.reactor, settings)
     ground.services.append(service)
     service.startService()
