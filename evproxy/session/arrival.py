@@ -222,6 +222,10 @@ class Arrival:
             tap = None
             if self._context.tap is not None:
                 tap = self._context.tap(session.id, transport.getHost())
+                if self._inspection.agreement is not None:
+                    request, answer = self._inspection.agreement
+                    tap.received(request)
+                    tap.sent(answer)
             tls.begin(transport, received, partial(self._tls_begun, tls, then), tap)
         else:
             why = "there is no TLS on this transport"

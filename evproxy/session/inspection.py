@@ -71,7 +71,8 @@ class Inspection:
     last note of the router.
 
     `begin_tls` begins the TLS that evproxy ends, where that is left to the router; its Deferred
-    fires once the client has shaken hands, and never if the client has not.
+    fires once the client has shaken hands, and never if the client has not.  `agreement` is the
+    request of the client for it and evproxy's answer, both already taken and sent, for recordings.
 
     `opening` is what evproxy asks the server before the session relays, and `stages` make the
     stages of the session for its pool and the name of its server.  evproxy's own routers set them.
@@ -80,13 +81,23 @@ class Inspection:
     :param info: the addresses of the client's connection.
     """
 
-    __slots__ = ("_intake", "begin_tls", "info", "noted", "opening", "stages", "wanted")
+    __slots__ = (
+        "_intake",
+        "agreement",
+        "begin_tls",
+        "info",
+        "noted",
+        "opening",
+        "stages",
+        "wanted",
+    )
 
     def __init__(self, intake: Intake, info: ConnectionInfo) -> None:
         self._intake = intake
         self.info = info
         self.wanted = self.noted = ""
         self.begin_tls: Callable[[], Deferred[None]] | None = None
+        self.agreement: tuple[bytes, bytes] | None = None
         self.opening: Opening | None = None
         self.stages: list[StageMaker] = []
 

@@ -144,6 +144,9 @@ class PostgresRouter:
                     if client.begin_tls is None:
                         client.opening = TlsOpening()
                         return None
+                    # On PostgreSQL's port, Wireshark looks for TLS only behind this request, and
+                    # not if a GSSENCRequest comes before.
+                    client.agreement = (SSL_REQUEST, _ACCEPTED)
                     await client.begin_tls()
                     continue
                 client.answer(_NOT_SUPPORTED)

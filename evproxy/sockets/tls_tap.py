@@ -11,7 +11,11 @@ from evproxy.sockets.tls_channel import StreamSocket
 
 
 class Tap(Protocol):
-    """Is told what passes on the connection of one client."""
+    """
+    Is told what passes on the connection of one client.
+
+    The request with which the client asked for TLS, and evproxy's answer, come first.
+    """
 
     def received(self, data: bytes) -> None:
         """The client sent `data`."""

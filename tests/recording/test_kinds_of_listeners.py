@@ -14,7 +14,8 @@ from evproxy.settings import ListenerTLS
 from evproxy.wire.postgres import SSL_REQUEST
 from tests.recording.test_listeners import settings_with
 from tests.recording.test_recordings import read, shown
-from tests.session.test_postgres import start_up
+from tests.recording.test_tshark import WARNING, fields, tshark
+from tests.session.test_postgres import GSS_REQUEST, start_up
 from tests.support.certificates import Certificates
 from tests.support.logged import logged_lines
 from tests.support.peers import END
@@ -34,14 +35,16 @@ class Kind:
     """
     A kind of listener.
 
-    `listen` and `settings`: of the listener; ``DIR`` and ``PEM`` are replaced.  `before`: what the
-    client sends first, and `answered` what evproxy answers.  `kept` is in the recording: what was
-    sent before, or inside of TLS.  `secured`: whether the client speaks
-    TLS.  `wire`: whether a recording as pcapng has TLS itself.
+    `listen` and `settings`: of the listener; ``DIR`` and ``PEM`` are replaced.  `declined`: a
+    request that the client sends first, and that evproxy declines.  `before`: what the client sends
+    then, and `answered` what evproxy answers.  `kept` is in the recording: what was sent before, or
+    inside of TLS.  `secured`: whether the client speaks TLS.  `wire`: whether a recording as pcapng
+    has TLS itself.
     """
 
     listen: str = "tcp:0:interface=127.0.0.1"
     settings: Mapping[str, Any] = {}
+    declined: bytes = b""
     before: bytes = b""
     answered: bytes = b""
     kept: bytes = b""
@@ -75,6 +78,8 @@ KINDS = {
     "ssl": Kind("ssl:0:interface=127.0.0.1:privateKey=PEM:certKey=PEM", secured=True),
 }
 
+KINDS["tls-preread-gss"] = evolve(KINDS["tls-preread"], declined=GSS_REQUEST)
+
 every_kind = pytest.mark.parametrize("kind", KINDS.values(), ids=KINDS)
 
 
@@ -94,6 +99,9 @@ async def recorded(
     ground.services.append(service)
     service.startService()
     plain = ground.client(service)
+    if kind.declined:
+        await plain.send(kind.declined)
+        assert await plain.receive(1) == b"N"
     await plain.send(kind.before)
     assert await plain.receive(len(kind.answered)) == kind.answered
     client: Any = plain
@@ -145,6 +153,22 @@ async def test_pcapng(
     assert PROXY not in content
     assert (UNIX in content) == kind.listen.startswith("unix:")
     assert (bytes([10, 1, 2, 3, 127, 0, 0, 1]) in content) == (kind.before == PROXY)
+
+
+@pytest.mark.peers("tshark")
+@pytest.mark.parametrize("name", ["preread", "tls-preread", "tls-preread-gss"])
+async def test_tshark_on_the_port_of_postgresql(
+    ground: Ground, certificates: Certificates, tmp_path: Path, name: str
+) -> None:
+    """It shows who logs in, also inside of TLS, which it expects only behind an SSLRequest."""
+    file = await recorded(ground, KINDS[name], tmp_path, certificates, "pcapng")
+    port = fields(file, "tcp.dstport")[0][0]
+    as_postgresql = ("-d", f"tcp.port=={port},pgsql")
+    shows = ("-T", "fields", "-e", "pgsql.parameter_name", "-e", "pgsql.parameter_value")
+    (line,) = tshark(file, *as_postgresql, "-Y", "pgsql.parameter_name", *shows)
+    assert line == "user\talice"
+    wrong = f"_ws.expert.severity >= {WARNING} || tcp.analysis.flags"
+    assert tshark(file, *as_postgresql, "-Y", wrong) == []
 
 
 @pytest.mark.parametrize("format", ["json", "pcapng"])

@@ -76,6 +76,23 @@ async def test_tshark_decrypts(proxied: Proxied, tmp_path: Path) -> None:
     assert tshark(file, "-Y", wrong) == []
 
 
+@pytest.mark.peers("tshark")
+@pytest.mark.parametrize("proxied", ["tls-server-1.3", "tls-both-1.3"], indirect=True)
+async def test_servers_with_tls(proxied: Proxied, tmp_path: Path) -> None:
+    """Nothing that a server has encrypted is in the file, so only the client's TLS has keys."""
+    recorded = Recorded(proxied, tmp_path)
+    await recorded.start(format="pcapng")
+    await ask(*await proxied.pair())
+    (file,) = await recorded.written()
+    rows = fields(file, "http.request.uri", "tls.handshake.type")
+    assert [row[0] for row in rows if row[0]] == ["/secret"]
+    to_client = proxied.observed.records[0].tls is not None
+    hellos = [row for row in rows if row[1].split(",")[0] == "1"]
+    content = file.read_bytes()
+    assert len(hellos) == len({line.split()[1] for line in key_lines(content)}) == to_client
+    assert (b"/secret" in content) != to_client
+
+
 @both_versions
 @pytest.mark.peers("tshark")
 async def test_a_resumed_session(proxied: Proxied, tmp_path: Path) -> None:
