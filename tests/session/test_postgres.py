@@ -32,6 +32,15 @@ routes = [
   {postgres_user = "alice", pool = "tenant"},
 ]"""
 
+FAULTS = """
+faults = [
+  {kind = "slicer", average_size = 3, size_variation = 0, delay = 0},
+  {kind = "latency", latency = 0.02},
+]"""
+"""They change the session's bytes, but no request and no answer before it."""
+
+with_faults_too = pytest.mark.parametrize("faults", ["", FAULTS], ids=["", "faults"])
+
 GSS_REQUEST = b"\0\0\0\x08\x04\xd2\x16\x30"
 
 
@@ -63,10 +72,11 @@ async def asked_for_tls(routed: Routed, first: bytes = b"") -> Peer:
     return client
 
 
+@with_faults_too
 @pytest.mark.parametrize("first", [b"", GSS_REQUEST])
-async def test_tls_is_passed_through(routed: Routed, first: bytes) -> None:
+async def test_tls_is_passed_through(routed: Routed, first: bytes, faults: str) -> None:
     """evproxy answers the client, routes by SNI, and asks the server the same."""
-    routed.start(PREREAD)
+    routed.start(PREREAD + faults)
     client = await asked_for_tls(routed, first)
     greeting = hello("db.example.org")
     await client.send(greeting)
@@ -79,7 +89,7 @@ async def test_tls_is_passed_through(routed: Routed, first: bytes) -> None:
     assert await client.receive(12) == b"server hello"
     record = await routed.record(client, server)
     assert record.server_name == "db.example.org"
-    assert record.relay == "socket"
+    assert record.relay == ("stream" if faults else "socket")
 
 
 async def test_direct_tls(routed: Routed) -> None:
@@ -278,12 +288,13 @@ def tls_listener(certificates: Certificates) -> str:
     return f'{PREREAD}\ntls = {{certificates = ["{certificates.pem}"]}}'
 
 
+@with_faults_too
 @pytest.mark.parametrize("first", [SSL_REQUEST, b""])
 async def test_tls_that_ends_at_the_listener(
-    routed: Routed, certificates: Certificates, first: bytes
+    routed: Routed, certificates: Certificates, first: bytes, faults: str
 ) -> None:
     """The client's first message inside TLS decides, and the server gets it in the clear."""
-    routed.start(tls_listener(certificates))
+    routed.start(tls_listener(certificates) + faults)
     client = routed.client()
     if first:
         await client.send(first)
@@ -300,45 +311,6 @@ async def test_tls_that_ends_at_the_listener(
     await cancelling.send(cancel(7, b"1234"))
     got, _ = await routed.accepted()
     assert got == "tenant"
-
-
-FAULTS = """
-faults = [
-  {kind = "slicer", average_size = 3, size_variation = 0, delay = 0},
-  {kind = "latency", latency = 0.02},
-]"""
-
-
-@pytest.mark.parametrize("ended_here", [True, False], ids=["tls-ended", "tls-passed"])
-async def test_faults_behind_the_requests(
-    routed: Routed, certificates: Certificates, ended_here: bool
-) -> None:
-    """They are about the session's bytes: requests are answered at once, cancels find their way."""
-    routed.start((tls_listener(certificates) if ended_here else PREREAD) + FAULTS)
-    client = await asked_for_tls(routed)
-    if not ended_here:
-        greeting = hello("db.example.org")
-        await client.send(greeting)
-        _, server = await routed.accepted()
-        assert await server.receive(8) == SSL_REQUEST
-        await server.send(b"S")
-        assert await server.receive(len(greeting)) == greeting
-        await server.send(b"server hello")
-        assert await client.receive(12) == b"server hello"
-        assert (await routed.record(client, server)).relay == "stream"
-        return
-    context = context_of(certificates, "1.3", serves=False)
-    tls = TLSPeer(routed.reactor, client.socket, context, serves=False)
-    await tls.send(start_up("alice"))
-    _, server = await routed.accepted()
-    assert await server.receive(len(start_up("alice"))) == start_up("alice")
-    await server.send(key_data(7, b"1234"))
-    assert await tls.receive(13) == key_data(7, b"1234")
-    cancelling = routed.client()
-    await cancelling.send(cancel(7, b"1234"))
-    name, got = await routed.accepted()
-    assert name == "tenant"
-    assert await got.receive(16) == cancel(7, b"1234")
 
 
 async def test_a_request_within_tls(routed: Routed, certificates: Certificates) -> None:
