@@ -301,7 +301,8 @@ def test_hung_worker(whole: Whole) -> None:
             assert metrics.result()("evproxy_worker_up", worker="2") == 0
             assert metrics.result()("evproxy_worker_up", worker="1") == 1
             code, answer = drain.result()
-            assert (code, answer["error"]) == (504, "no answer within 5 s from worker 2")
+            assert code == 504
+            assert answer["error"] == "no answer within 5 s from worker 2: nothing has changed"
             # By now, the live view does not wait for it.
             started = time.monotonic()
             shown = threads.submit(top, "--once", f"--admin=127.0.0.1:{whole.admin}")

@@ -139,7 +139,9 @@ class Crew:
         for slot in self._slots:
             if slot.process is not None and slot not in serving:
                 self.repeat(slot.process, [wanted])
-        told = await self.ask_all(wanted)
+        told = await self.ask_all(
+            wanted, so=": each worker makes the change, one that hangs when it goes on"
+        )
         if not told:
             raise Problem(
                 503, "every worker has died: the processes in their place make this change"
@@ -147,10 +149,11 @@ class Crew:
         refuse(told)
         return told
 
-    async def ask_all(self, wanted: Operate) -> Told:
+    async def ask_all(self, wanted: Operate, so: str = "") -> Told:
         """
         Run an operation in every worker that serves, except for those that die meanwhile.
 
+        :param so: what it means if one of them does not answer, for the end of the error's line.
         :raises Problem: if one of them does not answer.
         """
         serving = self._serving()
@@ -161,7 +164,7 @@ class Crew:
         missing = [each.number for each in serving if each.number not in {*told, *lost}]
         if missing:
             numbers = ", ".join(str(number + 1) for number in missing)
-            raise Problem(504, f"no answer within {ANSWER_TIMEOUT:g} s from worker {numbers}")
+            raise Problem(504, f"no answer within {ANSWER_TIMEOUT:g} s from worker {numbers}{so}")
         return told
 
     def repeat(self, process: WorkerProcess, changes: Iterable[Operate]) -> None:

@@ -171,7 +171,9 @@ class WholeOperations:
                         f"share it, got {bound}",
                     )
             # A worker that does not answer now would not make the change either.
-            found = await self._crew.ask_all(Operate("show_server", places))
+            found = await self._crew.ask_all(
+                Operate("show_server", places), so=": nothing has changed"
+            )
             if not found:
                 raise self._nobody()
             if name != "add_server":
