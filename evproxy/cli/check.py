@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterable, Iterator
+from math import floor
 from typing import TextIO
 
 from evproxy.cli.settings_file import listen_fault, read_settings
@@ -102,7 +103,7 @@ def _certificates(settings: Settings) -> Iterator[str]:
     for listener in settings.listeners:
         for path in () if listener.tls is None else listener.tls.certificates:
             certificate = read_certificate(path)
-            days = int(certificate.days_left(now))
+            days = floor(certificate.days_left(now))
             yield (
                 f"{escaped(path)}: for {listed(certificate.names, 'and') or 'no name'}, "
                 f"until {shown_date(certificate.expires)} ({_count(days, 'day')})"

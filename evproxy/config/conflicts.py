@@ -110,7 +110,9 @@ def _route_conflicts(path: Path, listener: Table, pools: object) -> Iterator[Pro
         if isinstance(pool, str) and isinstance(pools, dict) and pools and pool not in pools:
             hint = did_you_mean(pool, list(pools))
             yield Problem((*where, "pool"), f"there is no pool {quoted(pool)}{hint}")
-        reading = [key for key in _EXCLUSIVE if any(map(route.get, key))]
+        # Where evproxy ends TLS, the handshake and what is inside can both decide.
+        exclusive = _EXCLUSIVE[1:] if listener.get("tls") else _EXCLUSIVE
+        reading = [key for key in exclusive if any(map(route.get, key))]
         if len(reading) > 1:
             keys = listed([next(filter(route.get, each)) for each in reading], "and")
             yield Problem(where, f"no client can match {keys} at once")

@@ -16,6 +16,9 @@ from evproxy.config.canonical import canonical_address
 MOST = 1024
 """The most source addresses of one pool."""
 
+MOST_KNOWN = 10_000
+"""Of so many servers, a pool remembers whose turn it is; then it begins anew."""
+
 TRIED = 8
 """The most source addresses that one attempt tries: the kernel examines every port of each."""
 
@@ -69,7 +72,10 @@ def _strict(text: str) -> object:
 
 class Sources:
     """
-    The source addresses of a pool, used in turn.
+    The source addresses of a pool, used in turn: each server has a turn of its own.
+
+    With one turn for all servers, it could go in step with the balancer: then each server would see
+    the same few addresses again and again.
 
     :param source: addresses and ranges.
     :raises ValueError: if an item is neither; the message says why.
@@ -82,21 +88,24 @@ class Sources:
             for ipv6 in (False, True)
         }
         self.count = len(addresses)
-        self._turn = 0
+        self._turns: dict[tuple[str, int], int] = {}
 
     def serves(self, host: str) -> bool:
         """Whether a source address is of the same family as the IP address `host`."""
         return bool(self._of_family[":" in host])
 
-    def turn(self, host: str) -> list[str]:
+    def turn(self, host: str, port: int) -> list[str]:
         """
-        The source addresses for a connect to the IP address `host`.  Try the last one first.
+        The source addresses for a connect to `port` of the IP address `host`.  Try the last first.
 
         At most `TRIED` addresses; an empty list if none is of the family of `host`.
         """
         addresses = self._of_family[":" in host]
         if not addresses:
             return []
-        self._turn = turn = self._turn + 1
+        turns, server = self._turns, (host, port)
+        if len(turns) >= MOST_KNOWN and server not in turns:
+            turns.clear()
+        turns[server] = turn = turns.get(server, -1) + 1
         count = min(TRIED, len(addresses))
         return [addresses[(turn + step) % len(addresses)] for step in reversed(range(count))]

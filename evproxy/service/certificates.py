@@ -10,6 +10,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Sequence
 from functools import partial
+from math import floor
 from typing import Any
 
 from attrs import define, frozen
@@ -240,7 +241,7 @@ class Certificates:
             days = each.days_left(now)
             if days < WARN_DAYS and now - self._warned.get(each.path, -DAY) >= DAY:
                 self._warned[each.path] = now
-                self._hub.certificate_expires(each.path, shown_date(each.expires), int(days))
+                self._hub.certificate_expires(each.path, shown_date(each.expires), floor(days))
 
 
 @frozen

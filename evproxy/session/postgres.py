@@ -53,7 +53,7 @@ class TlsOpening:
 class _Divisible(Protocol):
     """A pool that a server can be taken from."""
 
-    def only(self, name: str) -> Pool: ...
+    def only(self, name: str, in_any_state: bool = False) -> Pool: ...
 
 
 class CancelKeys:
@@ -70,7 +70,8 @@ class CancelKeys:
         if found is None:
             return None
         pool, server = found
-        return pool.only(server) if isinstance(pool, _Divisible) else pool
+        # The session that it cancels goes on, whatever has become of the server since.
+        return pool.only(server, in_any_state=True) if isinstance(pool, _Divisible) else pool
 
     def watch(self, pool: Pool, server: str) -> Stage:
         """A stage that remembers the key that `server` of `pool` gives, while the session runs."""

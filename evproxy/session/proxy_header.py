@@ -64,9 +64,13 @@ def behind(header: ProxyHeader, info: ConnectionInfo) -> ConnectionInfo:
     :param info: the connection of the proxy that sent the header.
     """
     via = host_and_port(info.peer_host, info.peer_port) if info.peer_port else info.peer_host
-    if header.local or (pair := header.inet_pair() or header.unix_pair()) is None:
+    if header.local:
         return evolve(info, via=via, header=header)
+    # Also a header without addresses is about a client, whose TLS only its proxy knows.
     info = evolve(info, header_inside_tls=info.tls is not None)
+    pair = header.inet_pair() or header.unix_pair()
+    if pair is None:
+        return evolve(info, via=via, header=header)
     source, _ = pair
     if isinstance(source, UnixAddress):
         path = path_text(source.path)

@@ -279,7 +279,7 @@ class SourcedConnector(SocketConnector):
         """Bind `sock` to the next address."""
         to = self._to
         if not self._left:
-            self._left = self._sources.turn(to.name[0])
+            self._left = self._sources.turn(*to.name[:2])
             if not self._left:
                 raise LocalShortage(no_source(host_and_port(*to.name[:2])))
         source = self._left.pop()

@@ -113,7 +113,7 @@ class SourcedReactor:
         if bindAddress is not None or not is_address(host):
             given: IConnector = self._reactor.connectTCP(host, port, factory, timeout, bindAddress)
             return given
-        left = self._sources.turn(host)
+        left = self._sources.turn(host, port)
         if not left:
             raise LocalShortage(no_source(host_and_port(host, port)))
         connector = _Connector(left, self._short, host, port, factory, timeout, self._reactor)

@@ -15,7 +15,7 @@ from typing import TypeVar
 from OpenSSL import SSL
 
 from evproxy.engine.loop import CHUNK
-from evproxy.sockets.tls_channel import StreamSocket, TLSChannel, fault_of
+from evproxy.sockets.tls_channel import StreamSocket, TLSChannel, TLSFault, fault_of
 
 MOST_UNSENT = 2 * CHUNK
 """The most bytes of records that are taken from OpenSSL at once; one call to send makes fewer."""
@@ -94,11 +94,17 @@ class BufferedTLSChannel(TLSChannel):
     def _from_buffer(self, read: Callable[[], T]) -> T:
         """What `read` reads from what was received, or from what the kernel has now."""
         try:
-            result = read()
-        except BlockingIOError:
-            self._more = False
-            self._feed()
-            result = read()
+            try:
+                result = read()
+            except BlockingIOError:
+                self._more = False
+                self._feed()
+                result = read()
+        except TLSFault:
+            with suppress(OSError):
+                # An alert.
+                self._flush()
+            raise
         # Behind bytes there may be more, and only reading tells.
         self._more = bool(result)
         return result

@@ -580,6 +580,22 @@ def test_routes(route: str, line: str | None) -> None:
         assert problem.startswith(line)
 
 
+@pytest.mark.parametrize(
+    ("route", "count"),
+    [
+        ('{sni = "a", http_host = "b", pool = "web"}', 0),
+        ('{alpn = "x", postgres_user = "b", pool = "web"}', 0),
+        ('{http_host = "a", postgres_user = "b", pool = "web"}', 1),
+    ],
+)
+def test_routes_by_tls_and_what_is_inside(route: str, count: int) -> None:
+    """Where evproxy ends TLS, both can decide."""
+    text = ROUTE.replace("{ROUTE}", route).replace(
+        "[[listeners]]", '[[listeners]]\ntls = {certificates = ["a.pem"]}', 1
+    )
+    assert len(problems(text)) == count
+
+
 def test_a_route_beside_routes() -> None:
     """A function would choose in place of the routes."""
     text = ROUTE.replace("{ROUTE}", '{sni = "a", pool = "web"}')

@@ -155,6 +155,10 @@ def test_the_end_of_a_certificate_is_said_once_a_day(tmp_path: Path) -> None:
     assert kept.told.events[1:] == [("expires", str(kept.path), 12)]
     [status] = kept.certificates.status()
     assert (status.path, round(status.days_left)) == (str(kept.path), 12)
+    # An hour after its end, no day is left, and less than none.
+    kept.wall += 12 * 86400 + 3600
+    kept.look()
+    assert kept.told.events[2:] == [("expires", str(kept.path), -1)]
     kept.certificates.stop()
 
 

@@ -227,6 +227,28 @@ async def test_a_cancel(routed: Routed) -> None:
     assert got == "default"
 
 
+@pytest.mark.parametrize("how", ["drain", "remove"])
+async def test_a_cancel_for_a_server_that_gets_no_sessions(routed: Routed, how: str) -> None:
+    """Its sessions go on, and so their cancels must reach it."""
+    routed.start(PREREAD)
+    name, client, server = await routed.sent(start_up("alice"))
+    await server.send(key_data(7, b"1234"))
+    await client.receive(13)
+    pool = routed.service.pools[name]
+    getattr(pool, how)(f"127.0.0.1:{routed.servers[name].port}")
+    cancelling = routed.client()
+    await cancelling.send(cancel(7, b"1234"))
+    got, cancelled = await routed.accepted()
+    assert got == name
+    assert await cancelled.receive(16) == cancel(7, b"1234")
+    # The server has left the pool once its last session has ended, and the key with it.
+    for peer in (cancelling, cancelled, client, server):
+        peer.close()
+    await routed.observed.ended(2)
+    await routed.client().send(cancel(7, b"1234"))
+    assert (await routed.accepted())[0] == "default"
+
+
 async def databases(
     routed: Routed,
     real_servers: RealServers,

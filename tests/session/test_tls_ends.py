@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import socket
+from typing import Any
 
 import pytest
 from OpenSSL import SSL
@@ -11,9 +12,9 @@ from twisted.internet.defer import Deferred
 from evproxy.model import Ending, Phase, Side
 from evproxy.settings import Timeouts
 from tests.support.bulk import MANY
-from tests.support.peers import END, RESET, converse
+from tests.support.peers import END, RESET, connect, converse
 from tests.support.proxies import Proxied
-from tests.support.tls import TLSPeer
+from tests.support.tls import TLSPeer, context_of
 
 pytestmark = [pytest.mark.deadline(15), pytest.mark.every_reactor, pytest.mark.oldest_twisted]
 
@@ -22,6 +23,9 @@ both_versions = pytest.mark.parametrize(
 )
 version_2 = pytest.mark.parametrize("proxied", ["tls-client-1.2"], indirect=True)
 version_3 = pytest.mark.parametrize("proxied", ["tls-client-1.3"], indirect=True)
+
+
+HEADER = b"PROXY TCP4 192.0.2.7 192.0.2.8 5000 443\r\n"
 
 
 async def ended(proxied: Proxied) -> tuple[Side, Ending, Phase]:
@@ -68,6 +72,22 @@ async def test_bytes_that_are_no_tls_are_a_reset(proxied: Proxied) -> None:
     client.socket.send(b"\x17\x03\x03\x00\x20" + b"x" * 32)
     assert await server.rest() == (b"", RESET)
     assert await ended(proxied) == (Side.DOWNSTREAM, Ending.RESET, Phase.RELAYING)
+
+
+@both_versions
+@pytest.mark.parametrize("before", [b"", HEADER])
+async def test_bytes_that_are_no_tls_get_an_alert(proxied: Proxied, before: bytes) -> None:
+    """Also where TLS began in one segment with a PROXY header."""
+    more: dict[str, Any] = {"accept_proxy_protocol_from": ("127.0.0.1",)} if before else {}
+    await proxied.start(**more)
+    assert proxied.certificates is not None
+    context = context_of(proxied.certificates, proxied.tls_version, serves=False)
+    sock = proxied.closes(connect(proxied.reactor, proxied.address)).socket
+    client = TLSPeer(proxied.reactor, sock, context, serves=False, before=before)
+    await converse(client, await proxied.upstream.accept())
+    client.socket.send(b"\x17\x03\x03\x00\x20" + b"x" * 32)
+    with pytest.raises(SSL.Error, match="bad record mac"):
+        await client.some()
 
 
 @both_versions

@@ -185,6 +185,33 @@ async def test_a_header_inside_tls_is_passed_on(proxied: Proxied, pieces: bool) 
 
 
 @from_clients
+@pytest.mark.parametrize("by_proxy", [None, "TLSv1.1"])
+async def test_a_header_without_addresses_inside_tls(
+    proxied: Proxied, by_proxy: str | None
+) -> None:
+    """It is about a client all the same, whose TLS only the proxy knows."""
+    await proxied.start(
+        accept_proxy_protocol_from=EVERYBODY,
+        inside_tls=True,
+        send_proxy_protocol=2,
+        factory=Noting,
+    )
+    client = proxied.client()
+    if by_proxy is None:
+        await client.send(b"PROXY UNKNOWN\r\n")
+    else:
+        theirs = Tlvs.of(ssl=Ssl(client=SslClient.TLS, version=by_proxy))
+        # ``PROXY`` and UNSPEC, which evproxy itself never sends, in place of ``LOCAL``.
+        await client.send(
+            header_bytes(ProxyHeader(2, tlvs=theirs)).replace(b"\x20\0", b"\x21\0", 1)
+        )
+    found = await header_at(await proxied.upstream.accept())
+    assert (found.tlvs.ssl and found.tlvs.ssl.version) == by_proxy
+    assert isinstance(proxied.factory, Noting)
+    assert proxied.factory.infos[0].header_inside_tls
+
+
+@from_clients
 async def test_a_local_header_inside_tls(proxied: Proxied) -> None:
     """It describes no client: the proxy is the client, and the TLS is its own."""
     await proxied.start(

@@ -253,8 +253,18 @@ def test_settings() -> None:
 def test_turns() -> None:
     """Each address is first in its turn, and no more than a few are tried for one connection."""
     sources = Sources(["10.0.0.0/24", "::1"])
-    first = [sources.turn("192.0.2.1")[-1] for _ in range(254)]
+    first = [sources.turn("192.0.2.1", 80)[-1] for _ in range(254)]
     assert len(set(first)) == 254
-    assert len(sources.turn("192.0.2.1")) == TRIED
-    assert sources.turn("2001:db8::1") == ["::1"]
-    assert Sources(["10.0.0.1"]).turn("::1") == []
+    assert len(sources.turn("192.0.2.1", 80)) == TRIED
+    assert sources.turn("2001:db8::1", 80) == ["::1"]
+    assert Sources(["10.0.0.1"]).turn("::1", 80) == []
+
+
+def test_each_server_has_its_own_turn() -> None:
+    """A balancer that takes two servers in turn does not give each of them one address only."""
+    sources = Sources(["10.0.0.1", "10.0.0.2"])
+    seen: dict[int, list[str]] = {80: [], 81: []}
+    for number in range(8):
+        port = 80 + number % 2
+        seen[port].append(sources.turn("192.0.2.1", port)[-1])
+    assert seen == {port: ["10.0.0.1", "10.0.0.2"] * 2 for port in seen}

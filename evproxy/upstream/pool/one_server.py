@@ -31,6 +31,9 @@ class _Whole(Pool, Protocol):
     def server_named(self, name: str) -> PoolServer:
         """The server called `name`.  Raises `LookupError` if it is not in the pool."""
 
+    def leaving(self) -> Sequence[PoolServer]:
+        """The servers that have left the pool, but still have sessions."""
+
 
 class OneServer:
     """
@@ -38,11 +41,15 @@ class OneServer:
 
     Health, drain and `max_sessions` of the server count.  A session does not wait in the queue
     of the pool: it ends if the server cannot take it now.
+
+    :param in_any_state: they do not count, and the server may have left the pool as long as it has
+        sessions: for what belongs to a session that the server has already.
     """
 
-    def __init__(self, pool: _Whole, server: str) -> None:
+    def __init__(self, pool: _Whole, server: str, in_any_state: bool = False) -> None:
         self._pool = pool
         self._server = server
+        self._in_any_state = in_any_state
         self.name = pool.name
         self.connect_timeout = pool.connect_timeout
         self.connect_attempts = 1
@@ -70,10 +77,10 @@ class OneServer:
     def candidates(self, info: ConnectionInfo) -> Iterator[Server]:
         """The server, if it can take a session now."""
         try:
-            server = self._pool.server_named(self._server)
+            server = self._found()
         except LookupError:
             return
-        if server.usable and server.sessions < server.limit:
+        if self._in_any_state or (server.usable and server.sessions < server.limit):
             yield server
 
     def wait(
@@ -89,13 +96,23 @@ class OneServer:
         :raises NoServerAvailable: says why the server cannot take the session.
         """
         try:
-            server = self._pool.server_named(self._server)
+            server = self._found()
         except LookupError as error:
             raise NoServerAvailable(f"the route chose a server: {error}") from None
         if server in tried:
             return None
         state = f"{server.state}: {server.why}" if server.state != "up" else "full"
         raise NoServerAvailable(f"the server {server.name} that the route chose is {state}")
+
+    def _found(self) -> PoolServer:
+        try:
+            return self._pool.server_named(self._server)
+        except LookupError:
+            if self._in_any_state:
+                for server in self._pool.leaving():
+                    if server.name == self._server:
+                        return server
+            raise
 
     def start(self) -> None:
         """The whole pool is started by itself."""

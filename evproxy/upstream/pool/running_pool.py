@@ -267,9 +267,13 @@ class RunningPool:
         if self._parts.own_names is not None:
             self._parts.own_names.stop()
 
-    def only(self, name: str) -> OneServer:
-        """A pool that is only the server called `name` of this pool, for a route to choose."""
-        return OneServer(self, name)
+    def only(self, name: str, in_any_state: bool = False) -> OneServer:
+        """
+        A pool that is only the server called `name` of this pool, for a route to choose.
+
+        :param in_any_state: see `OneServer`.
+        """
+        return OneServer(self, name, in_any_state)
 
     # Called by programs.
 
