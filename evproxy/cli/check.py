@@ -33,7 +33,7 @@ def check_files(paths: Iterable[str], out: TextIO, err: TextIO) -> int:
     for path in paths:
         name = escaped(path)
         try:
-            settings = read_settings(path, _listen_fault)
+            settings = read_settings(path, _listen_fault, lists=True)
         except ConfigErrors as errors:
             status = PROBLEMS
             err.writelines(f"{name}: {problem}\n" for problem in errors.problems)
@@ -55,7 +55,7 @@ def check_reload(running: str, new: str, out: TextIO, err: TextIO) -> int:
     read: list[Settings] = []
     for path in (running, new):
         try:
-            read.append(read_settings(path, _listen_fault))
+            read.append(read_settings(path, _listen_fault, lists=True))
         except ConfigErrors as errors:
             err.writelines(f"{escaped(path)}: {problem}\n" for problem in errors.problems)
     if len(read) < 2:

@@ -26,6 +26,7 @@ from evproxy.errors import SettingsError
 from evproxy.recording.recordings import check_directory
 from evproxy.service.certificates import load
 from evproxy.service.listener import listener_permissions, server_endpoint
+from evproxy.service.network_files import read_files
 from evproxy.session.routes import function_named
 from evproxy.settings import (
     PERMISSIONS,
@@ -56,11 +57,12 @@ def listen_fault(description: str) -> str | None:
     return _fault(server_endpoint, description)
 
 
-def read_settings(path: str, closer_look: Fault = listen_fault) -> Settings:
+def read_settings(path: str, closer_look: Fault = listen_fault, lists: bool = False) -> Settings:
     """
     Return the settings in the file at `path`.  Paths in the file are relative to its directory.
 
-    `closer_look` returns the problem of a listener's endpoint, or ``None``.
+    `closer_look` returns the problem of a listener's endpoint, or ``None``.  `lists`: read the
+    lists of networks, too, which the start of the proxy and a reload do in any case.
 
     :raises ConfigErrors: with every problem, if the file cannot be read or is wrong.
     """
@@ -70,6 +72,8 @@ def read_settings(path: str, closer_look: Fault = listen_fault) -> Settings:
     problems += [problem for pool in settings.pools for problem in pool_problems(pool)]
     problems += function_problems(settings.listeners)
     problems += record_problems(settings.listeners)
+    if lists:
+        problems += list_problems(settings.listeners)
     problems += admin_problems(settings.admin)
     problems += map(str, sharing_problems(settings, worker_count(settings)))
     for loop in loops(settings.listeners, settings.pools):
@@ -107,6 +111,15 @@ def record_problems(listeners: Iterable[ListenerSettings]) -> Iterator[str]:
                 check_directory(listener.record)
             except SettingsError as error:
                 yield f"{shown_path(('listeners', index))}.{error}"
+
+
+def list_problems(listeners: Iterable[ListenerSettings]) -> Iterator[str]:
+    """Why a listener's lists of networks cannot be used, each with the path of its key."""
+    for index, listener in enumerate(listeners):
+        try:
+            read_files(listener)
+        except SettingsError as error:
+            yield f"{shown_path(('listeners', index))}.{error}"
 
 
 def function_problems(listeners: Iterable[ListenerSettings]) -> Iterator[str]:

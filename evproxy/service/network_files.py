@@ -62,12 +62,17 @@ def read_files(
     """
     Read the files with lists of networks of `settings`, except those that are `known`.  Blocks.
 
-    :raises SettingsError: if a file cannot be read or is wrong.
+    :raises SettingsError: if a file cannot be read or is wrong; the message begins with the key.
     """
     files: dict[str, NetworkFile] = {}
-    for path in (*settings.allow_files, *settings.deny_files):
-        file = None if known is None else known.get(path)
-        files[path] = file if file is not None and _is_current(path, file) else read_file(path)
+    for key in ("allow_files", "deny_files"):
+        for index, path in enumerate(getattr(settings, key)):
+            file = None if known is None else known.get(path)
+            try:
+                current = file is not None and _is_current(path, file)
+                files[path] = file if file is not None and current else read_file(path)
+            except SettingsError as error:
+                raise SettingsError(f"{key}[{index}]: {error}") from None
     return files
 
 

@@ -34,7 +34,7 @@ from evproxy.service.listening_sockets import ServiceSockets
 from evproxy.service.reload import Agreed, Reloads
 from evproxy.service.status import Status
 from evproxy.service.used_pools import UsedPools
-from evproxy.session.live import MOST_LISTED
+from evproxy.session.live import MOST_LISTED, check_deadline
 from evproxy.session.spread import SpreadEnds
 from evproxy.settings import (
     DEFAULT_LISTEN,
@@ -489,7 +489,9 @@ class ProxyService(Service):
         :param deadline: seconds after which the remaining sessions are reset; ``None``: never.
             A drain in progress keeps its deadline.
         :return: fires when no session is left.
+        :raises SettingsError: if `deadline` is neither.
         """
+        check_deadline(deadline)
         if self._drained is None:
             self._drained = Deferred()
             self._begin_drain(deadline)

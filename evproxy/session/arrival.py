@@ -17,7 +17,8 @@ from twisted.logger import Logger
 from twisted.python.failure import Failure
 
 from evproxy.causes import Cause
-from evproxy.errors import EvproxyError
+from evproxy.errors import EvproxyError, Refused
+from evproxy.escape import printable
 from evproxy.interfaces import Pool, Router
 from evproxy.model import ConnectionInfo, Ending, Side
 from evproxy.policy.refusal import Refusal
@@ -34,6 +35,8 @@ from evproxy.sockets.tls_tap import Tap
 from evproxy.sockets.tls_transport import TLSTransport
 from evproxy.sockets.transport import SocketTransport
 from evproxy.wire.proxy_protocol import ProxyHeader
+
+_LONGEST_SHOWN = 60
 
 _log = Logger()
 
@@ -107,6 +110,18 @@ class ArrivalContext:
             and self.entry is None
             and self.tls is None
         )
+
+
+def is_pool(value: object) -> bool:
+    """Whether `value` has what a session asks of an `evproxy.interfaces.Pool` first."""
+    return not isinstance(value, type) and all(
+        hasattr(value, name) for name in ("name", "candidates", "claim")
+    )
+
+
+def _shown(value: object) -> str:
+    text = printable(repr(value))
+    return text if len(text) <= _LONGEST_SHOWN else type(value).__name__
 
 
 class Arrival:
@@ -264,9 +279,19 @@ class Arrival:
         if isinstance(pool, Deferred):
             self._routing = pool
             self._session.wait_for_client()
-            pool.addCallbacks(self._routed, self._not_routed)
+            pool.addCallbacks(self._chosen, self._not_routed)
         else:
+            self._chosen(pool)
+
+    def _chosen(self, pool: Any) -> None:
+        """The router, which may be a user's own, has returned `pool`."""
+        if pool is None or is_pool(pool):
             self._routed(pool)
+            return
+        if isinstance(pool, Coroutine):
+            # Nobody has awaited it, and nobody will.
+            pool.close()
+        self._not_routed(Failure(Refused(f"the router returned {_shown(pool)}, expected a pool")))
 
     def _routed(self, pool: Pool | None) -> None:
         self._routing = None

@@ -22,12 +22,12 @@ from evproxy.observers import Observer
 from evproxy.records import SessionStatus
 from evproxy.relay.stages import StagesOfSession
 from evproxy.session.admission import Admission
-from evproxy.session.arrival import ArrivalContext
+from evproxy.session.arrival import ArrivalContext, is_pool
 from evproxy.session.connecting import ConnectContext, Connecting
 from evproxy.session.entry import Entry
 from evproxy.session.facts import Ended
 from evproxy.session.halves import DownstreamProtocol, UpstreamFactory
-from evproxy.session.live import MOST_LISTED
+from evproxy.session.live import MOST_LISTED, check_deadline
 from evproxy.session.proxy_header import path_text
 from evproxy.session.session import Session, SessionContext
 from evproxy.session.trusted import proxies_in
@@ -149,6 +149,10 @@ class ProxyFactory(Factory):
         self.admission = admission
         self._draining = False
         router = router_of(pool)
+        if router is None and not is_pool(pool):
+            raise SettingsError(
+                f"pool: expected a Pool, or a route that chooses one, got {type(pool).__name__}"
+            )
         self.context = SessionContext(
             clock=reactor,
             arrival=ArrivalContext(
@@ -225,7 +229,9 @@ class ProxyFactory(Factory):
 
         :param deadline: seconds after which the remaining sessions are reset; ``None``: never.
         :return: fires when no session is left, and no copy of one.
+        :raises SettingsError: if `deadline` is neither.
         """
+        check_deadline(deadline)
         self._draining = True
         drained = self.admission.sessions.drain(deadline, succeed(None))
         return drained.addCallback(self._close)

@@ -6,6 +6,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from itertools import islice
+from math import isnan
 from operator import length_hint
 from typing import Any
 from uuid import uuid4
@@ -15,6 +16,7 @@ from twisted.internet.defer import Deferred, succeed
 from twisted.internet.interfaces import IDelayedCall
 from twisted.logger import Logger
 
+from evproxy.errors import SettingsError
 from evproxy.model import Ending, Side
 from evproxy.records import SessionStatus
 from evproxy.session.session import Session
@@ -35,6 +37,18 @@ class ListenerCount:
 
     def __init__(self) -> None:
         self.sessions = 0
+
+
+def check_deadline(deadline: object) -> None:
+    """
+    Return if `deadline` can be that of a drain.
+
+    :raises SettingsError: if it is neither ``None`` nor a number of seconds.
+    """
+    if deadline is not None and (
+        isinstance(deadline, bool) or not isinstance(deadline, int | float) or isnan(deadline)
+    ):
+        raise SettingsError(f"deadline: expected a number of seconds or None, got {deadline!r}")
 
 
 class LiveSessions:

@@ -28,7 +28,8 @@ class RouteSettings:
     )
     alpn: str = setting(
         Matching("a protocol in ASCII", r"[!-~]*"),
-        "A protocol that a TLS client offers, such as `h2` or `postgresql`.",
+        "A protocol that a TLS client offers, such as `h2` or `postgresql`. Where evproxy ends "
+        "TLS: the one that it has chosen.",
         default="",
     )
     peer: str = setting(

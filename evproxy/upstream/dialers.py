@@ -12,7 +12,7 @@ from typing import Any, Protocol
 
 from attrs import field, frozen
 from twisted.internet.defer import Deferred, maybeDeferred
-from twisted.internet.error import DNSLookupError
+from twisted.internet.error import DNSLookupError, NoProtocol
 from twisted.internet.interfaces import (
     IAddress,
     IConnector,
@@ -21,6 +21,7 @@ from twisted.internet.interfaces import (
     IStreamClientEndpoint,
 )
 from twisted.internet.protocol import ClientFactory
+from twisted.logger import Logger
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
@@ -31,6 +32,8 @@ from evproxy.policy.shortages import shortage_in
 from evproxy.policy.sources import Sources
 from evproxy.sockets.destination import Destination, tcp_destination, unix_destination
 from evproxy.upstream.names import LookUps
+
+_log = Logger()
 
 
 @frozen
@@ -307,6 +310,9 @@ class _EndpointAttempt(Attempt):
         self._deferred.addCallbacks(self._connected, self._failed)
 
     def _connected(self, protocol: Any) -> None:
+        if protocol is None:
+            self._failed(Failure(NoProtocol("its endpoint made no connection")))
+            return
         # The protocol itself notifies its session when it is connected.
         handshake: Deferred[None] | None = getattr(protocol, "handshake", None)
         if handshake is None:
@@ -348,7 +354,9 @@ class _EndpointAttempt(Attempt):
         if self._handshaking is not None:
             self._handshaking.transport.abortConnection()
         elif self._deferred is not None:
-            self._deferred.cancel()
+            # The endpoint, and so what cancels it, may be a user's own.
+            with _log.failuresHandled("Could not cancel a connect by an endpoint"):
+                self._deferred.cancel()
 
     def getDestination(self) -> Any:
         return self._endpoint

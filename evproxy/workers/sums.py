@@ -40,7 +40,7 @@ def add_servers(one: ServerStatus, other: ServerStatus) -> ServerStatus:
         name=one.name,
         state=leads.state,
         why=leads.why,
-        since=leads.since,
+        since=min(one.since, other.since) if one.state == other.state else leads.since,
         until=leads.until,
         weight=max(one.weight, other.weight),
         sessions=one.sessions + other.sessions,

@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 from collections import Counter
 from collections.abc import Callable
+from typing import Any
 
 import pytest
 from twisted.internet.task import Clock
@@ -86,6 +87,30 @@ def test_check_that_never_answers(
     advance(clock, 3)
     assert events.flush() == [f"web/{A} down: no answer within 0.7 s (1 of 1)"]
     assert doctor.cancelled >= 1
+
+
+def test_a_check_that_breaks(
+    make: PoolMaker, clock: Clock, events: Events, logged_errors: LoggedErrors
+) -> None:
+    """A fault of the probe is logged, says nothing of the server, and the next check comes."""
+
+    class Faulty(Doctor):
+        faulty = True
+
+        def check(self, server: UpstreamServer, done: Callable[[str | None], None]) -> Any:
+            if self.faulty:
+                raise RuntimeError("no idea")
+            return super().check(server, done)
+
+    doctor = Faulty(sick={A})
+    pool = make(A, B, health_check=doctor)
+    pool.start()
+    advance(clock, 10)
+    assert states(pool) == {A: "up", B: "up"}
+    assert len(logged_errors.flush(RuntimeError)) >= 4
+    doctor.faulty = False
+    advance(clock, 10)
+    assert states(pool) == {A: "down", B: "up"}
 
 
 def test_check_that_cannot_be_cancelled(

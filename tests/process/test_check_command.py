@@ -49,6 +49,18 @@ def test_good_file() -> None:
     )
 
 
+def test_lists_of_networks(tmp_path: Path) -> None:
+    """They are read, as at the start and at a reload."""
+    (tmp_path / "good.txt").write_text("10.0.0.0/8\n")
+    (tmp_path / "bad.txt").write_text("not a network\n")
+    lists = 'allow_files = ["good.txt"]\ndeny_files = ["{}"]'
+    text = SOUND.replace("[[listeners]]", f"[[listeners]]\n{lists}", 1)
+    for name, problem in (("bad.txt", "line 1: "), ("none.txt", "cannot be read: ")):
+        code, _, error = run("check", written(tmp_path, text.replace("{}", name)))
+        assert code == 1
+        assert f"listeners[0].deny_files[0]: {tmp_path}/{name}: {problem}" in error
+
+
 @pytest.mark.parametrize("command", ["schema", "check examples/evproxy.toml"])
 def test_nobody_reads(command: str) -> None:
     """If the reader of a pipe has left (`| head`), the command prints no error."""

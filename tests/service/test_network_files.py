@@ -126,7 +126,7 @@ def test_a_fifo_is_refused(reactor: Any, tmp_path: Path) -> None:
     os.mkfifo(file)
     with pytest.raises(SettingsError) as raised:
         AccessOfListener(reactor, ListenerSettings(deny_files=(str(file),)), print)
-    assert str(raised.value) == f"{file}: cannot be read: it is not a regular file"
+    assert str(raised.value) == f"deny_files[0]: {file}: cannot be read: it is not a regular file"
 
 
 @pytest.mark.parametrize(
@@ -145,4 +145,4 @@ def test_a_file_that_is_wrong_at_the_start(
         file.write_text(text)
     with pytest.raises(SettingsError) as raised:
         AccessOfListener(reactor, ListenerSettings(deny_files=(str(file),)), print)
-    assert str(raised.value) == f"{file}: {fault}"
+    assert str(raised.value) == f"deny_files[0]: {file}: {fault}"

@@ -516,7 +516,7 @@ async def test_settings_that_are_wrong(reloaded: Reloaded) -> None:
         "pools.one.'nonsense' is not an upstream server",
         "listeners[0].tls",
         "listeners[1].'nonsense",
-        "listeners[2]./none",
+        "listeners[2].deny_files[0]",
         "listeners[3].no_such_module",
     ]
 
@@ -711,7 +711,7 @@ async def test_networks_are_read_again(reloaded: Reloaded, tmp_path: Path) -> No
     assert await reloaded.client().rest() == (b"", RESET)
     replace(file, "nonsense\n")
     [problem] = await reloaded.refused()
-    assert problem.startswith(f"listeners[0].{file}: ")
+    assert problem.startswith(f"listeners[0].deny_files[0]: {file}: ")
     assert await reloaded.client().rest() == (b"", RESET)
 
 

@@ -145,6 +145,8 @@ class Plain:
     """A user's own pool, which does not distinguish its users."""
 
     name = "plain"
+    candidates = claim = None
+    """For sessions, of which there is none here."""
 
     def __init__(self) -> None:
         self.calls: list[str] = []

@@ -16,6 +16,7 @@ from evproxy.model import Ending
 from evproxy.upstream.address import parse_upstream
 from evproxy.upstream.dialers import EndpointDialer, TCPAddress
 from tests.support.bulk import passes
+from tests.support.leaks import LoggedErrors
 from tests.support.peers import END, IPV6, RESET, Listening, Peer, converse, turn
 from tests.support.proxies import Proxied
 from tests.support.unreachable import Refusing, Unanswered
@@ -141,6 +142,25 @@ class Endless:
 
 
 @implementer(IStreamClientEndpoint)
+class Forgetful:
+    """An endpoint that makes no connection, and does not say so."""
+
+    def connect(self, factory: Any) -> Any:
+        return None
+
+
+@implementer(IStreamClientEndpoint)
+class Stubborn:
+    """An endpoint that never connects, and breaks when it is cancelled."""
+
+    def connect(self, factory: Any) -> Deferred[Any]:
+        def cancel(_: Any) -> None:
+            raise RuntimeError("no way")
+
+        return Deferred(cancel)
+
+
+@implementer(IStreamClientEndpoint)
 class Failing:
     """An endpoint that fails at once."""
 
@@ -188,7 +208,10 @@ async def test_an_endpoint_that_refuses(proxied: Proxied, refusing: Refusing) ->
     assert "refused" in proxied.observed.records[0].error
 
 
-@pytest.mark.parametrize(("endpoint", "error"), [(Failing(), "out of order"), (Broken(), "no Def")])
+@pytest.mark.parametrize(
+    ("endpoint", "error"),
+    [(Failing(), "out of order"), (Broken(), "no Def"), (Forgetful(), "made no connection")],
+)
 async def test_an_endpoint_that_fails(proxied: Proxied, endpoint: Any, error: str) -> None:
     """However an endpoint fails, evproxy resets the client, and the record has the reason."""
     await through(proxied, endpoint)
@@ -205,6 +228,17 @@ async def test_an_endpoint_that_never_connects(proxied: Proxied) -> None:
     await proxied.observed.ended()
     assert "timed out after 0.1 s" in proxied.observed.records[0].error
     assert endpoint.cancelled
+
+
+async def test_an_endpoint_that_cannot_be_cancelled(
+    proxied: Proxied, logged_errors: LoggedErrors
+) -> None:
+    """The connect timeout applies all the same."""
+    await through(proxied, Stubborn(), connect_timeout=0.1)
+    assert await proxied.client().rest() == (b"", RESET)
+    await proxied.observed.ended()
+    assert "timed out after 0.1 s" in proxied.observed.records[0].error
+    assert len(logged_errors.flush(RuntimeError)) == 1
 
 
 async def test_an_endpoint_that_connects_too_late(proxied: Proxied, unanswered: Unanswered) -> None:

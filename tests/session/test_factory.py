@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 from twisted.internet.endpoints import TCP4ServerEndpoint
 
-from evproxy import Pool, ProxyFactory, TroubleObserver
+from evproxy import Pool, ProxyFactory, ProxyService, SettingsError, TroubleObserver
 from tests.support.peers import RESET, connect
 from tests.support.proxies import Observed
 from tests.support.unreachable import Refusing
@@ -37,6 +37,26 @@ def test_a_pool_without_a_reactor(reactor: Any) -> None:
     pool = Own(Pool(reactor, ["127.0.0.1:1"]))
     with pytest.raises(TypeError, match=r"^ProxyFactory: .* needs reactor=$"):
         ProxyFactory(pool)
+
+
+def test_what_is_no_pool(reactor: Any) -> None:
+    """It is refused at once, not by each client."""
+    with pytest.raises(SettingsError, match=r"^pool: expected a Pool, .*, got list$"):
+        ProxyFactory(["10.0.0.1:80"], reactor=reactor)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("deadline", ["10", b"x", float("nan"), True])
+async def test_a_drain_with_a_wrong_deadline(reactor: Any, deadline: Any) -> None:
+    """The error names it, and the drain has not begun."""
+    service = ProxyService(reactor, listen=["tcp:0:interface=127.0.0.1"], upstreams=["127.0.0.1:1"])
+    service.startService()
+    factory = ProxyFactory(Pool(reactor, ["127.0.0.1:1"]))
+    for drain in (service.drain, factory.drain):
+        with pytest.raises(SettingsError, match=r"^deadline: expected a number of seconds"):
+            drain(deadline)
+    assert not service.status().draining
+    await service.stopService()
+    await factory.drain()
 
 
 async def test_a_pool_of_ones_own(reactor: Any, refusing: Refusing) -> None:

@@ -165,6 +165,32 @@ async def test_a_router_that_refuses(
     assert (record.error, record.attempts, record.upstream) == (error, 0, "")
 
 
+async def forgotten() -> None:
+    """A coroutine that the router has not awaited."""
+
+
+@pytest.mark.parametrize(
+    ("answer", "error"),
+    [
+        (lambda: "web", "the router returned 'web', expected a pool"),
+        (lambda: succeed(["10.0.0.1:80"]), "the router returned ['10.0.0.1:80'], expected a pool"),
+        (lambda: b"x" * 100, "the router returned bytes, expected a pool"),
+        (lambda: succeed(forgotten()), None),
+    ],
+)
+async def test_a_router_that_returns_no_pool(
+    proxied: Proxied, answer: Callable[[], Any], error: str | None
+) -> None:
+    """evproxy resets that client, the record says why, and nothing is left of the session."""
+    await routed(proxied, Answers(answer))
+    assert await proxied.client().rest() == (b"", RESET)
+    await proxied.observed.ended()
+    [record] = proxied.observed.records
+    assert record.reason.how is Ending.REFUSED
+    assert record.error == error or (error is None and "coroutine" in record.error)
+    assert proxied.admission.sessions.status() == ()
+
+
 @pytest.mark.parametrize("answer", [break_down, lambda: fail(Broken("on purpose"))])
 async def test_a_router_that_breaks(
     proxied: Proxied, logged_errors: LoggedErrors, answer: Callable[[], Any]

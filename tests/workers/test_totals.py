@@ -27,6 +27,7 @@ from evproxy.service.certificates import CertificateStatus
 from evproxy.service.listener import ListenerStatus
 from evproxy.service.status import Status
 from evproxy.upstream.pool.status import PoolStatus, ServerStatus
+from evproxy.workers.sums import add_servers
 from evproxy.workers.totals import Totals
 
 KEY = ("default", "127.0.0.1:1")
@@ -272,6 +273,22 @@ def test_states(summed: Summed, states: tuple[str, str], state: str) -> None:
     for worker, each in enumerate(states):
         summed.totals.told(worker, numbers(state=each))
     assert summed.whole()[1].state == state
+
+
+@pytest.mark.parametrize(
+    ("states", "since"),
+    [
+        ((("up", 9.0), ("up", 4.0)), 4.0),
+        ((("up", 9.0), ("down", 4.0)), 9.0),
+        ((("down", 4.0), ("up", 9.0)), 9.0),
+    ],
+)
+def test_since(states: tuple[tuple[str, float], tuple[str, float]], since: float) -> None:
+    """A state begins when the first worker sees it: not when one is replaced."""
+    one, other = (
+        evolve(numbers(state=state).servers[0][1], since=since) for state, since in states
+    )
+    assert add_servers(one, other).since == since
 
 
 def test_one_worker_drains(summed: Summed) -> None:

@@ -166,12 +166,17 @@ class _Checked(Generic[Server]):
 
         try:
             cancel = checks.probe.check(self._server.spec, done)
+        except Exception:
+            _log.failure("A check of {server} broke", server=self._server.name)
             if self._pending and number == self._number:
-                self._cancel = cancel
-        finally:
+                # The fault is the probe's, not the server's.
+                self._pending = False
+                self.check_in(checks.pause(self._health.changing))
+            return
+        if self._pending and number == self._number:
+            self._cancel = cancel
             # Start this timer after the probe's own, so that the probe's timeout comes first.
-            if self._pending and number == self._number:
-                self._timer = checks.reactor.callLater(checks.longest, self._time_out)
+            self._timer = checks.reactor.callLater(checks.longest, self._time_out)
 
     def _time_out(self) -> None:
         # A probe with its own timeout gives a better reason, but only after its connection is
