@@ -255,7 +255,8 @@ async def test_a_pool_of_the_program(ground: Ground) -> None:
         def start(self) -> None:
             pass
 
-        stop = start
+        # No session comes here.
+        stop = candidates = claim = start
 
     pool: Any = Own()
     service = ground.service(pool=pool, admin=ANY_PORT)
