@@ -61,8 +61,8 @@ def read_settings(path: str, closer_look: Fault = listen_fault, lists: bool = Fa
     """
     Return the settings in the file at `path`.  Paths in the file are relative to its directory.
 
-    `closer_look` returns the problem of a listener's endpoint, or ``None``.  `lists`: read the
-    lists of networks, too, which the start of the proxy and a reload do in any case.
+    `closer_look` returns the problem of a listener's endpoint, or ``None``.  `lists`: look at the
+    files with lists of networks, too.  A reload does not: it reads those that have changed.
 
     :raises ConfigErrors: with every problem, if the file cannot be read or is wrong.
     """

@@ -226,7 +226,7 @@ class Options(usage.Options):
             raise usage.UsageError(f"--{name}: cannot be used with --config{there}")
         # twistd may change its directory later.
         self.path = os.path.abspath(self["config"])
-        return read_settings(self.path)
+        return read_settings(self.path, lists=True)
 
     def _settings(self, values: Values) -> Settings:
         upstreams, listen = self["upstream"], self["listen"] or [DEFAULT_LISTEN]

@@ -111,14 +111,15 @@ def _route_conflicts(path: Path, listener: Table, pools: object) -> Iterator[Pro
             hint = did_you_mean(pool, list(pools))
             yield Problem((*where, "pool"), f"there is no pool {quoted(pool)}{hint}")
         # Where evproxy ends TLS, the handshake and what is inside can both decide.
-        exclusive = _EXCLUSIVE[1:] if listener.get("tls") else _EXCLUSIVE
+        exclusive = _FIRST_BYTES if listener.get("tls") else (_HELLO, *_FIRST_BYTES)
         reading = [key for key in exclusive if any(map(route.get, key))]
         if len(reading) > 1:
             keys = listed([next(filter(route.get, each)) for each in reading], "and")
             yield Problem(where, f"no client can match {keys} at once")
 
 
-_EXCLUSIVE = (("sni", "alpn"), ("http_host",), ("postgres_user", "postgres_database"))
+_HELLO = ("sni", "alpn")
+_FIRST_BYTES = (("http_host",), ("postgres_user", "postgres_database"))
 """Conditions of a route that need a client of one protocol each."""
 
 

@@ -57,6 +57,19 @@ class Declared:
         return self.default is attrs.NOTHING
 
 
+def check_value(rule: Rule, value: object, called: Path) -> None:
+    """
+    Return if `rule` accepts `value`, which a program gives.
+
+    :param called: its name in messages.
+    :raises SettingsError: if `rule` refuses it.
+    """
+    reading = Reading(show=repr)
+    reading.value(rule, value, called)
+    for problem in reading.problems:
+        raise SettingsError(str(problem))
+
+
 def setting(
     rule: Rule,
     meaning: str,
@@ -84,11 +97,8 @@ def setting(
         optional = attribute.default is None or made.required_for
         if optional and value == attribute.default:
             return
-        reading = Reading(show=repr)
         table = (instance.BELOW,) if hasattr(instance, "BELOW") else ()
-        reading.value(rule, value, called or (*table, attribute.name))
-        for problem in reading.problems:
-            raise SettingsError(str(problem))
+        check_value(rule, value, called or (*table, attribute.name))
 
     made = Setting(rule, meaning, **more)
     return attrs.field(

@@ -18,7 +18,6 @@ from twisted.python.failure import Failure
 
 from evproxy.causes import Cause
 from evproxy.errors import EvproxyError, Refused
-from evproxy.escape import printable
 from evproxy.interfaces import Pool, Router
 from evproxy.model import ConnectionInfo, Ending, Side
 from evproxy.policy.refusal import Refusal
@@ -35,8 +34,6 @@ from evproxy.sockets.tls_tap import Tap
 from evproxy.sockets.tls_transport import TLSTransport
 from evproxy.sockets.transport import SocketTransport
 from evproxy.wire.proxy_protocol import ProxyHeader
-
-_LONGEST_SHOWN = 60
 
 _log = Logger()
 
@@ -117,11 +114,6 @@ def is_pool(value: object) -> bool:
     return not isinstance(value, type) and all(
         hasattr(value, name) for name in ("name", "candidates", "claim")
     )
-
-
-def _shown(value: object) -> str:
-    text = printable(repr(value))
-    return text if len(text) <= _LONGEST_SHOWN else type(value).__name__
 
 
 class Arrival:
@@ -291,7 +283,8 @@ class Arrival:
         if isinstance(pool, Coroutine):
             # Nobody has awaited it, and nobody will.
             pool.close()
-        self._not_routed(Failure(Refused(f"the router returned {_shown(pool)}, expected a pool")))
+        got = type(pool).__name__
+        self._not_routed(Failure(Refused(f"the router returned {got}, expected a pool")))
 
     def _routed(self, pool: Pool | None) -> None:
         self._routing = None

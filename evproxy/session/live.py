@@ -6,7 +6,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from itertools import islice
-from math import isnan
 from operator import length_hint
 from typing import Any
 from uuid import uuid4
@@ -16,7 +15,8 @@ from twisted.internet.defer import Deferred, succeed
 from twisted.internet.interfaces import IDelayedCall
 from twisted.logger import Logger
 
-from evproxy.errors import SettingsError
+from evproxy.config.declare import check_value
+from evproxy.config.rules import Seconds
 from evproxy.model import Ending, Side
 from evproxy.records import SessionStatus
 from evproxy.session.session import Session
@@ -39,16 +39,14 @@ class ListenerCount:
         self.sessions = 0
 
 
-def check_deadline(deadline: object) -> None:
+def check_deadline(deadline: float | None) -> None:
     """
     Return if `deadline` can be that of a drain.
 
     :raises SettingsError: if it is neither ``None`` nor a number of seconds.
     """
-    if deadline is not None and (
-        isinstance(deadline, bool) or not isinstance(deadline, int | float) or isnan(deadline)
-    ):
-        raise SettingsError(f"deadline: expected a number of seconds or None, got {deadline!r}")
+    if deadline is not None:
+        check_value(Seconds(0), deadline, ("deadline",))
 
 
 class LiveSessions:

@@ -50,9 +50,7 @@ class BufferedTLSChannel(TLSChannel):
                 self._flush_handshake()
                 self._feed()
             except OSError:
-                with suppress(OSError):
-                    # An alert.
-                    self._flush()
+                self._send_alert()
                 raise
             else:
                 self._flush_handshake()
@@ -94,20 +92,26 @@ class BufferedTLSChannel(TLSChannel):
     def _from_buffer(self, read: Callable[[], T]) -> T:
         """What `read` reads from what was received, or from what the kernel has now."""
         try:
-            try:
-                result = read()
-            except BlockingIOError:
-                self._more = False
-                self._feed()
-                result = read()
+            result = self._fed(read)
         except TLSFault:
-            with suppress(OSError):
-                # An alert.
-                self._flush()
+            self._send_alert()
             raise
         # Behind bytes there may be more, and only reading tells.
         self._more = bool(result)
         return result
+
+    def _fed(self, read: Callable[[], T]) -> T:
+        try:
+            return read()
+        except BlockingIOError:
+            self._more = False
+            self._feed()
+            return read()
+
+    def _send_alert(self) -> None:
+        """Send what OpenSSL has to say of an error, if the kernel takes it."""
+        with suppress(OSError):
+            self._flush()
 
     def _feed(self) -> None:
         received = self._sock.recv(CHUNK)

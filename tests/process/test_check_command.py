@@ -9,6 +9,7 @@ import re
 import shutil
 import subprocess
 import sys
+from datetime import timedelta
 from pathlib import Path
 
 import pytest
@@ -16,6 +17,7 @@ import pytest
 from evproxy.cli.main import main
 from evproxy.cli.settings_file import SIZE_LIMIT
 from evproxy.config.problems import quoted
+from tests.support.certificates import Authority
 from tests.support.configs import SOUND
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -59,6 +61,16 @@ def test_lists_of_networks(tmp_path: Path) -> None:
         code, _, error = run("check", written(tmp_path, text.replace("{}", name)))
         assert code == 1
         assert f"listeners[0].deny_files[0]: {tmp_path}/{name}: {problem}" in error
+
+
+def test_a_certificate_that_has_ended(tmp_path: Path) -> None:
+    """Some hours after its end, there are fewer days left than none."""
+    ended = Authority.new().issue([], timedelta(hours=-5)).save(tmp_path / "ended.pem")
+    tls = f'tls = {{certificates = ["{ended}"]}}'
+    text = SOUND.replace("[[listeners]]", f"[[listeners]]\n{tls}", 1)
+    status, out, _ = run("check", written(tmp_path, text))
+    assert status == 0
+    assert "(-1 days)" in out
 
 
 @pytest.mark.parametrize("command", ["schema", "check examples/evproxy.toml"])

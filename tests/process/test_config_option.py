@@ -55,6 +55,17 @@ def test_a_configuration_file(tmp_path: Path) -> None:
         assert [each["listener"] for each in proxy.sessions(2)] == ["one", "two"]
 
 
+def test_a_list_of_networks_that_is_wrong(tmp_path: Path) -> None:
+    """The line has the key, the file and the place in it."""
+    path = tmp_path / "evproxy.toml"
+    path.write_text('[[listeners]]\ndeny_files = ["denied"]\n[pools.web]\nupstreams = ["a:1"]\n')
+    (tmp_path / "denied").write_text("no network\n")
+    outcome = run("-n", "--pidfile=", "evproxy", f"--config={path}")
+    assert (outcome.status, outcome.out) == (1, "")
+    [line] = outcome.err.splitlines()
+    assert line.startswith(f"{path}: listeners[0].deny_files[0]: {tmp_path}/denied: line 1: ")
+
+
 def test_every_problem_of_a_configuration_file(tmp_path: Path) -> None:
     """Each problem is one line that begins with the file and the key, and nothing is started."""
     path = tmp_path / "evproxy.toml"

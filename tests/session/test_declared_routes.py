@@ -14,9 +14,11 @@ from attrs import evolve
 from evproxy import Client
 from evproxy.errors import Refused
 from evproxy.model import Ending
+from tests.support.certificates import Certificates
 from tests.support.hellos import of_ssl
 from tests.support.peers import RESET, turn
 from tests.support.routed import Routed
+from tests.support.tls import TLSPeer, context_of
 
 pytestmark = pytest.mark.deadline(20)
 
@@ -75,6 +77,28 @@ async def test_a_route_by_network(routed: Routed) -> None:
     name, server = await routed.accepted()
     assert name == "internal"
     assert (await routed.record(client, server)).route == "peer 127.0.0.0/8"
+
+
+@pytest.mark.parametrize(
+    ("name", "host", "pool"),
+    [
+        ("a.example.org", "b.example.org", "site"),
+        ("a.example.org", "c.example.org", "default"),
+        ("a.example.com", "b.example.org", "default"),
+    ],
+)
+async def test_routes_by_tls_and_what_is_inside(
+    routed: Routed, certificates: Certificates, name: str, host: str, pool: str
+) -> None:
+    """Where evproxy ends TLS, a route may ask for both."""
+    routed.start(
+        f'tls = {{certificates = ["{certificates.pem}"]}}\n'
+        'routes = [{sni = "*.example.org", http_host = "b.example.org", pool = "site"}]'
+    )
+    context = context_of(certificates, "1.3", serves=False)
+    tls = TLSPeer(routed.reactor, routed.client().socket, context, serves=False, name=name)
+    await tls.send(f"GET / HTTP/1.1\r\nHost: {host}\r\n\r\n".encode())
+    assert (await routed.accepted())[0] == pool
 
 
 @pytest.mark.parametrize(

@@ -170,16 +170,16 @@ async def forgotten() -> None:
 
 
 @pytest.mark.parametrize(
-    ("answer", "error"),
+    ("answer", "got"),
     [
-        (lambda: "web", "the router returned 'web', expected a pool"),
-        (lambda: succeed(["10.0.0.1:80"]), "the router returned ['10.0.0.1:80'], expected a pool"),
-        (lambda: b"x" * 100, "the router returned bytes, expected a pool"),
-        (lambda: succeed(forgotten()), None),
+        (lambda: "web", "str"),
+        (lambda: succeed(["10.0.0.1:80"]), "list"),
+        (lambda: Pool, "type"),
+        (lambda: succeed(forgotten()), "coroutine"),
     ],
 )
 async def test_a_router_that_returns_no_pool(
-    proxied: Proxied, answer: Callable[[], Any], error: str | None
+    proxied: Proxied, answer: Callable[[], Any], got: str
 ) -> None:
     """evproxy resets that client, the record says why, and nothing is left of the session."""
     await routed(proxied, Answers(answer))
@@ -187,7 +187,7 @@ async def test_a_router_that_returns_no_pool(
     await proxied.observed.ended()
     [record] = proxied.observed.records
     assert record.reason.how is Ending.REFUSED
-    assert record.error == error or (error is None and "coroutine" in record.error)
+    assert record.error == f"the router returned {got}, expected a pool"
     assert proxied.admission.sessions.status() == ()
 
 

@@ -11,8 +11,9 @@ from twisted.internet.defer import Deferred
 
 from evproxy.model import Ending, Phase, Side
 from evproxy.settings import Timeouts
+from tests.session.test_tls_handshakes import HEADER, plain_client
 from tests.support.bulk import MANY
-from tests.support.peers import END, RESET, connect, converse
+from tests.support.peers import END, RESET, converse
 from tests.support.proxies import Proxied
 from tests.support.tls import TLSPeer, context_of
 
@@ -23,9 +24,6 @@ both_versions = pytest.mark.parametrize(
 )
 version_2 = pytest.mark.parametrize("proxied", ["tls-client-1.2"], indirect=True)
 version_3 = pytest.mark.parametrize("proxied", ["tls-client-1.3"], indirect=True)
-
-
-HEADER = b"PROXY TCP4 192.0.2.7 192.0.2.8 5000 443\r\n"
 
 
 async def ended(proxied: Proxied) -> tuple[Side, Ending, Phase]:
@@ -82,7 +80,7 @@ async def test_bytes_that_are_no_tls_get_an_alert(proxied: Proxied, before: byte
     await proxied.start(**more)
     assert proxied.certificates is not None
     context = context_of(proxied.certificates, proxied.tls_version, serves=False)
-    sock = proxied.closes(connect(proxied.reactor, proxied.address)).socket
+    sock = plain_client(proxied).socket
     client = TLSPeer(proxied.reactor, sock, context, serves=False, before=before)
     await converse(client, await proxied.upstream.accept())
     client.socket.send(b"\x17\x03\x03\x00\x20" + b"x" * 32)

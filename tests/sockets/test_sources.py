@@ -13,7 +13,7 @@ from twisted.internet.protocol import Factory, Protocol
 from evproxy import HealthCheck, Pool, SettingsError
 from evproxy.model import Side
 from evproxy.observe.log import TroubleLog
-from evproxy.policy.sources import MOST, TRIED, Sources, addresses_in, source_fault
+from evproxy.policy.sources import MOST, MOST_KNOWN, TRIED, Sources, addresses_in, source_fault
 from evproxy.settings import PoolSettings, in_a_tuple
 from evproxy.sockets import connector as connecting
 from tests.support.namespaces import few_local_ports, network_of_its_own
@@ -268,3 +268,13 @@ def test_each_server_has_its_own_turn() -> None:
         port = 80 + number % 2
         seen[port].append(sources.turn("192.0.2.1", port)[-1])
     assert seen == {port: ["10.0.0.1", "10.0.0.2"] * 2 for port in seen}
+
+
+def test_the_turns_are_bounded() -> None:
+    """After so many servers, the turns begin anew."""
+    sources = Sources(["10.0.0.1", "10.0.0.2"])
+    for port in range(MOST_KNOWN):
+        assert sources.turn("192.0.2.1", port)[-1] == "10.0.0.1"
+    assert sources.turn("192.0.2.1", 0)[-1] == "10.0.0.2"
+    assert sources.turn("192.0.2.1", MOST_KNOWN)[-1] == "10.0.0.1"
+    assert sources.turn("192.0.2.1", 0)[-1] == "10.0.0.1"

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from ipaddress import ip_address
+
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 
+from evproxy.config.canonical import canonical_address
 from evproxy.policy.address_number import address_number
 from evproxy.policy.limits import UNIX_CLIENT, Client, ClientLimits, ClientTable, client_key
 from evproxy.policy.refusal import Refusal
@@ -46,10 +49,17 @@ def test_who_is_one_client(one: str, other: str, same: bool) -> None:
 
 
 @given(st.ip_addresses(), st.ip_addresses())
+@example(ip_address("192.0.2.1"), ip_address("::ffff:192.0.2.1"))
 def test_families_share_no_key(one: object, other: object) -> None:
-    """No IPv4 address has the key of an IPv6 network, and none has that of UNIX sockets."""
+    """
+    No IPv4 address has the key of an IPv6 network, and none has that of UNIX sockets.
+
+    A mapped IPv4 address is one of IPv4.
+    """
     if key(str(one)) == key(str(other)):
-        assert type(one) is type(other)
+        assert ip_address(canonical_address(str(one))).version == (
+            ip_address(canonical_address(str(other))).version
+        )
     assert key(str(one)) != UNIX_CLIENT
 
 
