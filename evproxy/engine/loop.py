@@ -27,6 +27,7 @@ from zope.interface import implementer
 
 from evproxy.engine import reactor_epoll
 from evproxy.engine.deadlines import Deadlines
+from evproxy.engine.half_closed import HalfClosedSockets
 from evproxy.engine.options import Options
 from evproxy.engine.pipes import Pipes
 from evproxy.engine.turns import LONG, Turns
@@ -108,6 +109,7 @@ class SocketEngine:
 
     `turns`: is notified of these waits; ``None``: nobody is.
     `pauses`: how often an end was read no more because its other end took no more bytes.
+    `half_closed`: the sockets that no session has any more, and that are to close in order.
     """
 
     def __init__(
@@ -121,6 +123,7 @@ class SocketEngine:
         self.lingers = False
         self.turns: Turns | None = None
         self.pauses = 0
+        self.half_closed = HalfClosedSockets(self)
         self.now: float = reactor.seconds()
         self.buffer = bytearray(CHUNK)
         self.view = memoryview(self.buffer)

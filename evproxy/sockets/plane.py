@@ -157,6 +157,8 @@ class DataPlane:
     def close(self) -> None:
         """The service has stopped: close all descriptors."""
         self.pipes.close()
+        if self.engine is not None:
+            self.engine.half_closed.close()
 
     def _relay_end(self, engine: SocketEngine, half: Half) -> End | None:
         """Return the end of a socket relay for `half`; ``None`` if `half` cannot have one."""

@@ -7,6 +7,7 @@ plain one was: a complete Twisted transport until it is joined, an end of a sock
 
 from __future__ import annotations
 
+import os
 import socket
 from collections.abc import Callable
 from contextlib import suppress
@@ -16,7 +17,7 @@ from twisted.python.failure import Failure
 
 from evproxy.engine.loop import CHUNK, IN, OUT
 from evproxy.relay.end import DONE, LOST, End
-from evproxy.sockets.tls_channel import TLSChannel
+from evproxy.sockets.tls_channel import TLSChannel, TLSFault
 from evproxy.sockets.transport import SocketTransport
 
 Shaken = Callable[[OSError | None], None]
@@ -30,8 +31,8 @@ class TLSTransport(SocketTransport):
     :param plain: the transport that had the socket so far, with nothing left to send; its
         protocol is directly above it.
     :param channel: TLS on the socket.
-    :param shaken: called when the handshake is over.  After a failure the connection closes, once
-        the peer has OpenSSL's alert.
+    :param shaken: called when the handshake is over.  After a failure the connection closes: in
+        order if OpenSSL has found a fault, whose alert the peer is to read.
     """
 
     __slots__ = ("_shaken",)
@@ -86,10 +87,26 @@ class TLSTransport(SocketTransport):
         if error is None:
             self.set_mask(IN)
         else:
-            # In order, or the peer would not get the alert.
+            if isinstance(error, TLSFault):
+                self._half_close()
+            # Not with a reset, which would drop the alert where there was no descriptor for it.
             SocketTransport._close(self, LOST)
         shaken(error)
         self._look_again()
+
+    def _half_close(self) -> None:
+        """
+        Let the engine close the connection in order.
+
+        A client of TLS 1.3 sends its certificate and its first bytes before it can know that the
+        certificate is refused.
+        """
+        with suppress(OSError):
+            kept = socket.socket(fileno=os.dup(self.descriptor))
+            # The kernel would go on to report events of the descriptor that is closed now.
+            self.engine.unwatch(self.descriptor)
+            self.unwatched = True
+            self.engine.half_closed.take(kept)
 
     def _look_again(self) -> None:
         """No event reports what OpenSSL has taken from the kernel already."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from typing import Any
 
 import pytest
@@ -90,6 +91,43 @@ async def test_a_client_that_is_refused_hears_why(proxied: Proxied) -> None:
     assert (received[:1], received[3:6], end) == (b"\x15", b"\0\2\2", END)
     await proxied.observed.ended()
     assert proxied.observed.records[0].reason.how is Ending.HANDSHAKE
+
+
+async def shake_and_ask(tls: SSL.Connection, client: Peer) -> None:
+    """Shake hands, and send a request together with the end of the handshake."""
+    while True:
+        try:
+            tls.do_handshake()
+            tls.send(b"GET / HTTP/1.1\r\n\r\n")
+            tls.recv(1)
+        except SSL.WantReadError:
+            with suppress(SSL.WantReadError):
+                await client.send(tls.bio_read(1 << 16))
+            tls.bio_write(await client.some())
+
+
+@both_versions
+async def test_a_client_whose_certificate_is_refused_hears_why(proxied: Proxied) -> None:
+    """
+    The alert reaches a client that has sent more meanwhile, and its connection ends in order.
+
+    A client of TLS 1.3 is done with its handshake before its certificate is looked at.
+    """
+    assert proxied.certificates is not None
+    asked = {
+        "client_ca": f"{proxied.certificates.authorities}/ca.pem",
+        "client_certificate": "required",
+    }
+    await proxied.start(listener_tls=asked)
+    client = plain_client(proxied)
+    tls = SSL.Connection(context_of(proxied.certificates, proxied.tls_version, serves=False))
+    tls.set_connect_state()
+    with pytest.raises(SSL.Error) as heard:
+        await shake_and_ask(tls, client)
+    assert "alert" in str(heard.value)
+    client.end()
+    await proxied.observed.ended()
+    assert "peer did not return a certificate" in proxied.observed.records[0].error
 
 
 @one_version

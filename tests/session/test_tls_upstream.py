@@ -19,7 +19,7 @@ from evproxy.sockets.tls_client import ClientTLS
 from evproxy.upstream.pool.parts import probes_on
 from evproxy.upstream.pool.pool import Pool
 from tests.support.certificates import DAY, Authority, names
-from tests.support.peers import RESET, Peer, converse
+from tests.support.peers import END, RESET, Peer, converse
 from tests.support.proxies import Proxied
 from tests.support.tls import TLSPeer
 
@@ -60,10 +60,14 @@ async def test_a_server_that_is_not_trusted(proxied: Proxied) -> None:
     """Without `ca`, the authorities of the system are trusted: not that of a test."""
     await proxied.start(tls=PoolTLS())
     client = proxied.client()
-    await proxied.upstream.accept()
+    server = await proxied.upstream.accept()
     assert await client.rest() == (b"", RESET)
     await proxied.observed.ended()
     assert "its issuer is not known" in proxied.observed.records[0].error
+    # The server gets the alert, although it has sent more meanwhile.
+    assert isinstance(server, TLSPeer)
+    await server.ready()
+    assert "unknown ca" in str(server.fault)
 
 
 @both_versions
@@ -154,6 +158,10 @@ async def test_checks_shake_hands_as_sessions_do(
     if verdict is None and asks:
         assert await server.receive(4) == b"ping"
         await server.send(b"pong")
+    if verdict is None:
+        # A reset would look like a handshake that has failed.
+        assert await server.rest() == (b"", END)
+        server.end()
     assert await checked == verdict
 
 

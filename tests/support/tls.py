@@ -9,6 +9,7 @@ from typing import Any, TypeVar
 
 from OpenSSL import SSL
 from twisted.internet.defer import CancelledError, Deferred
+from twisted.python.failure import Failure
 
 from evproxy.settings import ListenerTLS
 from evproxy.sockets.tls_server import ServerContexts, ServerTLS
@@ -47,6 +48,8 @@ class TLSPeer(Peer):
     """
     A peer that speaks TLS.  It shakes hands at once, as soon as the reactor runs.
 
+    `fault`: why the handshake failed.
+
     :param serves: whether it is the server.
     :param name: the name that it asks for (SNI).
     :param before: what it sends before TLS, together with its first bytes.
@@ -74,6 +77,7 @@ class TLSPeer(Peer):
         self._unsent = before
         self._piece = piece
         self._over = False
+        self.fault: BaseException | None = None
         if session is not None:
             self.connection.set_session(session)
         if serves:
@@ -82,8 +86,12 @@ class TLSPeer(Peer):
             self.connection.set_connect_state()
         self._waiting: list[Deferred[None]] = []
         self._shaking = Deferred.fromCoroutine(self._do(self.connection.do_handshake))
-        self._shaking.addErrback(lambda failure: failure.trap(OSError, SSL.Error, CancelledError))
+        self._shaking.addErrback(self._not_shaken)
         self._shaking.addBoth(self._shaken)
+
+    def _not_shaken(self, failure: Failure) -> None:
+        failure.trap(OSError, SSL.Error, CancelledError)
+        self.fault = failure.value
 
     def _shaken(self, result: object) -> None:
         self._over = True
