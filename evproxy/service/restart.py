@@ -122,7 +122,7 @@ class Restarts(Service):
                 os.unlink(self._path)
         if self._successors is not None:
             self._successors.stop()
-        drained = self._proxy.drain(self._proxy.settings.timeouts.drain)
+        drained = self._proxy.drain(None)
         return drained.addCallback(self._drained)
 
     def _begin(self) -> None:

@@ -128,6 +128,7 @@ class ProxyService(Service):
     `pools` has the pools by name; a pool made from the arguments is called ``default``.
     `settings_from` may be set to a function that returns the settings anew, for `reload`.
     `sockets` are the listening sockets, for `Restarts` and `Systemd`.
+    `patient` may be set: then `stopService` drains without a deadline, as after SIGQUIT.
     `watchdog` is what `watch_loop` has made.  `admin` is the admin interface, if there is one.
     `metric_sources` takes further metrics for it: pairs of a scope and a function that returns
     families.
@@ -226,6 +227,7 @@ class ProxyService(Service):
             self._drains,
         )
         self.watchdog: Watchdog | None = None
+        self.patient = False
         self._spread = SpreadEnds(reactor, self.admission.sessions)
         self.admin = (make_admin or _own_admin)(self)
         self.sockets = ServiceSockets(
@@ -466,14 +468,14 @@ class ProxyService(Service):
 
     def stopService(self) -> Deferred[None]:
         """
-        Drain with the drain timeout, or go on with the drain in progress.
+        Drain with the drain timeout, or without a deadline if the service is `patient`.
 
         The admin interface goes on until no session is left.
 
         :return: fires when no session is left.
         """
         super().stopService()
-        drained = self.drain(self.settings.timeouts.drain)
+        drained = self.drain(None if self.patient else self.settings.timeouts.drain)
         return drained.addCallback(lambda _: self._close_admin())
 
     def _close_admin(self) -> Deferred[None]:
@@ -487,7 +489,8 @@ class ProxyService(Service):
         starts again.  So servers that stop at the same time are not reported as down.
 
         :param deadline: seconds after which the remaining sessions are reset; ``None``: never.
-            A drain in progress keeps its deadline.
+            A further call can bring the deadline of a drain in progress forward, and not put it
+            off.
         :return: fires when no session is left.
         :raises SettingsError: if `deadline` is neither.
         """
@@ -495,6 +498,8 @@ class ProxyService(Service):
         if self._drained is None:
             self._drained = Deferred()
             self._begin_drain(deadline)
+        elif self._drains():
+            self.admission.sessions.end_within(deadline)
         drained: Deferred[None] = Deferred()
         self._drained.addCallback(lambda _: drained.callback(None))
         return drained

@@ -21,10 +21,9 @@ class Signalled(Protocol):
     """What the handlers need of the service: `ProxyService` has it."""
 
     settings_from: Callable[[], Settings] | None
+    patient: bool
 
     def reload(self) -> Deferred[Changes]: ...
-
-    def drain(self, deadline: float | None) -> Deferred[None]: ...
 
     def abort(self) -> None: ...
 
@@ -108,6 +107,5 @@ class Signals:
             self._proxy.abort()
             return
         self._stopping = True
-        if number == signal.SIGQUIT:
-            self._proxy.drain(None)
+        self._proxy.patient = number == signal.SIGQUIT
         self._reactor.stop()

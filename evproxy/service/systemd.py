@@ -124,7 +124,7 @@ class Systemd(Service):
         if self._status.running:
             self._status.reset()
         self._tell_status()
-        return self._proxy.drain(self._proxy.settings.timeouts.drain).addCallback(self._stopped)
+        return self._proxy.drain(None).addCallback(self._stopped)
 
     def reload_began(self) -> None:
         """See `evproxy.observers.ReloadObserver`."""

@@ -137,12 +137,21 @@ class LiveSessions:
         :param deadline: seconds after which the remaining sessions are reset; ``None``: never.
         :param closing: fires when no session can begin any more.
         """
-        if deadline is not None:
-            self._deadline = self._reactor.callLater(max(0.0, deadline), self._out_of_time)
+        self.end_within(deadline)
         drained: Deferred[None] = Deferred()
         closing.addCallback(lambda _: self.when_empty())
         closing.addCallback(self._cancel_deadline).chainDeferred(drained)
         return drained
+
+    def end_within(self, deadline: float | None) -> None:
+        """Reset the sessions of a drain in progress `deadline` seconds from now, or before."""
+        if deadline is None:
+            return
+        deadline = max(0.0, deadline)
+        if self._deadline is None:
+            self._deadline = self._reactor.callLater(deadline, self._out_of_time)
+        elif self._reactor.seconds() + deadline < self._deadline.getTime():
+            self._deadline.reset(deadline)
 
     def when_empty(self) -> Deferred[None]:
         """Return a Deferred that fires when no session is left."""

@@ -57,6 +57,23 @@ class End:
             self._patience = self._reactor.callLater(deadline + GRACE, self._kill)
         ended.addCallback(self._ended)
 
+    def sooner(self, deadline: float | None) -> bool:
+        """
+        Wait for a shorter time than before, if that is one.
+
+        :param deadline: seconds from now, as for `begin`.
+        :return: whether the workers are to reset their sessions earlier.
+        """
+        if deadline is None or self.over:
+            return False
+        most = deadline + GRACE
+        patience = self._patience
+        if patience is not None and patience.getTime() <= self._reactor.seconds() + most:
+            return False
+        self._stop_waiting()
+        self._patience = self._reactor.callLater(most, self._kill)
+        return True
+
     def hurry(self) -> None:
         """The workers reset their sessions now: wait for them, but not for long."""
         if self.begun and not self.over:

@@ -128,7 +128,11 @@ class Repeat:
 
 @frozen
 class Drain:
-    """Drain and end.  `deadline`: seconds until all sessions are reset; ``None``: never."""
+    """
+    Drain and end.  `deadline`: seconds until all sessions are reset; ``None``: never.
+
+    A second one brings the deadline forward.
+    """
 
     deadline: float | None
 

@@ -69,7 +69,7 @@ class Supervisor(Service):
     :param publish: logs an event of a worker, for example `twisted.logger.globalLogPublisher`.
     :raises SettingsError: if a setting is wrong.
 
-    `settings_from` may be set to a function that returns the settings anew, for `reload`.
+    `settings_from` and `patient` may be set, see `ProxyService`.
     """
 
     def __init__(
@@ -93,6 +93,7 @@ class Supervisor(Service):
             self.reserved, ServiceSockets(handed, lambda: (), lambda: self.admin)
         )
         self.watchdog: Watchdog | None = None
+        self.patient = False
         self._reactor = reactor
         self._command = command
         self._checks = SharedChecks(reactor)
@@ -202,25 +203,27 @@ class Supervisor(Service):
 
     def stopService(self) -> Deferred[None]:
         """
-        Drain with the drain timeout, or go on with the drain in progress.
+        Drain with the drain timeout, or without a deadline if the service is `patient`.
 
         The admin interface goes on until no worker is left.
         """
         super().stopService()
-        drained = self.drain(self.settings.timeouts.drain)
+        drained = self.drain(None if self.patient else self.settings.timeouts.drain)
         return drained.addCallback(lambda _: None if self.admin is None else self.admin.close())
 
     def drain(self, deadline: float | None) -> Deferred[None]:
         """
         Accept nothing new, and let the running sessions finish.
 
-        :param deadline: seconds after which the remaining sessions are reset; ``None``: never.
+        :param deadline: see `ProxyService.drain`.
         :return: fires when no worker is left.
         """
         if not self.stops:
             ended = [*(slot.end() for slot in self.slots), self.reserved.close()]
             self._tell_all(Drain(deadline))
             self._end.begin(deadline, DeferredList(ended))
+        elif self._end.sooner(deadline):
+            self._tell_all(Drain(deadline))
         return self._end.when_over()
 
     def abort(self) -> None:

@@ -206,10 +206,11 @@ class Worker(Factory):
 
     def _drain(self, deadline: float | None) -> None:
         self._discard()
-        self._ending = True
         proxy = self._proxy
         drained = succeed(None) if proxy is None else proxy.drain(deadline)
-        drained.addCallback(self._end)
+        if not self._ending:
+            self._ending = True
+            drained.addCallback(self._end)
 
     def _end(self, _: object) -> None:
         if self._channel is None:
@@ -233,13 +234,11 @@ class Worker(Factory):
         self._channel = self._events.channel = None
         proxy = self._proxy
         timeout = 0.0 if proxy is None else proxy.settings.timeouts.drain
-        if not self._ending:
-            self._drain(timeout)
-        elif proxy is None or proxy.has_drained:
+        if self._ending and (proxy is None or proxy.has_drained):
             self._reactor.stop()
         else:
-            # The drain in progress may have no deadline.
-            self._reactor.callLater(timeout, proxy.abort)
+            # A drain in progress may have no deadline.
+            self._drain(timeout)
 
 
 class _ServerChanges:

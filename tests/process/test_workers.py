@@ -13,7 +13,7 @@ from contextlib import ExitStack
 import pytest
 from twisted.logger import formatEvent
 
-from tests.support.blocking_clients import Upstream, page, rest
+from tests.support.blocking_clients import Upstream, page, rest, works
 from tests.support.peers import END, RESET
 from tests.support.supervised import (
     Supervised,
@@ -41,15 +41,6 @@ class Sessions:
         for pair, pid in zip(self.pairs, found_at, strict=True):
             found[pid].append(pair)
         return found
-
-
-def works(pair: tuple[socket.socket, socket.socket]) -> bool:
-    """Whether a byte goes from the client to the server and another one back."""
-    client, server = pair
-    client.sendall(b"a")
-    asked = server.recv(1)
-    server.sendall(b"b")
-    return (asked, client.recv(1)) == (b"a", b"b")
 
 
 def test_shares(upstream: Upstream) -> None:

@@ -28,7 +28,7 @@ from evproxy.workers.admin.crew import ANSWER_TIMEOUT
 from tests.process.test_ctl import ctl
 from tests.process.test_top import top
 from tests.support.admin_process import ADMIN, LISTEN, port_of
-from tests.support.blocking_clients import Upstream, rest
+from tests.support.blocking_clients import Upstream, rest, works
 from tests.support.peers import RESET
 from tests.support.supervised import Supervised, owners
 from tests.support.twistd import PATIENCE, wait_until
@@ -389,9 +389,15 @@ def test_the_page(whole: Whole) -> None:
 
 
 def test_drains(whole: Whole) -> None:
-    """A drain reaches every worker, and the interface goes on until evproxy is stopped."""
-    whole.sessions_in_both()
+    """
+    A drain reaches every worker, and the interface goes on until evproxy is stopped.
+
+    A second one brings its deadline forward, in every worker.
+    """
+    pairs = whole.sessions_in_both()
     before = whole.metrics()
+    assert whole.post("/drain", {"deadline": None})["sessions"] == len(pairs)
+    assert all(works(pair) for pair in pairs)
     assert whole.post("/drain", {"deadline": 0})["state"] == "draining"
     assert whole.get("/wait?until=no-sessions&timeout=20")["met"]
     wait_until(lambda: whole.get("/status")["state"] == "drained")

@@ -13,7 +13,7 @@ from twisted.internet.error import CannotListenError
 
 from evproxy import ProxyService, SettingsError
 from evproxy.model import CloseReason, Ending, Phase, Side, UpstreamServer
-from tests.support.peers import END, RESET, Listening
+from tests.support.peers import END, RESET, Listening, converse
 from tests.support.proxies import Observed
 from tests.support.services import ANY_PORT, Ground, called, listens, until
 from tests.support.unreachable import Unanswered
@@ -103,6 +103,25 @@ async def test_the_sessions_that_are_left_are_reset(ground: Ground) -> None:
     for client, server in sessions:
         assert await client.rest() == (b"", RESET)
         assert await server.rest() == (b"", RESET)
+
+
+@pytest.mark.parametrize("patient", [False, True])
+async def test_a_stop_brings_the_deadline_of_a_drain_forward(ground: Ground, patient: bool) -> None:
+    """A drain without a deadline gets that of the stop, unless the service is patient."""
+    service = ground.service(drain_timeout=0)
+    service.startService()
+    client, server = await ground.session(service)
+    drained = service.drain(None)
+    service.patient = patient
+    stopped = service.stopService()
+    if patient:
+        await converse(client, server)
+        service.drain(3600)
+        await converse(client, server)
+        service.drain(0)
+    await stopped
+    assert drained.called
+    assert await client.rest() == (b"", RESET)
 
 
 async def test_the_deadline_is_for_those_that_are_left(ground: Ground) -> None:

@@ -84,3 +84,12 @@ def upstream() -> Iterator[Upstream]:
     upstream = Upstream()
     yield upstream
     upstream.close()
+
+
+def works(pair: tuple[socket.socket, socket.socket]) -> bool:
+    """Whether a byte goes from the client to the server and another one back."""
+    client, server = pair
+    client.sendall(b"a")
+    asked = server.recv(1)
+    server.sendall(b"b")
+    return (asked, client.recv(1)) == (b"a", b"b")
