@@ -26,6 +26,7 @@ from evproxy.admin.fields import (
 )
 from evproxy.admin.operations import Asked, Context, Operation
 from evproxy.admin.pools import no_server, own_pools, pool_named, server_or_leaving
+from evproxy.config.addresses import has_relative_path
 from evproxy.config.declare import setting
 from evproxy.config.loops import loops
 from evproxy.config.problems import quoted
@@ -155,6 +156,12 @@ def _on_server(
 def _add(context: Context, asked: Asked) -> Answer:
     pool = pool_named(context.proxy, asked.places["pool"])
     server: UpstreamServer = asked.body
+    if has_relative_path(server.endpoint):
+        # The client does not know the directory that paths in the settings are relative to.
+        raise Problem(
+            400,
+            f"endpoint: {quoted(server.endpoint)}: a UNIX socket needs an absolute path",
+        )
     settings = context.proxy.settings
     beside = [each for each in settings.pools if each.name != pool.name]
     with_it = evolve(pool.settings, upstreams=(server,))

@@ -7,6 +7,7 @@ the rest: the body of a request, its time, and how many clients there are.
 
 from __future__ import annotations
 
+import re
 from io import BytesIO
 from typing import Any
 
@@ -37,6 +38,9 @@ its connection is closed, and 15 seconds later reset.  As long, a client may rea
 
 GRACE = 1.0
 """Seconds within which clients get their last answer when the interface closes."""
+
+
+_WITH_HOST = re.compile(rb"https?://(?P<host>[^/]+)(?P<path>/.*|)", re.I | re.S)
 
 
 def _abort(channel: Any) -> None:
@@ -99,6 +103,16 @@ class AdminRequest(Request):
         self.content.add(data)
         if self.content.received > self.content.most + MOST_DISCARDED:
             _abort(self.channel)
+
+    def process(self) -> None:
+        """All of the request has come: a target with a host is reduced to its path."""
+        found = _WITH_HOST.fullmatch(self.path)
+        # Two headers are wrong in any case, and the resource says so.
+        if found is not None and len(self.requestHeaders.getRawHeaders(b"host", ())) <= 1:
+            # The host of the target counts, as in RFC 9112, 3.2.2.
+            self.requestHeaders.setRawHeaders(b"host", [found["host"]])
+            self.path = found["path"] or b"/"
+        super().process()
 
     def send(self, body: bytes) -> None:
         """

@@ -169,6 +169,11 @@ def below(directory: str, description: str) -> str:
     return f"{found['kind']}{escaped}{found['path']}{found['rest']}"
 
 
+def has_relative_path(description: str) -> bool:
+    """Whether the endpoint `description` names a UNIX socket by a relative path."""
+    return _UNIX_SOCKET.fullmatch(description) is not None
+
+
 def listening_place(directory: str, description: str) -> str:
     """`description` in one canonical spelling, to compare two of them."""
     found = _SERVER_PORT.fullmatch(description)

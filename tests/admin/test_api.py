@@ -175,6 +175,12 @@ async def test_a_pool_is_changed(ground: Ground) -> None:
         ),
         (
             "/pools/default/servers",
+            {"endpoint": "unix:run/web.sock:timeout=3"},
+            400,
+            'endpoint: "unix:run/web.sock:timeout=3": a UNIX socket needs an absolute path',
+        ),
+        (
+            "/pools/default/servers",
             {"endpoint": "SERVER"},
             409,
             'endpoint: "SERVER" is already in the pool',

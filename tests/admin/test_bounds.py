@@ -265,3 +265,22 @@ async def test_headers_that_are_not_utf_8(admin: Admin, header: bytes, error: st
         % (host, header)
     )
     assert (await answer(client)).error == error
+
+
+@pytest.mark.parametrize(
+    ("target", "hosts", "code"),
+    [
+        ("http://localhost/status", ["localhost"], 200),
+        ("HTTP://LOCALHOST:8081/servers?limit=1", ["another.example"], 200),
+        ("http://127.0.0.1", [], 200),
+        ("http://another.example/status", ["localhost"], 403),
+        ("http://localhost/status", ["localhost", "localhost"], 400),
+        ("http:///status", ["localhost"], 404),
+    ],
+)
+async def test_a_target_with_a_host(admin: Admin, target: str, hosts: list[str], code: int) -> None:
+    """A request as to a proxy is served, and the host of its target counts (RFC 9112, 3.2.2)."""
+    client = admin.connect()
+    lines = [f"GET {target} HTTP/1.1", *(f"Host: {host}" for host in hosts), "Connection: close"]
+    await client.send("\r\n".join([*lines, "", ""]).encode())
+    assert (await answer(client)).code == code
