@@ -22,6 +22,7 @@ from evproxy.config.declare import keys_of
 from evproxy.config.faults import fault_conflicts
 from evproxy.config.impossible import impossible
 from evproxy.config.kinds import misplaced
+from evproxy.config.listener_keys import useless_listener_keys
 from evproxy.config.mirrors import mirror_conflicts
 from evproxy.config.problems import Path, Problem, did_you_mean, listed, quoted, shown_path
 from evproxy.config.reading import Reading
@@ -86,6 +87,7 @@ def _listener_conflicts(document: Table, directory: str) -> Iterator[Problem]:
     for index, entry in tables.items():
         yield from fault_conflicts(("listeners", index, "faults"), entry.get("faults"))
         yield from tls_conflicts(("listeners", index, "tls"), entry)
+        yield from useless_listener_keys(("listeners", index), entry)
     pools = document.get("pools")
     for index, entry in tables.items():
         if isinstance(pools, dict) and pools:

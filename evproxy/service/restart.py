@@ -28,7 +28,6 @@ from evproxy.escape import escaped
 from evproxy.service.listening_sockets import ListeningSockets
 from evproxy.service.predecessor import Predecessor, predecessor_at
 from evproxy.service.successor import MOST_WAITING, Successors
-from evproxy.settings import Settings
 from evproxy.sockets.unix_path import claimed
 
 MOST_DRAINING = 4
@@ -41,7 +40,7 @@ class Restartable(Protocol):
     """What can be replaced by another process; `ProxyService` is one."""
 
     @property
-    def settings(self) -> Settings: ...
+    def stop_deadline(self) -> float | None: ...
 
     @property
     def sockets(self) -> ListeningSockets: ...
@@ -122,7 +121,7 @@ class Restarts(Service):
                 os.unlink(self._path)
         if self._successors is not None:
             self._successors.stop()
-        drained = self._proxy.drain(None)
+        drained = self._proxy.drain(self._proxy.stop_deadline)
         return drained.addCallback(self._drained)
 
     def _begin(self) -> None:

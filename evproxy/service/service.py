@@ -466,6 +466,11 @@ class ProxyService(Service):
             parts.start()
         self._pools.start()
 
+    @property
+    def stop_deadline(self) -> float | None:
+        """Seconds for the sessions when the service stops; ``None``: as long as they want."""
+        return None if self.patient else self.settings.timeouts.drain
+
     def stopService(self) -> Deferred[None]:
         """
         Drain with the drain timeout, or without a deadline if the service is `patient`.
@@ -475,7 +480,7 @@ class ProxyService(Service):
         :return: fires when no session is left.
         """
         super().stopService()
-        drained = self.drain(None if self.patient else self.settings.timeouts.drain)
+        drained = self.drain(self.stop_deadline)
         return drained.addCallback(lambda _: self._close_admin())
 
     def _close_admin(self) -> Deferred[None]:

@@ -24,7 +24,6 @@ from evproxy.observers import Observer
 from evproxy.service.descriptor_store import DescriptorStore
 from evproxy.service.listening_sockets import ListeningSockets
 from evproxy.service.notify_socket import NotifySocket
-from evproxy.settings import Settings
 
 STATUS_INTERVAL = 5.0
 """Seconds between two looks at the number of sessions."""
@@ -42,7 +41,7 @@ class Notifying(Protocol):
     """What systemd is notified of; `ProxyService` is one."""
 
     @property
-    def settings(self) -> Settings: ...
+    def stop_deadline(self) -> float | None: ...
 
     @property
     def sockets(self) -> ListeningSockets: ...
@@ -124,7 +123,7 @@ class Systemd(Service):
         if self._status.running:
             self._status.reset()
         self._tell_status()
-        return self._proxy.drain(None).addCallback(self._stopped)
+        return self._proxy.drain(self._proxy.stop_deadline).addCallback(self._stopped)
 
     def reload_began(self) -> None:
         """See `evproxy.observers.ReloadObserver`."""

@@ -201,6 +201,11 @@ class Supervisor(Service):
 
     # The end.
 
+    @property
+    def stop_deadline(self) -> float | None:
+        """See `evproxy.ProxyService.stop_deadline`."""
+        return None if self.patient else self.settings.timeouts.drain
+
     def stopService(self) -> Deferred[None]:
         """
         Drain with the drain timeout, or without a deadline if the service is `patient`.
@@ -208,7 +213,7 @@ class Supervisor(Service):
         The admin interface goes on until no worker is left.
         """
         super().stopService()
-        drained = self.drain(None if self.patient else self.settings.timeouts.drain)
+        drained = self.drain(self.stop_deadline)
         return drained.addCallback(lambda _: None if self.admin is None else self.admin.close())
 
     def drain(self, deadline: float | None) -> Deferred[None]:
