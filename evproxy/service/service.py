@@ -314,8 +314,19 @@ class ProxyService(Service):
         return hosts
 
     def when_listening(self) -> Deferred[Any]:
-        """Return a Deferred that fires when every listener listens."""
-        return DeferredList([listener.when_listening() for listener in self.listeners])
+        """
+        Return a Deferred that fires when every listener listens; you may cancel it.
+
+        It never fires if one of them cannot listen, which is logged, or if the service stops first.
+        """
+        listening: Deferred[None] = Deferred()
+
+        def all_listen(_: object) -> None:
+            if not listening.called:
+                listening.callback(None)
+
+        DeferredList([each.when_listening() for each in self.listeners]).addCallback(all_listen)
+        return listening
 
     @property
     def session_count(self) -> int:
@@ -455,16 +466,21 @@ class ProxyService(Service):
         """
         Bind the listeners that are not bound yet, and start health checks and discovery.
 
-        :raises Exception: as `privilegedStartService` does.
+        :raises Exception: as `privilegedStartService` does, or as a pool of your own does when it
+            starts: then the service has stopped again.
         """
         self.privilegedStartService()
         super().startService()
-        if self.watchdog is not None:
-            self.watchdog.startService()
-        self._made.certificates.start()
-        for parts in self._made.parts:
-            parts.start()
-        self._pools.start()
+        try:
+            if self.watchdog is not None:
+                self.watchdog.startService()
+            self._made.certificates.start()
+            for parts in self._made.parts:
+                parts.start()
+            self._pools.start()
+        except BaseException:
+            self.stopService()
+            raise
 
     @property
     def stop_deadline(self) -> float | None:

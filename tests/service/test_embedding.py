@@ -211,3 +211,26 @@ async def test_one_observer_of_everything(ground: Ground, refusing: Refusing) ->
     service.startService()
     service.pools["default"].add(refusing())
     assert observer.states == ["added"]
+
+
+async def test_a_pool_that_cannot_start(ground: Ground) -> None:
+    """No listener is left behind, and the service can start once the pool can."""
+
+    class Broken(Pool):
+        broken = True
+
+        def start(self, user: object = None) -> None:
+            super().start(user)
+            if self.broken:
+                raise ZeroDivisionError
+
+    pool = Broken(ground.reactor, [f"127.0.0.1:{ground.upstream.port}"])
+    service = ground.service(pool=pool)
+    with pytest.raises(ZeroDivisionError):
+        service.startService()
+    assert service.addresses == []
+    assert not service.running
+    await service.stopService()
+    pool.broken = False
+    service.startService()
+    await ground.session(service)

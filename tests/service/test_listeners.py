@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 from twisted.internet.address import UNIXAddress
-from twisted.internet.defer import Deferred, fail
+from twisted.internet.defer import Deferred, TimeoutError, fail
 from twisted.internet.endpoints import TCP4ServerEndpoint, serverFromString
 from twisted.internet.error import CannotListenError
 from twisted.logger import formatEvent
@@ -130,6 +130,21 @@ async def test_a_listener_that_binds_late_serves(ground: Ground, endpoint: Endpo
     await ground.session(service, 0)
     await service.drain(0)
     assert not listens(late)
+
+
+async def test_one_who_does_not_wait_for_a_listener_any_more(
+    ground: Ground, endpoint: Endpoint
+) -> None:
+    """A timeout is a timeout, others still wait, and the listener serves when it is bound."""
+    service = ground.service("late:", ANY_PORT)
+    service.startService()
+    impatient, patient = service.when_listening(), service.when_listening()
+    impatient.addTimeout(0, ground.reactor)
+    with pytest.raises(TimeoutError):
+        await impatient
+    await endpoint.bind(ground.reactor)
+    await patient
+    await ground.session(service, 0)
 
 
 async def test_a_listener_that_fails_late_is_told(
