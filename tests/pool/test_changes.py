@@ -275,6 +275,12 @@ def test_discovery_of_what_cannot_be(clock: Clock, events: Events) -> None:
     registry.changed(bad)
     assert events.flush() == [f"web discovery: no usable server: {reason} (and 1 more)"]
     assert sorted(walk(pool)) == [A, B]
+    wrong: list[Any] = [B, None]
+    registry.changed(wrong)
+    reason = f"expected an UpstreamServer, got '{B}'"
+    assert events.flush() == [f"web discovery: no usable server: {reason} (and 1 more)"]
+    registry.failed(wrong[1])
+    assert events.flush() == ["web discovery: None"]
     registry.changed([])
     assert events.flush() == [
         f"web/{B} removed: no longer discovered",

@@ -71,7 +71,8 @@ class Announcements:
 
     def discovery_failed(self, why: str) -> None:
         """A look-up failed; each of the first few reasons is reported once until one succeeds."""
-        reason = one_line(why)
+        # A discovery of a user's own may give anything.
+        reason = one_line(str(why))
         if reason not in self._failures and len(self._failures) < _MOST_FAILURES:
             self._failures.add(reason)
             self._hub.discovery_failed(self._pool, reason)
@@ -84,7 +85,7 @@ class Announcements:
         succeeds after a failure, or when all problems are gone.  After a failure, the
         remaining problems are reported again.
         """
-        reasons = dict.fromkeys(map(one_line, problems))
+        reasons = dict.fromkeys(one_line(str(problem)) for problem in problems)
         if self._failures or (self._problems and not reasons):
             self._failures.clear()
             self._problems = frozenset()

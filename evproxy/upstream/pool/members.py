@@ -230,11 +230,12 @@ class Members:
                 del self._gone[name]
 
     def discovered(
-        self, servers: Sequence[UpstreamServer], refuse: Callable[[SettingsError], None]
+        self, servers: Sequence[object], refuse: Callable[[SettingsError], None]
     ) -> bool:
         """
         Discovery has found `servers`: new ones join, and missing ones leave.
 
+        :param servers: each an `UpstreamServer`, unless a discovery of a user's own is wrong.
         :param refuse: called with the error for each server that cannot be in a pool.  Such a
             server is left out.  If `refuse` raises, nothing changes.
         :return: ``False`` if none of `servers` can be in a pool.  Then nothing changes.
@@ -242,6 +243,9 @@ class Members:
         wanted: dict[str, UpstreamServer] = {}
         made: dict[str, PoolServer] = {}
         for spec in servers:
+            if not isinstance(spec, UpstreamServer):
+                refuse(SettingsError(f"expected an UpstreamServer, got {spec!r}"))
+                continue
             if not any(spec.name in known for known in (self._servers, self._gone, made)):
                 try:
                     made[spec.name] = self._make(spec)
