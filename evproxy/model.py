@@ -15,9 +15,9 @@ from typing import Any
 from attrs import field, frozen
 
 from evproxy.config.canonical import server_name
-from evproxy.config.declare import setting
+from evproxy.config.declare import check_value, setting
 from evproxy.config.descriptions import ClientDescription
-from evproxy.config.rules import MOST_SESSIONS, Flag, Many, Matching, Whole
+from evproxy.config.rules import MOST_SESSIONS, Flag, Many, Matching, Text, Whole
 from evproxy.errors import SettingsError
 from evproxy.wire.proxy_protocol import ProxyHeader
 
@@ -223,6 +223,8 @@ class UpstreamServer:
 
     @name.default
     def _name(self) -> str:
+        # A wrong text is refused where the server is used, with a better message.
+        check_value(Text(), self.endpoint, ("endpoint",))
         return server_name(self.endpoint)
 
 

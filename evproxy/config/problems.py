@@ -82,6 +82,12 @@ def shown(value: object) -> str:
     return str(value)
 
 
+def instance_of(kind: type) -> str:
+    """An object of the class `kind`, in words: ``an Ejection``."""
+    article = "an" if kind.__name__.startswith(tuple("AEIOU")) else "a"
+    return f"{article} {kind.__name__}"
+
+
 def quoted(text: str) -> str:
     """`text` in quotes on one line, cut if `text` is long."""
     cut = text if len(text) <= _LONGEST_SHOWN else text[:_LONGEST_SHOWN] + "…"

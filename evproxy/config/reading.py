@@ -50,10 +50,12 @@ class Reading:
     One pass over values that belong together: collects every problem instead of the first.
 
     `surroundings`: what the meaning of the values depends on.  `show`: formats a value for a
-    message; by default as a file has it.
+    message; by default as a file has it.  `of_program`: whether a program gives the values, which
+    has objects where a file has tables.
     """
 
     surroundings: Surroundings = Surroundings()
+    of_program: bool = False
     show: Callable[[Any], str] = shown
     problems: list[Problem] = Factory(list)
 

@@ -8,7 +8,7 @@ from attrs import evolve, frozen
 
 from evproxy.config.declare import Declared, keys_of
 from evproxy.config.foreign import ours_for
-from evproxy.config.problems import Path, did_you_mean, shown
+from evproxy.config.problems import Path, did_you_mean, instance_of, shown
 from evproxy.config.reading import Reading, Refused, Rule, Schema, Unfit
 
 
@@ -99,6 +99,8 @@ class Table(Rule):
     def accept(self, value: Any, path: Path, reading: Reading) -> Any:
         if isinstance(value, self.table):
             return value
+        if reading.of_program:
+            raise Refused(f"expected {instance_of(self.table)}, got {value!r}")
         if not isinstance(value, dict):
             raise Unfit
         return read_table(self.table, value, path, reading)

@@ -4,7 +4,7 @@ The arguments of `ProxyService` as settings.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import attrs
@@ -65,9 +65,9 @@ def settings_of(
     )
 
 
-def _refuse_none(argument: str, values: Sequence[object], what: str) -> None:
+def _refuse_none(argument: str, values: object, what: str) -> None:
     """Refuse an empty sequence, and a string, which is a sequence of characters."""
-    if isinstance(values, str) or not values:
+    if isinstance(values, str) or not isinstance(values, Iterable) or not values:
         raise SettingsError(
             f"{argument}: expected a sequence of at least one {what}, got {values!r}"
         )

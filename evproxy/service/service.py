@@ -45,6 +45,8 @@ from evproxy.settings import (
     Settings,
     Timeouts,
     refuse_beside_settings,
+    refuse_other,
+    several,
 )
 from evproxy.upstream.pool.pool import Pool
 from evproxy.upstream.pool.status import PoolStatus
@@ -168,7 +170,10 @@ class ProxyService(Service):
         if not hasattr(reactor, "callLater"):
             raise TypeError(f"ProxyService: the first argument is the reactor, got {reactor!r}")
         endpoints: dict[int, IStreamServerEndpoint] = {}
+        observers, troubles = several("observers", observers), several("troubles", troubles)
+        stages = several("stages", stages)
         if settings is not None:
+            refuse_other("settings", settings, Settings)
             refuse_beside_settings(ProxyService, locals(), OBJECTS)
         else:
             settings = settings_of(

@@ -12,6 +12,8 @@ from twisted.internet.defer import Deferred, succeed
 from twisted.internet.protocol import ClientFactory, Factory, Protocol
 
 from evproxy.config.canonical import MAPPED, canonical_address
+from evproxy.config.declare import check_value, keys_of
+from evproxy.config.rules import MOST_SESSIONS, Whole
 from evproxy.errors import SettingsError
 from evproxy.escape import printable
 from evproxy.hub import Hub
@@ -31,7 +33,14 @@ from evproxy.session.live import MOST_LISTED, check_deadline
 from evproxy.session.proxy_header import path_text
 from evproxy.session.session import Session, SessionContext
 from evproxy.session.trusted import proxies_in
-from evproxy.settings import Keepalive, Timeouts
+from evproxy.settings import (
+    Keepalive,
+    ListenerSettings,
+    Timeouts,
+    in_a_tuple,
+    refuse_other,
+    several,
+)
 from evproxy.sockets.closings import hear
 from evproxy.sockets.plane import DataPlane
 from evproxy.sockets.refusing import Refusing
@@ -58,6 +67,9 @@ def router_of(given: object) -> Router | None:
     return _Function(given) if callable(given) else None
 
 
+_PROXIES = keys_of(ListenerSettings)["accept_proxy_protocol_from"].setting.rule
+
+
 class ProxyFactory(Factory):
     """
     Proxies every connection of an endpoint to the servers of a pool.
@@ -79,7 +91,7 @@ class ProxyFactory(Factory):
     :param observers: are notified of the events that they have methods for: `evproxy.Observer`.
     :param troubles: more observers.
     :param max_sessions: the most sessions at once.  At the bound, evproxy's own ports pause, and
-        evproxy refuses connections of other ports.
+        evproxy resets connections of other ports.
     :param accept_proxy_protocol_from: networks of proxies that must send a PROXY header; see
         `ListenerSettings`.
     :param tls: begins TLS with clients; ``None``: evproxy ends none.
@@ -97,7 +109,8 @@ class ProxyFactory(Factory):
     :param entry: decides which clients get a session; ``None``: all of them.
     :param measure: is called with the facts about each session that has ended, for metrics.
     :raises TypeError: if there is no reactor.
-    :raises SettingsError: if it is not known what the second pool of a mirror is.
+    :raises SettingsError: if an argument is wrong, or if it is not known what the second pool of a
+        mirror is.
     """
 
     noisy = False
@@ -132,10 +145,19 @@ class ProxyFactory(Factory):
             reactor = getattr(pool if plane is None else plane, "reactor", None)
         if reactor is None:
             raise TypeError("ProxyFactory: a pool that is not an evproxy.Pool needs reactor=")
+        if timeouts is not None:
+            refuse_other("timeouts", timeouts, Timeouts)
+        proxies = in_a_tuple(accept_proxy_protocol_from)
+        check_value(_PROXIES, proxies, ("accept_proxy_protocol_from",))
+        stages = several("stages", stages)
+        for number, each in enumerate(stages):
+            if not callable(each):
+                raise SettingsError(f"stages[{number}]: expected a function, got {each!r}")
         if hub is None:
             hub = Hub((*observers, *troubles))
         self._owned: list[Admission | DataPlane] = []
         if admission is None:
+            check_value(Whole(1, MOST_SESSIONS), max_sessions, ("max_sessions",))
             admission = Admission(reactor, max_sessions, hub)
             self._owned.append(admission)
         if plane is None:
@@ -158,7 +180,7 @@ class ProxyFactory(Factory):
             arrival=ArrivalContext(
                 pool=cast(Pool, pool) if router is None else None,
                 router=router,
-                is_proxy=proxies_in(accept_proxy_protocol_from),
+                is_proxy=proxies_in(proxies),
                 entry=entry,
                 tls=tls,
                 tls_by_router=tls_by_router,
@@ -171,7 +193,7 @@ class ProxyFactory(Factory):
                 upstream_factory=self.upstream_factory,
                 observer=hub,
                 short=admission.short,
-                stages=tuple(stages),
+                stages=stages,
             ),
             plane=plane,
             deadlines=plane.deadlines,
@@ -183,7 +205,7 @@ class ProxyFactory(Factory):
             count=admission.sessions.of_listener(listener),
             all_sessions=admission.sessions.__len__,
             measure=measure,
-            stages=tuple(stages),
+            stages=stages,
             mirrors=mirrors,
         )
 

@@ -11,7 +11,7 @@ raises `SettingsError`.
 
 from evproxy.settings.access_log import AccessLogSettings
 from evproxy.settings.admin import AdminSettings
-from evproxy.settings.arguments import in_a_tuple, refuse_beside_settings
+from evproxy.settings.arguments import in_a_tuple, refuse_beside_settings, refuse_other, several
 from evproxy.settings.discover import DISCOVERY_KINDS, SERVER, Discover
 from evproxy.settings.fault import FAULT_KINDS, FaultSettings
 from evproxy.settings.health import (
@@ -76,5 +76,7 @@ __all__ = [
     "WatchdogSettings",
     "in_a_tuple",
     "refuse_beside_settings",
+    "refuse_other",
+    "several",
     "too_many_sources",
 ]

@@ -4,9 +4,11 @@ Settings as arguments of the library's classes.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from inspect import Parameter, signature
+from typing import Any
 
+from evproxy.config.problems import instance_of
 from evproxy.errors import SettingsError
 
 
@@ -26,4 +28,20 @@ def refuse_beside_settings(
 
 def in_a_tuple(value: str | Sequence[str]) -> tuple[str, ...]:
     """The addresses that a program gave: one string, or a sequence of strings."""
-    return (value,) if isinstance(value, str) else tuple(value)
+    if isinstance(value, str):
+        return (value,)
+    # The rule of the setting refuses anything else.
+    return tuple(value) if isinstance(value, Iterable) else value
+
+
+def refuse_other(argument: str, value: object, kind: type) -> None:
+    """Raise `SettingsError` if `value` is not an object of the class `kind`."""
+    if not isinstance(value, kind):
+        raise SettingsError(f"{argument}: expected {instance_of(kind)}, got {value!r}")
+
+
+def several(argument: str, values: Any) -> tuple[Any, ...]:
+    """The objects that a program gave in a sequence, or anything else to iterate over."""
+    if isinstance(values, str | bytes) or not isinstance(values, Iterable):
+        raise SettingsError(f"{argument}: expected a sequence, got {values!r}")
+    return tuple(values)

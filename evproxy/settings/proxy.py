@@ -4,13 +4,14 @@ All settings of one proxy.
 
 from __future__ import annotations
 
-from attrs import frozen
+from attrs import field, frozen
 
 from evproxy.config.declare import setting
 from evproxy.config.rules import MOST_SESSIONS, Choice, FilePath, Many, Whole, WholeOrAuto
 from evproxy.config.tables import NamedTables, Table
 from evproxy.settings.access_log import AccessLogSettings
 from evproxy.settings.admin import AdminSettings
+from evproxy.settings.arguments import refuse_other
 from evproxy.settings.listener import ListenerSettings
 from evproxy.settings.pool import POOL_NAME, PoolSettings
 from evproxy.settings.timeouts import Keepalive, Timeouts
@@ -48,7 +49,10 @@ class Settings:
         default=Timeouts(),
         default_shown="its defaults",
     )
-    keepalive: Keepalive = Keepalive()
+    keepalive: Keepalive = field(
+        default=Keepalive(),
+        validator=lambda _, attribute, value: refuse_other(attribute.name, value, Keepalive),
+    )
     max_sessions: int = setting(
         Whole(0, MOST_SESSIONS),
         "The most sessions at once, over all listeners. At the bound, evproxy stops accepting "

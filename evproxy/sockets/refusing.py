@@ -10,8 +10,7 @@ from typing import Any
 
 from twisted.internet.protocol import Protocol
 
-from evproxy.relay.delivery import innermost
-from evproxy.sockets.transport import RESET_ON_CLOSE, SocketTransport
+from evproxy.sockets.transport import RESET_ON_CLOSE
 
 
 def refuse(sock: SocketType) -> None:
@@ -25,15 +24,11 @@ class Refusing(Protocol):
     The protocol of a client that is refused.
 
     A port of evproxy resets such a client without a transport.  Through other ports and wrappers,
-    this closes the connection.  (A factory may return ``None``, too; but a wrapping factory would
-    wrap that.)
+    this resets it.  (A factory may return ``None``, too; but a wrapping factory would wrap that.)
     """
 
     transport: Any
 
     def connectionMade(self) -> None:
-        if isinstance(innermost(self.transport), SocketTransport):
-            self.transport.abortConnection()
-        else:
-            # As Twisted's ports do.
-            self.transport.loseConnection()
+        abort = getattr(self.transport, "abortConnection", None)
+        (abort or self.transport.loseConnection)()

@@ -51,8 +51,43 @@ def test_options_of_a_pool_beside_a_pool(
 
 def test_a_forgotten_reactor() -> None:
     """Without the reactor, the error says that it is the first argument."""
+    wrong: Any = ["127.0.0.1:1"]
     with pytest.raises(TypeError, match=r"^ProxyService: the first argument is the reactor, got "):
-        ProxyService(["tcp:0"], ["127.0.0.1:1"])
+        ProxyService(["tcp:0"], wrong)
+    with pytest.raises(TypeError, match=r"^Pool: the first argument is the reactor, got "):
+        Pool(wrong)
+
+
+@pytest.mark.parametrize(
+    ("given", "line"),
+    [
+        ({"listen": 5}, "listen: expected a sequence of at least one server endpoint descrip"),
+        ({"upstreams": 5}, "upstreams: expected a sequence of at least one server (or a pool)"),
+        ({"keepalive": None}, "keepalive: expected a Keepalive, got None"),
+        ({"admin": {}}, "admin: expected an AdminSettings, got {}"),
+        ({"stages": 5}, "stages: expected a sequence, got 5"),
+        ({"stages": [5]}, "stages[0]: expected a function, got 5"),
+        ({"observers": None}, "observers: expected a sequence, got None"),
+        ({"troubles": None}, "troubles: expected a sequence, got None"),
+        ({"source": 5}, "source: expected "),
+        ({"accept_proxy_protocol_from": 5}, "accept_proxy_protocol_from: expected "),
+    ],
+)
+def test_an_argument_of_a_wrong_type(reactor: Any, given: dict[str, Any], line: str) -> None:
+    """The error is one line that names the argument."""
+    arguments = {"listen": [ANY_PORT], "upstreams": ["127.0.0.1:1"], **given}
+    with pytest.raises(SettingsError) as raised:
+        ProxyService(reactor, **arguments)
+    assert str(raised.value).startswith(line)
+
+
+def test_settings_of_a_wrong_type(reactor: Any) -> None:
+    """A table of a file is no `Settings`, and what is no text is no endpoint."""
+    wrong: Any = {}
+    with pytest.raises(SettingsError, match=r"^settings: expected a Settings, got \{\}$"):
+        ProxyService(reactor, settings=wrong)
+    with pytest.raises(SettingsError, match=r"^endpoint: expected a string, got \{\}$"):
+        UpstreamServer(wrong)
 
 
 async def test_a_server_endpoint_object(ground: Ground) -> None:

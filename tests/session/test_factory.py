@@ -45,6 +45,27 @@ def test_what_is_no_pool(reactor: Any) -> None:
         ProxyFactory(["10.0.0.1:80"], reactor=reactor)  # type: ignore[arg-type]
 
 
+@pytest.mark.parametrize(
+    ("given", "line"),
+    [
+        ({"timeouts": 5}, "timeouts: expected a Timeouts, got 5"),
+        ({"stages": [5]}, r"stages\[0\]: expected a function, got 5"),
+        ({"accept_proxy_protocol_from": "x"}, r"accept_proxy_protocol_from\[0\]: expected "),
+    ],
+)
+def test_an_argument_of_a_wrong_type(reactor: Any, given: dict[str, Any], line: str) -> None:
+    """The error is one line that names the argument."""
+    with pytest.raises(SettingsError, match=f"^{line}"):
+        ProxyFactory(Pool(reactor, ["127.0.0.1:1"]), **given)
+
+
+@pytest.mark.parametrize("most", [0, -1, None, 2.5])
+def test_a_bound_without_room(reactor: Any, most: Any) -> None:
+    """A factory that would refuse every client is refused itself."""
+    with pytest.raises(SettingsError, match=r"^max_sessions: expected a whole number from 1 to "):
+        ProxyFactory(Pool(reactor, ["127.0.0.1:1"]), max_sessions=most)
+
+
 @pytest.mark.parametrize("deadline", ["10", b"x", float("nan"), True])
 async def test_a_drain_with_a_wrong_deadline(reactor: Any, deadline: Any) -> None:
     """The error names it, and the drain has not begun."""

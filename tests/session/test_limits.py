@@ -17,7 +17,7 @@ from evproxy.model import Ending, Side
 from evproxy.service.limits import RESERVED_FILES, pipes_for, sessions_for
 from evproxy.session.admission import CALM, RETRY, Admission
 from tests.support.exhaustion import Exhaustion
-from tests.support.peers import END, Listening, Peer, connect, converse
+from tests.support.peers import END, RESET, Listening, Peer, connect, converse
 from tests.support.proxies import Observed, Proxied
 
 pytestmark = pytest.mark.every_reactor
@@ -164,7 +164,7 @@ async def test_a_connect_that_gets_no_descriptor_in_time(proxied: Proxied) -> No
 
 
 async def test_ports_of_others_refuse_at_the_bound(reactor: Any) -> None:
-    """A port that evproxy did not make cannot pause: evproxy closes connections over the bound."""
+    """A port that evproxy did not make cannot pause: evproxy resets clients over the bound."""
     observed, upstream = Observed(), Listening.tcp(reactor)
     pool = Pool(reactor, [f"127.0.0.1:{upstream.port}"])
     factory = ProxyFactory(pool, max_sessions=1, observers=[observed])
@@ -174,7 +174,7 @@ async def test_ports_of_others_refuse_at_the_bound(reactor: Any) -> None:
     server = await upstream.accept()
     await converse(client, server)
     refused = connect(reactor, address)
-    assert await refused.rest() == (b"", END)
+    assert await refused.rest() == (b"", RESET)
     await converse(client, server)
     client.close()
     await server.rest()

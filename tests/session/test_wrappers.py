@@ -140,7 +140,7 @@ async def test_an_idle_client_of_a_timeout_factory(
 
 @pytest.mark.parametrize("wrap", [Doors, lambda factory: factory])
 async def test_one_too_many_behind_a_wrapper(proxied: Proxied, wrap: Any) -> None:
-    """A port that does not pause closes clients over the bound on sessions, wrapped or not."""
+    """A port that does not pause resets clients over the bound on sessions, wrapped or not."""
     await proxied.start(max_sessions=1)
     endpoint = TCP4ServerEndpoint(proxied.reactor, 0, interface="127.0.0.1")
     port = await endpoint.listen(wrap(proxied.factory))
@@ -148,7 +148,7 @@ async def test_one_too_many_behind_a_wrapper(proxied: Proxied, wrap: Any) -> Non
     client = proxied.closes(connect(proxied.reactor, address))
     server = await proxied.upstream.accept()
     await converse(client, server)
-    assert await drops(proxied.closes(connect(proxied.reactor, address))) == END
+    assert await drops(proxied.closes(connect(proxied.reactor, address))) == RESET
     await converse(client, server)
     await maybeDeferred(port.stopListening)
 

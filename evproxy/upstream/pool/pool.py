@@ -25,6 +25,8 @@ from evproxy.settings import (
     PoolTLS,
     in_a_tuple,
     refuse_beside_settings,
+    refuse_other,
+    several,
 )
 from evproxy.upstream.names import Names
 from evproxy.upstream.pool.checks import ServerChecks
@@ -101,7 +103,10 @@ class Pool(ReloadablePool):
         observer: Observer | None = None,
         settings: PoolSettings | None = None,
     ) -> None:
+        if not hasattr(reactor, "callLater"):
+            raise TypeError(f"Pool: the first argument is the reactor, got {reactor!r}")
         if settings is not None:
+            refuse_other("settings", settings, PoolSettings)
             refuse_beside_settings(Pool, locals(), _PARTS)
         balancer, policy = _own_or_setting(balance, _DEFAULT.balance, "update", "candidates")
         probe, check = _own_or_setting(health_check, None, "check")
@@ -121,7 +126,7 @@ class Pool(ReloadablePool):
             source=in_a_tuple(source),
             tls=tls,
             mirror=mirror,
-            faults=tuple(faults),
+            faults=several("faults", faults),
             faults_seed=faults_seed,
             health_check=check,
             ejection=ejection,
