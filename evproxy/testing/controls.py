@@ -149,6 +149,8 @@ class Controls:
         Reset the next `count` sessions, each after so many bytes of the server.
 
         0 bytes: in place of the first byte of the server.
+
+        :raises SettingsError: if one of them is not a number, or too small.
         """
         self._do(lambda proxy: proxy.inject_reset_next(count, bytes))
 

@@ -13,6 +13,8 @@ from twisted.internet.defer import Deferred
 from twisted.python.failure import Failure
 
 from evproxy.config.canonical import host_and_port
+from evproxy.config.declare import check_value
+from evproxy.config.rules import MOST_SESSIONS, Seconds, Whole
 from evproxy.faults import Faults, reset
 from evproxy.faults.faults import Predicate
 from evproxy.records import SessionStatus
@@ -90,7 +92,9 @@ class FaultyProxy(Controls):
 
         :param timeout: seconds, after which the Deferred fails with `TimeoutError`.  If `condition`
             raises an exception, the Deferred fails with that.
+        :raises SettingsError: if `timeout` is not a number of seconds.
         """
+        check_value(Seconds(0), timeout, ("timeout",))
         deferred: Deferred[None] = Deferred(lambda _: self._forget(deferred))
         self._waiting.append((condition, deferred))
         deferred.addTimeout(timeout, self._reactor, self._too_late)
@@ -135,6 +139,7 @@ class FaultyProxy(Controls):
 
     def inject_reset_next(self, count: int, bytes: int) -> None:
         """See `Controls.reset_next`."""
+        check_value(Whole(0, MOST_SESSIONS), count, ("count",))
         running = {session.status.id for session in self._seen.sessions}
         chosen: set[int] = set()
 

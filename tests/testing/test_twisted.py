@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import errno
+import re
 import socket
 from collections.abc import Callable, Iterator
+from inspect import signature
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -14,6 +17,7 @@ from evproxy.errors import SettingsError
 from evproxy.testing import FaultyProxy
 from tests.support.peers import END, RESET, Listening, Peer, connect
 
+ROOT = Path(__file__).resolve().parents[2]
 ProxyMaker = Callable[..., FaultyProxy]
 
 
@@ -126,3 +130,25 @@ async def test_a_stopped_proxy_stays_stopped(proxy: FaultyProxy) -> None:
         await proxy.stop()
     with socket.socket() as client:
         assert client.connect_ex((proxy.host, proxy.port)) == errno.ECONNREFUSED
+
+
+def test_the_page_has_the_names_of_arguments() -> None:
+    """Each method in the tables of docs/testing.md can be called with the names that they show."""
+    shown = re.findall(r"`(\w+)\(([^)`]*)\)`", (ROOT / "docs" / "testing.md").read_text())
+    methods = [(name, names) for name, names in shown if hasattr(FaultyProxy, name)]
+    assert ("latency", "latency, jitter") in methods
+    for name, names in methods:
+        known = signature(getattr(FaultyProxy, name)).parameters
+        for each in re.findall(r"(?<![\"\w])[a-z]\w*(?![\"\w])", names.partition("function")[0]):
+            assert each in known, f"{name}({names})"
+
+
+@pytest.mark.parametrize("wrong", [-1, "1", None])
+async def test_numbers_that_are_wrong(proxy: FaultyProxy, wrong: Any) -> None:
+    """The error names the argument, and nothing waits or is injected."""
+    with pytest.raises(SettingsError, match=r"^timeout: expected a number of seconds"):
+        proxy.until(lambda: True, wrong)
+    with pytest.raises(SettingsError, match=r"^count: expected a whole number"):
+        proxy.reset_next(wrong)
+    with pytest.raises(SettingsError, match=r"^bytes: expected a whole number|^after_bytes: "):
+        proxy.reset_next(bytes=wrong)
