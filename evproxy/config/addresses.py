@@ -131,6 +131,10 @@ def address_of(description: str) -> str | None:
     return canonical_address(host) if is_address(host) else None
 
 
+STDIO = "standard input is one connection, and not where clients connect"
+"""Why an endpoint of that kind is no listener."""
+
+
 def listen_fault(description: str) -> str | None:
     """Why `description` cannot be a server endpoint description; ``None`` if it may be one."""
     if _is_untidy(description):
@@ -146,6 +150,8 @@ def listen_fault(description: str) -> str | None:
         return f"a port is a number from 0 to 65535{hint}"
     if _NO_PATH.fullmatch(description):
         return "there is no path"
+    if description.startswith("stdio:"):
+        return STDIO
     host, _, port = description.rpartition(":")
     host = host.removeprefix("[").removesuffix("]")
     if port.isdigit() and (not host or is_address(host)):

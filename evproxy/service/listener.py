@@ -11,13 +11,13 @@ from typing import Any
 
 from attrs import evolve, frozen
 from twisted.internet.defer import Deferred, maybeDeferred, succeed
-from twisted.internet.endpoints import serverFromString
+from twisted.internet.endpoints import StandardIOEndpoint, serverFromString
 from twisted.internet.error import CannotListenError
 from twisted.internet.interfaces import IListeningPort, IStreamServerEndpoint
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
-from evproxy.config.addresses import is_unix_listener, listen_fault, permission_fault
+from evproxy.config.addresses import STDIO, is_unix_listener, listen_fault, permission_fault
 from evproxy.config.canonical import host_and_port
 from evproxy.errors import SettingsError
 from evproxy.escape import escaped
@@ -274,4 +274,6 @@ def described(endpoint: object) -> str:
             "listen: expected a server endpoint description or an IStreamServerEndpoint, "
             f"got {endpoint!r}"
         )
+    if isinstance(endpoint, StandardIOEndpoint):
+        raise SettingsError(f"listen: {STDIO}")
     return type(endpoint).__name__

@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 from twisted.internet.endpoints import (
     HostnameEndpoint,
+    StandardIOEndpoint,
     TCP4ClientEndpoint,
     TCP4ServerEndpoint,
 )
@@ -62,6 +63,11 @@ def test_a_forgotten_reactor() -> None:
     ("given", "line"),
     [
         ({"listen": 5}, "listen: expected a sequence of at least one server endpoint descrip"),
+        (
+            {"listen": ["stdio:"]},
+            "'stdio:' cannot be listened on: standard input is one",
+        ),
+        ({"listen": [StandardIOEndpoint(object())]}, "listen: standard input is one connection"),
         ({"upstreams": 5}, "upstreams: expected a sequence of at least one server (or a pool)"),
         ({"keepalive": None}, "keepalive: expected a Keepalive, got None"),
         ({"admin": {}}, "admin: expected an AdminSettings, got {}"),
