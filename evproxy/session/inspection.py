@@ -21,7 +21,7 @@ from evproxy.model import ConnectionInfo
 from evproxy.relay.stages import Stage
 from evproxy.session.intake import EARLY_BYTES, Intake
 from evproxy.session.opening import Opening
-from evproxy.wire.client_hello import ClientHello, HelloReader, NotTls
+from evproxy.wire.client_hello import TLS_1_2, TLS_1_3, ClientHello, HelloReader, NotTls
 from evproxy.wire.http_host import HostReader, HttpHost, NoHost
 from evproxy.wire.postgres import Start, StartReader
 
@@ -61,6 +61,10 @@ class Beginning:
         """Return the bytes once there are `size` of them, else ``None``."""
         self._read += data[: self._size - len(self._read)]
         return self._read if len(self._read) == self._size else None
+
+
+_VERSIONS = {"TLSv1.2": TLS_1_2, "TLSv1.3": TLS_1_3}
+"""The versions of TLS by OpenSSL's names for them."""
 
 
 class Inspection:
@@ -183,11 +187,17 @@ class Inspection:
         return b"".join(self._intake.chunks or ())
 
     def client_hello(self) -> Deferred[ClientHello | NotTls]:
-        """Return the first message of a TLS client, also where evproxy has ended its TLS."""
+        """
+        Return the first message of a TLS client.
+
+        Where evproxy has ended TLS, its protocol and its version are those that were agreed on.
+        """
         tls = self.info.tls
         if tls is not None:
             protocols = (tls.protocol.encode(),) if tls.protocol else ()
-            return succeed(ClientHello(tls.server_name.lower() or None, protocols))
+            name = tls.server_name.lower().removesuffix(".")
+            version = _VERSIONS.get(tls.version, 0)
+            return succeed(ClientHello(name or None, protocols, version))
         reading: Deferred[ClientHello | NotTls] = self.read(HelloReader(), "its TLS ClientHello")
         return reading.addCallback(self._greeted)
 

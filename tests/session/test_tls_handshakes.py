@@ -13,6 +13,7 @@ from evproxy.interfaces import Client
 from evproxy.model import ConnectionInfo, Ending, Phase, Side
 from evproxy.session.factory import ProxyFactory
 from evproxy.settings import Timeouts
+from evproxy.wire.client_hello import TLS_1_2, TLS_1_3, ClientHello
 from tests.support.bulk import MANY
 from tests.support.peers import END, RESET, Peer, connect, converse, turn
 from tests.support.proxies import Proxied
@@ -39,9 +40,12 @@ class Noting(ProxyFactory):
 
     def __init__(self, pool: Any, **more: Any) -> None:
         self.infos: list[ConnectionInfo] = []
+        self.hellos: list[Any] = []
 
         def route(client: Client) -> Any:
             self.infos.append(client.info)
+            if client.info.tls is not None:
+                client.client_hello().addCallback(self.hellos.append)
             return pool
 
         super().__init__(route, **more)
@@ -55,14 +59,16 @@ async def test_a_router_knows_what_was_agreed_on(proxied: Proxied) -> None:
     client = plain_client(proxied)
     context = context_of(proxied.certificates, proxied.tls_version, serves=False)
     context.set_verify(SSL.VERIFY_NONE)
-    tls = TLSPeer(proxied.reactor, client.socket, context, serves=False, name="www.example.org")
+    tls = TLSPeer(proxied.reactor, client.socket, context, serves=False, name="www.Example.org.")
     await converse(tls, await proxied.upstream.accept())
     assert isinstance(proxied.factory, Noting)
     [info] = proxied.factory.infos
-    assert info.server_name == "www.example.org"
+    assert info.server_name == "www.Example.org."
     assert info.tls is not None
     assert info.tls.version == f"TLSv{proxied.tls_version}"
     assert "AES" in info.tls.cipher
+    version = {"1.2": TLS_1_2, "1.3": TLS_1_3}[proxied.tls_version]
+    assert proxied.factory.hellos == [ClientHello("www.example.org", (), version)]
     tls.close()
 
 
