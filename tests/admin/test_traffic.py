@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from evproxy.admin.live.traffic import Traffic
 from evproxy.model import Ending, Phase, Side, close_reason
-from evproxy.session.facts import Ended
+from evproxy.session.facts import Ended, together
 
 REASON = close_reason(Side.DOWNSTREAM, Ending.FINISHED, Phase.RELAYING)
 
@@ -88,7 +88,8 @@ class Story:
 
     def _flush(self) -> None:
         waiting, self._waiting = self._waiting, []
-        self.traffic.ended(waiting)
+        if waiting:
+            self.traffic.ended(together(waiting))
 
 
 STEPS = st.lists(st.integers(0, 50), max_size=30)
@@ -116,13 +117,13 @@ def test_connects() -> None:
     traffic.visit(cast(Any, early))
     traffic.visit(cast(Any, late))
     # Both end while the walk is under way: the first one's connect is counted, the other's is new.
-    traffic.ended([early.ended, late.ended])
+    traffic.ended(together([early.ended, late.ended]))
     first = traffic.end(0, None)
     assert first.connects == 2
     assert first.connect_sum == pytest.approx(0.6)
     assert first.connect_most == 0.4
     gone = Moving(3, 1.2, 0.3)
-    traffic.ended([gone.ended])
+    traffic.ended(together([gone.ended]))
     traffic.begin(2.0)
     second = traffic.end(0, None)
     assert (second.connects, second.connect_sum, second.connect_most) == (1, 0.3, 0.3)

@@ -12,7 +12,7 @@ from evproxy.model import Ending, Phase, Side, close_reason
 from evproxy.observe.metrics.families import Growing
 from evproxy.observe.metrics.family import Declared
 from evproxy.observe.metrics.tally import BATCH, Histogram, ListenerTotals, Tally
-from evproxy.session.facts import Ended
+from evproxy.session.facts import Ended, EndedSessions
 
 TIMES = st.none() | st.floats(0, 1e5)
 ENDED = st.builds(
@@ -35,7 +35,11 @@ ENDED = st.builds(
 def test_batches(sessions: list[Ended], places: list[int]) -> None:
     """Counting after any session gives what counting each by itself gives."""
     told: list[Ended] = []
-    at_once, one_by_one = ListenerTotals(counted=told.extend), ListenerTotals()
+
+    def tell(ended: EndedSessions) -> None:
+        told.extend(zip(*ended, strict=True))
+
+    at_once, one_by_one = ListenerTotals(counted=tell), ListenerTotals()
     for number, session in enumerate(sessions):
         at_once.ended(session)
         if number in places:

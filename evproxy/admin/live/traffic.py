@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from evproxy.admin.live.interval import Interval
-from evproxy.session.facts import Ended
+from evproxy.session.facts import EndedSessions
 from evproxy.session.session import Session
 
 
@@ -37,20 +37,22 @@ class Traffic:
         self._connect_sum = self._connect_most = 0.0
         self._interval = 1.0
 
-    def ended(self, sessions: Sequence[Ended]) -> None:
+    def ended(self, sessions: EndedSessions) -> None:
         """Count what sessions that have ended have moved since their last visit."""
-        if not sessions:
-            return
         seen, counted = self._seen, self._counted
-        _, _, _, connects, _, _, ups, downs, numbers, started = zip(*sessions, strict=True)
-        self._up += sum(ups)
-        self._down += sum(downs)
-        for number in seen.keys() & numbers:
+        numbers, connects, started = sessions.numbers, sessions.connects, sessions.started
+        self._up += sum(sessions.to_upstream)
+        self._down += sum(sessions.to_downstream)
+        for number in seen.keys() & numbers if seen else ():
             before_up, before_down = seen.pop(number)
             self._up -= before_up
             self._down -= before_down
         self._note(max(numbers))
         since = self._until if counted is None else self._since
+        if counted is None and min(started) > since:
+            # The common case: each has begun in this interval.
+            self._connected([took for took in connects if took is not None])
+            return
         self._connected(
             [
                 took
@@ -124,4 +126,4 @@ class Traffic:
         if took:
             self._connects += len(took)
             self._connect_sum += sum(took)
-            self._connect_most = max(self._connect_most, *took)
+            self._connect_most = max(self._connect_most, max(took))
