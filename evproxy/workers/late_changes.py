@@ -39,6 +39,10 @@ class LateChanges:
         :param discovers: whether its pool discovers servers.
         :return: the answer of now.
         """
+        if change.name == "add_server":
+            # What waits was done before, to a server of that name that discovery had found.
+            name = server_name(change.body.name)
+            self._count -= len(self._waiting.pop((change.places["pool"], name), ()))
 
         def made(answer: Answer) -> Answer:
             if answer.code == 404 and discovers and self._count < MOST_LATE:

@@ -217,6 +217,14 @@ class ServerChanged:
 
 
 @frozen
+class Returned:
+    """Discovery has added a server again that operators had changed: that is undone."""
+
+    pool: str
+    server: str
+
+
+@frozen
 class Event:
     """A log event, as JSON (`twisted.logger.eventAsJSON`)."""
 

@@ -39,6 +39,7 @@ from evproxy.workers.messages import (
     Event,
     Measured,
     ReopenLog,
+    Returned,
     ServerChanged,
     Start,
     Started,
@@ -328,7 +329,7 @@ class Supervisor(Service):
                 self._checks.add(number, message, process.channel.tell)
         elif isinstance(message, Uncheck):
             self._checks.remove(number, message.check)
-        elif isinstance(message, Measured | Walked | Drained | ServerChanged):
+        elif isinstance(message, Measured | Walked | Drained | ServerChanged | Returned):
             self._steering.received(number, message)
 
 

@@ -56,6 +56,7 @@ from evproxy.workers.messages import (
     Started,
     Walk,
 )
+from evproxy.workers.returns import Returns
 from evproxy.workers.told_checks import Verdicts
 from evproxy.workers.walking import Walking
 from evproxy.workers.worker_reload import WorkerReload
@@ -87,6 +88,7 @@ class Worker(Factory):
         self._measuring = Measuring(reactor, self._tell)
         self._walking = Walking(reactor, self._tell)
         self._late_changes = LateChanges(reactor, self._operate)
+        self._returns = Returns(self._tell)
         self._reload: WorkerReload | None = None
         self._ending = False
         self._handlers: dict[type, Callable[[Any, Sequence[int]], Any]] = {
@@ -140,6 +142,7 @@ class Worker(Factory):
         proxy.admission.sessions.number_as(start.worker, start.workers, start.after)
         if proxy.tally is not None:
             proxy.observe(_ServerChanges(self._tell))
+            proxy.observe(self._returns)
         self._walking.begin(proxy)
         self._measuring.begin(proxy)
         if proxy.tally is not None and any(pool.discover for pool in start.settings.pools):
@@ -181,7 +184,8 @@ class Worker(Factory):
     # Changes of operators.
 
     def _operate(self, wanted: Operate) -> Deferred[Answer]:
-        return operate(self._reactor, self._service, wanted)
+        answer = operate(self._reactor, self._service, wanted)
+        return answer.addCallback(self._returns.made, wanted)
 
     def _repeat(self, change: Operate) -> Deferred[Answer]:
         pools = self._service.settings.pools

@@ -76,6 +76,21 @@ def test_servers(make: PoolMaker, events: Events) -> None:
     assert events.flush() == [f"web/{B} removed: its last session has ended"]
 
 
+def test_a_server_that_was_removed(make: PoolMaker) -> None:
+    """It stays so until the settings have it otherwise than before."""
+    pool = make(A, B)
+    pool.start()
+    pool.remove(B)
+    reload(pool, connect_timeout=4.0)
+    assert walk(pool) == [A]
+    reload(pool, upstreams=[A, UpstreamServer(B, weight=2)])
+    assert sorted(set(walk(pool))) == [A, B]
+    pool.remove(B)
+    reload(pool, upstreams=[A])
+    reload(pool, upstreams=[A, B])
+    assert sorted(set(walk(pool))) == [A, B]
+
+
 def test_weights(make: PoolMaker) -> None:
     """A weight in the settings counts if it is another one; else that which a program has set."""
     pool = make(A, B)

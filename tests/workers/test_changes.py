@@ -88,7 +88,10 @@ LISTED, HEAVY = UpstreamServer(NAME), UpstreamServer(NAME, weight=5)
         (("weigh_server", "drain_server"), (LISTED,), (LISTED,), ["weigh_server", "drain_server"]),
         (("weigh_server", "drain_server"), (LISTED,), (HEAVY,), ["drain_server"]),
         (("weigh_server", "drain_server"), (LISTED,), (), []),
-        (("remove_server",), (LISTED,), (LISTED,), []),
+        (("remove_server",), (LISTED,), (LISTED,), ["remove_server"]),
+        (("remove_server",), (LISTED,), (HEAVY,), []),
+        (("remove_server",), (LISTED,), (), []),
+        (("remove_server",), (), (LISTED,), []),
         (("add_server", "drain_server"), (), (), ["add_server", "drain_server"]),
         (("add_server", "drain_server"), (), (LISTED,), ["drain_server"]),
         (
@@ -113,6 +116,18 @@ def test_reloads(
         made.add(change(kind))
     made.reloaded(settings(*before), settings(*after))
     assert left(made) == expected
+
+
+def test_a_server_that_discovery_brings_back() -> None:
+    """Nothing that was done to it before is done again; other servers keep theirs."""
+    made = MadeChanges()
+    for kind in ("remove_server", "add_server", "drain_server", "weigh_server"):
+        made.add(change(kind))
+    made.forget("web", "127.0.0.1:9")
+    made.forget("other", NAME)
+    assert len(left(made)) == 4
+    made.forget("web", NAME)
+    assert left(made) == []
 
 
 def test_a_pool_that_is_gone() -> None:

@@ -24,6 +24,7 @@ PLACES = {"pool": "web", "server": NAME}
 DRAIN = Operate("drain_server", PLACES)
 WEIGH = Operate("weigh_server", PLACES, None, NewWeight(7))
 REMOVE = Operate("remove_server", PLACES)
+ADD = Operate("add_server", {"pool": "web"}, None, UpstreamServer(NAME))
 
 
 class Joining:
@@ -76,6 +77,15 @@ async def test_a_removal_follows_its_server(joining: Joining) -> None:
     """The server leaves the pool in the turn after it joined."""
     await joining.late.make(REMOVE, True)
     assert await joining.join(NAME) == []
+
+
+async def test_a_server_that_is_added_after_its_removal(joining: Joining) -> None:
+    """What was done before the server was added does not follow it, and what comes later does."""
+    await joining.late.make(REMOVE, True)
+    await joining.late.make(DRAIN, True)
+    assert (await joining.late.make(ADD, True)).code == 200
+    assert (await joining.late.make(WEIGH, True)).code == 200
+    assert await joining.join("127.0.0.1:2", NAME) == [(NAME, "up", 7), ("127.0.0.1:2", "up", 1)]
 
 
 async def test_a_server_that_is_gone_again(joining: Joining) -> None:

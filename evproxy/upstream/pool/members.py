@@ -24,6 +24,9 @@ from evproxy.upstream.pool.ejector import Ejector
 from evproxy.upstream.pool.server import PoolServer
 from evproxy.upstream.pool.state_lines import reason_of_state, state_line
 
+DISCOVERED = "discovered"
+"""Why a server has joined that discovery has found."""
+
 _REMEMBERED = 1024
 """The statistics of at least this many servers are kept after they have left, the last ones."""
 
@@ -261,9 +264,9 @@ class Members:
         for name, spec in wanted.items():
             known = self._servers.get(name)
             if known is None:
-                self.join(spec, True, "discovered")
+                self.join(spec, True, DISCOVERED)
             elif known.discovered and known.given != spec:
-                self.respecify(spec, True, "discovered")
+                self.respecify(spec, True, DISCOVERED)
         for server in list(self):
             if server.discovered and server.name not in wanted:
                 self.leave(server.name, "no longer discovered")

@@ -164,7 +164,9 @@ class ReloadablePool(RunningPool):
         configured = {server.name: server for server in before}
         for name, spec in wanted.items():
             if name not in running:
-                self._members.join(spec, False, WHY)
+                # If the settings list it as before, it was removed by request, and stays so.
+                if configured.get(name) != spec:
+                    self._members.join(spec, False, WHY)
             elif configured.get(name) != spec or running[name].discovered:
                 self._members.respecify(spec, False, WHY)
         for name in configured:

@@ -68,30 +68,26 @@ class MadeChanges:
             }
             self._made.update({**replaced, **later})
 
+    def forget(self, pool: str, name: str) -> None:
+        """Forget what was done to the server called `name`: discovery has brought it back."""
+        for kind in _ALL:
+            self._made.pop((pool, name, kind), None)
+
     def reloaded(self, before: Settings, after: Settings) -> None:
         """
         A reload has changed the settings: forget what it has undone in the workers.
 
-        As in `evproxy.upstream.pool.reloading`: a server that was removed is back if the settings
-        list it; one that they list no longer is gone; and one that they change has their weight.
+        As in `evproxy.upstream.pool.reloading`: a server that the settings change is in the pool,
+        with their weight, and one that they list no longer is gone.
         """
         old, new = _servers(before), _servers(after)
-        made = frozenset(self._made)
         for key in tuple(self._made):
             pool, name, kind = key
             if pool not in new:
                 self._made.pop(key)
                 continue
             listed, was = new[pool].get(name), old.get(pool, {}).get(name)
-            removed = (pool, name, "remove_server") in made
-            added = (pool, name, "add_server") in made
-            if listed is None:
-                undone = was is not None
-            elif removed and not added:
-                undone = True
-            else:
-                undone = kind in _OTHERWISE and listed != was
-            if undone:
+            if listed != was and (listed is None or kind in _OTHERWISE):
                 self._made.pop(key)
 
 

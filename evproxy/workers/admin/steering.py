@@ -12,7 +12,7 @@ from evproxy.workers.admin.changes import MadeChanges
 from evproxy.workers.admin.crew import Crew
 from evproxy.workers.admin.whole import Whole
 from evproxy.workers.measures import Measures
-from evproxy.workers.messages import Drained, Measured, ServerChanged, Walked
+from evproxy.workers.messages import Drained, Measured, Returned, ServerChanged, Walked
 from evproxy.workers.process import WorkerProcess
 from evproxy.workers.totals import Totals
 from evproxy.workers.walks import Walks
@@ -63,7 +63,9 @@ class Steering:
         """Have `process`, which has been told to start, make the changes of operators."""
         self._crew.repeat(process, self.made)
 
-    def received(self, worker: int, message: Measured | Walked | Drained | ServerChanged) -> None:
+    def received(
+        self, worker: int, message: Measured | Walked | Drained | ServerChanged | Returned
+    ) -> None:
         """`worker` has told of a server, a part of what was asked, or its last numbers."""
         if isinstance(message, Measured):
             self._measures.received(worker, message)
@@ -71,6 +73,8 @@ class Steering:
             self._walks.received(worker, message)
         elif isinstance(message, ServerChanged):
             self._totals.changes.changed(worker, message.pool, message.server, message.state)
+        elif isinstance(message, Returned):
+            self.made.forget(message.pool, message.server)
         elif message.numbers is not None:
             self._totals.told(worker, self._measures.at_the_end(worker, message.numbers))
 
