@@ -12,6 +12,7 @@ from twisted.internet.address import UNIXAddress
 from twisted.internet.error import CannotListenError
 from twisted.logger import Logger
 from twisted.python.failure import Failure
+from twisted.python.lockfile import FilesystemLock
 
 from evproxy.escape import escaped
 from evproxy.sockets.ports import Acceptor, ListeningSocket, PlainPort
@@ -70,6 +71,7 @@ class UNIXPort(PlainPort, unix.Port):
     """
 
     _made: PathSocket | None
+    _links_later = False
 
     def __init__(
         self, acceptor: Acceptor, owner: Permissions, address: str | bytes, *args: Any
@@ -128,7 +130,26 @@ class UNIXPort(PlainPort, unix.Port):
         self.connected = True
         self.startReading()
 
+    def own(self) -> None:
+        """The process from which the socket came does not serve with it any more."""
+        super().own()
+        if self._links_later:
+            self._links_later = False
+            self.lockFile = FilesystemLock(self._path + b".lock")
+            try:
+                remove_stale_lock(self._path)
+                self.lockFile.lock()
+            except OSError as error:
+                _log.warn(
+                    "The UNIX listener {path} has no lock for Twisted clients: {why}",
+                    path=escaped(os.fsdecode(self._path)),
+                    why=error.strerror or error,
+                )
+
     def _listen(self) -> None:
+        if self._handed is not None and self._handed.shared:
+            # Until `own`, the lock is that of the process that serves.
+            self._links_later, self.wantPID = bool(self.wantPID), False
         if self.wantPID:
             remove_stale_lock(self._path)
         try:

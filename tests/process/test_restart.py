@@ -132,9 +132,13 @@ def test_a_new_process_that_cannot_start(line: Line, upstream: Upstream) -> None
         assert new.ended() == 1
     old.says("the process that was to take over has ended, this one goes on")
     assert upstream.session(line.port)
-    line.start().says("this process has taken over")
+    lock = line.unix.with_name("socket.lock")
+    assert os.readlink(lock) == str(old.pid)
+    last = line.start()
+    last.says("this process has taken over")
     assert upstream.session(line.port)
     assert old.ended() == 0
+    assert os.readlink(lock) == str(last.pid)
 
 
 def test_a_new_process_with_other_listeners(line: Line, upstream: Upstream) -> None:

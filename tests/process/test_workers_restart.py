@@ -122,6 +122,7 @@ def test_new_workers_that_do_not_serve(place: Place, upstream: Upstream) -> None
         old.says("the process that was to take over has ended, this one goes on")
         assert all(upstream.session(place.port) for _ in range(8))
         say_something(upstream, place.unix)
+        assert os.readlink(f"{place.unix}.lock") == str(old.pid)
         with place.processes(2) as third:
             third.says("this process has taken over")
             assert old.ended() == 0
