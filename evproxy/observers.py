@@ -107,7 +107,7 @@ class LogWriterObserver(Protocol):
         """Too many lines wait: the writer drops lines from now on."""
 
     def log_written_again(self, where: str, dropped: int) -> None:
-        """The writer takes lines again, after it dropped `dropped` lines."""
+        """The log is written again; `dropped` lines were dropped meanwhile, or none."""
 
     def log_not_reopened(self, where: str, why: str) -> None:
         """The log could not be opened again: the old file stays in use."""

@@ -35,7 +35,8 @@ RETRY = 1.0
 """Seconds from a failed write to the next attempt."""
 
 QUIET = 10.0
-"""Seconds without a failed write after which a new failure is reported."""
+"""Seconds without a failed write after which the log counts as written again, and a new failure is
+reported."""
 
 FLUSH_TIMEOUT = 2.0
 """Seconds at the end for writing the remaining lines."""
@@ -77,9 +78,10 @@ class LineWriter:
         self._dropping = False
         self._closed: Deferred[None] | None = None
         self._patience: IDelayedCall | None = None
+        self._calm: IDelayedCall | None = None
         # Only the writer's thread changes these counters.
         self._written = self._written_lines = 0
-        self._failing = False
+        self._failing = self._said_failed = False
         self._failed_at = -QUIET
 
     # In the reactor's thread.
@@ -140,6 +142,9 @@ class LineWriter:
             return succeed(None)
         assert self._closed is None
         self._closed = Deferred()
+        if self._calm is not None:
+            self._calm.cancel()
+            self._calm = None
         if self._dropping:
             self._say_dropped()
         self._patience = self._reactor.callLater(FLUSH_TIMEOUT, self._give_up)
@@ -164,6 +169,22 @@ class LineWriter:
     def _has_room(self) -> None:
         if self._dropping and self._closed is None:
             self._observer.log_written_again(self._destination.name, self._say_dropped())
+
+    def _caught_up(self) -> None:
+        """All lines are written, after a failure: say so once it has lasted for a while."""
+        if self._calm is None and self._closed is None:
+            self._calm = self._reactor.callLater(QUIET, self._look)
+
+    def _look(self) -> None:
+        self._calm = None
+        if self._failing or not self._said_failed:
+            # The next write that succeeds comes here again.
+            return
+        if monotonic() - self._failed_at < QUIET:
+            self._caught_up()
+        else:
+            self._said_failed = False
+            self._observer.log_written_again(self._destination.name, 0)
 
     def _give_up(self) -> None:
         self._patience = None
@@ -259,14 +280,20 @@ class LineWriter:
     def _failed(self, error: OSError) -> None:
         now = monotonic()
         if not self._failing and now - self._failed_at >= QUIET:
+            self._said_failed = True
             self._tell(self._observer.log_failed, error.strerror or str(error))
         self._failing = True
         self._failed_at = now
 
     def _worked(self) -> None:
         self._failing = False
-        if self._dropping and self.waiting <= ROOM:
-            self._reactor.callFromThread(self._has_room)
+        if self._dropping:
+            # Then this is over once there is room again.
+            self._said_failed = False
+            if self.waiting <= ROOM:
+                self._reactor.callFromThread(self._has_room)
+        elif self._said_failed and not self.waiting:
+            self._reactor.callFromThread(self._caught_up)
 
     def _tell(self, what: Callable[[str, str], None], why: str) -> None:
         self._reactor.callFromThread(what, self._destination.name, why)

@@ -108,7 +108,9 @@ class TroubleLog(LoopLog):
 
     def log_written_again(self, where: str, dropped: int) -> None:
         _trouble.warn(
-            "the access log is written to {where} again, {dropped} lines were dropped",
+            "the access log is written to {where} again, {dropped} lines were dropped"
+            if dropped
+            else "the access log is written to {where} again",
             where=printable(where),
             dropped=dropped,
         )

@@ -227,6 +227,10 @@ def _is(descriptor: int, inode: int) -> bool:
         return False
 
 
+IN_ORDER = "ended with status 0"
+"""How a process has ended that has drained."""
+
+
 def how(end: ProcessDone | ProcessTerminated) -> str:
     """How a process has ended, in words."""
     if end.signal is None:

@@ -27,7 +27,7 @@ class Replacement:
     """
     The deaths of one worker and its replacements.
 
-    `restarts` counts all replacements.
+    `restarts` counts all deaths.
     """
 
     restarts: int = 0

@@ -14,7 +14,7 @@ from twisted.logger import Logger
 from twisted.python.failure import Failure
 
 from evproxy.escape import printable
-from evproxy.workers.process import WorkerProcess
+from evproxy.workers.process import IN_ORDER, WorkerProcess
 from evproxy.workers.replacement import PERIOD, Replacement
 
 START_TIMEOUT = 60.0
@@ -142,6 +142,14 @@ class Slot:
         self.after = process.last_id + UNSEEN * self._workers
         self._died(self.number)
         if self._ends:
+            if how != IN_ORDER:
+                self.replacement.restarts += 1
+                _log.error(
+                    "worker {number} (process {pid}) {how} while it drained; its sessions are lost",
+                    number=self.number + 1,
+                    pid=process.pid,
+                    how=how,
+                )
             assert self._gone is not None
             self._gone.callback(None)
             return

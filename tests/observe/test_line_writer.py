@@ -255,6 +255,28 @@ async def test_a_file_is_renamed_and_opened_again(bench: Bench, tmp_path: Path) 
     assert bench.told.all == []
 
 
+@pytest.mark.parametrize("again", [False, True])
+async def test_what_is_written_again_is_told(
+    bench: Bench, pipe: tuple[str, FileIO], monkeypatch: pytest.MonkeyPatch, again: bool
+) -> None:
+    """Once all lines are written, and no write has failed for a while; then the next failure is."""
+    monkeypatch.setattr("evproxy.observe.line_writer.QUIET", 0.05)
+    path, reading = pipe
+    writer = bench.writer(LogFile(path))
+    for _ in range(1 + again):
+        reading.close()
+        failed, over = bench.told.until("failed"), bench.told.until("again")
+        writer.write(LINE, 1)
+        await failed
+        reading = reader(path)
+        writer.reopen()
+        await over
+        assert reading.read(len(LINE)) == LINE
+    assert [what for what, *_ in bench.told.all] == ["failed", "again"] * (1 + again)
+    await bench.close(writer)
+    reading.close()
+
+
 async def test_a_line_that_was_cut_is_whole_in_the_next_file(
     bench: Bench, full_disk: Path, tmp_path: Path
 ) -> None:

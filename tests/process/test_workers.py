@@ -89,6 +89,25 @@ def refused(port: int) -> bool:
     return False
 
 
+def test_a_worker_that_dies_while_it_drains(upstream: Upstream) -> None:
+    """The log says that its sessions are lost; those of the other one go on."""
+    with Supervised(ANY_PORT, upstream.option) as proxy:
+        port, pids = proxy.serves(), proxy.workers()
+        by_worker = Sessions(upstream, port, 20).split(pids)
+        proxy.signal(signal.SIGTERM)
+        proxy.says(r"Port \d+ Closed")
+        killed, other = by_worker
+        os.kill(killed, signal.SIGKILL)
+        proxy.says(
+            rf"worker \d \(process {killed}\) killed by SIGKILL while it drained; its sessions are"
+        )
+        for client, server in by_worker[other]:
+            assert works((client, server))
+            client.close()
+            server.close()
+        assert proxy.ended() == 0
+
+
 @pytest.mark.parametrize("first", [signal.SIGINT, signal.SIGQUIT])
 def test_second_signal(upstream: Upstream, first: signal.Signals) -> None:
     """A second signal resets every session of every worker."""
