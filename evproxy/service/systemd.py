@@ -95,7 +95,7 @@ class Systemd(Service):
         self._starting: IDelayedCall | None = None
         self._told = ""
         self._refused = ""
-        self._stopping = False
+        self._stopping = self._was_ready = False
         if self.socket is not None:
             proxy.observe(self)
 
@@ -104,7 +104,7 @@ class Systemd(Service):
         super().startService()
         if self.socket is None:
             return
-        self._stopping = False
+        self._stopping = self._was_ready = False
         # Once the reactor runs: a signal before that would end the process.
         self._starting = self._reactor.callLater(0, self._say_when_ready)
         if self._watchdog_interval:
@@ -127,7 +127,8 @@ class Systemd(Service):
 
     def reload_began(self) -> None:
         """See `evproxy.observers.ReloadObserver`."""
-        self._send("RELOADING=1", f"MONOTONIC_USEC={self._monotonic() // 1000}")
+        if not self._stopping:
+            self._send("RELOADING=1", f"MONOTONIC_USEC={self._monotonic() // 1000}")
 
     def reloaded(self, changes: Changes) -> None:
         """See `evproxy.observers.ReloadObserver`."""
@@ -141,17 +142,25 @@ class Systemd(Service):
         if len(reason) > LONGEST_REASON:
             reason = reason[:LONGEST_REASON] + "…"
         self._refused = f"; not reloaded: {reason}{more}"
-        self._say_when_ready()
+        if self._was_ready:
+            # Nothing has changed; and a proxy that drains listens no more.
+            self._say_ready()
+        else:
+            self._say_when_ready()
 
     def _say_when_ready(self) -> None:
         self._proxy.when_listening().addCallback(self._ready)
 
     def _ready(self, _: object) -> None:
+        if not self._stopping and self._store is not None:
+            self._store.store()
+        self._say_ready()
+
+    def _say_ready(self) -> None:
         if not self._stopping:
-            if self._store is not None:
-                self._store.store()
             self._told = self._line()
             self._send("READY=1", f"STATUS={self._told}")
+            self._was_ready = True
 
     def _line(self) -> str:
         count = self._proxy.session_count

@@ -396,6 +396,8 @@ def test_drains(whole: Whole) -> None:
     """
     pairs = whole.sessions_in_both()
     before = whole.metrics()
+    # At once, not only once the supervisor has looked again.
+    pairs += [whole.upstream.connect(whole.port) for _ in range(3)]
     assert whole.post("/drain", {"deadline": None})["sessions"] == len(pairs)
     assert all(works(pair) for pair in pairs)
     assert whole.post("/drain", {"deadline": 0})["state"] == "draining"

@@ -72,6 +72,30 @@ async def test_the_status_has_the_sessions(ground: Ground, manager: Manager) -> 
     assert service.addresses == []
 
 
+@pytest.mark.parametrize("stops", [False, True])
+async def test_a_reload_that_comes_too_late(ground: Ground, manager: Manager, stops: bool) -> None:
+    """A proxy that drains is ready again at once; one that stops does not begin to reload."""
+    service = ground.service(drain_timeout=3600)
+    notifies = systemd(ground, manager, service)
+    service.startService()
+    notifies.startService()
+    await turn(ground.reactor)
+    client, _ = await ground.session(service)
+    service.drain(None)
+    stopped = maybeDeferred(notifies.stopService) if stops else None
+    manager.drain()
+    with pytest.raises(SettingsError, match="evproxy stops"):
+        await service.reload(service.settings)
+    if stopped is None:
+        assert manager.receive(0)["RELOADING"] == "1"
+        assert manager.receive(0)["READY"] == "1"
+    with pytest.raises(BlockingIOError):
+        manager.receive(0)
+    client.reset()
+    await (stopped or maybeDeferred(notifies.stopService))
+    await service.stopService()
+
+
 async def test_the_reason_is_cut(ground: Ground, manager: Manager) -> None:
     """A refused reload is in the status in one line, however many problems there are."""
     service = ground.service()

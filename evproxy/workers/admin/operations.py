@@ -125,7 +125,8 @@ class WholeOperations:
         if deadline == whole.BY_SETTINGS:
             deadline = self._proxy.settings.timeouts.drain
         self._proxy.drain(deadline)
-        return as_json({"state": state_of(self._proxy), "sessions": self._proxy.session_count})
+        numbers, _ = await self._numbers()
+        return as_json({"state": state_of(self._proxy), "sessions": numbers.status.session_count})
 
     # Servers.
 
