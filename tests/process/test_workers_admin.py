@@ -395,9 +395,9 @@ def test_drains(whole: Whole) -> None:
     A second one brings its deadline forward, in every worker.
     """
     pairs = whole.sessions_in_both()
-    before = whole.metrics()
-    # At once, not only once the supervisor has looked again.
+    # These count at once, not only when the supervisor has looked again.
     pairs += [whole.upstream.connect(whole.port) for _ in range(3)]
+    before = whole.metrics()
     assert whole.post("/drain", {"deadline": None})["sessions"] == len(pairs)
     assert all(works(pair) for pair in pairs)
     assert whole.post("/drain", {"deadline": 0})["state"] == "draining"
