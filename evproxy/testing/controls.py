@@ -9,6 +9,7 @@ from typing import Any, Protocol, Self, TypeVar
 
 from evproxy import faults as kinds
 from evproxy.faults.faults import Faults, Predicate
+from evproxy.settings import refuse_other
 from evproxy.settings.fault import FaultSettings
 from evproxy.testing.seen import SeenSession
 
@@ -74,8 +75,9 @@ class Controls:
         """
         Inject `fault`, for the sessions that `where` chooses; by default for all.
 
-        :raises SettingsError: if there is a fault of this name.
+        :raises SettingsError: if it is no fault, or there is a fault of this name.
         """
+        refuse_other("fault", fault, FaultSettings)
         key = object()
         self._do(lambda proxy: proxy.add(key, fault, where))
         return Injection(lambda: self._do(lambda proxy: proxy.remove(key)))

@@ -10,6 +10,8 @@ from typing import Any
 from twisted.internet.defer import Deferred
 from twisted.python.failure import Failure
 
+from evproxy.config.declare import check_value
+from evproxy.config.rules import Whole
 from evproxy.faults.faults import Faults
 from evproxy.observers import Observer
 from evproxy.relay.stages import StagesOfSession
@@ -29,7 +31,7 @@ class OneServerProxy:
     :param faults: the faults of the sessions.
     :param stages: what else the bytes of the client pass, before the faults.
     :param observers: are notified of sessions.
-    :raises SettingsError: if `upstream` is no address.
+    :raises SettingsError: if `upstream` is no address, or `port` no port number.
     :raises CannotListenError: if the address cannot be bound.
 
     `door` is the port.
@@ -45,6 +47,7 @@ class OneServerProxy:
         stages: Sequence[StagesOfSession] = (),
         observers: Sequence[Observer] = (),
     ) -> None:
+        check_value(Whole(0, 65535), port, ("port",))
         self._pool = Pool(reactor, [upstream])
         self._factory = ProxyFactory(
             self._pool,

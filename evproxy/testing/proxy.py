@@ -71,6 +71,8 @@ class FaultyProxy(Controls):
         )
         self._shut: dict[object, str] = {}
         self._to_reset: set[int] = set()
+        # By the name of the fault: for how many sessions it is, and those that it has.
+        self._resets: dict[str, tuple[int, set[int]]] = {}
         self._door = self._proxy.door
         self.host, self.port = host, self._door.port
 
@@ -140,8 +142,9 @@ class FaultyProxy(Controls):
     def inject_reset_next(self, count: int, bytes: int) -> None:
         """See `Controls.reset_next`."""
         check_value(Whole(0, MOST_SESSIONS), count, ("count",))
-        running = {session.status.id for session in self._seen.sessions}
+        running = self._seen.running.copy()
         chosen: set[int] = set()
+        self._drop_used_resets()
 
         def where(status: SessionStatus) -> bool:
             fresh = status.id not in running and status.id not in self._to_reset
@@ -150,7 +153,19 @@ class FaultyProxy(Controls):
                 self._to_reset.add(status.id)
             return status.id in chosen
 
-        self.faults.add(reset(bytes, name=f"reset_next_{next(self._numbers)}"), where=where)
+        name = f"reset_next_{next(self._numbers)}"
+        self.faults.add(reset(bytes, name=name), where=where)
+        self._resets[name] = count, chosen
+
+    def _drop_used_resets(self) -> None:
+        """Remove the faults of `inject_reset_next` whose sessions are over."""
+        running = self._seen.running
+        for name, (most, chosen) in tuple(self._resets.items()):
+            if len(chosen) >= most and not chosen & running:
+                del self._resets[name]
+                if name in self.faults.current:
+                    self.faults.remove(name)
+        self._to_reset &= running
 
     def close_door(self, key: object, how: str, reset: bool) -> Deferred[None]:
         """

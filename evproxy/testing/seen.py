@@ -97,18 +97,22 @@ class Seen:
     """
     The sessions of one proxy, oldest first; an `evproxy.SessionObserver`, and one of its `stages`.
 
+    `running`: the numbers of those that have not ended.
+
     :param happened: called after each event.
     """
 
     def __init__(self, happened: Callable[[], None]) -> None:
         self.sessions: deque[SeenSession] = deque(maxlen=MOST_SESSIONS)
         self.count = 0
+        self.running: set[int] = set()
         self._happened = happened
 
     def __call__(self, status: SessionStatus) -> Sequence[Stage]:
         seen = SeenSession(status)
         self.sessions.append(seen)
         self.count += 1
+        self.running.add(status.id)
         self._happened()
         return (_Watching(seen, self._happened),)
 
@@ -116,4 +120,5 @@ class Seen:
         for seen in self.sessions:
             if seen.status.id == record.id:
                 seen.reason = record.reason
+        self.running.discard(record.id)
         self._happened()

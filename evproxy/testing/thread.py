@@ -19,6 +19,8 @@ from twisted.internet.defer import Deferred, maybeDeferred
 from twisted.python import threadable
 from twisted.python.failure import Failure
 
+from evproxy.config.declare import check_value
+from evproxy.config.rules import Seconds
 from evproxy.testing.controls import Controlled, Controls
 from evproxy.testing.proxy import TIMEOUT, FaultyProxy
 from evproxy.testing.seen import SeenSession
@@ -44,6 +46,7 @@ class ReactorThread:
 
     def __init__(self) -> None:
         registered: Any = threadable.ioThread
+        self._stopped = False
         self.reactor = _new_reactor()
         self._thread = threading.Thread(target=self._run, name="evproxy testing", daemon=True)
         started = threading.Event()
@@ -56,14 +59,22 @@ class ReactorThread:
             threadable.ioThread = registered
 
     def _run(self) -> None:
-        self.reactor.run(installSignalHandlers=False)
+        reactor = self.reactor
+        reactor.run(installSignalHandlers=False)
+        # A reactor keeps its own descriptors, as it mostly ends with its process.
+        reactor.waker.connectionLost(None)
+        if hasattr(reactor, "_poller"):
+            reactor._poller.close()
 
     def submit(self, function: Callable[[], Any]) -> concurrent.futures.Future[Any]:
         """
         Call `function` in the thread.
 
         :return: its result, or that of the Deferred that it returns.
+        :raises RuntimeError: if `stop` was called.
         """
+        if self._stopped:
+            raise RuntimeError("this ReactorThread has stopped: stop its proxies before it")
         future: concurrent.futures.Future[Any] = concurrent.futures.Future()
 
         def succeeded(result: Any) -> None:
@@ -97,6 +108,9 @@ class ReactorThread:
 
     def stop(self) -> None:
         """Stop the reactor, and wait for the end of the thread."""
+        if self._stopped:
+            return
+        self._stopped = True
         self.reactor.callFromThread(self.reactor.stop)
         self._thread.join(JOIN_TIMEOUT)
 
@@ -145,14 +159,16 @@ class ThreadedProxy(Controls):
         :param timeout: seconds.
         :raises TimeoutError: after that.
         """
-        self._thread.call(lambda: self._proxy.until(condition, timeout), timeout + JOIN_TIMEOUT)
+        self._wait(lambda: self._proxy.until(condition, timeout), timeout)
 
     def wait_for_sessions(self, count: int, timeout: float = TIMEOUT) -> list[SeenSession]:
         """Wait until there were `count` sessions, and return those that are kept; blocks."""
-        self._thread.call(
-            lambda: self._proxy.until_sessions(count, timeout), timeout + JOIN_TIMEOUT
-        )
+        self._wait(lambda: self._proxy.until_sessions(count, timeout), timeout)
         return self.sessions
+
+    def _wait(self, function: Callable[[], Deferred[Any]], timeout: float) -> None:
+        check_value(Seconds(0), timeout, ("timeout",))
+        self._thread.call(function, timeout + JOIN_TIMEOUT)
 
     async def until(self, condition: Callable[[], object], timeout: float = TIMEOUT) -> None:
         """Do what `wait_for` does, in a coroutine of asyncio."""

@@ -4,17 +4,21 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import os
 import socket
 import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
+from typing import Any
 
 import pytest
 
+from evproxy.errors import SettingsError
 from evproxy.faults import truncate
 from evproxy.model import Ending
-from evproxy.testing import ThreadedProxy
+from evproxy.testing import ReactorThread, ThreadedProxy
+from evproxy.testing.seen import MOST_SESSIONS
 from tests.support.echo import EchoServer
 
 ProxyMaker = Callable[..., ThreadedProxy]
@@ -322,3 +326,67 @@ reactor.run()
 assert found == [True]
 """
     subprocess.run([sys.executable, "-c", program], check=True, timeout=60)
+
+
+def test_the_next_session_after_many(proxy: ThreadedProxy) -> None:
+    """A running session is not the next one, also if it is not among those that are kept."""
+    with client_of(proxy) as old:
+        assert echoes(old)
+        for _ in range(MOST_SESSIONS):
+            with client_of(proxy) as client:
+                assert echoes(client)
+        proxy.reset_next()
+        with client_of(proxy) as following, pytest.raises(ConnectionResetError):
+            echoes(following)
+        assert echoes(old)
+
+
+def test_resets_are_used_up(proxy: ThreadedProxy, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each of them leaves nothing behind once its session is over."""
+    monkeypatch.setattr("evproxy.faults.faults.MOST_FAULTS", 3)
+    for _ in range(5):
+        proxy.reset_next()
+        with client_of(proxy) as client, pytest.raises(ConnectionResetError):
+            echoes(client)
+        proxy.wait_for(lambda: all(each.over for each in proxy.sessions))
+        with client_of(proxy) as client:
+            assert echoes(client)
+
+
+def test_a_thread_that_has_stopped(echo: EchoServer) -> None:
+    """It leaves no descriptor, and a call into it fails at once."""
+    threads = [ReactorThread() for _ in range(2)]
+    before = len(os.listdir("/proc/self/fd"))
+    for _ in range(3):
+        thread = ReactorThread()
+        proxy = ThreadedProxy(thread, f"127.0.0.1:{echo.port}")
+        with client_of(proxy) as client:
+            assert echoes(client)
+        proxy.stop()
+        thread.stop()
+        thread.stop()
+    assert len(os.listdir("/proc/self/fd")) == before
+    with pytest.raises(RuntimeError, match="has stopped: stop its proxies before it"):
+        proxy.reset()
+    for thread in threads:
+        thread.stop()
+
+
+@pytest.mark.parametrize("port", [-1, 65536, "a", None])
+def test_a_port_that_is_none(echo: EchoServer, port: Any) -> None:
+    """The error names it."""
+    thread = ReactorThread()
+    try:
+        with pytest.raises(SettingsError, match=r"^port: expected a whole number from 0 to 65535"):
+            ThreadedProxy(thread, f"127.0.0.1:{echo.port}", port=port)
+    finally:
+        thread.stop()
+
+
+def test_what_is_no_fault(proxy: ThreadedProxy) -> None:
+    """Errors name the argument."""
+    wrong: Any = "latency"
+    with pytest.raises(SettingsError, match=r"^fault: expected a FaultSettings, got 'latency'$"):
+        proxy.inject(wrong)
+    with pytest.raises(SettingsError, match=r"^timeout: expected a number of seconds"):
+        proxy.wait_for(lambda: True, wrong)
