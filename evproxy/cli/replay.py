@@ -59,13 +59,18 @@ def add_to(subparsers: Any) -> None:
     )
 
 
+LONGEST_TIMEOUT = 86400
+
+
 def _seconds(text: str) -> float:
     try:
         seconds = float(text)
     except ValueError:
         seconds = 0
-    if not 0 < seconds <= 86400:
-        raise argparse.ArgumentTypeError(f"expected seconds, more than 0, got {text!r}")
+    if not 0 < seconds <= LONGEST_TIMEOUT:
+        raise argparse.ArgumentTypeError(
+            f"expected seconds, more than 0 and at most {LONGEST_TIMEOUT}, got {text!r}"
+        )
     return seconds
 
 

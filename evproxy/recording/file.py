@@ -44,6 +44,7 @@ class RecordingFile:
         if self.stopped:
             return ""
         new = not self._size
+        undo = self._encoder.mark()
         data = self._encoder.begin() if new else b""
         data += b"".join(map(self._encoder.encode, events))
         try:
@@ -53,6 +54,7 @@ class RecordingFile:
         except OSError as error:
             why = error.strerror or str(error)
         if why:
+            undo()
             self._stop(events[0].time, why)
         elif events[-1].kind is Kind.STOPPED:
             self.stopped = True

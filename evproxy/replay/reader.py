@@ -45,8 +45,10 @@ def _events(file: BinaryIO) -> Iterator[Event]:
         number += 1
         try:
             if not line.endswith(b"\n"):
-                # A line is cut where evproxy was killed.
-                raise MalformedRecording("the line is cut, or too long")
+                if len(line) == LONGEST_LINE:
+                    raise MalformedRecording("the line is too long")
+                # evproxy was killed here: the recording has been cut off.
+                return
             event = event_of(line)
         except MalformedRecording as error:
             raise MalformedRecording(f"line {number}: {error}") from None

@@ -15,7 +15,14 @@ from evproxy.errors import SettingsError
 from evproxy.replay import Dialogue, Player, Result, recorded_events
 from evproxy.replay.connection import accepted, connected
 from evproxy.testing.door import Door
-from evproxy.wire.recording import Event, Kind, LinesEncoder, MalformedRecording, RecordedSession
+from evproxy.wire.recording import (
+    LONGEST_LINE,
+    Event,
+    Kind,
+    LinesEncoder,
+    MalformedRecording,
+    RecordedSession,
+)
 from tests.recording.test_recordings import Recorded
 from tests.support.certificates import Certificates
 from tests.support.peers import END, RESET, Peer, connect
@@ -258,7 +265,7 @@ def test_files_without_a_recording(reactor: Any, file: bytes, why: str) -> None:
     ("file", "why"),
     [
         (recording(TALK[1]) + b"{}\n", "line 3: time: expected a number"),
-        (recording(*TALK[1:2])[:-1], "line 2: the line is cut, or too long"),
+        (recording() + b" " * LONGEST_LINE, "line 2: the line is too long"),
     ],
 )
 async def test_malformed_recordings(reactor: Any, file: bytes, why: str) -> None:
@@ -270,6 +277,16 @@ async def test_malformed_recordings(reactor: Any, file: bytes, why: str) -> None
         await server.result
     client.close()
     assert str(error.value) == why
+
+
+async def test_a_recording_that_is_cut_within_a_line(reactor: Any) -> None:
+    """It is played as far as it goes: evproxy was killed."""
+    server = player(reactor, recording(TALK[1], TALK[2], TALK[4])[:-3], "upstream")
+    client = connect(reactor, await address(reactor, server))
+    await client.send(b"HELO me\r\n")
+    result = await server.result
+    client.close()
+    assert result.note == "the recording has been cut off"
 
 
 async def test_wrong_endpoints(reactor: Any) -> None:

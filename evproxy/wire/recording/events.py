@@ -5,6 +5,7 @@ What a recording holds: the session, and what happened in it.
 from __future__ import annotations
 
 import enum
+from collections.abc import Callable
 from typing import NamedTuple, Protocol
 
 from attrs import frozen
@@ -71,3 +72,6 @@ class Encoder(Protocol):
 
     def encode(self, event: Event) -> bytes:
         """Return the bytes of `event`, which follow those of the event before."""
+
+    def mark(self) -> Callable[[], None]:
+        """Return what undoes the events from now on: their bytes are not in the file."""

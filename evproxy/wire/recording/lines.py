@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 from base64 import b64encode
 from binascii import Error, a2b_base64
+from collections.abc import Callable
 from math import isfinite
 from typing import Any
 
@@ -45,6 +46,10 @@ class LinesEncoder:
 
     def begin(self) -> bytes:
         return _line({"recording": VERSION, **asdict(self._session)})
+
+    def mark(self) -> Callable[[], None]:
+        # No line depends on those before.
+        return lambda: None
 
     def encode(self, event: Event) -> bytes:
         line: dict[str, Any] = {"time": round(event.time, 6), "event": event.kind.value}

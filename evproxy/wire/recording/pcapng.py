@@ -10,6 +10,7 @@ checksum), RFC 9850 (the lines with the keys of TLS).
 from __future__ import annotations
 
 import struct
+from collections.abc import Callable
 from ipaddress import IPv4Address, IPv6Address, ip_address
 
 from evproxy.wire.recording.events import Event, Kind, RecordedSession
@@ -69,6 +70,14 @@ class PcapngEncoder:
             + self._packet("upstream", _SYN | _ACK, 0.0)
             + self._packet("downstream", _ACK, 0.0)
         )
+
+    def mark(self) -> Callable[[], None]:
+        following, ended = self._next.copy(), self._ended.copy()
+
+        def undo() -> None:
+            self._next, self._ended = following, ended
+
+        return undo
 
     def encode(self, event: Event) -> bytes:
         time, side = event.time, event.side
