@@ -273,6 +273,33 @@ async def test_odd_record_is_told_once(reactor: Any, logged_errors: LoggedErrors
     assert logged_errors.flush(Exception) == []
 
 
+async def test_an_answer_that_is_cut(reactor: Any) -> None:
+    """It does not say so, and is no smaller set: the servers stay, and the whole answer counts."""
+
+    def answers(name: str, kind: int, answer: dns.Message) -> bool:
+        if kind == dns.A:
+            answer.answers = [
+                dns.RRHeader(name, kind, dns.IN, 0, dns.Record_A(f"10.0.0.{number}", 0))
+                for number in (1, 2, 3)
+            ]
+        return True
+
+    server = PlayedNameServer(answers)
+    with played(reactor, server) as port:
+        told, discovery = watching(reactor, "dns", "x.test", [port], port=80)
+        every = ("10.0.0.1:80", "10.0.0.2:80", "10.0.0.3:80")
+        await told.servers(*every)
+        # A name that points back, the type, the class, the TTL, the length and the address.
+        server.cut = 2 * (2 + 2 + 2 + 4 + 2 + 4)
+        await told.until(lambda: bool(told.failures))
+        # The whole answer is asked for over TCP, where this server does not listen.
+        where = f"(asked 127.0.0.1:{port})"
+        assert told.failures[-1] == f"A of x.test: connection refused {where}"
+        server.cut = 0
+        await told.servers(*every)
+        discovery.stop()
+
+
 async def test_target_that_loses_its_addresses(reactor: Any) -> None:
     """A target that has none any more, or bad ones only, keeps those it had."""
     known: dict[str, list[str]] = {"a.test": ["10.0.0.1"], "b.test": ["10.0.0.2"]}

@@ -90,7 +90,11 @@ class Answer(dns.Message):
 
     The payload of an unreadable record is ``None``.  (`dns.Message` ignores the length of a
     record's data, so a wrong length garbles all records after it.)
+
+    `cut`: whether there are fewer answers than the header says.
     """
+
+    cut = False
 
     def parseRecords(self, list: list[dns.RRHeader], num: int, strio: IO[bytes]) -> None:
         for _ in range(num):
@@ -98,6 +102,7 @@ class Answer(dns.Message):
             try:
                 record.decode(strio)
             except EOFError:
+                self.cut = self.cut or list is self.answers
                 return
             end = strio.tell() + (record.rdlength or 0)
             if record.type in READ and record.cls == dns.IN:

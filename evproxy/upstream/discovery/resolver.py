@@ -114,13 +114,14 @@ class Resolver:
                     raise LookUpFailed(reason)
         raise LookUpFailed(reason)
 
-    async def _exchange(
-        self, server: Nameserver, query: dns.Message, timeout: float
-    ) -> dns.Message:
+    async def _exchange(self, server: Nameserver, query: dns.Message, timeout: float) -> Answer:
         answer = await ask_over_udp(self._reactor, server, query).addTimeout(timeout, self._reactor)
-        if answer.trunc:
+        # An answer that is cut without saying so is no smaller set of records either.
+        if answer.trunc or answer.cut:
             asking = ask_over_tcp(self._reactor, server, query)
             answer = await asking.addTimeout(TCP_TIMEOUT, self._reactor)
+            if answer.cut:
+                raise ConnectionError("the answer has fewer records than it says")
         return answer
 
 
@@ -133,7 +134,7 @@ def read_text(path: str) -> str:
         return ""
 
 
-def answer_to(query: dns.Message, data: bytes) -> dns.Message | None:
+def answer_to(query: dns.Message, data: bytes) -> Answer | None:
     """The message in `data` if it is an answer to `query` (RFC 5452, 9.1), else ``None``."""
     answer = Answer()
     try:
@@ -159,7 +160,7 @@ class _Datagram:
     def __init__(self, reactor: Any, server: Nameserver, query: dns.Message) -> None:
         self._reactor = reactor
         self._query = query
-        self.answered: Deferred[dns.Message] = Deferred()
+        self.answered: Deferred[Answer] = Deferred()
         self.answered.addBoth(self._close)
         family = socket.AF_INET6 if ":" in server[0] else socket.AF_INET
         self._socket = socket.socket(family, socket.SOCK_DGRAM | socket.SOCK_NONBLOCK)
@@ -204,7 +205,7 @@ class _Datagram:
         return result
 
 
-def ask_over_udp(reactor: Any, server: Nameserver, query: dns.Message) -> Deferred[dns.Message]:
+def ask_over_udp(reactor: Any, server: Nameserver, query: dns.Message) -> Deferred[Answer]:
     """Query `server` over UDP; `OSError` if this fails."""
     return _Datagram(reactor, server, query).answered
 
@@ -219,22 +220,24 @@ class _Stream(Int16StringReceiver):
         answer = answer_to(self.factory.query, data)
         if answer is not None:
             self.factory.finish(answer)
+        else:
+            self.factory.finish(Failure(ConnectionError("this is not the answer to the question")))
         assert self.transport is not None
         self.transport.loseConnection()
 
     def connectionLost(self, reason: Failure = connectionDone) -> None:
-        self.factory.finish(Failure(ConnectError(string="closed by the server")))
+        self.factory.finish(Failure(ConnectionError("closed by the server")))
 
 
 class _StreamFactory(ClientFactory):
     noisy = False
     protocol: Callable[[], Protocol] = _Stream
 
-    def __init__(self, query: dns.Message, answered: Deferred[dns.Message]) -> None:
+    def __init__(self, query: dns.Message, answered: Deferred[Answer]) -> None:
         self.query = query
         self._answered = answered
 
-    def finish(self, result: dns.Message | Failure) -> None:
+    def finish(self, result: Answer | Failure) -> None:
         """Set the result; only the first call has an effect."""
         if not self._answered.called:
             self._answered.callback(result)
@@ -243,9 +246,9 @@ class _StreamFactory(ClientFactory):
         self.finish(reason)
 
 
-def ask_over_tcp(reactor: Any, server: Nameserver, query: dns.Message) -> Deferred[dns.Message]:
+def ask_over_tcp(reactor: Any, server: Nameserver, query: dns.Message) -> Deferred[Answer]:
     """Query `server` over its own TCP connection (RFC 7766)."""
-    answered: Deferred[dns.Message] = Deferred()
+    answered: Deferred[Answer] = Deferred()
     connector = reactor.connectTCP(*server, _StreamFactory(query, answered), timeout=TCP_TIMEOUT)
 
     def close(result: Any) -> Any:
