@@ -5,15 +5,19 @@ What a service is made of: its pools, its listeners with their parts, and its lo
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from typing import Any, cast
 
+from attrs import evolve
 from twisted.internet.interfaces import IStreamServerEndpoint
 
+from evproxy.config.loops import loops
 from evproxy.config.mirrors import mirror_problems
 from evproxy.errors import SettingsError
 from evproxy.hub import Hub
 from evproxy.interfaces import Pool
 from evproxy.mirror.mirrors import Mirrors
+from evproxy.model import UpstreamServer
 from evproxy.observe.access_log import AccessLog, access_log_for
 from evproxy.observe.log import SessionLog, TroubleLog
 from evproxy.observe.metrics.tally import Tally
@@ -160,7 +164,20 @@ class Composition:
 
     def pool(self, settings: PoolSettings) -> OwnPool:
         """Make the pool of `settings`.  Reads files."""
-        return self._make_pool(self.reactor, settings, names=self.names, observer=self.hub)
+        made = self._make_pool(self.reactor, settings, names=self.names, observer=self.hub)
+        if isinstance(made, OwnPool):
+            made.misplaced = partial(self._leading_back, made)
+        return made
+
+    def _leading_back(self, pool: OwnPool, servers: Sequence[UpstreamServer]) -> dict[str, str]:
+        """Why `pool` cannot have some of the `servers` that discovery has found, by their names."""
+        beside = [each for each in self.settings.pools if each.name != pool.name]
+        found = evolve(pool.settings, upstreams=tuple(servers))
+        return {
+            found.upstreams[loop.index].name: loop.reason
+            for loop in loops(self.settings.listeners, [*beside, found])
+            if loop.pool is found
+        }
 
     def listener(
         self, parts: ListenerParts, endpoint: IStreamServerEndpoint | None = None

@@ -130,7 +130,9 @@ class HealthCheck:
     expect_pattern: str = setting(
         Judged("a regular expression", pattern_fault),
         "A pattern that must match in the answer, in [Python's syntax]"
-        "(https://docs.python.org/3/library/re.html), over bytes. Not together with `expect`.",
+        "(https://docs.python.org/3/library/re.html), over bytes. Not together with `expect`. All "
+        "of evproxy waits while it is matched: a repetition within a repetition, as `(a+)+`, can "
+        "take for ever.",
         default="",
         kinds=("send-expect",),
     )

@@ -7,7 +7,7 @@ decide the state of a server, and each change of the state is announced.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from random import Random
 
 from attrs import evolve
@@ -233,12 +233,16 @@ class Members:
                 del self._gone[name]
 
     def discovered(
-        self, servers: Sequence[object], refuse: Callable[[SettingsError], None]
+        self,
+        servers: Sequence[object],
+        refuse: Callable[[SettingsError], None],
+        faults: Mapping[str, str],
     ) -> bool:
         """
         Discovery has found `servers`: new ones join, and missing ones leave.
 
         :param servers: each an `UpstreamServer`, unless a discovery of a user's own is wrong.
+        :param faults: why some of them cannot be in this pool, by their names.
         :param refuse: called with the error for each server that cannot be in a pool.  Such a
             server is left out.  If `refuse` raises, nothing changes.
         :return: ``False`` if none of `servers` can be in a pool.  Then nothing changes.
@@ -248,6 +252,9 @@ class Members:
         for spec in servers:
             if not isinstance(spec, UpstreamServer):
                 refuse(SettingsError(f"expected an UpstreamServer, got {spec!r}"))
+                continue
+            if spec.name in faults:
+                refuse(SettingsError(faults[spec.name]))
                 continue
             if not any(spec.name in known for known in (self._servers, self._gone, made)):
                 try:

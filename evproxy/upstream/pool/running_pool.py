@@ -8,7 +8,7 @@ that go down (`resetter`), and the notifications to the observer (`announcements
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from functools import partial
 
 from twisted.internet.interfaces import IReactorTime, IStreamClientEndpoint
@@ -48,6 +48,9 @@ class RunningPool:
     :param settings: kept as `settings`.
     :param given: parts that the caller made.
     :param observer: is notified of changes; ``None``: no observer.
+
+    `misplaced` may be set: it returns why the pool cannot have some of the servers that discovery
+    has found, by their names.
     """
 
     def __init__(
@@ -64,6 +67,7 @@ class RunningPool:
         self.connect_attempts = settings.connect_attempts
         self.stages: Sequence[StagesOfSession] = faults_of(reactor, settings)
         self.mirror = settings.mirror
+        self.misplaced: Callable[[Sequence[UpstreamServer]], Mapping[str, str]] | None = None
         self._given = given
         self._users = Users()
         self._stopped = False
@@ -370,7 +374,7 @@ class RunningPool:
         def refuse(error: SettingsError) -> None:
             raise error
 
-        self._members.discovered(servers, refuse)
+        self._members.discovered(servers, refuse, {})
 
     # Called by the pool's parts.
 
@@ -396,7 +400,9 @@ class RunningPool:
 
     def _discovered(self, servers: Sequence[UpstreamServer]) -> None:
         refused: list[SettingsError] = []
-        if not self._members.discovered(servers, refused.append):
+        known = [each for each in servers if isinstance(each, UpstreamServer)]
+        faults = {} if self.misplaced is None else self.misplaced(known)
+        if not self._members.discovered(servers, refused.append, faults):
             reason = nothing_left([str(error) for error in refused])
             self._announcements.discovery_failed(reason)
             return

@@ -237,7 +237,11 @@ class Selection:
         """Why no server is usable."""
         if not len(self._servers):
             return "the pool has no servers"
-        return "no server is up; trying them all" if self.panic else "no server is up"
+        if self.panic:
+            return "no server is up; trying them all"
+        if any(server.state == "up" for server in self._servers):
+            return "every server that is up has weight 0"
+        return "no server is up"
 
     def stop(self) -> None:
         """Cancel the timers; the next `refresh` starts them again."""
