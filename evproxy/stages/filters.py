@@ -54,8 +54,11 @@ class FilteredSession:
     `status` is what is known of the session: a snapshot from when it began to relay.
     """
 
-    def __init__(self, status: SessionStatus, upload: Outlet, download: Outlet) -> None:
+    def __init__(
+        self, status: SessionStatus, upload: Outlet, download: Outlet, name: str = ""
+    ) -> None:
         self.status = status
+        self._name = name
         self._outlets = {Side.DOWNSTREAM: upload, Side.UPSTREAM: download}
 
     def is_over(self) -> None:
@@ -64,13 +67,21 @@ class FilteredSession:
 
     def send_upload(self, data: bytes) -> None:
         """Send `data` to the server, as if the client had."""
-        if self._outlets:
-            self._outlets[Side.DOWNSTREAM].pass_on(data)
+        self._send("send_upload", Side.DOWNSTREAM, data)
 
     def send_download(self, data: bytes) -> None:
         """Send `data` to the client, as if the server had."""
+        self._send("send_download", Side.UPSTREAM, data)
+
+    def _send(self, method: str, side: Side, data: object) -> None:
+        if not isinstance(data, bytes):
+            raise self._wrong(method, "bytes", data)
         if self._outlets:
-            self._outlets[Side.UPSTREAM].pass_on(data)
+            self._outlets[side].pass_on(data)
+
+    def _wrong(self, method: str, expected: str, got: object) -> StageFailed:
+        what = f"{method} takes {expected}, got {type(got).__name__}"
+        return StageFailed(f"the filter {self._name}: {what}")
 
     def recount(self) -> None:
         """
@@ -84,6 +95,8 @@ class FilteredSession:
 
     def end(self, side: Side) -> None:
         """End the stream of `side`: its receiver gets the end, and the rest is dropped."""
+        if not isinstance(side, Side):
+            raise self._wrong("end", "a Side", side)
         if self._outlets:
             self._outlets[side].end()
 
@@ -122,7 +135,7 @@ class FilterStage:
         self._outlets = {Side.DOWNSTREAM: upload, Side.UPSTREAM: download}
         started = getattr(self._filter, "started", None)
         if started is not None:
-            self._session = FilteredSession(self._status, upload, download)
+            self._session = FilteredSession(self._status, upload, download, self._name)
             started(self._session)
 
     def upload(self, data: bytes) -> None:

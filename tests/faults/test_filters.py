@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from contextlib import suppress
 from typing import Any, cast
 
@@ -363,6 +364,20 @@ class Sizes:
         return b""
 
 
+class Sends:
+    """A filter that gives its session something wrong."""
+
+    def __init__(self, send: Callable[[Any], None]) -> None:
+        self._send = send
+
+    def started(self, session: FilteredSession) -> None:
+        self._session = session
+
+    def download(self, data: bytes) -> bytes:
+        self._send(self._session)
+        return data
+
+
 HERE = "tests.faults.test_filters"
 
 WRONG = {
@@ -374,6 +389,14 @@ WRONG = {
     "no filter": (
         filtered(lambda status: 5),
         "expected a filter, got int, which has no method of a filter",
+    ),
+    "text to send": (
+        filtered(lambda status: Sends(lambda session: session.send_upload("x"))),
+        f"the filter {HERE}:Sends: send_upload takes bytes, got str",
+    ),
+    "a number to end": (
+        filtered(lambda status: Sends(lambda session: session.end(5))),
+        f"the filter {HERE}:Sends: end takes a Side, got int",
     ),
     "text": (
         filtered(Text),
