@@ -1,7 +1,7 @@
 """
 The keys of a listener, and of its routes, that other keys leave without effect.
 
-Each of them is a mistake: nobody writes a route that no session can take.
+Each of them is a mistake: nobody wants a route that no session can take.
 """
 
 from __future__ import annotations
@@ -10,17 +10,14 @@ import re
 from collections.abc import Iterator
 from typing import Any
 
-from evproxy.config.addresses import is_unix_listener
+from evproxy.config.declare import keys_of
 from evproxy.config.problems import Path, Problem, quoted
-from evproxy.settings import DEFAULT_LISTEN, UNIX_CLIENTS
+from evproxy.settings import DEFAULT_LISTEN, UNIX_CLIENTS, RouteSettings
 
 _IP_LISTENER = re.compile(r"(?:tcp6?|ssl):.*|\d+", re.DOTALL)
 _NETWORKS = ("allow", "deny", "allow_files", "deny_files")
 _OF_RECORDINGS = ("record_format", "record_max_files", "record_max_bytes")
-_CONDITIONS = (
-    *("sni", "alpn", "peer", "listener", "client_cert", "http_host"),
-    *("postgres_user", "postgres_database"),
-)
+_CONDITIONS = tuple(key for key in keys_of(RouteSettings) if key != "pool")
 
 
 def useless_listener_keys(path: Path, listener: dict[str, Any]) -> Iterator[Problem]:
@@ -32,7 +29,8 @@ def useless_listener_keys(path: Path, listener: dict[str, Any]) -> Iterator[Prob
     if not isinstance(listen, str):
         return
     proxies = listener.get("accept_proxy_protocol_from") or []
-    unix = is_unix_listener(listen)
+    # A wrapper, as that of a plugin, may give its clients other addresses.
+    unix = listen.startswith("unix:")
     if proxies and isinstance(proxies, list):
         if unix and UNIX_CLIENTS not in proxies:
             why = f"has no effect: clients of a UNIX socket have no address, say {quoted('unix')}"

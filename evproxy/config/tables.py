@@ -154,8 +154,8 @@ class NamedTables(Table):
         }
 
     def accept(self, value: Any, path: Path, reading: Reading) -> tuple[Any, ...]:
-        if isinstance(value, tuple):
-            return value
+        if reading.of_program:
+            return self._of_program(value, path, reading)
         if not isinstance(value, dict):
             raise Unfit
         found = []
@@ -165,3 +165,10 @@ class NamedTables(Table):
             if len(reading.problems) == before:
                 found.append(evolve(inside, name=name))
         return tuple(found)
+
+    def _of_program(self, value: Any, path: Path, reading: Reading) -> tuple[Any, ...]:
+        """A program gives a sequence of objects that have their names."""
+        if not isinstance(value, list | tuple):
+            raise Refused(f"expected a sequence of {self.table.__name__}, got {value!r}")
+        rule = Table(self.table)
+        return tuple(reading.value(rule, each, (*path, index)) for index, each in enumerate(value))

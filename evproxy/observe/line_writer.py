@@ -79,9 +79,10 @@ class LineWriter:
         self._closed: Deferred[None] | None = None
         self._patience: IDelayedCall | None = None
         self._calm: IDelayedCall | None = None
+        self._failure_told = False
         # Only the writer's thread changes these counters.
         self._written = self._written_lines = 0
-        self._failing = self._said_failed = False
+        self._failing = self._recovering = False
         self._failed_at = -QUIET
 
     # In the reactor's thread.
@@ -168,6 +169,7 @@ class LineWriter:
 
     def _has_room(self) -> None:
         if self._dropping and self._closed is None:
+            self._failure_told = False
             self._observer.log_written_again(self._destination.name, self._say_dropped())
 
     def _caught_up(self) -> None:
@@ -177,14 +179,18 @@ class LineWriter:
 
     def _look(self) -> None:
         self._calm = None
-        if self._failing or not self._said_failed:
-            # The next write that succeeds comes here again.
+        if self._failing or self._dropping or not self._failure_told:
+            # The next write that succeeds comes here again, or `_has_room` tells it.
             return
         if monotonic() - self._failed_at < QUIET:
             self._caught_up()
         else:
-            self._said_failed = False
+            self._failure_told = False
             self._observer.log_written_again(self._destination.name, 0)
+
+    def _tell_failure(self, why: str) -> None:
+        self._failure_told = True
+        self._observer.log_failed(self._destination.name, why)
 
     def _give_up(self) -> None:
         self._patience = None
@@ -280,19 +286,16 @@ class LineWriter:
     def _failed(self, error: OSError) -> None:
         now = monotonic()
         if not self._failing and now - self._failed_at >= QUIET:
-            self._said_failed = True
-            self._tell(self._observer.log_failed, error.strerror or str(error))
-        self._failing = True
+            self._reactor.callFromThread(self._tell_failure, error.strerror or str(error))
+        self._failing = self._recovering = True
         self._failed_at = now
 
     def _worked(self) -> None:
         self._failing = False
-        if self._dropping:
-            # Then this is over once there is room again.
-            self._said_failed = False
-            if self.waiting <= ROOM:
-                self._reactor.callFromThread(self._has_room)
-        elif self._said_failed and not self.waiting:
+        if self._dropping and self.waiting <= ROOM:
+            self._reactor.callFromThread(self._has_room)
+        elif self._recovering and not self.waiting:
+            self._recovering = False
             self._reactor.callFromThread(self._caught_up)
 
     def _tell(self, what: Callable[[str, str], None], why: str) -> None:

@@ -318,7 +318,7 @@ class ProxyService(Service):
         hosts: list[Any] = [port.getHost() for port in ports if port is not None]
         return hosts
 
-    def when_listening(self) -> Deferred[Any]:
+    def when_listening(self) -> Deferred[None]:
         """
         Return a Deferred that fires when every listener listens; you may cancel it.
 
@@ -524,7 +524,7 @@ class ProxyService(Service):
         if self._drained is None:
             self._drained = Deferred()
             self._begin_drain(deadline)
-        elif self._drains():
+        else:
             self.admission.sessions.end_within(deadline)
         drained: Deferred[None] = Deferred()
         self._drained.addCallback(lambda _: drained.callback(None))

@@ -69,6 +69,7 @@ class LiveSessions:
         self._step = 1
         self._empty: list[Deferred[None]] = []
         self._deadline: IDelayedCall | None = None
+        self._draining = False
 
     def __len__(self) -> int:
         return len(self.by_id)
@@ -137,6 +138,7 @@ class LiveSessions:
         :param deadline: seconds after which the remaining sessions are reset; ``None``: never.
         :param closing: fires when no session can begin any more.
         """
+        self._draining = True
         self.end_within(deadline)
         drained: Deferred[None] = Deferred()
         closing.addCallback(lambda _: self.when_empty())
@@ -145,7 +147,7 @@ class LiveSessions:
 
     def end_within(self, deadline: float | None) -> None:
         """Reset the sessions of a drain in progress `deadline` seconds from now, or before."""
-        if deadline is None:
+        if deadline is None or not self._draining:
             return
         deadline = max(0.0, deadline)
         if self._deadline is None:
@@ -177,6 +179,7 @@ class LiveSessions:
         self.abort()
 
     def _cancel_deadline(self, _: object) -> None:
+        self._draining = False
         if self._deadline is not None:
             self._deadline.cancel()
             self._deadline = None

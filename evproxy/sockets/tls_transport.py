@@ -103,6 +103,7 @@ class TLSTransport(SocketTransport):
         """
         with suppress(OSError):
             kept = socket.socket(fileno=os.dup(self.descriptor))
+            kept.setblocking(False)
             # The kernel would go on to report events of the descriptor that is closed now.
             self.engine.unwatch(self.descriptor)
             self.unwatched = True

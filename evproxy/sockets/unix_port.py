@@ -135,16 +135,19 @@ class UNIXPort(PlainPort, unix.Port):
         super().own()
         if self._links_later:
             self._links_later = False
-            self.lockFile = FilesystemLock(self._path + b".lock")
+            lock, why = FilesystemLock(self._path + b".lock"), "another process has it"
             try:
                 remove_stale_lock(self._path)
-                self.lockFile.lock()
+                if lock.lock():
+                    self.lockFile = lock
+                    return
             except OSError as error:
-                _log.warn(
-                    "The UNIX listener {path} has no lock for Twisted clients: {why}",
-                    path=escaped(os.fsdecode(self._path)),
-                    why=error.strerror or error,
-                )
+                why = error.strerror or str(error)
+            _log.warn(
+                "The UNIX listener {path} has no lock for Twisted clients: {why}",
+                path=escaped(os.fsdecode(self._path)),
+                why=why,
+            )
 
     def _listen(self) -> None:
         if self._handed is not None and self._handed.shared:

@@ -41,6 +41,14 @@ def _new_reactor() -> Any:
     return SelectReactor()
 
 
+def _free(reactor: Any) -> None:
+    """Close the descriptors that a reactor keeps, as it mostly ends with its process."""
+    reactor.waker.connectionLost(None)
+    poller = getattr(reactor, "_poller", None)
+    if poller is not None:
+        poller.close()
+
+
 class ReactorThread:
     """A reactor of its own in a daemon thread; begins at once."""
 
@@ -59,12 +67,7 @@ class ReactorThread:
             threadable.ioThread = registered
 
     def _run(self) -> None:
-        reactor = self.reactor
-        reactor.run(installSignalHandlers=False)
-        # A reactor keeps its own descriptors, as it mostly ends with its process.
-        reactor.waker.connectionLost(None)
-        if hasattr(reactor, "_poller"):
-            reactor._poller.close()
+        self.reactor.run(installSignalHandlers=False)
 
     def submit(self, function: Callable[[], Any]) -> concurrent.futures.Future[Any]:
         """
@@ -93,7 +96,11 @@ class ReactorThread:
             deferred: Deferred[Any] = maybeDeferred(function)
             deferred.addCallbacks(succeeded, failed)
             future.add_done_callback(
-                lambda _: future.cancelled() and self.reactor.callFromThread(deferred.cancel)
+                lambda _: (
+                    future.cancelled()
+                    and not self._stopped
+                    and self.reactor.callFromThread(deferred.cancel)
+                )
             )
 
         self.reactor.callFromThread(call)
@@ -113,6 +120,8 @@ class ReactorThread:
         self._stopped = True
         self.reactor.callFromThread(self.reactor.stop)
         self._thread.join(JOIN_TIMEOUT)
+        if not self._thread.is_alive():
+            _free(self.reactor)
 
 
 class ThreadedProxy(Controls):

@@ -45,6 +45,10 @@ class Replacement:
         self.restarts += 1
         return min(LONGEST_DELAY, FIRST_DELAY * 2.0 ** min(self.in_a_row - 1, 32))
 
+    def died_at_the_end(self) -> None:
+        """Count a death after which no process takes the place of the worker."""
+        self.restarts += 1
+
     def report(self, now: float) -> int:
         """How many deaths to report now; 0: none, they are reported once a period."""
         self._unsaid += 1

@@ -143,9 +143,9 @@ class Slot:
         self._died(self.number)
         if self._ends:
             if how != IN_ORDER:
-                self.replacement.restarts += 1
+                self.replacement.died_at_the_end()
                 _log.error(
-                    "worker {number} (process {pid}) {how} while it drained; its sessions are lost",
+                    "worker {number} (process {pid}) {how}; its sessions are lost",
                     number=self.number + 1,
                     pid=process.pid,
                     how=how,

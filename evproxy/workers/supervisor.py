@@ -27,6 +27,7 @@ from evproxy.observe.watchdog.watchdog import Watchdog
 from evproxy.observers import Observer
 from evproxy.service.listening_sockets import JoinedSockets, ListeningSockets, ServiceSockets
 from evproxy.service.service import ProxyService
+from evproxy.session.live import check_deadline
 from evproxy.settings import Settings
 from evproxy.workers.admin.steering import Steering
 from evproxy.workers.end import End
@@ -224,6 +225,7 @@ class Supervisor(Service):
         :param deadline: see `ProxyService.drain`.
         :return: fires when no worker is left.
         """
+        check_deadline(deadline)
         if not self.stops:
             ended = [*(slot.end() for slot in self.slots), self.reserved.close()]
             self._tell_all(Drain(deadline))

@@ -643,6 +643,7 @@ NO_ADDRESS = "clients of a UNIX socket have no address"
             f'.accept_proxy_protocol_from: has no effect: {NO_ADDRESS}, say "unix"',
         ),
         (UNIX + FROM % '"unix"', None),
+        ('listen = "mine:unix:a"\n' + FROM % '"10.0.0.1"' + 'deny = ["10.0.0.1"]', None),
         ('listen = "systemd:INET:0"\n' + FROM % '"unix"', None),
         (
             UNIX + 'deny = ["10.0.0.1"]',

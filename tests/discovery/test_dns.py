@@ -273,7 +273,12 @@ async def test_odd_record_is_told_once(reactor: Any, logged_errors: LoggedErrors
     assert logged_errors.flush(Exception) == []
 
 
-async def test_an_answer_that_is_cut(reactor: Any) -> None:
+# A name that points back, the type, the class, the TTL, the length and the address.
+A_RECORD = 2 + 2 + 2 + 4 + 2 + 4
+
+
+@pytest.mark.parametrize("cut", [1, A_RECORD - 1, A_RECORD, 2 * A_RECORD])
+async def test_an_answer_that_is_cut(reactor: Any, cut: int) -> None:
     """It does not say so, and is no smaller set: the servers stay, and the whole answer counts."""
 
     def answers(name: str, kind: int, answer: dns.Message) -> bool:
@@ -289,8 +294,7 @@ async def test_an_answer_that_is_cut(reactor: Any) -> None:
         told, discovery = watching(reactor, "dns", "x.test", [port], port=80)
         every = ("10.0.0.1:80", "10.0.0.2:80", "10.0.0.3:80")
         await told.servers(*every)
-        # A name that points back, the type, the class, the TTL, the length and the address.
-        server.cut = 2 * (2 + 2 + 2 + 4 + 2 + 4)
+        server.cut = cut
         await told.until(lambda: bool(told.failures))
         # The whole answer is asked for over TCP, where this server does not listen.
         where = f"(asked 127.0.0.1:{port})"

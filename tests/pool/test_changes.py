@@ -279,6 +279,10 @@ def test_discovery_of_what_cannot_be(clock: Clock, events: Events) -> None:
     registry.changed(wrong)
     reason = f"expected an UpstreamServer, got '{B}'"
     assert events.flush() == [f"web discovery: no usable server: {reason} (and 1 more)"]
+    registry.changed(wrong[1])
+    assert events.flush() == ["web discovery: expected a sequence of servers, got None"]
+    registry.changed(UpstreamServer(each) for each in [B, B])  # type: ignore[arg-type]
+    assert events.flush() == ["web discovery recovered"]
     registry.failed(wrong[1])
     assert events.flush() == ["web discovery: None"]
     registry.changed([])

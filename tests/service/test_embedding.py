@@ -92,6 +92,10 @@ def test_settings_of_a_wrong_type(reactor: Any) -> None:
     wrong: Any = {}
     with pytest.raises(SettingsError, match=r"^settings: expected a Settings, got \{\}$"):
         ProxyService(reactor, settings=wrong)
+    several: list[Any] = [{"a": PoolSettings()}, ({},), [5]]
+    for pools in several:
+        with pytest.raises(SettingsError, match=r"^pools(\[0\])?: expected a "):
+            Settings(pools=pools)
     with pytest.raises(SettingsError, match=r"^endpoint: expected a string, got \{\}$"):
         UpstreamServer(wrong)
 

@@ -91,10 +91,16 @@ class Answer(dns.Message):
     The payload of an unreadable record is ``None``.  (`dns.Message` ignores the length of a
     record's data, so a wrong length garbles all records after it.)
 
-    `cut`: whether there are fewer answers than the header says.
+    `cut`: whether the message ends before all the answers that its header announces.
     """
 
     cut = False
+    _size = 0
+
+    def fromStr(self, bytes: bytes) -> None:
+        """Read the message in `bytes`."""
+        self._size = len(bytes)
+        super().fromStr(bytes)
 
     def parseRecords(self, list: list[dns.RRHeader], num: int, strio: IO[bytes]) -> None:
         for _ in range(num):
@@ -105,6 +111,9 @@ class Answer(dns.Message):
                 self.cut = self.cut or list is self.answers
                 return
             end = strio.tell() + (record.rdlength or 0)
+            if list is self.answers and end > self._size:
+                self.cut = True
+                return
             if record.type in READ and record.cls == dns.IN:
                 record.payload = payload_of(record, strio)
                 list.append(record)

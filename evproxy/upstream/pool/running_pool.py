@@ -400,6 +400,12 @@ class RunningPool:
 
     def _discovered(self, servers: Sequence[UpstreamServer]) -> None:
         refused: list[SettingsError] = []
+        try:
+            servers = tuple(servers)
+        except TypeError:
+            # A discovery of a user's own may give anything.
+            self._announcements.discovery_failed(f"expected a sequence of servers, got {servers!r}")
+            return
         known = [each for each in servers if isinstance(each, UpstreamServer)]
         faults = {} if self.misplaced is None else self.misplaced(known)
         if not self._members.discovered(servers, refused.append, faults):
