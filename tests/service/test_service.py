@@ -105,22 +105,6 @@ async def test_the_sessions_that_are_left_are_reset(ground: Ground) -> None:
         assert await server.rest() == (b"", RESET)
 
 
-async def test_a_drain_that_is_over_has_no_deadline(ground: Ground) -> None:
-    """A stop while the log is still written leaves no timer, which would reset later sessions."""
-    service = ground.service(drain_timeout=3600)
-    service.startService()
-    client, server = await ground.session(service)
-    drained = service.drain(None)
-    client.reset()
-    await server.rest()
-    await until(ground.reactor, lambda: not service.session_count)
-    before = len(ground.reactor.getDelayedCalls())
-    stopped = service.stopService()
-    assert len(ground.reactor.getDelayedCalls()) <= before
-    await drained
-    await stopped
-
-
 @pytest.mark.parametrize("patient", [False, True])
 async def test_a_stop_brings_the_deadline_of_a_drain_forward(ground: Ground, patient: bool) -> None:
     """A drain without a deadline gets that of the stop, unless the service is patient."""

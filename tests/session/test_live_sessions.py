@@ -7,9 +7,11 @@ from typing import Any
 import pytest
 from twisted.internet.defer import Deferred
 from twisted.internet.endpoints import TCP4ServerEndpoint
+from twisted.internet.task import Clock
 
 from evproxy import Pool, ProxyFactory, SessionStatus
 from evproxy.model import Ending, Phase, Side
+from evproxy.session.live import LiveSessions
 from tests.support.peers import END, RESET, Listening, connect, converse
 from tests.support.proxies import Proxied
 from tests.support.services import Ground, called, until
@@ -172,3 +174,18 @@ class Bare:
             await stopped
         await self.factory.drain(0)
         await self._ground.close()
+
+
+def test_a_drain_that_is_over_has_no_deadline() -> None:
+    """A deadline that comes later leaves no timer, which would reset the sessions of a new start."""
+    clock = Clock()
+    live = LiveSessions(clock)
+    closing: Deferred[None] = Deferred()
+    drained = live.drain(60.0, closing)
+    live.end_within(30.0)
+    [timer] = clock.getDelayedCalls()
+    assert timer.getTime() == 30.0
+    closing.callback(None)
+    assert drained.called
+    live.end_within(10.0)
+    assert clock.getDelayedCalls() == []
