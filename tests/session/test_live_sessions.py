@@ -177,7 +177,7 @@ class Bare:
 
 
 def test_a_drain_that_is_over_has_no_deadline() -> None:
-    """A deadline that comes later leaves no timer, which would reset the sessions of a new start."""
+    """A deadline that comes later leaves no timer, which would reset sessions of a new start."""
     clock = Clock()
     live = LiveSessions(clock)
     closing: Deferred[None] = Deferred()
