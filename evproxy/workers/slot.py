@@ -80,12 +80,14 @@ class Slot:
             process = self._make(self.number, self._ended)
         except OSError as error:
             delay = self.replacement.delay(0.0)
-            _log.error(
-                "worker {number} cannot be started: {why}; next attempt in {delay:g} s",
-                number=self.number + 1,
-                why=error.strerror or error,
-                delay=delay,
-            )
+            # As often as deaths are said.
+            if self.replacement.report(self._reactor.seconds()):
+                _log.error(
+                    "worker {number} cannot be started: {why}; next attempt in {delay:g} s",
+                    number=self.number + 1,
+                    why=error.strerror or error,
+                    delay=delay,
+                )
             self._timer = self._reactor.callLater(delay, self.start)
             return
         self.process = process
