@@ -7,7 +7,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from typing import Any
 
-from attrs import evolve, frozen
+from attrs import frozen
 
 from evproxy.admin.answers import Answer, Problem, as_json, encoded
 from evproxy.admin.fields import (
@@ -28,7 +28,7 @@ from evproxy.admin.operations import Asked, Context, Operation
 from evproxy.admin.pools import no_server, own_pools, pool_named, server_or_leaving
 from evproxy.config.addresses import has_relative_path
 from evproxy.config.declare import setting
-from evproxy.config.loops import loops
+from evproxy.config.loops import leading_back
 from evproxy.config.problems import quoted
 from evproxy.config.rules import MOST_SESSIONS, Choice, Seconds, Text, Whole
 from evproxy.engine.slices import in_slices
@@ -163,10 +163,10 @@ def _add(context: Context, asked: Asked) -> Answer:
             f"endpoint: {quoted(server.endpoint)}: a UNIX socket needs an absolute path",
         )
     settings = context.proxy.settings
-    beside = [each for each in settings.pools if each.name != pool.name]
-    with_it = evolve(pool.settings, upstreams=(server,))
-    for loop in loops(settings.listeners, [*beside, with_it]):
-        raise Problem(409, f"endpoint: {loop.reason}")
+    for reason in leading_back(
+        settings.listeners, settings.pools, pool.settings, (server,)
+    ).values():
+        raise Problem(409, f"endpoint: {reason}")
     try:
         if _has(pool, server.name):
             raise Problem(409, f"endpoint: {quoted(server.name)} is already in the pool")

@@ -64,7 +64,7 @@ def check_value(rule: Rule, value: object, called: Path) -> None:
     :param called: its name in messages.
     :raises SettingsError: if `rule` refuses it.
     """
-    reading = Reading(show=repr, of_program=True)
+    reading = Reading(of_program=True)
     reading.value(rule, value, called)
     for problem in reading.problems:
         raise SettingsError(str(problem))

@@ -11,11 +11,12 @@ import posixpath
 from collections.abc import Iterator, Mapping, Sequence
 from ipaddress import ip_address
 
-from attrs import frozen
+from attrs import evolve, frozen
 
 from evproxy.config.addresses import arguments_of
 from evproxy.config.canonical import canonical_address, is_address
 from evproxy.config.problems import quoted
+from evproxy.model import UpstreamServer
 from evproxy.settings import ListenerSettings, PoolSettings
 
 _ALL_IPV4 = "0.0.0.0"
@@ -85,6 +86,26 @@ def loops(listeners: Sequence[ListenerSettings], pools: Sequence[PoolSettings]) 
             for index, next_listener in reached.get(pool, ()):
                 if comes_to(listener, next_listener):
                     yield Loop(by_name[pool], index, listener)
+
+
+def leading_back(
+    listeners: Sequence[ListenerSettings],
+    pools: Sequence[PoolSettings],
+    pool: PoolSettings,
+    servers: Sequence[UpstreamServer],
+) -> dict[str, str]:
+    """
+    Why `pool`, one of `pools`, cannot have some of `servers` that are to join it, by their names.
+
+    :param pools: the pools of all `listeners`.
+    """
+    beside = [each for each in pools if each.name != pool.name]
+    joined = evolve(pool, upstreams=tuple(servers))
+    return {
+        servers[loop.index].name: loop.reason
+        for loop in loops(listeners, [*beside, joined])
+        if loop.pool is joined
+    }
 
 
 @frozen

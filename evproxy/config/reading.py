@@ -49,14 +49,12 @@ class Reading:
     """
     One pass over values that belong together: collects every problem instead of the first.
 
-    `surroundings`: what the meaning of the values depends on.  `show`: formats a value for a
-    message; by default as a file has it.  `of_program`: whether a program gives the values, which
-    has objects where a file has tables.
+    `surroundings`: what the meaning of the values depends on.  `of_program`: whether a program
+    gives the values, which has objects where a file has tables.
     """
 
     surroundings: Surroundings = Surroundings()
     of_program: bool = False
-    show: Callable[[Any], str] = shown
     problems: list[Problem] = Factory(list)
 
     def value(self, rule: Rule, value: object, path: Path) -> Any:
@@ -64,10 +62,13 @@ class Reading:
         try:
             return rule.accept(value, path, self)
         except Unfit as unfit:
-            self.problem(path, f"expected {rule.expected}, got {self.show(value)}{unfit}")
+            self.problem(path, f"expected {rule.expected}, got {self._shown(value)}{unfit}")
         except Refused as refused:
             self.problem(path, str(refused))
         return None
+
+    def _shown(self, value: object) -> str:
+        return repr(value) if self.of_program else shown(value)
 
     def problem(self, path: Path, message: str) -> None:
         """Add a problem of the value at `path`."""

@@ -125,8 +125,10 @@ class TableOrKey(Table):
         return {"anyOf": [self._rule.schema, schema_of(self.table)]}
 
     def accept(self, value: Any, path: Path, reading: Reading) -> Any:
-        if reading.of_program or not isinstance(value, str):
-            if not reading.of_program and not isinstance(value, dict | self.table):
+        if reading.of_program:
+            return super().accept(value, path, reading)
+        if not isinstance(value, str):
+            if not isinstance(value, dict | self.table):
                 raise Refused(f"expected {self.expected}, got {shown(value)}")
             return super().accept(value, path, reading)
         before = len(reading.problems)

@@ -28,6 +28,8 @@ MOST_BYTES = 256 * 1024
 """The most bytes of one peer that are read and dropped."""
 
 _IN = 0x001
+"""`IN` of `evproxy.engine.loop`, which imports this module."""
+
 _READ = 16 * 1024
 
 

@@ -79,10 +79,9 @@ class LineWriter:
         self._closed: Deferred[None] | None = None
         self._patience: IDelayedCall | None = None
         self._calm: IDelayedCall | None = None
-        self._failure_told = False
         # Only the writer's thread changes these counters.
         self._written = self._written_lines = 0
-        self._failing = self._recovering = False
+        self._failing = False
         self._failed_at = -QUIET
 
     # In the reactor's thread.
@@ -143,9 +142,7 @@ class LineWriter:
             return succeed(None)
         assert self._closed is None
         self._closed = Deferred()
-        if self._calm is not None:
-            self._calm.cancel()
-            self._calm = None
+        self._stop_looking()
         if self._dropping:
             self._say_dropped()
         self._patience = self._reactor.callLater(FLUSH_TIMEOUT, self._give_up)
@@ -169,28 +166,29 @@ class LineWriter:
 
     def _has_room(self) -> None:
         if self._dropping and self._closed is None:
-            self._failure_told = False
+            self._stop_looking()
             self._observer.log_written_again(self._destination.name, self._say_dropped())
 
-    def _caught_up(self) -> None:
-        """All lines are written, after a failure: say so once it has lasted for a while."""
+    def _tell_failure(self, why: str) -> None:
+        self._observer.log_failed(self._destination.name, why)
+        self._look_later()
+
+    def _look_later(self) -> None:
         if self._calm is None and self._closed is None:
             self._calm = self._reactor.callLater(QUIET, self._look)
 
     def _look(self) -> None:
+        """Say that all is written again, once no write has failed for `QUIET` seconds."""
         self._calm = None
-        if self._failing or self._dropping or not self._failure_told:
-            # The next write that succeeds comes here again, or `_has_room` tells it.
-            return
-        if monotonic() - self._failed_at < QUIET:
-            self._caught_up()
+        if self._failing or self.waiting or monotonic() - self._failed_at < QUIET:
+            self._look_later()
         else:
-            self._failure_told = False
             self._observer.log_written_again(self._destination.name, 0)
 
-    def _tell_failure(self, why: str) -> None:
-        self._failure_told = True
-        self._observer.log_failed(self._destination.name, why)
+    def _stop_looking(self) -> None:
+        if self._calm is not None:
+            self._calm.cancel()
+            self._calm = None
 
     def _give_up(self) -> None:
         self._patience = None
@@ -287,16 +285,13 @@ class LineWriter:
         now = monotonic()
         if not self._failing and now - self._failed_at >= QUIET:
             self._reactor.callFromThread(self._tell_failure, error.strerror or str(error))
-        self._failing = self._recovering = True
+        self._failing = True
         self._failed_at = now
 
     def _worked(self) -> None:
         self._failing = False
         if self._dropping and self.waiting <= ROOM:
             self._reactor.callFromThread(self._has_room)
-        elif self._recovering and not self.waiting:
-            self._recovering = False
-            self._reactor.callFromThread(self._caught_up)
 
     def _tell(self, what: Callable[[str, str], None], why: str) -> None:
         self._reactor.callFromThread(what, self._destination.name, why)

@@ -8,10 +8,9 @@ from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from typing import Any, cast
 
-from attrs import evolve
 from twisted.internet.interfaces import IStreamServerEndpoint
 
-from evproxy.config.loops import loops
+from evproxy.config.loops import leading_back
 from evproxy.config.mirrors import mirror_problems
 from evproxy.errors import SettingsError
 from evproxy.hub import Hub
@@ -165,19 +164,12 @@ class Composition:
     def pool(self, settings: PoolSettings) -> OwnPool:
         """Make the pool of `settings`.  Reads files."""
         made = self._make_pool(self.reactor, settings, names=self.names, observer=self.hub)
-        if isinstance(made, OwnPool):
-            made.misplaced = partial(self._leading_back, made)
+        made.misplaced = partial(self._leading_back, made)
         return made
 
     def _leading_back(self, pool: OwnPool, servers: Sequence[UpstreamServer]) -> dict[str, str]:
         """Why `pool` cannot have some of the `servers` that discovery has found, by their names."""
-        beside = [each for each in self.settings.pools if each.name != pool.name]
-        found = evolve(pool.settings, upstreams=tuple(servers))
-        return {
-            found.upstreams[loop.index].name: loop.reason
-            for loop in loops(self.settings.listeners, [*beside, found])
-            if loop.pool is found
-        }
+        return leading_back(self.settings.listeners, self.settings.pools, pool.settings, servers)
 
     def listener(
         self, parts: ListenerParts, endpoint: IStreamServerEndpoint | None = None

@@ -107,5 +107,6 @@ class Signals:
             self._proxy.abort()
             return
         self._stopping = True
-        self._proxy.patient = number == signal.SIGQUIT
+        if number == signal.SIGQUIT:
+            self._proxy.patient = True
         self._reactor.stop()

@@ -121,19 +121,17 @@ class SessionFacts:
 
     def counted(self, reason: CloseReason, now: float, totals: Totals) -> Ended:
         """What metrics count of the session, which ends at `now`, in seconds of the reactor."""
-        started, (to_upstream, to_downstream, first_byte) = self.started, totals
         return (
             reason,
             self.server,
             self.attempts,
             self.connect_time,
-            # The same as `_first_byte_time`, without a call for each session.
-            None if first_byte is None else first_byte - started,
-            now - started,
-            to_upstream,
-            to_downstream,
+            self._first_byte_time(totals),
+            now - self.started,
+            totals[0],
+            totals[1],
             self.id,
-            started,
+            self.started,
         )
 
     def record(

@@ -75,13 +75,9 @@ class FilteredSession:
 
     def _send(self, method: str, side: Side, data: object) -> None:
         if not isinstance(data, bytes):
-            raise self._wrong(method, "bytes", data)
+            raise _wrong(self._name, f"{method} takes bytes", data)
         if self._outlets:
             self._outlets[side].pass_on(data)
-
-    def _wrong(self, method: str, expected: str, got: object) -> StageFailed:
-        what = f"{method} takes {expected}, got {type(got).__name__}"
-        return StageFailed(f"the filter {self._name}: {what}")
 
     def recount(self) -> None:
         """
@@ -96,7 +92,7 @@ class FilteredSession:
     def end(self, side: Side) -> None:
         """End the stream of `side`: its receiver gets the end, and the rest is dropped."""
         if not isinstance(side, Side):
-            raise self._wrong("end", "a Side", side)
+            raise _wrong(self._name, "end takes a Side", side)
         if self._outlets:
             self._outlets[side].end()
 
@@ -149,7 +145,7 @@ class FilterStage:
             return 0
         held = self._held(side)
         if not isinstance(held, int):
-            raise self._wrong("held", "an int", held)
+            raise _wrong(self._name, "held must return an int", held)
         return held
 
     def ended(self, side: Side) -> None:
@@ -178,13 +174,13 @@ class FilterStage:
         if method is not None:
             data = method(*given)
             if data is not None and not isinstance(data, bytes):
-                raise self._wrong(method.__name__, "bytes or None", data)
+                raise _wrong(self._name, f"{method.__name__} must return bytes or None", data)
         if data:
             self._outlets[side].pass_on(data)
 
-    def _wrong(self, method: str, expected: str, got: object) -> StageFailed:
-        what = f"{method} must return {expected}, got {type(got).__name__}"
-        return StageFailed(f"the filter {self._name}: {what}")
+
+def _wrong(name: str, rule: str, got: object) -> StageFailed:
+    return StageFailed(f"the filter {name}: {rule}, got {type(got).__name__}")
 
 
 _METHODS = ("started", "upload", "download", "ended", "held", "closed")

@@ -70,7 +70,6 @@ class FaultyProxy(Controls):
             observers=[self._seen],
         )
         self._shut: dict[object, str] = {}
-        self._to_reset: set[int] = set()
         # By the name of the fault: for how many sessions it is, and those that it has.
         self._resets: dict[str, tuple[int, set[int]]] = {}
         self._door = self._proxy.door
@@ -147,25 +146,23 @@ class FaultyProxy(Controls):
         self._drop_used_resets()
 
         def where(status: SessionStatus) -> bool:
-            fresh = status.id not in running and status.id not in self._to_reset
-            if fresh and len(chosen) < count:
+            taken = any(status.id in others for _, others in self._resets.values())
+            if len(chosen) < count and not taken and status.id not in running:
                 chosen.add(status.id)
-                self._to_reset.add(status.id)
             return status.id in chosen
 
         name = f"reset_next_{next(self._numbers)}"
-        self.faults.add(reset(bytes, name=name), where=where)
         self._resets[name] = count, chosen
+        self.faults.add(reset(bytes, name=name), where=where)
 
     def _drop_used_resets(self) -> None:
         """Remove the faults of `inject_reset_next` whose sessions are over."""
-        running = self._seen.running
         for name, (most, chosen) in tuple(self._resets.items()):
-            if len(chosen) >= most and not chosen & running:
+            used = len(chosen) >= most and not chosen & self._seen.running
+            if used and name in self.faults.current:
+                self.faults.remove(name)
+            if name not in self.faults.current:
                 del self._resets[name]
-                if name in self.faults.current:
-                    self.faults.remove(name)
-        self._to_reset &= running
 
     def close_door(self, key: object, how: str, reset: bool) -> Deferred[None]:
         """

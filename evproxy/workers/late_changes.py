@@ -12,12 +12,13 @@ from twisted.internet.defer import Deferred
 from evproxy.admin.answers import Answer
 from evproxy.config.canonical import server_name
 from evproxy.workers.messages import Operate
+from evproxy.workers.server_observer import ServerObserver
 
 MOST_LATE = 10_000
 """The most changes that wait for their server; further ones are not made."""
 
 
-class LateChanges:
+class LateChanges(ServerObserver):
     """
     Makes changes of operators again in a worker that is new.  Satisfies
     `evproxy.observers.PoolObserver`.
@@ -64,12 +65,3 @@ class LateChanges:
         for change in changes:
             # It may be gone again: then the answer says so, to nobody.
             self._operate(change)
-
-    def pool_exhausted(self, pool: str, why: str) -> None:
-        """Nothing to do, as for what follows."""
-
-    def discovery_failed(self, pool: str, why: str) -> None:
-        """Nothing to do."""
-
-    def discovery_recovered(self, pool: str) -> None:
-        """Nothing to do."""

@@ -70,6 +70,7 @@ class WorkerProcess(ProcessProtocol):
 
     `started` fires with `Started`, or fails, when the worker has answered to `Start`.  `sessions`
     and `last_id`: how many it had at the last look, and the number of the last one.
+    `ended_in_order`: it has ended by itself, with status 0.
 
     :param reactor: Twisted's.
     :param command: starts the process.
@@ -102,6 +103,7 @@ class WorkerProcess(ProcessProtocol):
         self._unanswered = 0
         self._killed = ""
         self._end: str | None = None
+        self.ended_in_order = False
         self._channel_over = False
         mine, other = socket.socketpair(socket.AF_UNIX, socket.SOCK_STREAM)
         self.channel = Channel(handle, self._lost, reactor=reactor)
@@ -201,6 +203,7 @@ class WorkerProcess(ProcessProtocol):
         if self._rest:
             self._say(self._rest)
         self._end = self._killed or how(cast(ProcessTerminated, reason.value))
+        self.ended_in_order = not self._killed and reason.check(ProcessDone) is not None
         self._is_over()
 
     def _lost(self) -> None:
@@ -225,10 +228,6 @@ def _is(descriptor: int, inode: int) -> bool:
         return os.fstat(descriptor).st_ino == inode
     except OSError:
         return False
-
-
-IN_ORDER = "ended with status 0"
-"""How a process has ended that has drained."""
 
 
 def how(end: ProcessDone | ProcessTerminated) -> str:

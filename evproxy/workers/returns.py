@@ -10,6 +10,7 @@ from evproxy.admin.answers import Answer
 from evproxy.config.canonical import server_name
 from evproxy.upstream.pool.members import DISCOVERED
 from evproxy.workers.messages import Operate, Returned
+from evproxy.workers.server_observer import ServerObserver
 
 MOST_CHANGED = 10_000
 """The most servers with changes that are remembered; the one changed first is forgotten first."""
@@ -17,7 +18,7 @@ MOST_CHANGED = 10_000
 _UNDONE = ("remove_server", "drain_server", "weigh_server")
 
 
-class Returns:
+class Returns(ServerObserver):
     """
     Tells the supervisor of servers that operators have changed in this worker, and that discovery
     has added again since.  Satisfies `evproxy.observers.PoolObserver`.
@@ -43,12 +44,3 @@ class Returns:
         if state == "added" and why == DISCOVERED and (pool, server) in self._changed:
             del self._changed[pool, server]
             self._tell(Returned(pool, server))
-
-    def pool_exhausted(self, pool: str, why: str) -> None:
-        """Nothing to do, as for what follows."""
-
-    def discovery_failed(self, pool: str, why: str) -> None:
-        """Nothing to do."""
-
-    def discovery_recovered(self, pool: str) -> None:
-        """Nothing to do."""

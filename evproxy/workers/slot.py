@@ -14,7 +14,7 @@ from twisted.logger import Logger
 from twisted.python.failure import Failure
 
 from evproxy.escape import printable
-from evproxy.workers.process import IN_ORDER, WorkerProcess
+from evproxy.workers.process import WorkerProcess
 from evproxy.workers.replacement import PERIOD, Replacement
 
 START_TIMEOUT = 60.0
@@ -144,7 +144,7 @@ class Slot:
         self.after = process.last_id + UNSEEN * self._workers
         self._died(self.number)
         if self._ends:
-            if how != IN_ORDER:
+            if not process.ended_in_order:
                 self.replacement.died_at_the_end()
                 _log.error(
                     "worker {number} (process {pid}) {how}; its sessions are lost",

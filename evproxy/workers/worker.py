@@ -57,6 +57,7 @@ from evproxy.workers.messages import (
     Walk,
 )
 from evproxy.workers.returns import Returns
+from evproxy.workers.server_observer import ServerObserver
 from evproxy.workers.told_checks import Verdicts
 from evproxy.workers.walking import Walking
 from evproxy.workers.worker_reload import WorkerReload
@@ -245,7 +246,7 @@ class Worker(Factory):
             self._drain(timeout)
 
 
-class _ServerChanges:
+class _ServerChanges(ServerObserver):
     """Passes the changes of servers to the supervisor with `tell`; a `PoolObserver`."""
 
     def __init__(self, tell: Callable[[object], None]) -> None:
@@ -253,15 +254,6 @@ class _ServerChanges:
 
     def server_changed(self, pool: str, server: str, state: str, why: str) -> None:
         self._tell(ServerChanged(pool, server, state))
-
-    def pool_exhausted(self, pool: str, why: str) -> None:
-        """Nothing to do: the numbers have it, as they have what follows."""
-
-    def discovery_failed(self, pool: str, why: str) -> None:
-        """Nothing to do."""
-
-    def discovery_recovered(self, pool: str) -> None:
-        """Nothing to do."""
 
 
 def _cannot_measure(failure: Failure) -> None:

@@ -69,11 +69,15 @@ async def test_the_last_bytes_arrive_although_bytes_of_the_peer_are_unread(bench
     assert sock.fileno() == -1
 
 
-async def test_a_peer_that_resets(bench: Bench) -> None:
-    """Its socket is closed at once."""
+@pytest.mark.parametrize("before", [False, True])
+async def test_a_peer_that_resets(bench: Bench, before: bool) -> None:
+    """Its socket is closed at once, also if nothing is left to wait for."""
     sock, peer = bench.connect()
+    if before:
+        peer.reset()
     bench.half_closed.take(sock)
-    peer.reset()
+    if not before:
+        peer.reset()
     await bench.gone()
     assert sock.fileno() == -1
 
@@ -98,15 +102,6 @@ async def test_a_peer_that_sends_without_end(bench: Bench) -> None:
     with pytest.raises(ConnectionError):
         await peer.send(b"x" * (MOST_BYTES * 50))
     await bench.gone()
-
-
-async def test_a_peer_that_is_gone_already(bench: Bench) -> None:
-    """Nothing is left to wait for."""
-    sock, peer = bench.connect()
-    peer.reset()
-    bench.half_closed.take(sock)
-    await bench.gone()
-    assert sock.fileno() == -1
 
 
 async def test_there_are_only_so_many(bench: Bench) -> None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import os
 import socket
 import subprocess
 import sys
@@ -17,7 +16,7 @@ import pytest
 from evproxy.errors import SettingsError
 from evproxy.faults import truncate
 from evproxy.model import Ending
-from evproxy.testing import ReactorThread, ThreadedProxy
+from evproxy.testing import ThreadedProxy
 from evproxy.testing.seen import MOST_SESSIONS
 from tests.support.echo import EchoServer
 
@@ -353,29 +352,15 @@ def test_resets_are_used_up(proxy: ThreadedProxy, monkeypatch: pytest.MonkeyPatc
             assert echoes(client)
 
 
-def test_a_thread_that_has_stopped() -> None:
-    """It leaves no descriptor, and a call into it fails at once."""
-    before = len(os.listdir("/proc/self/fd"))
-    for _ in range(3):
-        thread = ReactorThread()
-        proxy = ThreadedProxy(thread, "127.0.0.1:9")
-        proxy.stop()
-        thread.stop()
-        thread.stop()
-    assert len(os.listdir("/proc/self/fd")) == before
-    with pytest.raises(RuntimeError, match="has stopped: stop its proxies before it"):
-        proxy.reset()
-
-
-@pytest.mark.parametrize("port", [-1, 65536, "a", None])
-def test_a_port_that_is_none(echo: EchoServer, port: Any) -> None:
-    """The error names it."""
-    thread = ReactorThread()
-    try:
-        with pytest.raises(SettingsError, match=r"^port: expected a whole number from 0 to 65535"):
-            ThreadedProxy(thread, f"127.0.0.1:{echo.port}", port=port)
-    finally:
-        thread.stop()
+def test_a_reset_that_is_healed(proxy: ThreadedProxy) -> None:
+    """It takes no session from the next one."""
+    proxy.reset_next(5)
+    proxy.heal()
+    proxy.reset_next()
+    with client_of(proxy) as client, pytest.raises(ConnectionResetError):
+        echoes(client)
+    with client_of(proxy) as client:
+        assert echoes(client)
 
 
 def test_what_is_no_fault(proxy: ThreadedProxy) -> None:

@@ -11,6 +11,7 @@ from __future__ import annotations
 from bisect import bisect_right
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
+from itertools import pairwise
 
 from attrs import define, field
 
@@ -48,17 +49,11 @@ class Histogram:
 
     def add(self, values: Iterable[float | None]) -> None:
         """Add the `values` that are not ``None``."""
-        known = [value for value in values if value is not None]
-        known.sort()
-        below = index = 0
-        # Sorting costs a third of looking for the bucket of each value.
-        while below < len(known):
-            bounded = index < len(self.bounds)
-            up_to = bisect_right(known, self.bounds[index]) if bounded else len(known)
-            if up_to > below:
-                self.counts[index] += up_to - below
-                below = up_to
-            index += 1
+        # Sorting them first costs less than looking for the bucket of each.
+        known = sorted([value for value in values if value is not None])
+        up_to = [bisect_right(known, bound) for bound in self.bounds]
+        places = pairwise([0, *up_to, len(known)])
+        self.counts.update({index: end - start for index, (start, end) in enumerate(places)})
         self.sum += sum(known)
 
     def copy(self) -> Histogram:

@@ -95,26 +95,21 @@ class Answer(dns.Message):
     """
 
     cut = False
-    _size = 0
-
-    def fromStr(self, bytes: bytes) -> None:
-        """Read the message in `bytes`."""
-        self._size = len(bytes)
-        super().fromStr(bytes)
 
     def parseRecords(self, list: list[dns.RRHeader], num: int, strio: IO[bytes]) -> None:
         for _ in range(num):
             record = dns.RRHeader(auth=self.auth)
             try:
                 record.decode(strio)
+                start, size = strio.tell(), record.rdlength or 0
+                if len(strio.read(size)) < size:
+                    raise EOFError
             except EOFError:
                 self.cut = self.cut or list is self.answers
                 return
-            end = strio.tell() + (record.rdlength or 0)
-            if list is self.answers and end > self._size:
-                self.cut = True
-                return
+            end = strio.tell()
             if record.type in READ and record.cls == dns.IN:
+                strio.seek(start)
                 record.payload = payload_of(record, strio)
                 list.append(record)
             strio.seek(end)

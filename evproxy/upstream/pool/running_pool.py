@@ -40,6 +40,11 @@ from evproxy.upstream.reasons import left_out, nothing_left
 _log = Logger()
 
 
+def _nowhere(servers: Sequence[UpstreamServer]) -> Mapping[str, str]:
+    """A pool without a service does not know where its sessions come from."""
+    return {}
+
+
 class RunningPool:
     """
     A pool made of its settings; an `evproxy.interfaces.Pool`.
@@ -67,7 +72,7 @@ class RunningPool:
         self.connect_attempts = settings.connect_attempts
         self.stages: Sequence[StagesOfSession] = faults_of(reactor, settings)
         self.mirror = settings.mirror
-        self.misplaced: Callable[[Sequence[UpstreamServer]], Mapping[str, str]] | None = None
+        self.misplaced: Callable[[Sequence[UpstreamServer]], Mapping[str, str]] = _nowhere
         self._given = given
         self._users = Users()
         self._stopped = False
@@ -407,8 +412,7 @@ class RunningPool:
             self._announcements.discovery_failed(f"expected a sequence of servers, got {servers!r}")
             return
         known = [each for each in servers if isinstance(each, UpstreamServer)]
-        faults = {} if self.misplaced is None else self.misplaced(known)
-        if not self._members.discovered(servers, refused.append, faults):
+        if not self._members.discovered(servers, refused.append, self.misplaced(known)):
             reason = nothing_left([str(error) for error in refused])
             self._announcements.discovery_failed(reason)
             return
