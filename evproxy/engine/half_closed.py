@@ -10,11 +10,9 @@ is read and dropped.  (RFC 9112, 9.6, describes it for HTTP; nginx calls it ``li
 from __future__ import annotations
 
 import socket
-from collections.abc import Callable
 from socket import SocketType
-from typing import Any, Protocol
 
-from evproxy.engine.deadlines import Deadlines
+from evproxy.engine.loop import IN, SocketEngine
 
 LONGEST = 2.0
 """Seconds that a half-closed socket waits for the end of the peer's stream, at the most."""
@@ -27,74 +25,34 @@ Their descriptors are among those that are reserved for everything but sessions.
 MOST_BYTES = 256 * 1024
 """The most bytes of one peer that are read and dropped."""
 
-_IN = 0x001
-"""`IN` of `evproxy.engine.loop`, which imports this module."""
-
 _READ = 16 * 1024
 
 
-class Watching(Protocol):
-    """What half-closed sockets need of `evproxy.engine.loop.SocketEngine`."""
-
-    deadlines: Deadlines
-
-    def watch(self, descriptor: int, what: Any, mask: int) -> None:
-        """Notify `what` of events."""
-
-    def unwatch(self, descriptor: int) -> None:
-        """Stop that."""
-
-    def after_batch(self, call: Callable[[], None]) -> None:
-        """Call soon."""
-
-    def seconds(self) -> float:
-        """The time."""
-
-
-class HalfClosedSockets:
+def half_close(engine: SocketEngine, sock: SocketType) -> None:
     """
-    The half-closed sockets of one engine.
+    End the stream of `sock`, and close it once the peer has ended its own, or time is up.
 
-    :param engine: watches them.
+    :param engine: watches it until then.
+    :param sock: connected and non-blocking; nobody else may use it or watch it.
     """
-
-    def __init__(self, engine: Watching) -> None:
-        self._engine = engine
-        self._sockets: set[_HalfClosed] = set()
-
-    def __len__(self) -> int:
-        return len(self._sockets)
-
-    def take(self, sock: SocketType) -> None:
-        """
-        End the stream of `sock`, and close it once the peer has ended its own, or time is up.
-
-        :param sock: connected and non-blocking; nobody else may use it or watch it.
-        """
-        try:
-            sock.shutdown(socket.SHUT_WR)
-            if len(self._sockets) < MOST:
-                self._sockets.add(_HalfClosed(self._engine, sock, self._sockets))
-                return
-        except OSError:
-            """The connection is gone, or the kernel has no memory to watch it."""
-        sock.close()
-
-    def close(self) -> None:
-        """Close all of them now."""
-        for each in tuple(self._sockets):
-            each.close()
+    try:
+        sock.shutdown(socket.SHUT_WR)
+        if len(engine.half_closed) < MOST:
+            engine.half_closed.add(_HalfClosed(engine, sock))
+            return
+    except OSError:
+        """The connection is gone, or the kernel has no memory to watch it."""
+    sock.close()
 
 
 class _HalfClosed:
     sink = None
 
-    def __init__(self, engine: Watching, sock: SocketType, others: set[_HalfClosed]) -> None:
+    def __init__(self, engine: SocketEngine, sock: SocketType) -> None:
         self._engine = engine
         self._socket = sock
-        self._others = others
         self._left = MOST_BYTES
-        engine.watch(sock.fileno(), self, _IN)
+        engine.watch(sock.fileno(), self, IN)
         self._bucket = engine.deadlines.add(self, engine.seconds(), LONGEST)
 
     def event(self, mask: int) -> None:
@@ -121,9 +79,9 @@ class _HalfClosed:
 
     def close(self) -> None:
         """Close the socket after the batch, because no descriptor is closed within one."""
-        if self not in self._others:
+        if self not in self._engine.half_closed:
             return
-        self._others.remove(self)
+        self._engine.half_closed.remove(self)
         if self._bucket:
             self._engine.deadlines.discard(self, self._bucket)
         self._engine.unwatch(self._socket.fileno())

@@ -27,7 +27,6 @@ from zope.interface import implementer
 
 from evproxy.engine import reactor_epoll
 from evproxy.engine.deadlines import Deadlines
-from evproxy.engine.half_closed import HalfClosedSockets
 from evproxy.engine.options import Options
 from evproxy.engine.pipes import Pipes
 from evproxy.engine.turns import LONG, Turns
@@ -109,7 +108,8 @@ class SocketEngine:
 
     `turns`: is notified of these waits; ``None``: nobody is.
     `pauses`: how often an end was read no more because its other end took no more bytes.
-    `half_closed`: the sockets that no session has any more, and that are to close in order.
+    `half_closed`: the sockets that no session has any more, and that are to close in order; see
+    `evproxy.engine.half_closed`.
     """
 
     def __init__(
@@ -123,7 +123,7 @@ class SocketEngine:
         self.lingers = False
         self.turns: Turns | None = None
         self.pauses = 0
-        self.half_closed = HalfClosedSockets(self)
+        self.half_closed: set[Any] = set()
         self.now: float = reactor.seconds()
         self.buffer = bytearray(CHUNK)
         self.view = memoryview(self.buffer)

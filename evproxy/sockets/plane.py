@@ -158,7 +158,8 @@ class DataPlane:
         """The service has stopped: close all descriptors."""
         self.pipes.close()
         if self.engine is not None:
-            self.engine.half_closed.close()
+            for each in tuple(self.engine.half_closed):
+                each.close()
 
     def _relay_end(self, engine: SocketEngine, half: Half) -> End | None:
         """Return the end of a socket relay for `half`; ``None`` if `half` cannot have one."""

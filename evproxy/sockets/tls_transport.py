@@ -15,6 +15,7 @@ from typing import Any
 
 from twisted.python.failure import Failure
 
+from evproxy.engine.half_closed import half_close
 from evproxy.engine.loop import CHUNK, IN, OUT
 from evproxy.relay.end import DONE, LOST, End
 from evproxy.sockets.tls_channel import TLSChannel, TLSFault
@@ -107,7 +108,7 @@ class TLSTransport(SocketTransport):
             # The kernel would go on to report events of the descriptor that is closed now.
             self.engine.unwatch(self.descriptor)
             self.unwatched = True
-            self.engine.half_closed.take(kept)
+            half_close(self.engine, kept)
 
     def _look_again(self) -> None:
         """No event reports what OpenSSL has taken from the kernel already."""

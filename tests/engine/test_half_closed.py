@@ -10,7 +10,7 @@ import pytest
 from twisted.internet.task import Clock
 
 from evproxy.engine.deadlines import Deadlines
-from evproxy.engine.half_closed import LONGEST, MOST, MOST_BYTES
+from evproxy.engine.half_closed import LONGEST, MOST, MOST_BYTES, half_close
 from evproxy.engine.loop import SocketEngine
 from evproxy.engine.pipes import Pipes
 from tests.support.peers import END, RESET, Peer, turn
@@ -27,7 +27,6 @@ class Bench:
         self.engine = SocketEngine(reactor, Deadlines(self.clock), Pipes(0))
         # Also the time at which deadlines are added.
         self.engine.seconds = self.clock.seconds  # type: ignore[method-assign]
-        self.half_closed = self.engine.half_closed
         self.peers: list[Peer] = []
 
     def connect(self) -> tuple[socket.socket, Peer]:
@@ -39,9 +38,14 @@ class Bench:
         self.peers.append(peer)
         return sock, peer
 
+    def close_all(self) -> None:
+        """Close what is half-closed, as a service does when it stops."""
+        for each in tuple(self.engine.half_closed):
+            each.close()
+
     async def gone(self) -> None:
         """Wait until no socket is half-closed any more, and each is closed."""
-        while len(self.half_closed):
+        while len(self.engine.half_closed):
             await turn(self.reactor)
         await turn(self.reactor)
 
@@ -51,7 +55,7 @@ def bench(reactor: Any) -> Iterator[Bench]:
     """A bench whose sockets are closed at the end."""
     made = Bench(reactor)
     yield made
-    made.half_closed.close()
+    made.close_all()
     for peer in made.peers:
         peer.close()
 
@@ -61,7 +65,7 @@ async def test_the_last_bytes_arrive_although_bytes_of_the_peer_are_unread(bench
     sock, peer = bench.connect()
     await peer.send(b"unread")
     sock.send(b"why")
-    bench.half_closed.take(sock)
+    half_close(bench.engine, sock)
     assert await peer.rest() == (b"why", END)
     assert sock.fileno() >= 0
     peer.end()
@@ -75,7 +79,7 @@ async def test_a_peer_that_resets(bench: Bench, before: bool) -> None:
     sock, peer = bench.connect()
     if before:
         peer.reset()
-    bench.half_closed.take(sock)
+    half_close(bench.engine, sock)
     if not before:
         peer.reset()
     await bench.gone()
@@ -85,7 +89,7 @@ async def test_a_peer_that_resets(bench: Bench, before: bool) -> None:
 async def test_a_peer_that_does_not_end_its_stream(bench: Bench) -> None:
     """Its socket is closed when its time is up."""
     sock, peer = bench.connect()
-    bench.half_closed.take(sock)
+    half_close(bench.engine, sock)
     assert await peer.rest() == (b"", END)
     bench.clock.advance(LONGEST - 0.1)
     await turn(bench.reactor)
@@ -98,7 +102,7 @@ async def test_a_peer_that_does_not_end_its_stream(bench: Bench) -> None:
 async def test_a_peer_that_sends_without_end(bench: Bench) -> None:
     """It is reset once it has sent too much."""
     sock, peer = bench.connect()
-    bench.half_closed.take(sock)
+    half_close(bench.engine, sock)
     with pytest.raises(ConnectionError):
         await peer.send(b"x" * (MOST_BYTES * 50))
     await bench.gone()
@@ -108,18 +112,18 @@ async def test_there_are_only_so_many(bench: Bench) -> None:
     """One more is closed at once, and the next one has a place again once another is closed."""
     taken = [bench.connect() for _ in range(MOST)]
     for sock, _ in taken:
-        bench.half_closed.take(sock)
+        half_close(bench.engine, sock)
     late, its_peer = bench.connect()
     await its_peer.send(b"unread")
-    bench.half_closed.take(late)
+    half_close(bench.engine, late)
     assert late.fileno() == -1
     # The stream was ended before the reset.
     assert (await its_peer.rest())[1] in (END, RESET)
     taken[0][1].end()
-    while len(bench.half_closed) == MOST:
+    while len(bench.engine.half_closed) == MOST:
         await turn(bench.reactor)
     again, _ = bench.connect()
-    bench.half_closed.take(again)
+    half_close(bench.engine, again)
     assert again.fileno() >= 0
 
 
@@ -127,8 +131,8 @@ async def test_all_are_closed_at_the_end(bench: Bench) -> None:
     """The engine watches nothing then, and its clock has no call."""
     taken = [bench.connect()[0] for _ in range(3)]
     for sock in taken:
-        bench.half_closed.take(sock)
-    bench.half_closed.close()
+        half_close(bench.engine, sock)
+    bench.close_all()
     await bench.gone()
     assert [sock.fileno() for sock in taken] == [-1] * 3
     assert bench.engine.fileno() == -1
